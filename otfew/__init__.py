@@ -1,0 +1,1 @@
+"""Optimal transport for few-shot and transfer learning."""

@@ -1,0 +1,93 @@
+"""What every data set hands over: one split of labelled images, decoded on demand."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = ("train", "val", "test")
+
+Image = npt.NDArray[np.uint8]
+"""One decoded image: (height, width, 3), RGB, uint8."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """One split of a data set: labels in memory, images read one at a time.
+
+    Attributes:
+        dataset: Name as in ``otfew.data.DATASETS``.
+        split: "train", "val" or "test": class-disjoint parts.
+        variant: Which of several published split lists, crops or seeds this is; "" where there is one only.
+        classes: Class names of this split that have images, in a fixed order.
+        labels: (images,) int64, an index into ``classes``.
+        names: (images,) identifiers, unique and the same on every machine (a relative path, or "test/17").
+        read: Decodes image i: (height, width, 3) uint8 RGB at its original resolution.
+        fingerprint: Changes whenever the files behind the images change; keys caches on this machine.
+        published_classes: How many classes the published split has; more than ``len(classes)`` means partial.
+        notes: Sentences that every report repeats ("partial: 22 of 50 classes, 1,294 images", "lossy JPEG copy").
+    """
+
+    dataset: str
+    split: str
+    variant: str
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    read: Callable[[int], Image]
+    fingerprint: str
+    published_classes: int
+    notes: tuple[str, ...] = field(default=())
+
+    def __len__(self) -> int:
+        """Count the images."""
+        return len(self.names)
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over the names and labels: which images these are, alike on every machine."""
+        digest = hashlib.sha256()
+        for name, label in zip(self.names, self.labels.tolist(), strict=True):
+            digest.update(f"{name}\t{self.classes[label]}\n".encode())
+        return digest.hexdigest()
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """Choices that some data sets offer; each loader reads what concerns it.
+
+    Attributes:
+        cub_split: Split list for CUB: "feat" (Ye et al. 2020, DeepEMD) or "closerlook" (Chen et al. 2019).
+        split_seed: Seed of the class split that ``image-folder`` draws.
+        download: Fetch what is missing where the publisher allows it.
+    """
+
+    cub_split: Literal["feat", "closerlook"] = "feat"
+    split_seed: int = 0
+    download: bool = True
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An entry of the table of data sets.
+
+    Attributes:
+        name: Name on the command line.
+        summary: One line for ``--list``.
+        resolution: Side in pixels at which it is usually evaluated.
+        load: (root, split, options) -> ImageSet; raises ``UserError`` naming what to put where.
+        needs_root: False where the data are generated.
+    """
+
+    name: str
+    summary: str
+    resolution: int
+    load: Callable[[Path, Split, DataOptions], ImageSet]
+    needs_root: bool = True

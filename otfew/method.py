@@ -1,0 +1,106 @@
+"""The contract of a few-shot method, and the shared arithmetic of uneven shots."""
+
+from __future__ import annotations
+
+from typing import ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class FewShotMethod(Protocol):
+    """A callable on node sets, batched over episodes, configured in its constructor, without hidden state.
+
+    Attributes:
+        name: Key in ``METHODS`` or ``BASELINES``.
+        transductive: True where a query's answer depends on the other queries of its episode.
+        nodes: The nodes it prefers ("fcn", "grid:2,3", ...); ``--nodes`` overrides.
+        needs_base_mean: True where the constructor takes ``base_mean``, the (channels,) mean of the base classes'
+            global vectors.
+        preset_of: Name of the method of which this is a preset, or "".
+    """
+
+    name: ClassVar[str]
+    transductive: ClassVar[bool]
+    nodes: ClassVar[str]
+    needs_base_mean: ClassVar[bool]
+    preset_of: ClassVar[str]
+
+    def __call__(
+        self,
+        support: Tensor,
+        query: Tensor,
+        *,
+        support_mask: Tensor | None = None,
+        class_prior: Tensor | None = None,
+    ) -> Tensor:
+        """Score queries against classes.
+
+        Args:
+            support: (episodes, way, shot, nodes, channels) float.
+            query: (episodes, n_query, nodes, channels) float.
+            support_mask: (episodes, way, shot) bool, False at shots to ignore; each class keeps at least one.
+            class_prior: (episodes, way), for transductive methods.
+
+        Returns:
+            logits (episodes, n_query, way); larger = more similar. An episode's logits do not depend on its batch-mates.
+        """
+        ...
+
+
+class MethodBase:
+    """Defaults of the contract's attributes."""
+
+    name: ClassVar[str] = ""
+    transductive: ClassVar[bool] = False
+    nodes: ClassVar[str] = "fcn"
+    needs_base_mean: ClassVar[bool] = False
+    preset_of: ClassVar[str] = ""
+
+
+def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = None) -> None:
+    """Raise ``ValueError`` unless shapes, dtypes and masks fit the contract.
+
+    Args:
+        support: (episodes, way, shot, nodes, channels).
+        query: (episodes, n_query, nodes, channels).
+        support_mask: (episodes, way, shot) bool or None.
+    """
+    if support.ndim != 5 or query.ndim != 4:
+        raise ValueError(
+            "support must be (episodes, way, shot, nodes, channels) and query (episodes, n_query, nodes, channels); "
+            f"got {tuple(support.shape)} and {tuple(query.shape)}"
+        )
+    if support.shape[0] != query.shape[0] or support.shape[-1] != query.shape[-1]:
+        raise ValueError(
+            f"support and query differ in episodes or channels: {tuple(support.shape)} and {tuple(query.shape)}"
+        )
+    if support_mask is not None:
+        if support_mask.shape != support.shape[:3] or support_mask.dtype != torch.bool:
+            raise ValueError(f"support_mask must be bool of shape {tuple(support.shape[:3])}")
+        empty = (~support_mask.any(-1)).nonzero()
+        if len(empty):
+            raise ValueError(f"support_mask leaves class {int(empty[0, 1])} of episode {int(empty[0, 0])} without a shot")
+
+
+def shot_mean(support: Tensor, support_mask: Tensor | None = None) -> Tensor:
+    """Average over shots, location by location.
+
+    Args:
+        support: (episodes, way, shot, nodes, channels).
+        support_mask: (episodes, way, shot) bool; masked shots do not count.
+
+    Returns:
+        (episodes, way, nodes, channels).
+    """
+    if support_mask is None:
+        return support.mean(2)
+    weight = support_mask.to(support.dtype)
+    weight = weight / weight.sum(-1, keepdim=True)
+    return torch.einsum("ewsnc,ews->ewnc", support.masked_fill(~support_mask[..., None, None], 0), weight)
+
+
+def global_vectors(nodes: Tensor) -> Tensor:
+    """Average node sets (..., nodes, channels) into global vectors (..., channels)."""
+    return nodes.mean(-2)
