@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+IMAGENET = "ImageNet-1k (external)"
+"""``Card.training_data`` of weights trained on the 1,000 classes of ImageNet."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +20,7 @@ class Card:
 
     Attributes:
         name: Name in reports.
-        architecture: Key of ``otfew.backbones.ARCHITECTURES``, or a ``package.module:factory``.
+        architecture: Key of ``otfew.backbones.ARCHITECTURES``, or the spec that the backbone was loaded from.
         options: Keyword arguments of the architecture.
         resolution: Side in pixels of the training images.
         mean: Per-channel mean subtracted from RGB in [0, 1].
@@ -44,6 +49,48 @@ class Card:
     def to_json(self) -> dict[str, Any]:
         """Return the card as a JSON-ready dictionary."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Any) -> Card:
+        """Read a card back.
+
+        Raises:
+            ValueError: Not a dictionary, an unknown or missing field, or a value of the wrong kind.
+        """
+        if not isinstance(data, dict):
+            raise ValueError("is not a JSON object")
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise ValueError(f"has the unknown field {unknown[0]!r}")
+        values = dict(data)
+        for key in ("mean", "std", "training_classes"):
+            if key in values:
+                if not isinstance(values[key], list):
+                    raise ValueError(f"field {key!r} is not a list")
+                values[key] = tuple(values[key])
+        try:
+            card = cls(**values)
+        except TypeError:
+            raise ValueError("lacks 'name' or 'architecture'") from None
+        card.check()
+        return card
+
+    def check(self) -> None:
+        """Raise ``ValueError`` at the first value that can't be used."""
+        for key in ("name", "architecture", "training_data", "dataset", "sha256"):
+            if not isinstance(getattr(self, key), str):
+                raise ValueError(f"field {key!r} is not a string")
+        if not isinstance(self.options, dict) or not isinstance(self.protocol, dict):
+            raise ValueError("field 'options' or 'protocol' is not an object")
+        if not isinstance(self.resolution, int) or self.resolution < 1:
+            raise ValueError("field 'resolution' is not a positive integer")
+        numbers = (*self.mean, *self.std)
+        if (len(self.mean), len(self.std)) != (3, 3) or not all(isinstance(v, float | int) for v in numbers):
+            raise ValueError("fields 'mean' and 'std' are not three numbers each")
+        if min(self.std) <= 0:
+            raise ValueError("field 'std' is not positive")
+        if not all(isinstance(name, str) for name in self.training_classes):
+            raise ValueError("field 'training_classes' is not a list of names")
 
 
 class Backbone:
@@ -82,8 +129,36 @@ class Backbone:
         """
         parameter = next(self.module.parameters(), None)
         device = images.device if parameter is None else parameter.device
-        scaled = images.to(device).float() / 255 if images.dtype == torch.uint8 else images.to(device).float()
-        mean = torch.tensor(self.card.mean, device=device).view(1, -1, 1, 1)
-        std = torch.tensor(self.card.std, device=device).view(1, -1, 1, 1)
-        maps: Tensor = self.module((scaled - mean) / std)
+        maps: Tensor = self.module(normalise(images.to(device), self.card.mean, self.card.std))
         return maps.float()
+
+
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+    """Subtract the mean and divide by the standard deviation, channel by channel.
+
+    Args:
+        images: (images, 3, height, width) uint8, or float in [0, 1].
+        mean: Of each channel, in [0, 1].
+        std: Of each channel.
+
+    Returns:
+        Float32, of the same shape and device.
+    """
+    scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+    shape = (1, -1, 1, 1)
+    centre = torch.tensor(mean, device=images.device, dtype=torch.float32).view(shape)
+    return (scaled - centre) / torch.tensor(std, device=images.device, dtype=torch.float32).view(shape)
+
+
+def digest(module: nn.Module, card: Card) -> str:
+    """Hash what features depend on: the layers, the normalisation, and every parameter and buffer.
+
+    Code inside a ``forward`` is not part of it, beyond the names and options of the layers it uses.
+    """
+    total = hashlib.sha256()
+    settings = [card.architecture, card.options, card.mean, card.std, repr(module)]
+    total.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    for name, tensor in sorted(module.state_dict().items()):
+        total.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
+        total.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()

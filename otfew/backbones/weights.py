@@ -1,0 +1,150 @@
+"""Checkpoints on disk: weights as safetensors, the card as JSON beside them; nothing is ever unpickled."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as decode
+from safetensors.torch import save as encode
+from torch import Tensor, nn
+
+from otfew.backbones.architectures import ARCHITECTURES
+from otfew.backbones.base import Backbone, Card, digest
+from otfew.errors import UserError
+
+SUFFIX = ".safetensors"
+
+
+def save(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Card:
+    """Write weights and card, each whole or not at all.
+
+    Args:
+        path: Of the weights; must end in .safetensors. The card goes beside it, ending in .json.
+        module: Whose parameters and buffers are written.
+        card: Its sha256 is filled in.
+        half: Store matrices and kernels in half precision; vectors (batch normalisation) keep theirs, since running
+            variances may leave half's range and weigh nothing.
+
+    Returns:
+        The card as written.
+
+    Raises:
+        ValueError: The path's ending, or a weight that is not finite as stored.
+    """
+    if path.suffix != SUFFIX:
+        raise ValueError(f"a checkpoint's name must end in {SUFFIX}, not {path.name!r}")
+    tensors = {}
+    for name, tensor in module.state_dict().items():
+        kept = tensor.detach().cpu().contiguous()
+        if half and kept.is_floating_point() and kept.ndim > 1:
+            kept = kept.half()
+        if kept.is_floating_point() and not bool(torch.isfinite(kept).all()):
+            raise ValueError(f"weight {name!r} is not finite in {kept.dtype}")
+        tensors[name] = kept
+    data = encode(tensors)
+    stamped = replace(card, sha256=hashlib.sha256(data).hexdigest())
+    text = json.dumps(stamped.to_json(), indent=1, ensure_ascii=False) + "\n"
+    write_atomic(path, data)
+    write_atomic(path.with_suffix(".json"), text.encode())
+    return stamped
+
+
+def load(path: Path) -> Backbone:
+    """Read a checkpoint and check all of it.
+
+    Args:
+        path: Of the weights, with the card beside them.
+
+    Raises:
+        UserError: A file is missing or damaged, or the weights do not fit the card.
+    """
+    card = load_card(path)
+    tensors = _read(path, card)
+    if card.architecture not in ARCHITECTURES:
+        # Only our own names: a card must not be able to call whatever function it likes.
+        raise UserError(
+            f"the card of {path} names the architecture {card.architecture!r}, which is none of "
+            f"{', '.join(ARCHITECTURES)}: give such a network as package.module:factory."
+        )
+    try:
+        module = ARCHITECTURES[card.architecture](**card.options)
+    except (TypeError, ValueError) as error:
+        raise UserError(f"the card of {path} gives options that {card.architecture} refuses: {error}.") from None
+    _fit(path, module, tensors)
+    return Backbone(module, card, digest(module, card))
+
+
+def load_card(path: Path) -> Card:
+    """Read the card beside a checkpoint.
+
+    Args:
+        path: Of the weights.
+
+    Raises:
+        UserError: Weights or card missing, or the card is not one.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint at {path}: check --backbone.")
+    beside = path.with_suffix(".json")
+    if not beside.is_file():
+        raise UserError(f"checkpoint {path} has no card: put {beside.name}, which was written with it, beside it.")
+    try:
+        return Card.from_json(json.loads(beside.read_text(encoding="utf-8")))
+    except ValueError as error:
+        detail = "is not valid JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
+        raise UserError(f"the card {beside} {detail}: copy it again from where the checkpoint came from.") from None
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file so that readers, and a start after a crash, see the old or the new one whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _read(path: Path, card: Card) -> dict[str, Tensor]:
+    """Read the tensors, after comparing the file's hash with the card's."""
+    data = path.read_bytes()
+    again = "copy or train it again."
+    try:
+        tensors = decode(data)
+    except (SafetensorError, ValueError):
+        raise UserError(f"checkpoint {path} is truncated or not a safetensors file: {again}") from None
+    if hashlib.sha256(data).hexdigest() != card.sha256:
+        raise UserError(f"checkpoint {path} is damaged or belongs to another card (sha256 differs): {again}")
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"checkpoint {path} holds NaN or infinite values in {name!r}: {again}")
+    return tensors
+
+
+def _fit(path: Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Put the tensors into the module, converting to its precision."""
+    wanted = module.state_dict()
+    for problem, names in (("lacks", wanted.keys() - tensors.keys()), ("holds", tensors.keys() - wanted.keys())):
+        if names:
+            extra = " which its architecture does not have" if problem == "holds" else ""
+            raise UserError(
+                f"checkpoint {path} {problem} the tensor {min(names)!r}{extra}: "
+                "it does not fit the architecture in its card."
+            )
+    for name, tensor in tensors.items():
+        if tensor.shape != wanted[name].shape:
+            raise UserError(
+                f"checkpoint {path} has {name!r} of shape {tuple(tensor.shape)}, but the architecture in its card "
+                f"needs {tuple(wanted[name].shape)}."
+            )
+    module.load_state_dict(tensors)
