@@ -90,10 +90,10 @@ def cr_weights(support_map: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     _check(support_map, query)
     episodes, way, n_support, _ = support_map.shape
     _, n_query, n_nodes, _ = query.shape
-    s = support_map.mean(2) @ query.flatten(1, 2).mT
+    s = query.flatten(1, 2) @ support_map.mean(2).mT
     d = query.mean(2) @ support_map.flatten(1, 2).mT
     return (
-        _normalised(s.view(episodes, way, n_query, n_nodes).transpose(1, 2).contiguous()),
+        _normalised(s.view(episodes, n_query, n_nodes, way).mT.contiguous()),
         _normalised(d.view(episodes, n_query, way, n_support)),
     )
 
