@@ -1,0 +1,87 @@
+"""What the baselines share: the call of the contract, checked options, work in batches that fit the cache."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from otfew.errors import UserError
+from otfew.method import MethodBase, check_episode, shot_mean
+
+# Elements of a batch's largest temporary. On a CPU, larger ones cost page faults that take as long as the arithmetic.
+_CPU_ELEMENTS = 1 << 22
+_DEVICE_ELEMENTS = 1 << 28
+
+
+class Baseline(MethodBase, ABC):
+    """A method of contract 2 that checks its input and then computes logits."""
+
+    def __call__(
+        self,
+        support: Tensor,
+        query: Tensor,
+        *,
+        support_mask: Tensor | None = None,
+        class_prior: Tensor | None = None,
+    ) -> Tensor:
+        """Score queries against classes; see ``otfew.method.FewShotMethod``. ``class_prior`` has no effect."""
+        check_episode(support, query, support_mask)
+        return self.logits(support, query, support_mask)
+
+    @abstractmethod
+    def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
+        """Compute (episodes, n_query, way) logits of a checked batch of episodes."""
+
+
+class MeanMapControl(Baseline):
+    """A control without OT: each class is one node set, the location-wise mean over its shots, as for 0-step DeepEMD.
+
+    Args:
+        temperature: Scale of the logits; 12.5 as DeepEMD's.
+    """
+
+    def __init__(self, temperature: float = 12.5) -> None:
+        self.temperature = positive(self.name, "temperature", temperature)
+
+    def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
+        """Compute ``temperature * score``."""
+        return self.temperature * self.score(shot_mean(support, support_mask), query)
+
+    @abstractmethod
+    def score(self, support_map: Tensor, query: Tensor) -> Tensor:
+        """Compute (episodes, n_query, way) similarities from (episodes, way, nodes, channels) maps."""
+
+
+def positive(method: str, option: str, value: float) -> float:
+    """Return a finite value above zero, else raise ``UserError`` naming method and option."""
+    if not 0 < value < float("inf"):
+        raise UserError(f"{method}: {option} must be a number above 0, not {value}")
+    return value
+
+
+def whole(method: str, option: str, value: int) -> int:
+    """Return an integer of at least 1, else raise ``UserError`` naming method and option."""
+    if value != int(value) or value < 1:
+        raise UserError(f"{method}: {option} must be a whole number of at least 1, not {value}")
+    return int(value)
+
+
+def in_chunks(function: Callable[..., Tensor], elements: int, *tensors: Tensor) -> Tensor:
+    """Apply a function of a batch of episodes to a few episodes at a time.
+
+    Args:
+        function: Maps tensors whose first axis is the episode to one tensor whose first axis is the episode.
+        elements: Elements of its largest temporary for one episode.
+        *tensors: (episodes, ...), its arguments.
+
+    Returns:
+        The concatenated results.
+    """
+    budget = _CPU_ELEMENTS if tensors[0].device.type == "cpu" else _DEVICE_ELEMENTS
+    step = max(1, budget // max(1, elements))
+    if step >= len(tensors[0]):
+        return function(*tensors)
+    return torch.cat([function(*parts) for parts in zip(*(torch.split(t, step) for t in tensors), strict=True)])

@@ -1,0 +1,39 @@
+"""Control: cross-reference weights, each node to its best match."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from otfew.baselines._base import MeanMapControl, in_chunks
+from otfew.pairwise import cr_weights, similarities
+
+
+def chamfer_similarities(support_map: Tensor, query: Tensor) -> Tensor:
+    """Average the best matches of both sides' nodes with their cross-reference weights.
+
+    Args:
+        support_map: (episodes, way, n, channels).
+        query: (episodes, n_query, m, channels).
+
+    Returns:
+        (episodes, n_query, way).
+    """
+    s, d = cr_weights(support_map, query)
+    sim = similarities(support_map, query)
+    return ((s * sim.amax(-1)).sum(-1) + (d * sim.amax(-2)).sum(-1)) / 2
+
+
+class Chamfer(MeanMapControl):
+    """Symmetric best match with DeepEMD's cross-reference weights: matching without the marginals' constraint.
+
+    logit_c = temperature * 1/2 * ( sum_i s_i max_j sim_ij + sum_j d_j max_i sim_ij ), with sim the cosines of
+    channel-centred nodes of the query and of class c's mean map, s and d as in ``otfew.pairwise.cr_weights``. Each
+    half relaxes one side's marginals of DeepEMD's problem, so that the logit is never below DeepEMD's.
+    """
+
+    name = "chamfer"
+
+    def score(self, support_map: Tensor, query: Tensor) -> Tensor:
+        """Compute weighted best matches."""
+        elements = query.shape[1] * query.shape[2] * support_map.shape[1] * support_map.shape[2]
+        return in_chunks(chamfer_similarities, elements, support_map, query)

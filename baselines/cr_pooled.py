@@ -1,0 +1,41 @@
+"""Control: cross-reference weights, pooled, no matching."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from otfew.baselines._base import MeanMapControl
+from otfew.baselines._cosine import unit
+from otfew.pairwise import centre, cr_weights
+
+
+def cr_pooled_cosines(support_map: Tensor, query: Tensor) -> Tensor:
+    """Pool both sides with their cross-reference weights, then take one cosine.
+
+    Args:
+        support_map: (episodes, way, n, channels).
+        query: (episodes, n_query, m, channels).
+
+    Returns:
+        (episodes, n_query, way).
+    """
+    s, d = cr_weights(support_map, query)
+    # Centring over channels is linear: the pooled vectors are centred instead of all nodes.
+    pooled_query = unit(centre(s @ query))
+    pooled_support = unit(centre(d.transpose(1, 2) @ support_map)).transpose(1, 2)
+    return (pooled_query * pooled_support).sum(-1)
+
+
+class CRPooled(MeanMapControl):
+    """Cosine of the pooled nodes, pooled with DeepEMD's cross-reference weights.
+
+    logit_c = temperature * cos( sum_i s_i u'_i , sum_j d_j v'_j ), with u' and v' the channel-centred nodes of the
+    query and of class c's mean map, s and d as in ``otfew.pairwise.cr_weights``. What DeepEMD adds to this is the
+    matching of nodes.
+    """
+
+    name = "cr-pooled"
+
+    def score(self, support_map: Tensor, query: Tensor) -> Tensor:
+        """Compute cosines of pooled nodes."""
+        return cr_pooled_cosines(support_map, query)

@@ -1,0 +1,89 @@
+"""FRN: classes compete in reconstructing the query's feature map."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from otfew.baselines._base import Baseline, in_chunks, positive
+from otfew.baselines._shots import pooled_nodes
+
+
+def reconstruction_errors(nodes: Tensor, count: Tensor, query: Tensor, alpha: float, beta: float) -> Tensor:
+    """Measure how badly ridge regression on a class's nodes reconstructs the query's nodes.
+
+    Whichever of the n x n and the C x C system is smaller is inverted; the reconstruction itself is never formed.
+
+    Args:
+        nodes: (episodes, way, n, channels), zeros at nodes to ignore.
+        count: (episodes, way), nodes that count.
+        query: (episodes, n_query, m, channels).
+        alpha: Log of the factor of the ridge penalty.
+        beta: Log of the factor of the reconstruction.
+
+    Returns:
+        Squared error, mean over query nodes, (episodes, n_query, way).
+    """
+    channels = nodes.shape[-1]
+    penalty = (count.to(nodes.dtype) * (math.exp(alpha) / channels))[..., None, None]
+    form = _by_nodes if nodes.shape[2] <= channels else _by_channels
+    scale = channels**-0.5
+    errors = form(nodes * scale, penalty, query.flatten(1, 2) * scale, math.exp(beta))
+    return errors.view(*nodes.shape[:2], *query.shape[1:3]).mean(-1).mT
+
+
+def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tensor:
+    """Invert S S^T + penalty * I.
+
+    With R = Q S^T (S S^T + penalty I)^-1, the reconstruction is R S and |R S|^2 = <R, Q S^T> - penalty |R|^2, row by
+    row.
+    """
+    episodes, way, n_support, _ = nodes.shape
+    inverse = torch.linalg.inv(nodes @ nodes.mT + penalty * torch.eye(n_support).to(nodes))
+    dots = (query @ nodes.flatten(1, 2).mT).view(episodes, -1, way, n_support).transpose(1, 2)
+    coefficients = dots @ inverse
+    fit = (coefficients * dots).sum(-1)
+    shrinkage = penalty.squeeze(-1) * coefficients.square().sum(-1)
+    errors: Tensor = query.square().sum(-1)[:, None] - 2 * rho * fit + rho**2 * (fit - shrinkage)
+    return errors
+
+
+def _by_channels(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tensor:
+    """Invert S^T S + penalty * I: the residual is Q ((1 - rho) I + rho * penalty * inverse)."""
+    identity = torch.eye(nodes.shape[-1]).to(nodes)
+    inverse = torch.linalg.inv(nodes.mT @ nodes + penalty * identity)
+    residuals: Tensor = query[:, None] @ ((1 - rho) * identity + rho * penalty * inverse)
+    return residuals.square().sum(-1)
+
+
+class FRN(Baseline):
+    """Feature map reconstruction by closed-form ridge regression (Wertheimer et al. 2021, equations 4 to 10).
+
+    logit_c = -temperature * (1/M) sum_i |u_i - exp(beta) * (R_c S_c)_i|^2, R_c = Q S_c^T (S_c S_c^T + lambda_c I)^-1,
+    where S_c holds the n_c nodes of all shots of class c, Q the query's M nodes, both divided by sqrt(channels) as in
+    the released code for ResNet-12, and lambda_c = exp(alpha) * n_c / channels. Uneven shots: each class reconstructs
+    from the nodes that it has, under a penalty in proportion.
+
+    Args:
+        temperature: Scale of the logits; learned in the paper, from 1. Without effect on accuracy.
+        alpha: Learned in the paper, from 0.
+        beta: Learned in the paper, from 0.
+    """
+
+    name = "frn"
+
+    def __init__(self, temperature: float = 1.0, alpha: float = 0.0, beta: float = 0.0) -> None:
+        self.temperature = positive(self.name, "temperature", temperature)
+        self.alpha = alpha
+        self.beta = beta
+
+    def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
+        """Compute scaled negative reconstruction errors."""
+        nodes, valid = pooled_nodes(support, support_mask)
+        elements = query.shape[1] * query.shape[2] * nodes.shape[1] * min(nodes.shape[2:])
+        errors = in_chunks(
+            lambda n, v, q: reconstruction_errors(n, v, q, self.alpha, self.beta), elements, nodes, valid.sum(-1), query
+        )
+        return -self.temperature * errors

@@ -1,0 +1,42 @@
+"""Control: cross-reference weights, every node coupled with every node."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from otfew.baselines._base import MeanMapControl
+from otfew.pairwise import centre, centred_norms, cr_weights
+
+
+def product_coupling_similarities(support_map: Tensor, query: Tensor) -> Tensor:
+    """Average all similarities under the product of both sides' cross-reference weights.
+
+    sum_ij s_i d_j cos(u_i, v_j) = < sum_i s_i u_i / |u_i| , sum_j d_j v_j / |v_j| >: no n x m matrix is formed.
+
+    Args:
+        support_map: (episodes, way, n, channels).
+        query: (episodes, n_query, m, channels).
+
+    Returns:
+        (episodes, n_query, way).
+    """
+    s, d = cr_weights(support_map, query)
+    # Centring over channels is linear: the pooled vectors are centred instead of all nodes.
+    pooled_query = centre((s / centred_norms(query)[:, :, None]) @ query)
+    pooled_support = centre((d / centred_norms(support_map)[:, None]).transpose(1, 2) @ support_map)
+    return (pooled_query * pooled_support.transpose(1, 2)).sum(-1)
+
+
+class ProductCoupling(MeanMapControl):
+    """Similarity under the product plan of DeepEMD's weights: the same marginals, no matching.
+
+    logit_c = temperature * sum_ij s_i d_j sim_ij, with sim the cosines of channel-centred nodes of the query and of
+    class c's mean map, s and d as in ``otfew.pairwise.cr_weights``. The plan s d^T is feasible in DeepEMD's problem,
+    so that the logit is never above DeepEMD's; it is DeepEMD's in the limit of infinite entropic regularisation.
+    """
+
+    name = "product-coupling"
+
+    def score(self, support_map: Tensor, query: Tensor) -> Tensor:
+        """Compute similarities under the product plan."""
+        return product_coupling_similarities(support_map, query)
