@@ -1,0 +1,1 @@
+"""Training: pre-training on base classes, and the files it writes."""

@@ -1,0 +1,80 @@
+"""Random crops, flips and colours, for whole batches at once (kornia)."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from otfew.errors import UserError
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image.
+
+    Attributes:
+        min_scale: Least share of the area that a random crop keeps; 1 keeps all of it.
+        flip: Mirror half of the images; off where mirroring makes another class (characters).
+        colour: Strength of random brightness, contrast and saturation; 0 is off.
+    """
+
+    min_scale: float = 0.08
+    flip: bool = True
+    colour: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.min_scale <= 1:
+            raise UserError(f"--min-scale must lie in (0, 1], not {self.min_scale}.")
+        if not 0 <= self.colour <= 1:
+            raise UserError(f"--colour must lie in [0, 1], not {self.colour}.")
+
+
+class Augment:
+    """Augments batches; the outcome is a function of the images and the key, whatever was drawn before.
+
+    Args:
+        augmentation: What to do.
+        resolution: Side of the result.
+    """
+
+    def __init__(self, augmentation: Augmentation, resolution: int) -> None:
+        from kornia import augmentation as kornia
+
+        size = (resolution, resolution)
+        steps: list[Any] = [
+            kornia.RandomResizedCrop(
+                size, scale=(augmentation.min_scale, 1.0), ratio=(3 / 4, 4 / 3), cropping_mode="resample"
+            )
+        ]
+        if augmentation.flip:
+            steps.append(kornia.RandomHorizontalFlip(p=0.5))
+        if augmentation.colour > 0:
+            strength = augmentation.colour
+            steps.append(kornia.ColorJitter(brightness=strength, contrast=strength, saturation=strength))
+        self._steps = kornia.AugmentationSequential(*steps, data_keys=["input"])
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, *key: int) -> Tensor:
+        """Augment a batch.
+
+        Args:
+            images: (images, 3, height, width) float in [0, 1].
+            *key: Seed, epoch and batch, say.
+
+        Returns:
+            (images, 3, resolution, resolution), on the same device.
+        """
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hashed(*key))
+            result: Tensor = self._steps(images)
+        return result
+
+
+def hashed(*key: int) -> int:
+    """Hash integers into a seed of 63 bits: neighbouring keys give unrelated seeds."""
+    text = "/".join(map(str, key))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

@@ -1,0 +1,42 @@
+"""What training writes: weights with their card, and the state from which it goes on."""
+
+from __future__ import annotations
+
+import io
+import pickle
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from otfew.backbones.weights import load, save, write_atomic
+from otfew.errors import UserError
+
+__all__ = ["load", "load_state", "save", "save_state"]
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write a training state (tensors, numbers, strings, lists, dictionaries), whole or not at all."""
+    buffer = io.BytesIO()
+    torch.save(state, buffer)
+    write_atomic(path, buffer.getvalue())
+
+
+def load_state(path: Path) -> dict[str, Any] | None:
+    """Read a training state, onto the CPU and without running any code it may hold.
+
+    Returns:
+        The state, or None where there is no file.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    if not path.is_file():
+        return None
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
+        state = None
+    if not isinstance(state, dict):
+        raise UserError(f"the training state {path} is damaged: delete it to start again, or give another --output.")
+    return state

@@ -1,0 +1,58 @@
+"""A split in memory: every image decoded once, as bytes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otfew.data.base import ImageSet
+from otfew.preparation import Preparation
+
+
+def decode(images: ImageSet, preparation: Preparation, on_image: Callable[[], None] | None = None) -> Tensor:
+    """Decode and resize all images of a split.
+
+    Args:
+        images: Of which every one is read.
+        preparation: Resolution and crop.
+        on_image: Called after each image, for progress.
+
+    Returns:
+        (images, 3, resolution, resolution) uint8.
+    """
+    side = preparation.resolution
+    pixels = np.empty((len(images), 3, side, side), dtype=np.uint8)
+
+    def fill(index: int) -> None:
+        pixels[index] = preparation(images.read(index)).transpose(2, 0, 1)
+
+    # Decoding and resizing release the interpreter's lock.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill, range(len(images))):
+            if on_image is not None:
+                on_image()
+    return torch.from_numpy(pixels)
+
+
+def statistics(pixels: Tensor, block: int = 1024) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Compute each channel's mean and standard deviation, in [0, 1], rounded to four digits.
+
+    Args:
+        pixels: (images, 3, height, width) uint8.
+        block: Images at a time.
+    """
+    total = torch.zeros(3, dtype=torch.float64)
+    squares = torch.zeros(3, dtype=torch.float64)
+    for start in range(0, len(pixels), block):
+        scaled = pixels[start : start + block].transpose(0, 1).flatten(1).double() / 255
+        total += scaled.sum(1)
+        squares += scaled.square().sum(1)
+    count = pixels.numel() / 3
+    mean = total / count
+    deviation = (squares / count - mean.square()).clamp_min(0).sqrt().clamp_min(1e-3)
+    return tuple(round(v, 4) for v in mean.tolist()), tuple(round(v, 4) for v in deviation.tolist())
