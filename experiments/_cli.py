@@ -1,0 +1,72 @@
+"""What all commands share: arguments from a typed dataclass, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import tyro
+
+from otfew.errors import UserError
+
+Config = TypeVar("Config")
+USAGE = 2
+INTERRUPTED = 130
+
+
+def run(function: Callable[[], object]) -> None:
+    """Run a command; a user's mistake ends it with one line on stderr and exit code 2, Ctrl-C with 130.
+
+    Args:
+        function: The command, without arguments.
+
+    Raises:
+        SystemExit: With code 2 or 130.
+    """
+    try:
+        function()
+    except UserError as error:
+        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        raise SystemExit(USAGE) from None
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted; the same command resumes\n")
+        raise SystemExit(INTERRUPTED) from None
+
+
+def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = None) -> Config:
+    """Read a dataclass from the command line.
+
+    Args:
+        config: A dataclass with typed, documented fields.
+        prog: Name of the command in its help.
+        arguments: Instead of those of the process.
+
+    Raises:
+        UserError: What cannot be parsed, in one sentence.
+        SystemExit: With code 0, after ``--help``.
+    """
+    stderr = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(stderr):
+            return tyro.cli(config, prog=prog, args=arguments)
+    except SystemExit as ended:
+        if not ended.code:
+            raise
+        raise UserError(_sentence(stderr.getvalue(), prog)) from None
+
+
+def _sentence(boxes: str, prog: str) -> str:
+    """Reduce tyro's boxed message to its first paragraph."""
+    plain = re.sub(r"\x1b\[[0-9;]*m", "", boxes)
+    lines = [line.strip("│ ").strip() for line in plain.splitlines() if line.startswith("│")]
+    first = []
+    for line in lines:
+        if set(line) <= {"─"}:
+            break
+        first.append(line)
+    message = " ".join(first) or "the arguments cannot be read."
+    return f"{message.rstrip('.')}: see {prog} --help."

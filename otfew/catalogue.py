@@ -1,0 +1,69 @@
+"""Few-shot methods by name.
+
+The one exception to the direction of imports: names are looked up when asked for, so that the library's own
+conveniences (``otfew.FewShotClassifier``) reach ``otfew.methods`` and ``otfew.baselines``, which import the library.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+from typing import Any
+
+from otfew.errors import UserError
+from otfew.method import FewShotMethod
+
+
+def ot_methods() -> dict[str, type[FewShotMethod]]:
+    """Return the methods built on optimal transport, by name."""
+    return dict(importlib.import_module("otfew.methods").METHODS)
+
+
+def baselines() -> dict[str, type[FewShotMethod]]:
+    """Return the baselines and the controls without transport, by name."""
+    return dict(importlib.import_module("otfew.baselines").BASELINES)
+
+
+def methods() -> dict[str, type[FewShotMethod]]:
+    """Return all of them, those built on transport first."""
+    return ot_methods() | baselines()
+
+
+def find(name: str) -> type[FewShotMethod]:
+    """Look a method up; raises ``UserError`` with the nearest names where there is none."""
+    table = methods()
+    if name not in table:
+        near = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(table))}."
+        raise UserError(f"unknown method {name!r}: {hint}")
+    return table[name]
+
+
+def accepts(method: type[FewShotMethod], option: str) -> bool:
+    """Tell whether a method's constructor takes an option."""
+    parameters = inspect.signature(method).parameters
+    return option in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+
+
+def build(name: str, **options: Any) -> FewShotMethod:
+    """Construct a method.
+
+    Args:
+        name: Key of ``METHODS`` or ``BASELINES``.
+        **options: Of its constructor.
+
+    Raises:
+        UserError: Unknown name or option, or ``base_mean`` missing where the method needs it.
+    """
+    method = find(name)
+    unknown = [option for option in options if not accepts(method, option)]
+    if unknown:
+        known = [p for p in inspect.signature(method).parameters if p not in {"args", "kwargs"}]
+        raise UserError(f"method {name!r} has no option {unknown[0]!r}; it takes {', '.join(known) or 'none'}.")
+    if method.needs_base_mean and options.get("base_mean") is None:
+        raise UserError(
+            f"method {name!r} needs base_mean, the mean global vector of the base classes: "
+            "give a data set with a train split, or a features file with base_mean."
+        )
+    return method(**options)

@@ -1,0 +1,62 @@
+"""From a decoded image to the square that a backbone sees."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, cast
+
+import cv2
+import numpy as np
+
+from otfew.data.base import Image
+from otfew.errors import UserError
+
+Crop = Literal["none", "center"]
+CROPS: tuple[Crop, ...] = ("none", "center")
+PHOTOGRAPH = 84
+"""Data sets usually evaluated at this side or more are photographs and get the centre crop by default."""
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """How an image becomes (resolution, resolution, 3).
+
+    Attributes:
+        resolution: Side in pixels.
+        crop: "none" resizes the whole image to a square; "center" resizes it to a square 92/84 times as large and cuts
+            out the middle, which is the evaluation protocol of DeepEMD and FEAT (92 to 84 pixels). Neither keeps the
+            aspect ratio.
+    """
+
+    resolution: int
+    crop: Crop = "none"
+
+    def __post_init__(self) -> None:
+        if self.resolution < 1:
+            raise UserError(f"resolution must be at least 1 pixel, not {self.resolution}.")
+        if self.crop not in CROPS:
+            raise UserError(f"unknown crop {self.crop!r}: choose one of {', '.join(CROPS)}.")
+
+    def __call__(self, image: Image) -> Image:
+        """Resize and crop one image (height, width, 3), uint8 or float32, to (resolution, resolution, 3)."""
+        if self.crop == "none":
+            return resize_square(image, self.resolution)
+        enlarged = round(self.resolution * 92 / 84)
+        start = (enlarged - self.resolution) // 2
+        stop = start + self.resolution
+        return np.ascontiguousarray(resize_square(image, enlarged)[start:stop, start:stop])
+
+
+def default_crop(usual_resolution: int) -> Crop:
+    """Choose the crop of a data set by the side in pixels at which it is usually evaluated."""
+    return "center" if usual_resolution >= PHOTOGRAPH else "none"
+
+
+def resize_square(image: Image, side: int) -> Image:
+    """Resize (height, width, 3) to (side, side, 3): pixel areas when shrinking, linear interpolation when enlarging."""
+    height, width = image.shape[:2]
+    if (height, width) == (side, side):
+        return image
+    # INTER_AREA averages what it leaves out; linear interpolation would alias there.
+    method = cv2.INTER_AREA if height * width > side * side else cv2.INTER_LINEAR
+    return cast("Image", cv2.resize(image, (side, side), interpolation=method))

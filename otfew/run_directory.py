@@ -1,0 +1,99 @@
+"""The folder of one run: it belongs to one protocol, and holds the finished blocks of episodes."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from otfew.errors import UserError
+from otfew.feature_cache import Note, write_atomically
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+def to_json(record: Mapping[str, Any]) -> bytes:
+    """Serialise with sorted keys: equal records are equal bytes."""
+    return (json.dumps(record, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+class RunDirectory:
+    """Claims a folder for one run, or goes on with what is there.
+
+    Args:
+        path: Created if missing.
+        identity: JSON-ready: protocol and versions. A folder of another identity is refused.
+
+    Raises:
+        UserError: The folder holds another run or foreign files; nothing is written then.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.path = path
+        claim = path / "protocol.json"
+        wanted = to_json(identity)
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--output {path} is a file: give a folder.")
+        if claim.exists():
+            if claim.read_bytes() != wanted:
+                raise UserError(
+                    f"--output {path} holds a run of another protocol ({_first_difference(claim, identity)}): "
+                    "give another folder."
+                )
+        elif path.exists() and any(path.iterdir()):
+            raise UserError(f"--output {path} holds other files: give an empty or a new folder.")
+        (path / "blocks").mkdir(parents=True, exist_ok=True)
+        write_atomically(claim, wanted)
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file of the run, completely or not at all."""
+        write_atomically(self.path / name, data)
+
+    def load_block(self, index: int, note: Note) -> Arrays | None:
+        """Read a finished block; None where there is none or, said in one line, where it is damaged."""
+        file = self._block(index)
+        if not file.exists():
+            return None
+        try:
+            with np.load(file, allow_pickle=False) as arrays:
+                return {name: arrays[name] for name in arrays.files}
+        except Exception:
+            note(f"finished episodes {file.name} are damaged; computing them again")
+            return None
+
+    def save_block(self, index: int, arrays: Arrays) -> None:
+        """Keep a finished block."""
+        buffer = io.BytesIO()
+        np.savez(buffer, allow_pickle=False, **arrays)
+        write_atomically(self._block(index), buffer.getvalue())
+
+    def _block(self, index: int) -> Path:
+        return self.path / "blocks" / f"{index:06d}.npz"
+
+
+def _first_difference(claim: Path, identity: Mapping[str, Any]) -> str:
+    """Name the first field in which two identities differ."""
+    try:
+        there = _flat(json.loads(claim.read_bytes()))
+    except ValueError:
+        return "its protocol.json is damaged"
+    here = _flat(json.loads(to_json(identity)))
+    for name in sorted(there.keys() | here.keys()):
+        if there.get(name) != here.get(name):
+            return f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
+    return "its protocol.json was edited"
+
+
+def _flat(record: Any, prefix: str = "") -> dict[str, Any]:
+    """Flatten nested dictionaries to dotted names."""
+    if not isinstance(record, dict):
+        return {prefix: record}
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= _flat(value, f"{prefix}.{name}" if prefix else name)
+    return flat
