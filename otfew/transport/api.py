@@ -1,0 +1,132 @@
+"""The one entry to all solvers, and the gradient of the optimal value."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from otfew.transport.errors import ConvergenceError, ConvergenceWarning
+from otfew.transport.problem import Solution, Status, build, check_shapes, check_values
+from otfew.transport.registry import Solver, resolve
+from otfew.transport.result import OTResult, dense_plan
+
+OnFail = Literal["raise", "warn", "ignore"]
+
+
+class _Value(torch.autograd.Function):
+    """The optimal value with its envelope gradient: plan for the cost, potentials for the weights."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, cost: Tensor, a: Tensor | None, b: Tensor | None, solution: Solution, batch: torch.Size
+    ) -> Tensor:
+        ctx.solution, ctx.batch = solution, batch
+        ctx.save_for_backward(cost, a, b)
+        return torch.from_numpy(solution.value).reshape(batch).to(cost.device)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        cost, a, b = ctx.saved_tensors
+        solution, batch = ctx.solution, ctx.batch
+        grads: list[Tensor | None] = [None, None, None]
+        if ctx.needs_input_grad[0]:
+            plan = dense_plan(solution, (*batch, *cost.shape[-2:]), cost.dtype, cost.device)
+            grads[0] = plan.mul_(grad[..., None, None].to(plan.dtype)).sum_to_size(cost.shape)
+        if ctx.needs_input_grad[1]:
+            f = torch.from_numpy(solution.f).reshape(*batch, -1).to(a.device)
+            grads[1] = (grad[..., None] * f).sum_to_size(a.shape).to(a.dtype)
+        if ctx.needs_input_grad[2]:
+            g = torch.from_numpy(solution.g).reshape(*batch, -1).to(b.device)
+            # The problem solved is (a, b * sum(a) / sum(b)); without a, its total follows b.
+            total_b = b.double().sum(-1, keepdim=True)
+            if a is None:
+                # V(b) = sum(b) * V(b / sum(b)): the gauge's constant is the value of a unit of mass.
+                value = torch.from_numpy(solution.value).reshape(*batch, 1).to(b.device)
+                g = g + value / total_b
+            else:
+                g = g * (a.double().sum(-1, keepdim=True) / total_b)
+            grads[2] = (grad[..., None] * g).sum_to_size(b.shape).to(b.dtype)
+        return (*grads, None, None)
+
+
+def _as_tensor(name: str, value: Any) -> Tensor | None:
+    if value is None or isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        # torch refuses to share read-only memory and negative strides.
+        return torch.from_numpy(value if value.flags.writeable and min(value.strides, default=0) >= 0 else value.copy())
+    raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
+
+
+def _report_failures(solution: Solution, batch: torch.Size, solver: Solver, on_fail: OnFail | None) -> None:
+    failed = np.flatnonzero(solution.status != Status.OPTIMAL)
+    policy = on_fail or ("raise" if solver.kind == "exact" else "warn")
+    if not len(failed) or policy == "ignore":
+        return
+    index = tuple(int(i) for i in np.unravel_index(failed[0], tuple(batch))) if batch else ()
+    where = f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
+    message = (
+        f"{solver.name} did not reach the optimum of {len(failed)} of {len(solution.status)} problems{where} "
+        f"({Status(solution.status[failed[0]]).name}, gap {solution.gap[failed[0]]:.3g}); raise max_iter or pass on_fail='ignore'"
+    )
+    if policy == "raise":
+        raise ConvergenceError(message)
+    warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def solve(
+    cost: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    solver: str | Solver = "exact",
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> OTResult:
+    """Solve a batch of optimal transport problems: min <P, cost> over P >= 0 with row sums a and column sums b.
+
+    The gradient of ``value`` is the envelope gradient: the plan for the cost, the potentials for the weights; backward solves nothing.
+    At ties it is one supergradient (cost) or subgradient (weights).
+
+    Args:
+        cost: (*batch, n, m) float32 or float64, torch on any device or numpy; any sign.
+        a: (*batch, n) non-negative weights of the rows, or None: uniform with the total of b, 1 if both are None.
+        b: (*batch, m) non-negative weights of the columns, or None: uniform with the total of a. It is rescaled in
+            float64 to the total of a; totals may differ by 1e-4 of the larger.
+        solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
+        on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers raise.
+        validate: Check what the tensors hold; turn off only for inputs known to be sound.
+
+    Returns:
+        An ``OTResult``; its batch shape is that of cost, a and b broadcast.
+
+    Raises:
+        ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, an unknown solver;
+            the message names the argument and the batch index.
+        ImportError: The solver's library is not installed.
+        ConvergenceError: An exact solver did not reach the optimum.
+
+    Example:
+        >>> import numpy as np
+        >>> result = solve(np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([0.5, 0.5]), np.array([0.25, 0.75]))
+        >>> float(result.value)
+        0.5
+    """
+    chosen = resolve(solver)
+    numpy_in = isinstance(cost, np.ndarray)
+    cost_t, a_t, b_t = _as_tensor("cost", cost), _as_tensor("a", a), _as_tensor("b", b)
+    if cost_t is None:
+        raise ValueError("cost must be a torch tensor or a numpy array, got None")
+    batch = check_shapes(cost_t, a_t, b_t)
+    if validate:
+        check_values(cost_t, a_t, b_t)
+    solution = chosen.solve(build(cost_t, a_t, b_t, batch))
+    _report_failures(solution, batch, chosen, on_fail)
+    value = _Value.apply(cost_t, a_t, b_t, solution, batch)
+    return OTResult(value, solution, (*batch, *cost_t.shape[-2:]), cost_t, numpy_in)

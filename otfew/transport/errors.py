@@ -1,0 +1,11 @@
+"""Errors and warnings of the OT core."""
+
+from __future__ import annotations
+
+
+class ConvergenceError(RuntimeError):
+    """An exact solver stopped before it reached the optimum; the message counts and names the problems."""
+
+
+class ConvergenceWarning(RuntimeWarning):
+    """An iterative solver stopped before it reached its tolerance."""

@@ -1,0 +1,106 @@
+"""Our exact solver: a batched network simplex, threads over problems."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+
+from otfew.transport.problem import Problem, Solution
+from otfew.transport.registry import Solver
+
+_COMPILING = "otfew: compiling the exact solver; this happens once, later runs load it from numba's cache\n"
+
+
+@dataclass(frozen=True)
+class Exact(Solver):
+    """Exact LP by a primal network simplex in float64, one problem a thread.
+
+    Flows are exact multiples of total / 2^52; an answer is the same, bit for bit, whatever its batch-mates and the number of threads.
+
+    Args:
+        tol: Allowed violation of dual feasibility, relative to the spread of a problem's costs; 0 means the rounding error.
+        max_iter: Pivots a problem may take; None means a bound that no known problem reaches.
+        threads: Threads to use; None means torch's number of threads.
+    """
+
+    tol: float = 0.0
+    max_iter: int | None = None
+    threads: int | None = None
+
+    name: ClassVar[str] = "exact"
+    kind: ClassVar[Literal["exact", "entropic"]] = "exact"
+    requires: ClassVar[str] = "numba"
+    install: ClassVar[str] = "pip install numba"
+
+    def solve(self, problem: Problem) -> Solution:
+        """Solve every problem of the batch."""
+        size, (n, m) = len(problem), problem.shape
+        arcs = n + m - 1
+        rows, cols = np.zeros((size, arcs), np.int32), np.zeros((size, arcs), np.int32)
+        flow, f, g = np.zeros((size, arcs)), np.empty((size, n)), np.empty((size, m))
+        value, gap, error = np.empty(size), np.empty(size), np.empty(size)
+        status, n_iter = np.empty(size, np.int8), np.empty(size, np.int64)
+        max_iter = 10_000 + 20 * n * m if self.max_iter is None else self.max_iter
+        kernel = _kernel(problem.cost.dtype.str)
+
+        def work(first: int, last: int) -> None:
+            kernel(
+                problem.cost, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
+                first, last, self.tol, max_iter, rows, cols, flow, f, g, value, gap, error, status, n_iter,
+            )  # fmt: skip
+
+        _share_out(work, size, self.threads or torch.get_num_threads())
+        return Solution(value, f, g, gap, error, status, n_iter, self.name, rows=rows, cols=cols, flow=flow)
+
+
+def _share_out(work: Callable[[int, int], None], size: int, threads: int) -> None:
+    """Run ``work`` over chunks of the batch; each thread takes the next chunk when it is free, since problems differ in length."""
+    threads = min(threads, size)
+    if threads <= 1:
+        work(0, size)
+        return
+    chunk = max(1, size // (8 * threads))
+    counter = itertools.count()
+
+    def drain() -> None:
+        while (first := next(counter) * chunk) < size:
+            work(first, min(first + chunk, size))
+
+    helpers = [_pool(os.getpid(), threads - 1).submit(drain) for _ in range(threads - 1)]
+    drain()
+    for helper in helpers:
+        helper.result()
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Keep the threads between calls; a forked process gets its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="otfew-exact")
+
+
+_compile_lock = threading.Lock()
+
+
+@functools.cache
+def _kernel(dtype: str) -> Any:
+    """Load the kernel for a dtype; if that takes more than a second it is being compiled: say so."""
+    with _compile_lock:
+        notice = threading.Timer(1.0, sys.stderr.write, [_COMPILING])
+        notice.daemon = True
+        notice.start()
+        try:
+            from otfew.transport.exact_kernel import compile_for
+
+            return compile_for(np.dtype(dtype))
+        finally:
+            notice.cancel()

@@ -1,0 +1,226 @@
+"""A batch of transport problems, checked and laid out for the solvers, and what a solver hands back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Array = npt.NDArray[np.float64]
+
+TOTALS_RTOL = 1e-4
+"""Totals of a and b may differ by this much, relative to the larger; b is then rescaled in float64."""
+
+
+class Status(IntEnum):
+    """How a problem ended."""
+
+    OPTIMAL = 0
+    MAX_ITER = 1
+    FAILED = 2
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A flat batch of problems in which costs and weights may be shared.
+
+    Problem k has cost ``cost[cost_index[k]]``, weights ``a[a_index[k]]`` and ``b[b_index[k]]``; its mass is the total of its a.
+
+    Attributes:
+        cost: (costs, n, m) float32 or float64 on the CPU, any strides.
+        a: (rows of a, n) float64.
+        b: (rows of b, m) float64, not yet rescaled to the total of a.
+        cost_index: (problems,) int64.
+        a_index: (problems,) int64.
+        b_index: (problems,) int64.
+        batch: Batch shape that the flat index unfolds to.
+    """
+
+    cost: npt.NDArray[np.floating]
+    a: Array
+    b: Array
+    cost_index: npt.NDArray[np.int64]
+    a_index: npt.NDArray[np.int64]
+    b_index: npt.NDArray[np.int64]
+    batch: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Count the problems."""
+        return len(self.cost_index)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Numbers of rows and columns (n, m)."""
+        return self.cost.shape[1], self.cost.shape[2]
+
+    def item(self, k: int) -> tuple[Array, Array, Array]:
+        """Problem k in float64, contiguous: cost (n, m), a (n,), and b (m,) rescaled to the total of a."""
+        a, b = self.a[self.a_index[k]], self.b[self.b_index[k]]
+        cost = np.ascontiguousarray(self.cost[self.cost_index[k]], dtype=np.float64)
+        return cost, np.ascontiguousarray(a), b * (a.sum() / b.sum())
+
+
+@dataclass(frozen=True)
+class Solution:
+    """What a backend found for a flat batch of problems; everything float64 in the units of the cost.
+
+    The plan is either sparse (``rows``, ``cols``, ``flow``: (problems, arcs), unused arcs with zero flow at (0, 0)) or ``dense``
+    (problems, n, m).
+
+    Attributes:
+        value: (problems,) transport cost of the plan.
+        f: (problems, n) potential of the rows.
+        g: (problems, m) potential of the columns; f_i + g_j <= cost_ij, sum_j g_j b_j = 0.
+        gap: (problems,) value minus dual value.
+        marginal_error: (problems,) largest deviation from a or b, relative to the total.
+        status: (problems,) int8, see ``Status``.
+        n_iter: (problems,) int64.
+        solver: Name of the code that ran.
+    """
+
+    value: Array
+    f: Array
+    g: Array
+    gap: Array
+    marginal_error: Array
+    status: npt.NDArray[np.int8]
+    n_iter: npt.NDArray[np.int64]
+    solver: str
+    rows: npt.NDArray[np.int32] | None = None
+    cols: npt.NDArray[np.int32] | None = None
+    flow: Array | None = None
+    dense: Array | None = None
+
+
+def _first_index(bad: Tensor, batch_dims: int) -> str:
+    """Name the first batch index at which ``bad`` holds anywhere."""
+    index = bad.nonzero()[0].tolist()[:batch_dims]
+    if not index:
+        return ""
+    return f" at batch index {index[0] if len(index) == 1 else tuple(index)}"
+
+
+def _check_dtype(name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in (torch.float32, torch.float64):
+        raise ValueError(
+            f"{name} must be float32 or float64, got {tensor.dtype}; convert it with .float() or .double()"
+        )
+
+
+def _check_weights(name: str, weights: Tensor) -> None:
+    batch_dims = weights.ndim - 1
+    if not bool(torch.isfinite(weights).all()):
+        raise ValueError(f"{name} holds NaN or infinity{_first_index(~torch.isfinite(weights), batch_dims)}")
+    if bool((weights < 0).any()):
+        raise ValueError(f"{name} holds a negative weight{_first_index(weights < 0, batch_dims)}")
+    totals = weights.double().sum(-1)
+    if bool((totals <= 0).any()):
+        raise ValueError(f"{name} has total weight zero{_first_index(totals <= 0, batch_dims)}")
+
+
+def check_shapes(cost: Tensor, a: Tensor | None, b: Tensor | None) -> torch.Size:
+    """Check shapes and dtypes and return the batch shape.
+
+    Args:
+        cost: (*batch, n, m).
+        a: (*batch, n) or None.
+        b: (*batch, m) or None.
+
+    Raises:
+        ValueError: A shape or dtype does not fit; the message names the argument.
+    """
+    if cost.ndim < 2:
+        raise ValueError(
+            f"cost must be (*batch, n, m), got shape {tuple(cost.shape)}; for point clouds see solve_points"
+        )
+    n, m = cost.shape[-2:]
+    if n == 0 or m == 0:
+        raise ValueError(f"cost must have at least one row and one column, got shape {tuple(cost.shape)}")
+    _check_dtype("cost", cost)
+    batches = [cost.shape[:-2]]
+    for name, weights, size in (("a", a, n), ("b", b, m)):
+        if weights is None:
+            continue
+        _check_dtype(name, weights)
+        if weights.ndim < 1 or weights.shape[-1] != size:
+            raise ValueError(
+                f"{name} must be (*batch, {size}) to fit cost {tuple(cost.shape)}, got {tuple(weights.shape)}"
+            )
+        batches.append(weights.shape[:-1])
+    try:
+        return torch.broadcast_shapes(*batches)
+    except RuntimeError:
+        given = ", ".join(str(tuple(batch)) for batch in batches)
+        raise ValueError(f"batch shapes of cost and weights do not broadcast: {given}") from None
+
+
+def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None) -> None:
+    """Check what the tensors hold.
+
+    Raises:
+        ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and batch index.
+    """
+    # A finite sum proves every entry finite, at a fraction of the cost of looking at each.
+    if not bool(torch.isfinite(cost.sum())):
+        bad = ~torch.isfinite(cost)
+        if bool(bad.any()):
+            raise ValueError(f"cost holds NaN or infinity{_first_index(bad, cost.ndim - 2)}")
+    for name, weights in (("a", a), ("b", b)):
+        if weights is not None:
+            _check_weights(name, weights)
+    if a is not None and b is not None:
+        total_a, total_b = torch.broadcast_tensors(a.double().sum(-1), b.double().sum(-1))
+        bad = (total_a - total_b).abs() > TOTALS_RTOL * torch.maximum(total_a, total_b)
+        if bool(bad.any()):
+            where = _first_index(bad, bad.ndim)
+            first = bad.reshape(-1).nonzero()[0, 0]
+            sums = f"{total_a.reshape(-1)[first]:.6g} and {total_b.reshape(-1)[first]:.6g}"
+            raise ValueError(f"totals of a and b disagree{where}: {sums}; normalise the weights to one total")
+
+
+def _flat_index(shape: torch.Size, batch: torch.Size) -> npt.NDArray[np.int64]:
+    """Index of each problem of the batch in a tensor whose own batch shape broadcasts to it."""
+    index = torch.arange(shape.numel()).reshape(shape).expand(batch)
+    return index.reshape(-1).contiguous().numpy()
+
+
+def _to_numpy(tensor: Tensor, item_dims: int) -> npt.NDArray[np.floating]:
+    flat = tensor.detach().cpu()
+    array: npt.NDArray[np.floating] = flat.reshape(-1, *flat.shape[flat.ndim - item_dims :]).numpy()
+    return array
+
+
+def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> Problem:
+    """Lay out checked tensors for the solvers.
+
+    A missing side is uniform with the other side's total, 1 if both are missing.
+    """
+    n, m = cost.shape[-2:]
+    flat_a = None if a is None else _to_numpy(a, 1).astype(np.float64, copy=False)
+    flat_b = None if b is None else _to_numpy(b, 1).astype(np.float64, copy=False)
+    # b is rescaled to the total of a, so that a missing b may have any total.
+    one = torch.Size(())
+    if flat_a is None:
+        total = np.ones(1) if flat_b is None else flat_b.sum(-1)
+        flat_a = np.repeat(total[:, None] / n, n, axis=1)
+        a_shape = one if b is None else b.shape[:-1]
+    else:
+        a_shape = a.shape[:-1] if a is not None else one
+    if flat_b is None:
+        flat_b = np.full((1, m), 1.0 / m)
+        b_shape = one
+    else:
+        b_shape = b.shape[:-1] if b is not None else one
+    return Problem(
+        cost=_to_numpy(cost, 2),
+        a=flat_a,
+        b=flat_b,
+        cost_index=_flat_index(cost.shape[:-2], batch),
+        a_index=_flat_index(a_shape, batch),
+        b_index=_flat_index(b_shape, batch),
+        batch=tuple(batch),
+    )

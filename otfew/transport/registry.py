@@ -1,0 +1,100 @@
+"""Solvers by name. A solver is one file with one frozen dataclass, and one line here; its library is imported on first use."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import importlib.util
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar, Literal
+
+from otfew.transport.problem import Problem, Solution
+
+SOLVERS: dict[str, str] = {
+    "exact": "otfew.transport.exact:Exact",
+    "pot": "otfew.transport.pot:POT",
+    "scipy": "otfew.transport.scipy:SciPy",
+}
+
+
+class Solver(ABC):
+    """Base of the option dataclasses; ``solve`` does the work on the CPU in numpy.
+
+    Attributes:
+        name: Key in ``SOLVERS``.
+        kind: "exact" solves the linear program, "entropic" a regularised one.
+        requires: Module that must be importable.
+        install: What installs it.
+        devices: Where the work runs; other inputs are copied.
+        gradients: What the result can be differentiated in.
+        batch_coupled: True where an answer depends on the other problems of the batch.
+    """
+
+    name: ClassVar[str]
+    kind: ClassVar[Literal["exact", "entropic"]]
+    requires: ClassVar[str]
+    install: ClassVar[str]
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
+    gradients: ClassVar[str] = "value in cost, a, b (envelope)"
+    batch_coupled: ClassVar[bool] = False
+
+    @abstractmethod
+    def solve(self, problem: Problem) -> Solution:
+        """Solve every problem of the batch."""
+
+
+def installed(solver: type[Solver]) -> bool:
+    """Tell whether the library behind a solver can be imported."""
+    return importlib.util.find_spec(solver.requires) is not None
+
+
+def lookup(name: str) -> type[Solver]:
+    """Return the option class of a solver.
+
+    Raises:
+        ValueError: No such solver; the message lists the names.
+    """
+    if name not in SOLVERS:
+        close = difflib.get_close_matches(name, SOLVERS, n=1)
+        hint = f"; did you mean {close[0]!r}?" if close else ""
+        raise ValueError(f"unknown solver {name!r}{hint} Solvers: {', '.join(SOLVERS)}")
+    module, _, attribute = SOLVERS[name].partition(":")
+    solver: type[Solver] = getattr(importlib.import_module(module), attribute)
+    return solver
+
+
+def resolve(solver: str | Solver) -> Solver:
+    """Turn a name into a solver with default options and check that its library is there.
+
+    Raises:
+        ValueError: Unknown name.
+        TypeError: Neither a name nor a solver.
+        ImportError: The solver's library is not installed; the message says how to get it.
+    """
+    if isinstance(solver, str):
+        solver = lookup(solver)()
+    if not isinstance(solver, Solver):
+        raise TypeError(f"solver must be a name or a solver such as otfew.Exact(), got {type(solver).__name__}")
+    if not installed(type(solver)):
+        raise ImportError(f"solver {solver.name!r} needs {solver.requires}: {solver.install}")
+    return solver
+
+
+def solvers() -> list[dict[str, Any]]:
+    """Describe every solver: name, kind, devices, gradients, whether batch-mates matter and whether it is installed."""
+    rows = []
+    for name in SOLVERS:
+        solver = lookup(name)
+        rows.append(
+            {
+                "name": name,
+                "kind": solver.kind,
+                "input": "dense cost",
+                "dtypes": ("float32", "float64"),
+                "devices": solver.devices,
+                "gradients": solver.gradients,
+                "batch_coupled": solver.batch_coupled,
+                "installed": installed(solver),
+            }
+        )
+    return rows
