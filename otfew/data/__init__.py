@@ -1,0 +1,99 @@
+"""Data sets: labelled images in class-disjoint splits, found, checked and decoded on demand."""
+
+from __future__ import annotations
+
+import os
+from difflib import get_close_matches
+from pathlib import Path
+
+from otfew.data import (
+    cifar_fs,
+    cub,
+    fc100,
+    glyphs,
+    image_folder,
+    miniimagenet,
+    omniglot,
+    tieredimagenet,
+)
+from otfew.data.base import SPLITS, DataOptions, Dataset, Image, ImageSet, Split
+from otfew.data.image import read_image
+from otfew.data.roots import VARIABLE, default_root
+from otfew.errors import UserError
+
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "DataOptions",
+    "Dataset",
+    "Image",
+    "ImageSet",
+    "Split",
+    "default_root",
+    "load",
+    "read_image",
+]
+
+DATASETS: dict[str, Dataset] = {
+    dataset.name: dataset
+    for dataset in (
+        glyphs.DATASET,
+        cub.DATASET,
+        cifar_fs.DATASET,
+        fc100.DATASET,
+        omniglot.DATASET,
+        miniimagenet.DATASET,
+        tieredimagenet.DATASET,
+        image_folder.DATASET,
+    )
+}
+"""Name on the command line -> data set."""
+
+_DEFAULTS = DataOptions()
+
+
+def load(name: str, split: str, root: Path | None = None, options: DataOptions = _DEFAULTS) -> ImageSet:
+    """Load one split of a data set.
+
+    Args:
+        name: A key of ``DATASETS``.
+        split: "train", "val" or "test".
+        root: Data root; None means ``default_root()``.
+        options: Choices that some data sets offer.
+
+    Returns:
+        Labels and names in memory, images decoded on demand.
+
+    Raises:
+        UserError: Unknown name or split, no such root, or the data are missing, empty or damaged.
+    """
+    if name not in DATASETS:
+        raise UserError(_unknown("data set", name, list(DATASETS)))
+    known: dict[str, Split] = {part: part for part in SPLITS}
+    if split not in known:
+        raise UserError(_unknown("split", split, list(known)))
+    dataset = DATASETS[name]
+    place = default_root() if root is None else Path(root).expanduser()
+    if dataset.needs_root and not place.is_dir():
+        _refuse_or_make(place, given=root is not None)
+    try:
+        return dataset.load(place, known[split], options)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or place}: {error.strerror or error}.") from error
+
+
+def _refuse_or_make(place: Path, *, given: bool) -> None:
+    """Make the cache folder where nobody chose a root; a root that somebody chose must exist."""
+    if given or os.environ.get(VARIABLE):
+        where = "--data-root" if given else f"${VARIABLE}"
+        raise UserError(f"the data root {place} is not a folder; correct {where} or make that folder.")
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the data folder {place} ({error.strerror}); give --data-root.") from error
+
+
+def _unknown(what: str, name: str, known: list[str]) -> str:
+    close = get_close_matches(name, known, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    return f"unknown {what} {name!r}{hint}; there are {', '.join(known)}."

@@ -1,0 +1,152 @@
+"""Fetch a publisher's archive: resumed where it broke off, and checked by its sha256."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from otfew.data.unpack import unpack
+from otfew.errors import UserError
+
+if TYPE_CHECKING:
+    import requests
+
+_CHUNK = 1 << 18
+_TIMEOUT_SECONDS = 30.0
+_PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE = 206, 416
+
+
+@dataclass(frozen=True)
+class Archive:
+    """One file that a publisher offers.
+
+    Attributes:
+        url: Where it is.
+        sha256: Its checksum, in hexadecimal.
+        creates: The one top-level folder in it that is kept.
+    """
+
+    url: str
+    sha256: str
+    creates: str
+
+    @property
+    def filename(self) -> str:
+        """Last part of the URL."""
+        return PurePosixPath(self.url).name
+
+
+def install(archive: Archive, into: Path, *, instead: str) -> Path:
+    """Download and unpack ``archive`` unless its folder is already there.
+
+    An interrupted download goes on where it stopped at the next call, and a complete archive is not fetched again.
+    The folder appears under its name only when it is complete; then the archive is removed.
+
+    Args:
+        archive: What to fetch.
+        into: Folder that ``archive.creates`` is put in; made if missing.
+        instead: What the user can do by hand, as the end of a sentence.
+
+    Returns:
+        ``into / archive.creates``.
+
+    Raises:
+        UserError: No connection, a wrong checksum, an archive that reaches outside its folder, or nowhere to write.
+    """
+    target = into / archive.creates
+    if target.exists():
+        return target
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        path = _fetch(archive, into, instead)
+        unpack(path, archive.creates, into)
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot store {archive.filename} in {into} ({error.strerror or error}); {instead}.") from error
+    return target
+
+
+def _fetch(archive: Archive, into: Path, instead: str) -> Path:
+    """The verified archive in ``into``."""
+    import pooch
+    import requests
+
+    part = into / f"{archive.filename}.part"
+    try:
+        path = pooch.retrieve(
+            archive.url, f"sha256:{archive.sha256}", archive.filename, into, downloader=ResumingDownloader(part)
+        )
+    except requests.RequestException as error:
+        raise UserError(
+            f"downloading {archive.url} failed ({_reason(error)}); try again to go on, or {instead}."
+        ) from error
+    except ValueError as error:  # pooch's way to report a wrong checksum; it has removed the file
+        raise UserError(
+            f"{archive.url} is not the published file: its sha256 is not {archive.sha256[:16]}...; {instead}."
+        ) from error
+    return Path(path)
+
+
+def _reason(error: Exception) -> str:
+    """A few words, instead of the nested text that requests gives."""
+    response = getattr(error, "response", None)
+    return type(error).__name__ if response is None else f"the server answered {response.status_code}"
+
+
+class ResumingDownloader:
+    """A downloader for pooch that collects the bytes in a partial file and asks only for those still missing.
+
+    Args:
+        part: The partial file; it survives an interruption.
+    """
+
+    def __init__(self, part: Path) -> None:
+        self.part = part
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        """Download ``url`` to ``output_file``; pooch calls this.
+
+        Raises:
+            requests.RequestException: The server cannot be reached, refuses, or ends too early.
+        """
+        if not self._append(url):
+            self.part.unlink()
+            self._append(url)
+        os.replace(self.part, output_file)
+
+    def _append(self, url: str) -> bool:
+        """Fetch what is missing; False if the partial file is longer than what the server has."""
+        import requests
+
+        have = self.part.stat().st_size if self.part.exists() else 0
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        with requests.get(url, headers=headers, stream=True, timeout=_TIMEOUT_SECONDS) as response:
+            if have and response.status_code == _RANGE_NOT_SATISFIABLE:
+                return response.headers.get("Content-Range", "").endswith(f"/{have}")
+            response.raise_for_status()
+            if response.status_code != _PARTIAL_CONTENT:
+                have = 0  # the server sends everything from the start
+            length = response.headers.get("Content-Length")
+            self._write(response, have, None if length is None else have + int(length))
+        return True
+
+    def _write(self, response: requests.Response, have: int, total: int | None) -> None:
+        """Append the body to the partial file, with a progress bar on a terminal."""
+        import requests
+        from rich.console import Console
+        from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
+
+        columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        with (
+            self.part.open("ab" if have else "wb") as file,
+            Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress,
+        ):
+            task = progress.add_task(self.part.stem, total=total, completed=have)
+            for chunk in response.iter_content(_CHUNK):
+                have += file.write(chunk)
+                progress.advance(task, len(chunk))
+        if total is not None and have != total:
+            raise requests.ConnectionError(f"{have} of {total} bytes arrived")

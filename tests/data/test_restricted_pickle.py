@@ -1,0 +1,116 @@
+import datetime
+import os
+import pickle
+
+import numpy as np
+import pytest
+
+from otfew.data.restricted_pickle import load_pickle
+from otfew.errors import UserError
+
+# What Python 2 with an old numpy wrote: string opcodes, numpy.core, and strings that are bytes.
+PYTHON2 = (
+    b"\x80\x02}q\x01(U\x04dataq\x02cnumpy.core.multiarray\n_reconstruct\nq\x03cnumpy\nndarray\nq\x04K\x00\x85U\x01b\x87Rq\x05"
+    b"(K\x01K\x02K\x03\x86cnumpy\ndtype\nq\x06U\x02u1K\x00K\x01\x87Rq\x07(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+    b"\x89U\x06\x01\x02\x03\xf0\xf1\xf2tbU\x0bfine_labelsq\x08]q\x09(K\x07K\x08eu."
+)
+
+
+class Evil:
+    def __init__(self, function, *arguments):
+        self.call = (function, arguments)
+
+    def __reduce__(self):
+        return self.call
+
+
+def load(tmp_path, data):
+    (tmp_path / "file").write_bytes(data)
+    return load_pickle(tmp_path / "file")
+
+
+def test_reads_what_python_2_wrote(tmp_path):
+    record = load(tmp_path, PYTHON2)
+    assert record["data"].tolist() == [[1, 2, 3], [240, 241, 242]]
+    assert record["data"].dtype == np.uint8
+    assert record["fine_labels"] == [7, 8]
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_reads_what_python_3_writes(tmp_path, protocol, order):
+    data = np.asarray(np.random.default_rng(0).integers(0, 256, (5, 4), dtype=np.uint8), order=order)
+    record = {b"data": data, b"labels": [1, 2], b"names": [b"a", b"\xe9"], b"batch": b"x"}
+    found = load(tmp_path, pickle.dumps(record, protocol=protocol))
+    assert np.array_equal(found.pop("data"), data)
+    assert found == {"labels": [1, 2], "names": [b"a", b"\xe9"], "batch": b"x"}
+
+
+@pytest.mark.parametrize("protocol", [0, 2, 4])
+@pytest.mark.parametrize(
+    ("function", "arguments"),
+    [
+        (os.system, ("touch {}",)),
+        (eval, ("open({!r}, 'w')",)),
+        (exec, ("open({!r}, 'w')",)),
+        (getattr, (1, "real")),
+        (np.load, ("{}",)),
+        (np.fromfile, ("{}",)),
+        (datetime.date, (2000, 1, 1)),
+        (type, ("x", (), {})),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_refuses_to_call_anything_else(tmp_path, function, arguments, protocol):
+    target = str(tmp_path / "made")
+    evil = Evil(function, *(a.format(target) if isinstance(a, str) else a for a in arguments))
+    with pytest.raises(UserError, match="asks for") as error:
+        load(tmp_path, pickle.dumps({b"data": evil}, protocol=protocol))
+    assert str(tmp_path / "file") in str(error.value)
+    assert not os.path.exists(target)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros(3), np.zeros(3, np.int32), np.array([{}], object), np.zeros(3, "u1,u1")], ids=str
+)
+def test_refuses_arrays_of_anything_but_bytes(tmp_path, array):
+    with pytest.raises(UserError, match=r"another type|asks for"):
+        load(tmp_path, pickle.dumps({b"data": array}, protocol=2))
+
+
+def test_refuses_a_shape_that_does_not_fit_its_bytes(tmp_path):
+    assert PYTHON2.count(b"K\x02K\x03\x86") == 1
+    with pytest.raises(UserError):
+        load(tmp_path, PYTHON2.replace(b"K\x02K\x03\x86", b"K\x02K\x7f\x86"))
+
+
+def test_a_pickle_cannot_change_how_later_ones_are_read(tmp_path):
+    # BUILD with a slot state sets attributes on whatever is on the stack, here on what find_class returned.
+    tampering = b"\x80\x02cnumpy\ndtype\nN}U\x04codeU\x02f8s\x86b."
+    with pytest.raises(UserError):
+        load(tmp_path, tampering)
+    assert load(tmp_path, PYTHON2)["data"].shape == (2, 3)
+
+
+def test_every_truncation_is_a_user_error(tmp_path):
+    for length in range(len(PYTHON2)):
+        with pytest.raises(UserError):
+            load(tmp_path, PYTHON2[:length])
+
+
+def test_flipped_bytes_never_escape_as_another_error(tmp_path):
+    rng = np.random.default_rng(0)
+    for _ in range(300):
+        data = bytearray(PYTHON2)
+        data[rng.integers(len(data))] = rng.integers(256)
+        try:
+            load(tmp_path, bytes(data))
+        except UserError:
+            continue
+
+
+def test_not_a_dictionary_and_no_file(tmp_path):
+    with pytest.raises(UserError, match="not a dictionary"):
+        load(tmp_path, pickle.dumps([1, 2]))
+    with pytest.raises(UserError, match="cannot read"):
+        load_pickle(tmp_path / "nothing")
