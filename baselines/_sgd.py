@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
 
@@ -147,10 +148,12 @@ class FittedClassifier(Baseline):
 
 def residuals(scores: Tensor, labels: Tensor) -> Tensor:
     """Differentiate the mean softmax cross-entropy by the scores, transposed: (episodes, way, items)."""
-    return ((scores.softmax(-1) - labels) / scores.shape[1]).mT
+    slopes: Tensor = (scores.softmax(-1) - labels) / scores.shape[1]
+    return slopes.mT
 
 
 def uniform_rows(way: int, channels: int, columns: int, seed: int) -> Tensor:
     """Draw (way, columns) from U(-1/sqrt(channels), 1/sqrt(channels)) as ``torch.nn.Linear`` starts, in float64."""
     generator = torch.Generator().manual_seed(seed)
-    return (2 * torch.rand(way, columns, generator=generator, dtype=torch.float64) - 1) * channels**-0.5
+    uniform = torch.rand(way, columns, generator=generator, dtype=torch.float64)
+    return (2 * uniform - 1) / math.sqrt(channels)

@@ -29,6 +29,11 @@ class Chamfer(MeanMapControl):
     logit_c = temperature * 1/2 * ( sum_i s_i max_j sim_ij + sum_j d_j max_i sim_ij ), with sim the cosines of
     channel-centred nodes of the query and of class c's mean map, s and d as in ``otfew.pairwise.cr_weights``. Each
     half relaxes one side's marginals of DeepEMD's problem, so that the logit is never below DeepEMD's.
+
+    Shots: the location-wise mean map over a class's shots, however many, as for 0-step DeepEMD.
+
+    Args:
+        temperature: Scale of the logits; 12.5 as DeepEMD's.
     """
 
     name = "chamfer"

@@ -33,6 +33,11 @@ class CosineNodes(MeanMapControl):
 
     logit_c = temperature * 1/(M N) * sum_ij sim_ij, with sim the cosines of channel-centred nodes of the query (M)
     and of class c's mean map (N): the product plan of uniform weights.
+
+    Shots: the location-wise mean map over a class's shots, however many, as for 0-step DeepEMD.
+
+    Args:
+        temperature: Scale of the logits; 12.5 as DeepEMD's.
     """
 
     name = "cosine-nodes"

@@ -14,9 +14,17 @@ class LinearClassifier(FittedClassifier):
     logit_c = <w_c, q> + b_c, with q the mean of the query's nodes; w and b minimise the cross-entropy of the support's
     vectors, one item a shot, from ``torch.nn.Linear``'s start. With G = softmax(X W^T) - Y, the gradient of a
     mini-batch of B items is G^T X / B. Uneven shots: a class counts as often as it has shots.
+
+    Args:
+        lr: Step size.
+        epochs: Passes over the support set.
+        batch_size: Items a step.
+        momentum: Of SGD.
+        dampening: Of SGD.
+        weight_decay: Of SGD, on weights and bias.
+        seed: Of the start and the order.
     """
 
-    __doc__ += (FittedClassifier.__doc__ or "").partition("\n")[2]
     name = "linear-classifier"
 
     def start(self, way: int, channels: int) -> Parameters:

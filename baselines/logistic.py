@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive
+from otfew.baselines._base import Baseline, positive, whole
 from otfew.baselines._cosine import unit
 from otfew.baselines._shots import labelled_items, shot_vectors
 from otfew.errors import UserError
@@ -29,7 +29,7 @@ def fit_logistic(items: Tensor, labels: Tensor, C: float, max_iter: int) -> tupl
     from sklearn.linear_model import LogisticRegression
     from threadpoolctl import threadpool_limits
 
-    x, y = items.detach().cpu().numpy(), labels.cpu().numpy()
+    x, y = items.detach().double().cpu().numpy(), labels.cpu().numpy()
     rows, intercepts = [], []
     with threadpool_limits(1):
         for episode_x, episode_y in zip(x, y, strict=True):
@@ -57,7 +57,7 @@ class Logistic(Baseline):
 
     def __init__(self, C: float = 1.0, max_iter: int = 1000) -> None:
         self.C = positive(self.name, "C", C)
-        self.max_iter = max_iter
+        self.max_iter = whole(self.name, "max_iter", max_iter)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Fit, then score the query."""

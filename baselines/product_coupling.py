@@ -33,6 +33,11 @@ class ProductCoupling(MeanMapControl):
     logit_c = temperature * sum_ij s_i d_j sim_ij, with sim the cosines of channel-centred nodes of the query and of
     class c's mean map, s and d as in ``otfew.pairwise.cr_weights``. The plan s d^T is feasible in DeepEMD's problem,
     so that the logit is never above DeepEMD's; it is DeepEMD's in the limit of infinite entropic regularisation.
+
+    Shots: the location-wise mean map over a class's shots, however many, as for 0-step DeepEMD.
+
+    Args:
+        temperature: Scale of the logits; 12.5 as DeepEMD's.
     """
 
     name = "product-coupling"
