@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-
-from otfew.data.base import DataOptions, Dataset, ImageSet, Split
-from otfew.data.roots import default_root
-from otfew.errors import UserError
 from otfew.experiments._cli import parse, run
+
+from otfew import data
+from otfew.data.base import DataOptions, ImageSet
+from otfew.errors import UserError
 from otfew.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.training.augmentation import Augmentation
 from otfew.training.pretrain import Epoch, Settings, Task, Watcher, pretrain
@@ -124,8 +123,9 @@ def prepare(config: Config) -> Plan:
         raise UserError(f"unknown architecture {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
-    dataset = _dataset(config.dataset)
-    resolution = dataset.resolution if config.resolution is None else config.resolution
+    train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
+    usual = data.DATASETS[config.dataset].resolution
+    resolution = usual if config.resolution is None else config.resolution
     least = 16 if config.last_pool else 8
     if resolution < least:
         raise UserError(f"--resolution {resolution} leaves no node: choose at least {least}.")
@@ -135,20 +135,18 @@ def prepare(config: Config) -> Plan:
     if Path(name).name != name:
         raise UserError(f"--name {name!r} must be a plain file name; --output names the folder.")
     drawn = config.dataset in DRAWN
-    root = config.data_root or default_root()
-    load = partial(_split, dataset, root, config.data)
     return Plan(
         config=config,
         name=name,
         output=config.output or Path("runs") / name,
-        preparation=Preparation(resolution, config.crop or default_crop(dataset.resolution)),
+        preparation=Preparation(resolution, config.crop or default_crop(usual)),
         augmentation=Augmentation(
             min_scale=(0.6 if drawn else 0.08) if config.min_scale is None else config.min_scale,
             flip=not drawn if config.flip is None else config.flip,
             colour=config.colour,
         ),
-        train=load("train"),
-        val=load("val"),
+        train=train,
+        val=val,
     )
 
 
@@ -216,8 +214,8 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
             "crop": plan.preparation.crop,
             "training_images_sha256": images.digest,
             "selection": (
-                f"best epoch on {len(validation.episodes)} episodes of the val split ({len(plan.val.classes)} classes), "
-                f"{protocol.way}-way {protocol.shot}-shot {protocol.query}-query, cosine to the global vector"
+                f"best epoch on {len(validation.episodes)} episodes of the val split ({len(plan.val.classes)} "
+                f"classes), {protocol.way}-way {protocol.shot}-shot {protocol.query}-query, cosine of global vectors"
             ),
             "torch": torch.__version__,
         },
@@ -230,19 +228,20 @@ def command(config: Config) -> str:
     for part in (config, config.data, config.settings):
         for entry in fields(part):
             value = getattr(part, entry.name)
-            if entry.name in {"data_root", "output", "data", "settings"}:
+            always = entry.name in {"dataset", "backbone", "epochs", "seed"}
+            if entry.name in {"data_root", "output", "download", "data", "settings"}:
+                continue
+            if value == entry.default and not always:
                 continue
             flag = entry.name.replace("_", "-")
-            if entry.name not in {"dataset", "backbone"} and value == _default(entry):
-                continue
-            words.append(f"--{'' if value else 'no-'}{flag}" if isinstance(value, bool) else f"--{flag} {value}")
+            switch = isinstance(value, bool) and isinstance(entry.default, bool)
+            words.append(f"--{'' if value else 'no-'}{flag}" if switch else f"--{flag} {value}")
     return " ".join(words)
 
 
 def write(path: Path, best: dict[str, Tensor], history: list[Epoch], card: Card, plan: Plan) -> None:
     """Write the best weights with their card, and history.json."""
-    from dataclasses import replace
-
+    from otfew.backbones.weights import write_atomic
     from otfew.training.checkpoint import save
 
     chosen = max(history, key=lambda record: (record.val_accuracy, -record.epoch))
@@ -255,8 +254,6 @@ def write(path: Path, best: dict[str, Tensor], history: list[Epoch], card: Card,
     module = _build(plan.config)
     module.load_state_dict(best)
     save(path, module, replace(card, protocol={**card.protocol, **found}), half=plan.config.half)
-    from otfew.backbones.weights import write_atomic
-
     records = [asdict(record) for record in history]
     write_atomic(path.parent / "history.json", (json.dumps(records, indent=1) + "\n").encode())
 
@@ -294,9 +291,6 @@ class _Display(Watcher):
         self.bar, self.console, self.path, self.card, self.plan = bar, console, path, card, plan
         self.epochs = settings.epochs
         self.job = bar.add_task("training", total=None)
-        self.history: list[Epoch] = []
-        self.skip = 0.0
-        self.began = time.monotonic()
 
     def on_resume(self, epochs: int, batches: int) -> None:
         self.console.print(f"resuming after {epochs} epochs and {batches} batches")
@@ -307,14 +301,14 @@ class _Display(Watcher):
             self.bar.reset(self.job, total=self.epochs * batches, completed=done - 1)
         self.bar.update(self.job, completed=done, description=f"epoch {epoch}/{self.epochs} loss {loss:.3f}")
 
-    def on_epoch(self, record: Epoch, best: dict[str, Tensor] | None) -> None:
-        self.history.append(record)
+    def on_epoch(self, history: list[Epoch], best: dict[str, Tensor] | None) -> None:
+        record = history[-1]
         self.console.print(
             f"epoch {record.epoch}: loss {record.loss:.3f}, train {record.train_accuracy:.1f} %, "
             f"val {record.val_accuracy:.2f} ± {record.val_interval:.2f} %, {record.seconds:.0f} s"
         )
         if best is not None:
-            write(self.path, best, self.history, self.card, self.plan)
+            write(self.path, best, history, self.card, self.plan)
 
 
 def _progress(console: Console) -> Progress:
@@ -329,29 +323,6 @@ def _build(config: Config) -> Any:
     from otfew.backbones.architectures import ARCHITECTURES
 
     return ARCHITECTURES[config.backbone](last_pool=config.last_pool)
-
-
-def _dataset(name: str) -> Dataset:
-    import difflib
-
-    from otfew.data import DATASETS
-
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"choose from {', '.join(DATASETS)}."
-        raise UserError(f"unknown data set {name!r}: {hint}")
-    return DATASETS[name]
-
-
-def _split(dataset: Dataset, root: Path, options: DataOptions, split: Split) -> ImageSet:
-    images = dataset.load(root, split, options)
-    if len(images) == 0:
-        raise UserError(f"the {split} split of {dataset.name!r} has no images under {root}.")
-    return images
-
-
-def _default(entry: Any) -> Any:
-    return entry.default
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ class Conv4(nn.Module):
 
     def __init__(self, channels: int = 64, last_pool: bool = True) -> None:
         super().__init__()
+        if channels < 1:
+            raise ValueError(f"channels must be at least 1, not {channels}")
         self.channels = channels
         layers: list[nn.Module] = []
         for index in range(4):

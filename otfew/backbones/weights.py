@@ -74,7 +74,7 @@ def load(path: Path) -> Backbone:
         )
     try:
         module = ARCHITECTURES[card.architecture](**card.options)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the card of {path} gives options that {card.architecture} refuses: {error}.") from None
     _fit(path, module, tensors)
     return Backbone(module, card, digest(module, card))

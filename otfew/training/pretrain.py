@@ -120,8 +120,8 @@ class Watcher:
     def on_batch(self, epoch: int, batch: int, batches: int, loss: float) -> None:
         """Hear that one batch (from 1) of an epoch (from 1) is done."""
 
-    def on_epoch(self, record: Epoch, best: dict[str, Tensor] | None) -> None:
-        """Hear that an epoch is done; ``best`` is the backbone's state where it is the best so far."""
+    def on_epoch(self, history: list[Epoch], best: dict[str, Tensor] | None) -> None:
+        """Hear that one more epoch is done; ``best`` is the backbone's state where it is the best so far."""
 
 
 class Classifier(nn.Module):
@@ -283,7 +283,7 @@ class _Run:
         self.history.append(record)
         self.progress = _Progress(epoch=epoch + 1)
         self._save()
-        self.watcher.on_epoch(record, self.best if improved else None)
+        self.watcher.on_epoch(self.history, self.best if improved else None)
 
     def _step(self, epoch: int, batch: int, chosen: Tensor) -> float:
         """Do one step of the optimizer; returns the loss."""

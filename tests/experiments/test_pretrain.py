@@ -1,0 +1,148 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from otfew.experiments import pretrain
+from safetensors.torch import load_file
+
+from otfew import backbones
+from otfew.errors import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Noisy one-coloured pictures in class folders, the splits given."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, classes in (("train", 4), ("val", 5), ("test", 5)):
+        for c in range(classes):
+            colour = rng.integers(40, 216, 3)
+            place = root / split / f"{split}-{c}"
+            place.mkdir(parents=True)
+            for i in range(8):
+                noisy = np.clip(colour + rng.normal(0, 30, (20, 24, 3)), 0, 255)
+                cv2.imwrite(str(place / f"{i}.png"), noisy.astype(np.uint8))
+    return root
+
+
+def arguments(folder, output, *more):
+    words = f"--dataset image-folder --data-root {folder} --backbone conv4 --resolution 16 --epochs 2 --batch-size 16 "
+    return [*words.split(), "--val-episodes", "10", "--accelerator", "cpu", "--output", str(output), *more]
+
+
+@pytest.fixture(scope="module")
+def trained(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("out") / "run"
+    pretrain.main(arguments(folder, output))
+    return output
+
+
+def test_it_writes_a_checkpoint_that_loads(trained):
+    backbone = backbones.load(str(trained / "image-folder-conv4.safetensors"))
+    card = backbone.card
+    assert card.training_classes == ("train-0", "train-1", "train-2", "train-3")
+    assert backbones.classes_seen(card, ["train-1", "test-0"], dataset="image-folder") == (1, 2)
+    assert card.dataset == "image-folder"
+    assert not card.external
+    assert card.resolution == 16
+    history = json.loads((trained / "history.json").read_text())
+    assert [record["epoch"] for record in history] == [1, 2]
+    best = max(record["val_accuracy"] for record in history)
+    assert card.protocol["val_accuracy"] == pytest.approx(best, abs=1e-3)
+    assert card.protocol["best_epoch"] == next(r["epoch"] for r in history if r["val_accuracy"] == best)
+    assert card.protocol["seed"] == 1
+    assert backbone.maps(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 64, 2, 2)
+
+
+def test_the_card_holds_no_path_of_this_machine(trained, folder):
+    text = (trained / "image-folder-conv4.json").read_text()
+    assert str(folder) not in text
+    assert str(trained) not in text
+
+
+def test_the_command_in_the_card_parses_to_the_same_run(trained):
+    protocol = json.loads((trained / "image-folder-conv4.json").read_text())["protocol"]
+    words = protocol["command"].split()
+    assert words[:3] == ["python", "-m", "experiments.pretrain"]
+    config = pretrain.parse(pretrain.Config, "pretrain", words[3:])
+    assert (config.dataset, config.backbone, config.resolution) == ("image-folder", "conv4", 16)
+    assert (config.settings.epochs, config.settings.batch_size, config.val_episodes) == (2, 16, 10)
+
+
+@pytest.mark.parametrize("value", [True, False, None])
+def test_the_command_spells_switches_so_that_they_parse(value):
+    config = pretrain.Config(flip=value, last_pool=bool(value), half=not value, min_scale=0.25)
+    again = pretrain.parse(pretrain.Config, "pretrain", pretrain.command(config).split()[3:])
+    assert again == config
+
+
+def test_again_resumes_and_writes_the_same(trained, folder, capsys):
+    before = load_file(trained / "image-folder-conv4.safetensors")
+    pretrain.main(arguments(folder, trained))
+    after = load_file(trained / "image-folder-conv4.safetensors")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert "resuming after 2 epochs" in capsys.readouterr().err
+
+
+def test_another_run_in_the_same_folder_is_refused(trained, folder):
+    before = sorted((p.name, p.read_bytes()) for p in trained.iterdir())
+    with pytest.raises(UserError, match="another --output"):
+        pretrain.main([*arguments(folder, trained), "--seed", "2"])
+    assert sorted((p.name, p.read_bytes()) for p in trained.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (("--backbone", "resnet13"), "resnet13"),
+        (("--dataset", "birds"), "birds"),
+        (("--resolution", "8"), "leaves no node"),
+        (("--epochs", "0"), "--epochs"),
+        (("--epochs", "many"), "many"),
+        (("--batch-size", "1000"), "--batch-size"),
+        (("--val-episodes", "0"), "--val-episodes"),
+        (("--name", "a/b"), "--name"),
+        (("--data-root", "/nowhere/at/all"), "/nowhere/at/all"),
+    ],
+)
+def test_mistakes(folder, tmp_path, wrong, said):
+    with pytest.raises(UserError, match=said):
+        pretrain.main([*arguments(folder, tmp_path / "out"), *wrong])
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mistake_is_one_line_and_exit_code_2(folder, tmp_path):
+    command = [sys.executable, "-m", "otfew.experiments.pretrain", *arguments(folder, tmp_path), "--backbone", "nope"]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
+
+
+def test_sigkill_and_the_same_command_again(folder, tmp_path):
+    """A process killed outright loses nothing but time."""
+    longer = ("--epochs", "40")
+    killed, straight = tmp_path / "killed", tmp_path / "straight"
+    command = [sys.executable, "-m", "otfew.experiments.pretrain", *arguments(folder, killed), *longer]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    deadline = time.monotonic() + 120
+    while not (killed / "state.pt").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert process.returncode == -signal.SIGKILL
+    assert len(torch.load(killed / "state.pt", weights_only=True)["history"]) < 40
+    for output in (killed, straight):
+        pretrain.main([*arguments(folder, output), *longer])
+    name = "image-folder-conv4.safetensors"
+    assert (killed / name).read_bytes() == (straight / name).read_bytes()
