@@ -25,6 +25,7 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     methods = results["methods"]
     names = sorted(methods, key=lambda name: methods[name]["accuracy"]["mean"])
@@ -32,6 +33,9 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
     for name in names:
         accuracy = methods[name]["accuracy"]
         x, y = timings["methods"][name]["ms_per_episode"], 100 * accuracy["mean"]
@@ -44,7 +48,7 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
         axes.plot(x, y, "s" if transport else "o", color=color, markersize=6)
     low, high = axes.get_ylim()
     means = [100 * methods[name]["accuracy"]["mean"] for name in names]
-    places = spread([(mean - low) / (high - low) for mean in means], max(SPACING, 0))
+    places = spread([(mean - low) / (high - low) for mean in means], SPACING)
     for name, place in zip(names, places, strict=True):
         point = (timings["methods"][name]["ms_per_episode"], 100 * methods[name]["accuracy"]["mean"])
         axes.annotate(
@@ -55,7 +59,7 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
             va="center",
             fontsize=9,
             color="#c1440e" if name in results["transport_adds"] else "#1a1a1a",
-            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.7, "shrinkB": 3},
+            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.7, "shrinkB": 3, "relpos": (0, 0.5)},
             annotation_clip=False,
         )
     p = results["protocol"]

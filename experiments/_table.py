@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rich import box
 from rich.table import Table
 
 
 def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
-    """Lay text out: the first column to the left, the others to the right."""
-    table = Table(title=title, title_justify="left")
+    """Lay text out: the first column to the left, the others to the right; only sentences wrap."""
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for i, name in enumerate(head):
-        table.add_column(name, justify="right" if i else "left", overflow="fold")
+        cells = [row[i] for row in rows]
+        sentences = any(cell.count(" ") > 1 and cell[:1].isalpha() for cell in cells)
+        table.add_column(name, justify="right" if i else "left", no_wrap=not sentences)
     for row in rows:
         table.add_row(*row)
     return table

@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Instead of those of the process.
     """
     config = parse(Config, "compare", arguments)
-    console = Console()
+    console = _console()
     if config.list_names:
         from otfew.experiments._listing import print_names
 
@@ -160,6 +160,12 @@ def compare(config: Config, console: Console) -> Path:
     timings = _timings(contenders, scores, config, str(device), threads)
     _write(directory, results, timings, scores, console)
     return output
+
+
+def _console() -> Console:
+    """Write to stdout; lines for files and pipes are wide enough for the table."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(120, console.width))
 
 
 def _material(config: Config, console: Console) -> Material:
@@ -294,7 +300,7 @@ def _set_threads(threads: int) -> int:
         raise UserError(f"--threads must be at least 0, not {threads}.")
     threads = threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))
+    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     return threads
 
 

@@ -181,7 +181,7 @@ def _decode(image: Picture, index: int) -> npt.NDArray[Any]:
         array = np.repeat(array[:, :, None], 3, axis=2)
     if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
         raise UserError(
-            f"image {index} has shape {tuple(image.shape)}: give (height, width, 3) arrays or (3, height, width) tensors."
+            f"image {index} has shape {tuple(image.shape)}: give (height, width, 3), or a (3, height, width) tensor."
         )
     if array.dtype == np.uint8:
         return np.ascontiguousarray(array)

@@ -142,16 +142,13 @@ def episodes_csv(names: Sequence[str], scores: Mapping[str, Scores]) -> bytes:
 
 COLUMNS = (
     "method",
-    "accuracy %",
-    "± episodes",
-    "± classes",
-    "difference",
-    "± classes",
-    "verdict (Holm p)",
-    "ms/episode",
-    "with extraction",
+    "accuracy %\n± episodes ± classes",
+    "difference\n± classes",
+    "verdict\n(Holm's p)",
+    "ms per\nepisode",
+    "with\nextraction",
 )
-"""Head of the table."""
+"""Head of the table; a line break may be a space."""
 
 
 def table(results: Mapping[str, Any], timings: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -175,11 +172,14 @@ def _row(name: str, record: Mapping[str, Any], timing: Mapping[str, Any], show_n
         name + (f" [{record['nodes']}]" if show_nodes else "") + (" (transductive)" if record["transductive"] else "")
     )
     accuracy, difference = record["accuracy"], record.get("difference")
-    row = [label, _percent(accuracy["mean"]), _percent(accuracy["episode_ci"]), _percent(accuracy["class_ci"])]
+    row = [
+        label,
+        f"{_percent(accuracy['mean'])} ± {_percent(accuracy['episode_ci'])} ± {_percent(accuracy['class_ci'])}",
+    ]
     if difference is None:
-        row += ["reference", "", ""]
+        row += ["reference", ""]
     else:
-        row += [_percent(difference["mean"], sign=True), _percent(difference["class_ci"]), words(difference)]
+        row += [f"{_percent(difference['mean'], sign=True)} ± {_percent(difference['class_ci'])}", words(difference)]
     return [*row, _time(timing["ms_per_episode"]), _time(timing.get("ms_per_episode_with_extraction"))]
 
 
@@ -208,7 +208,7 @@ def transport_lines(results: Mapping[str, Any]) -> list[str]:
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     """Write the table and the sentences below it."""
-    text = ["| " + " | ".join(head) + " |", "|" + "---|" + "---:|" * (len(head) - 1)]
+    text = ["| " + " | ".join(head).replace("\n", " ") + " |", "|" + "---|" + "---:|" * (len(head) - 1)]
     text += ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([*text, "", *(f"- {line}" for line in lines), ""])
 
@@ -257,15 +257,14 @@ def _backbone_lines(protocol: Mapping[str, Any]) -> list[str]:
     if backbone is None:
         return ["features: the user's own file; what their backbone was trained on is unknown to this report"]
     crop = "centre crop" if protocol["crop"] == "center" else "no crop"
-    lines = [f"images: {protocol['resolution']} px, {crop}"]
-    external = " (external data)" if backbone["external"] else ""
-    lines.append(f"backbone: {backbone['name']}, trained on {backbone['training_data'] or 'unknown data'}{external}")
+    trained = f"backbone: {backbone['name']}, trained on {backbone['training_data'] or 'unknown data'}"
+    lines = [f"images: {protocol['resolution']} px, {crop}", trained]
     seen, classes = backbone["test_classes_seen"], protocol["data"]["classes"]
-    if backbone["external"] or seen:
+    if backbone["external"]:
         count = "unknown" if seen is None else f"{seen} of {classes}"
-        lines.append(
-            f"external data; test classes seen in pretraining: {count}"
-            if backbone["external"]
-            else f"LEAK allowed by --allow-overlap: test classes seen in training: {count}"
-        )
+        lines.append(f"external data; test classes seen in pretraining: {count}")
+    elif seen is None:
+        lines.append("whether the backbone has seen the test classes is unknown: its card names no training classes")
+    elif seen:
+        lines.append(f"LEAK, allowed by --allow-overlap: {seen} of {classes} test classes were seen in training")
     return lines
