@@ -1,0 +1,175 @@
+"""The evaluator: right counts, identical episodes, blocks that resume to the same bytes."""
+
+import numpy as np
+import pytest
+import torch
+
+from otfew.episodes import Protocol, Sampler
+from otfew.errors import UserError
+from otfew.evaluation import BLOCK, Contender, batch_episodes, evaluate
+from otfew.features import FeatureSet
+from otfew.method import MethodBase
+from otfew.run_directory import RunDirectory, to_json
+
+N_CLASSES, PER_CLASS = 8, 12
+LABELS = np.repeat(np.arange(N_CLASSES), PER_CLASS)
+NAMES = tuple(f"c{i}" for i in range(N_CLASSES))
+EPISODES = 2 * BLOCK + 7
+
+
+@pytest.fixture
+def features():
+    rng = np.random.default_rng(0)
+    centres = rng.normal(size=(N_CLASSES, 1, 6))
+    rows = centres[LABELS] + 0.9 * rng.normal(size=(len(LABELS), 4, 6))
+    return FeatureSet(torch.from_numpy(rows.astype(np.float32)), LABELS, NAMES)
+
+
+@pytest.fixture
+def sampler():
+    return Sampler(Protocol("toy", "", "test", way=4, shot=2, query=3), LABELS, NAMES)
+
+
+class Nearest(MethodBase):
+    """Nearest mean; counts its calls."""
+
+    name = "nearest"
+
+    def __init__(self):
+        self.episodes = 0
+
+    def __call__(self, support, query, *, support_mask=None, class_prior=None):
+        self.episodes += len(support)
+        return -torch.cdist(query.mean(2), support.mean((2, 3)))
+
+
+class First(MethodBase):
+    """Always answers the first class."""
+
+    name = "first"
+
+    def __call__(self, support, query, *, support_mask=None, class_prior=None):
+        return torch.tensor([1.0] + [0.0] * (support.shape[1] - 1)).expand(*query.shape[:2], -1)
+
+
+def test_accuracies_equal_a_plain_loop(features, sampler):
+    scores = evaluate([Contender("nearest", Nearest(), features)], sampler, EPISODES)["nearest"]
+    rows = features.nodes.mean(1).numpy()
+    for i in (0, 1, BLOCK, EPISODES - 1):
+        episode = sampler(i, i + 1)
+        means = [rows[support].mean(0) for support in episode.support[0]]
+        right = [
+            sum(np.argmin([np.linalg.norm(rows[image] - m) for m in means]) == c for image in images)
+            for c, images in enumerate(episode.query[0])
+        ]
+        assert scores.correct[i].tolist() == right
+        assert scores.accuracy[i] == pytest.approx(sum(right) / 12)
+    assert len(scores.accuracy) == EPISODES
+
+
+def test_a_constant_answer_is_right_by_chance(features, sampler):
+    scores = evaluate([Contender("first", First(), features)], sampler, 10)["first"]
+    assert scores.accuracy.tolist() == [0.25] * 10
+
+
+def test_companions_do_not_matter(features, sampler):
+    alone = evaluate([Contender("nearest", Nearest(), features)], sampler, EPISODES)
+    other = FeatureSet(features.nodes[:, :2].clone(), LABELS, NAMES)
+    contenders = [
+        Contender("first", First(), features),
+        Contender("other", Nearest(), other),
+        Contender("nearest", Nearest(), features),
+    ]
+    together = evaluate(contenders, sampler, EPISODES)
+    np.testing.assert_array_equal(alone["nearest"].correct, together["nearest"].correct)
+
+
+class Dying(Nearest):
+    """Is interrupted after so many calls."""
+
+    def __init__(self, calls):
+        super().__init__()
+        self.calls = calls
+
+    def __call__(self, support, query, **kwargs):
+        self.calls -= 1
+        if self.calls < 0:
+            raise KeyboardInterrupt
+        return super().__call__(support, query, **kwargs)
+
+
+def test_a_run_goes_on_after_an_interruption(tmp_path, features, sampler):
+    directory = RunDirectory(tmp_path / "run", {"a": 1})
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([Contender("nearest", Dying(3), features)], sampler, EPISODES, directory=directory)
+    kept = len(list((tmp_path / "run" / "blocks").iterdir()))
+    assert kept == 2
+    method = Nearest()
+    again = RunDirectory(tmp_path / "run", {"a": 1})
+    resumed = evaluate([Contender("nearest", method, features)], sampler, EPISODES, directory=again)
+    # One episode more than the missing block: the warm-up that no clock sees.
+    assert method.episodes == EPISODES - kept * BLOCK + 1
+    whole = evaluate([Contender("nearest", Nearest(), features)], sampler, EPISODES)
+    np.testing.assert_array_equal(resumed["nearest"].correct, whole["nearest"].correct)
+
+
+def test_a_damaged_block_is_computed_again(tmp_path, features, sampler):
+    directory = RunDirectory(tmp_path, {"a": 1})
+    contenders = [Contender("nearest", Nearest(), features)]
+    first = evaluate(contenders, sampler, EPISODES, directory=directory)
+    block = tmp_path / "blocks" / "000001.npz"
+    block.write_bytes(block.read_bytes()[:100])
+    notes = []
+    again = evaluate(contenders, sampler, EPISODES, directory=directory, note=notes.append)
+    np.testing.assert_array_equal(first["nearest"].correct, again["nearest"].correct)
+    assert len(notes) == 1
+
+
+def test_batches_are_a_function_of_shapes():
+    assert batch_episodes(5, 1, 15, 1, 64) == BLOCK
+    assert 1 <= batch_episodes(5, 1, 15, 25, 640) < BLOCK
+    assert batch_episodes(20, 5, 15, 200, 2048) == 1
+
+
+class Wrong(MethodBase):
+    """Answers what it was told to."""
+
+    def __init__(self, change):
+        self.change = change
+
+    def __call__(self, support, query, **_):
+        return self.change(torch.zeros(*query.shape[:2], support.shape[1]))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"), [(lambda t: t[..., :-1], "shape"), (lambda t: t * torch.nan, "NaN in episode 0")]
+)
+def test_wrong_answers_name_the_method(features, sampler, change, said):
+    with pytest.raises(UserError, match=said) as caught:
+        evaluate([Contender("wrong", Wrong(change), features)], sampler, 5)
+    assert "'wrong'" in str(caught.value)
+
+
+def test_a_folder_of_another_protocol_is_refused_and_untouched(tmp_path):
+    RunDirectory(tmp_path / "run", {"protocol": {"seed": 1}})
+    before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+    with pytest.raises(UserError, match=r"protocol.seed is 1 there and 2 here"):
+        RunDirectory(tmp_path / "run", {"protocol": {"seed": 2}})
+    assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+
+
+def test_a_folder_with_other_files_is_refused(tmp_path):
+    (tmp_path / "thesis.tex").write_text("x")
+    with pytest.raises(UserError, match="other files"):
+        RunDirectory(tmp_path, {})
+    assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file"):
+        RunDirectory(tmp_path / "file", {})
+
+
+def test_equal_records_are_equal_bytes():
+    assert to_json({"b": 1, "a": {"d": 0.1, "c": None}}) == to_json({"a": {"c": None, "d": 0.1}, "b": 1})

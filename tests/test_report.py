@@ -1,0 +1,96 @@
+"""The record of a comparison: pairs, families of corrections, and what transport adds."""
+
+import numpy as np
+import pytest
+
+from otfew.evaluation import Scores
+from otfew.report import Competitor, compare, episodes_csv, markdown, table, transport_lines
+from otfew.statistics import estimate, holm, p_value
+
+N = 400
+rng = np.random.default_rng(0)
+CLASSES = np.array([rng.permutation(12)[:5] for _ in range(N)])
+CLASS_NAMES = [f"c{i}" for i in range(12)]
+HARD = rng.integers(-2, 3, size=12)
+
+
+def scores(shift):
+    """Counts that depend on the class, shifted for everyone alike, with noise."""
+    noise = rng.integers(-1, 2, size=(N, 5))
+    return Scores(np.clip(8 + HARD[CLASSES] + shift + noise, 0, 15), 15, 2.0)
+
+
+SCORES = {"cosine-centroid": scores(0), "chamfer": scores(2), "deepemd": scores(2), "grid": scores(4)}
+COMPETITORS = [
+    Competitor("cosine-centroid", "fcn", False, False),
+    Competitor("chamfer", "fcn", False, False),
+    Competitor("deepemd", "fcn", True, False),
+    Competitor("grid", "grid:2,3", True, True),
+]
+
+
+@pytest.fixture(scope="module")
+def record():
+    return compare(COMPETITORS, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+
+
+def test_differences_are_paired_and_corrected_together(record):
+    base = SCORES["cosine-centroid"].accuracy
+    others = ["chamfer", "deepemd", "grid"]
+    found = [estimate(SCORES[name].accuracy - base, CLASSES, CLASS_NAMES) for name in others]
+    adjusted = holm([p_value(difference) for difference in found])
+    for name, difference, p in zip(others, found, adjusted, strict=True):
+        written = record["methods"][name]["difference"]
+        assert written["to"] == "cosine-centroid"
+        assert written["mean"] == pytest.approx(SCORES[name].accuracy.mean() - base.mean())
+        assert written["class_ci"] == pytest.approx(difference.jackknife.half_width, abs=1e-8)
+        assert written["p_holm"] == pytest.approx(p, abs=1e-8)
+        assert written["verdict"] == "better"
+    assert "difference" not in record["methods"]["cosine-centroid"]
+
+
+def test_pairing_removes_the_difficulty_of_classes(record):
+    assert record["methods"]["chamfer"]["difference"]["class_ci"] < record["methods"]["chamfer"]["accuracy"]["class_ci"]
+
+
+def test_transport_is_credited_with_what_it_adds_to_its_best_control(record):
+    adds = record["transport_adds"]
+    assert set(adds) == {"deepemd", "grid"}
+    assert adds["deepemd"]["control"] == "chamfer"
+    gain = SCORES["deepemd"].accuracy.mean() - SCORES["chamfer"].accuracy.mean()
+    assert adds["deepemd"]["mean"] == pytest.approx(gain, abs=1e-8)
+    # Crops must not pass for transport: controls on other nodes do not count.
+    assert adds["grid"]["control"] is None
+    assert "grid:2,3" in adds["grid"]["reason"]
+    lines = transport_lines(record)
+    assert "over chamfer" in lines[0]
+    assert "no control" in lines[1]
+
+
+def test_the_table_ranks_by_accuracy_and_marks_what_differs(record):
+    timings = {"methods": {name: {"ms_per_episode": 2.0} for name in SCORES}}
+    timings["methods"]["deepemd"]["ms_per_episode_with_extraction"] = 300.0
+    head, rows = table(record, timings)
+    assert rows[0][0] == "grid [grid:2,3] (transductive)"
+    assert [len(row) for row in rows] == [len(head)] * 4
+    assert {row[0]: row[-1] for row in rows}["deepemd [fcn]"] == "300"
+    assert rows[0][-1] == "–"
+    text = markdown(head, rows, ["a sentence"])
+    assert all(line.count("|") == len(head) + 1 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_an_interval_that_cannot_be_had_comes_with_its_reason():
+    few = np.tile(np.arange(5), (N, 1))
+    record = compare(COMPETITORS[:2], SCORES, few, CLASS_NAMES[:5], "cosine-centroid")
+    accuracy = record["methods"]["chamfer"]["accuracy"]
+    assert accuracy["class_ci"] is None
+    assert "episodes lack class" in accuracy["class_ci_missing"]
+    assert record["methods"]["chamfer"]["difference"]["verdict"] == "not assessed"
+
+
+def test_csv_has_a_row_for_every_method_and_episode():
+    lines = episodes_csv(["deepemd", "chamfer"], SCORES).decode().splitlines()
+    assert lines[0] == "method,episode,accuracy"
+    assert len(lines) == 1 + 2 * N
+    assert lines[1].startswith("deepemd,0,")
+    assert float(lines[-1].split(",")[2]) == pytest.approx(SCORES["chamfer"].accuracy[-1])
