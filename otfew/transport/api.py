@@ -30,7 +30,7 @@ class _Value(torch.autograd.Function):
         return torch.from_numpy(solution.value).reshape(batch).to(cost.device)
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
+    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         cost, a, b = ctx.saved_tensors
         solution, batch = ctx.solution, ctx.batch
@@ -71,9 +71,11 @@ def _report_failures(solution: Solution, batch: torch.Size, solver: Solver, on_f
         return
     index = tuple(int(i) for i in np.unravel_index(failed[0], tuple(batch))) if batch else ()
     where = f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
+    first = failed[0]
     message = (
         f"{solver.name} did not reach the optimum of {len(failed)} of {len(solution.status)} problems{where} "
-        f"({Status(solution.status[failed[0]]).name}, gap {solution.gap[failed[0]]:.3g}); raise max_iter or pass on_fail='ignore'"
+        f"({Status(solution.status[first]).name}, gap {solution.gap[first]:.3g}); "
+        "raise max_iter, or pass on_fail='ignore' and look at status"
     )
     if policy == "raise":
         raise ConvergenceError(message)
@@ -91,8 +93,8 @@ def solve(
 ) -> OTResult:
     """Solve a batch of optimal transport problems: min <P, cost> over P >= 0 with row sums a and column sums b.
 
-    The gradient of ``value`` is the envelope gradient: the plan for the cost, the potentials for the weights; backward solves nothing.
-    At ties it is one supergradient (cost) or subgradient (weights).
+    The gradient of ``value`` is the envelope gradient: the plan for the cost, the potentials for the weights;
+    backward solves nothing. At ties it is one supergradient (cost) or subgradient (weights).
 
     Args:
         cost: (*batch, n, m) float32 or float64, torch on any device or numpy; any sign.
@@ -100,15 +102,16 @@ def solve(
         b: (*batch, m) non-negative weights of the columns, or None: uniform with the total of a. It is rescaled in
             float64 to the total of a; totals may differ by 1e-4 of the larger.
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
-        on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers raise.
+        on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
+            raise.
         validate: Check what the tensors hold; turn off only for inputs known to be sound.
 
     Returns:
         An ``OTResult``; its batch shape is that of cost, a and b broadcast.
 
     Raises:
-        ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, an unknown solver;
-            the message names the argument and the batch index.
+        ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, an
+            unknown solver; the message names the argument and the batch index.
         ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum.
 
@@ -128,5 +131,5 @@ def solve(
         check_values(cost_t, a_t, b_t)
     solution = chosen.solve(build(cost_t, a_t, b_t, batch))
     _report_failures(solution, batch, chosen, on_fail)
-    value = _Value.apply(cost_t, a_t, b_t, solution, batch)
+    value: Tensor = _Value.apply(cost_t, a_t, b_t, solution, batch)  # type: ignore[no-untyped-call]
     return OTResult(value, solution, (*batch, *cost_t.shape[-2:]), cost_t, numpy_in)

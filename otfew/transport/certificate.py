@@ -10,8 +10,8 @@ from otfew.transport.problem import Array
 def c_transform(cost: Array, g: Array, a: Array, b: Array) -> tuple[Array, Array]:
     """Make column potentials feasible and extreme, and put them in the gauge sum_j g_j b_j = 0.
 
-    f_i = min_j cost_ij - g_j over columns with mass, then for columns without mass g_j = min_i cost_ij - f_i: where only one side has zero
-    weights, these are the one-sided derivatives of the value.
+    f_i = min_j cost_ij - g_j over columns with mass, then for columns without mass g_j = min_i cost_ij - f_i: where
+    only one side has zero weights, these are the one-sided derivatives of the value.
 
     Args:
         cost: (n, m).

@@ -25,10 +25,12 @@ _COMPILING = "otfew: compiling the exact solver; this happens once, later runs l
 class Exact(Solver):
     """Exact LP by a primal network simplex in float64, one problem a thread.
 
-    Flows are exact multiples of total / 2^52; an answer is the same, bit for bit, whatever its batch-mates and the number of threads.
+    Flows are exact multiples of total / 2^52; an answer is the same, bit for bit, whatever its batch-mates and the
+    number of threads.
 
     Args:
-        tol: Allowed violation of dual feasibility, relative to the spread of a problem's costs; 0 means the rounding error.
+        tol: Allowed violation of dual feasibility, relative to the spread of a problem's costs; 0 means the rounding
+            error.
         max_iter: Pivots a problem may take; None means a bound that no known problem reaches.
         threads: Threads to use; None means torch's number of threads.
     """
@@ -64,7 +66,7 @@ class Exact(Solver):
 
 
 def _share_out(work: Callable[[int, int], None], size: int, threads: int) -> None:
-    """Run ``work`` over chunks of the batch; each thread takes the next chunk when it is free, since problems differ in length."""
+    """Run ``work`` over chunks of the batch; a free thread takes the next chunk, since problems differ in length."""
     threads = min(threads, size)
     if threads <= 1:
         work(0, size)
@@ -93,14 +95,23 @@ _compile_lock = threading.Lock()
 
 @functools.cache
 def _kernel(dtype: str) -> Any:
-    """Load the kernel for a dtype; if that takes more than a second it is being compiled: say so."""
-    with _compile_lock:
-        notice = threading.Timer(1.0, sys.stderr.write, [_COMPILING])
-        notice.daemon = True
-        notice.start()
-        try:
-            from otfew.transport.exact_kernel import compile_for
+    """Load the kernel for a dtype from numba's cache, or compile it and say so."""
+    from numba.core import event
 
-            return compile_for(np.dtype(dtype))
-        finally:
-            notice.cancel()
+    class Notice(event.Listener):
+        """Speaks at the first compilation; loading from the cache triggers none."""
+
+        said = False
+
+        def on_start(self, _event: Any) -> None:
+            if not self.said:
+                self.said = True
+                sys.stderr.write(_COMPILING)
+
+        def on_end(self, _event: Any) -> None:
+            """Nothing to say at the end."""
+
+    with _compile_lock, event.install_listener("numba:compile", Notice()):
+        from otfew.transport.exact_kernel import compile_for
+
+        return compile_for(np.dtype(dtype))

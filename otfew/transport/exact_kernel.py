@@ -1,12 +1,13 @@
 """Batched primal network simplex on dense bipartite graphs, compiled by numba.
 
-Nodes of the spanning tree are the rows 0..n-1 and the columns n..n+m-1; arcs run from rows to columns. A tree is kept as parent
-pointers, the flow on the arc to the parent, and for each node a bit mask of its subtree (64 nodes a word): the masks answer
-"is x above y" in one test and give the nodes whose potentials move in one pivot, without child lists or depths.
+Nodes of the spanning tree are the rows 0..n-1 and the columns n..n+m-1; arcs run from rows to columns. A tree is kept
+as parent pointers, the flow on the arc to the parent, and for each node a bit mask of its subtree (64 nodes a word):
+the masks answer "is x above y" in one test and give the nodes whose potentials move in one pivot, without child lists
+or depths.
 
-Flows are integers of at most 2^52 held in float64, so sums are exact and degeneracy is recognised exactly: with the strongly feasible rule
-(Cunningham 1976; Ahuja, Magnanti and Orlin 1993, ch. 11: the leaving arc is the last blocking one, and an arc without flow leads from a row
-up to a column) no sequence of degenerate pivots can repeat.
+Flows are integers of at most 2^52 held in float64, so sums are exact and degeneracy is recognised exactly: with the
+strongly feasible rule (Cunningham 1976; Ahuja, Magnanti and Orlin 1993, ch. 11: the leaving arc is the last blocking
+one, and an arc without flow leads from a row up to a column) no sequence of degenerate pivots can repeat.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MAX_ITER = 1
 _REORDER = {"nnan", "nsz", "reassoc"}
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _trailing_zeros(_context: Any, _bits: Any) -> Any:
     """Index of the lowest set bit of a non-zero int64."""
 
@@ -37,7 +38,7 @@ def _trailing_zeros(_context: Any, _bits: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@intrinsic  # type: ignore[untyped-decorator]
+@intrinsic
 def _count_ones(_context: Any, _bits: Any) -> Any:
     """Number of set bits of an int64."""
 
@@ -48,7 +49,7 @@ def _count_ones(_context: Any, _bits: Any) -> Any:
 
 
 @njit(fastmath=_REORDER)
-def _violation(row, v, u, m):  # type: ignore[no-untyped-def]
+def _violation(row, v, u, m):
     """Sum of the negative reduced costs of a row: unlike their minimum with its index, it vectorises."""
     total = 0.0
     for j in range(m):
@@ -56,17 +57,25 @@ def _violation(row, v, u, m):  # type: ignore[no-untyped-def]
     return total
 
 
+@njit(fastmath=_REORDER)
+def _least(row, v, m):
+    """Least cost of a row, net of the column potentials."""
+    least = np.inf
+    for j in range(m):
+        least = min(least, row[j] - v[j])
+    return least
+
+
 @njit
-def _quantise(weights, kept, count, out):  # type: ignore[no-untyped-def]
-    """Scale weights to integers that sum to SCALE; compress to those that do not round to zero."""
-    total = 0.0
-    for i in range(len(weights)):
-        total += weights[i]
+def _quantise(weights, kept, out, dropped):
+    """Scale weights to integers that sum to SCALE; compress to those that do not round to zero, and mark the others."""
+    scale = SCALE / weights.sum()
     used = 0
     rest = SCALE
     largest = 0
-    for i in range(count):
-        units = np.rint(weights[i] / total * SCALE)
+    for i in range(len(weights)):
+        units = np.rint(weights[i] * scale)
+        dropped[i] = units <= 0.0
         if units > 0.0:
             kept[used] = i
             out[used] = units
@@ -79,7 +88,7 @@ def _quantise(weights, kept, count, out):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _join(child, amount, at, parent, flow, mask, words, order, count):  # type: ignore[no-untyped-def]
+def _join(child, amount, at, parent, flow, mask, words, order, count):
     """Hang a finished node under another one; children are finished before their parents, so masks are complete."""
     parent[child] = at
     flow[child] = amount
@@ -90,7 +99,7 @@ def _join(child, amount, at, parent, flow, mask, words, order, count):  # type: 
 
 
 @njit
-def _tighten(x, cost, n, u, v, parent):  # type: ignore[no-untyped-def]
+def _tighten(x, cost, n, u, v, parent):
     """Give a node the potential at which the arc to its parent has reduced cost zero."""
     if x < n:
         u[x] = cost[x, parent[x] - n] - v[parent[x] - n]
@@ -99,7 +108,7 @@ def _tighten(x, cost, n, u, v, parent):  # type: ignore[no-untyped-def]
 
 
 @njit
-def _refresh(cost, n, m, root, u, v, parent, order):  # type: ignore[no-untyped-def]
+def _refresh(cost, n, m, root, u, v, parent, order):
     """Recompute all potentials from the tree (after thousands of pivots they carry rounding errors)."""
     nodes = n + m
     done = np.zeros(nodes, np.bool_)
@@ -117,12 +126,13 @@ def _refresh(cost, n, m, root, u, v, parent, order):  # type: ignore[no-untyped-
 
 
 @njit
-def _start(cost, n, m, words, supply, demand, cheapest, u, v, parent, flow, mask, order, active):  # type: ignore[no-untyped-def]
+def _start(cost, n, m, words, supply, demand, cheapest, regret, u, v, parent, flow, mask, order, active):
     """Build a strongly feasible tree greedily on column-reduced costs and set its potentials.
 
-    Each column first takes from the row in which it is cheapest, then each row with mass left takes the cheapest open columns. A node hangs under
-    its partner when it is exhausted; when both are, the column hangs under the row and the row goes on with nothing left,
-    so that arcs without flow lead from a row up to a column.
+    Each column first takes from the row in which it is cheapest, the column that would lose most by its second choice
+    first; then each row with mass left takes the cheapest open columns. A node hangs under its partner when it is
+    exhausted; when both are, the column hangs under the row and the row goes on with nothing left, so that arcs
+    without flow lead from a row up to a column.
     """
     nodes = n + m
     for x in range(nodes):
@@ -132,7 +142,7 @@ def _start(cost, n, m, words, supply, demand, cheapest, u, v, parent, flow, mask
         mask[x, x >> 6] = np.int64(1) << (x & 63)
     count = 0
     open_columns = 0
-    for j in range(m):
+    for j in np.argsort(-regret[:m]):
         i = cheapest[j]
         if supply[i] > 0.0:
             if demand[j] <= supply[i]:
@@ -192,8 +202,8 @@ def _start(cost, n, m, words, supply, demand, cheapest, u, v, parent, flow, mask
 
 
 @njit
-def _enter(cost, n, m, u, v, block, tolerance, cursor):  # type: ignore[no-untyped-def]
-    """Find the row with the most negative sum of reduced costs in the first block of rows that has one; (row or -1, next cursor)."""
+def _enter(cost, n, m, u, v, block, tolerance, cursor):
+    """Price rows by blocks; return the worst row of the first block with a violation, or -1, and the next cursor."""
     best = -tolerance
     row = -1
     left = n
@@ -213,7 +223,7 @@ def _enter(cost, n, m, u, v, block, tolerance, cursor):  # type: ignore[no-untyp
 
 
 @njit
-def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):  # type: ignore[no-untyped-def]
+def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
     """Bring the arc (row i, column node j) into the tree, whose reduced cost is negative."""
     theta = np.inf
     leaving = -1
@@ -299,7 +309,7 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):  # 
 
 
 @njit
-def _simplex(cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved):  # type: ignore[no-untyped-def]
+def _simplex(cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved):
     """Pivot to optimality; returns (status, pivots)."""
     nodes = n + m
     # About sqrt(n m) arcs a block, but at least four rows: fewer pivots for little more pricing.
@@ -327,7 +337,37 @@ def _simplex(cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, m
         pivots += 1
 
 
-def _solve_batch(  # type: ignore[no-untyped-def]
+@njit
+def _reduce(given, rows, cols, n, m, cost, low, cheapest, regret):
+    """Copy the kept part of a cost into ``cost`` less its column minima ``low``; returns the largest reduced cost.
+
+    Also finds the row where each column is cheapest and what the second cheapest costs more.
+    """
+    for j in range(m):
+        low[j] = given[rows[0], cols[j]]
+        cheapest[j] = 0
+        regret[j] = np.inf
+    for i in range(1, n):
+        for j in range(m):
+            c = np.float64(given[rows[i], cols[j]])
+            if c < low[j]:
+                regret[j] = low[j]
+                low[j] = c
+                cheapest[j] = i
+            elif c < regret[j]:
+                regret[j] = c
+    for j in range(m):
+        regret[j] -= low[j]
+    spread = 0.0
+    for i in range(n):
+        for j in range(m):
+            c = given[rows[i], cols[j]] - low[j]
+            cost[i, j] = c
+            spread = max(spread, c)
+    return spread
+
+
+def _solve_batch(
     costs, weights_a, weights_b, cost_index, a_index, b_index, first, last, tol, max_iter,
     out_rows, out_cols, out_flow, out_f, out_g, out_value, out_gap, out_error, out_status, out_iter,
 ):  # fmt: skip
@@ -339,10 +379,13 @@ def _solve_batch(  # type: ignore[no-untyped-def]
     u = np.empty(full_n)
     v = np.empty(full_m)
     low = np.empty(full_m)
+    dropped_rows = np.empty(full_n, np.bool_)
+    dropped_cols = np.empty(full_m, np.bool_)
     supply = np.empty(full_n)
     demand = np.empty(full_m)
     rows = np.empty(full_n, np.int64)
     cols = np.empty(full_m, np.int64)
+    regret = np.empty(full_m)
     cheapest = np.empty(full_m, np.int64)
     active = np.empty(full_m, np.int64)
     parent = np.empty(nodes, np.int64)
@@ -355,26 +398,12 @@ def _solve_batch(  # type: ignore[no-untyped-def]
         given = costs[cost_index[k]]
         a = weights_a[a_index[k]]
         b = weights_b[b_index[k]]
-        n = _quantise(a, rows, full_n, supply)
-        m = _quantise(b, cols, full_m, demand)
+        n = _quantise(a, rows, supply, dropped_rows)
+        m = _quantise(b, cols, demand, dropped_cols)
         words = (n + m + 63) >> 6
-        for j in range(m):
-            low[j] = given[rows[0], cols[j]]
-            cheapest[j] = 0
-        for i in range(1, n):
-            for j in range(m):
-                c = np.float64(given[rows[i], cols[j]])
-                if c < low[j]:
-                    low[j] = c
-                    cheapest[j] = i
-        spread = 0.0
-        for i in range(n):
-            for j in range(m):
-                c = given[rows[i], cols[j]] - low[j]
-                cost[i, j] = c
-                spread = max(spread, c)
+        spread = _reduce(given, rows, cols, n, m, cost, low, cheapest, regret)
         tolerance = spread * (1e-13 + 4e-16 * m)
-        root = _start(cost, n, m, words, supply, demand, cheapest, u, v, parent, flow, mask, order, active)
+        root = _start(cost, n, m, words, supply, demand, cheapest, regret, u, v, parent, flow, mask, order, active)
         status, pivots = _simplex(
             cost, n, m, words, max(tolerance, tol * spread), max_iter, root, u, v, parent, flow, mask, order, moved
         )
@@ -409,18 +438,20 @@ def _solve_batch(  # type: ignore[no-untyped-def]
         # Feasible extreme potentials: f by c-transform over columns with mass, then g where there is none.
         f = out_f[k]
         g = out_g[k]
-        for j in range(full_m):
-            g[j] = np.inf
         for j in range(m):
             g[cols[j]] = v[j] + low[j]
-        for i in range(full_n):
-            best = np.inf
-            for j in range(m):
-                best = min(best, given[i, cols[j]] - g[cols[j]])
-            f[i] = best
+        for i in range(n):
+            f[rows[i]] = _least(cost[i], v, m)
+        if n < full_n:
+            for i in range(full_n):
+                if dropped_rows[i]:
+                    f[i] = np.inf
+                    for j in range(m):
+                        f[i] = min(f[i], given[i, cols[j]] - g[cols[j]])
         shift = 0.0
         for j in range(full_m):
-            if g[j] == np.inf:
+            if dropped_cols[j]:
+                g[j] = np.inf
                 for i in range(full_n):
                     g[j] = min(g[j], given[i, j] - f[i])
             shift += g[j] * (b[j] / total_b)
@@ -437,8 +468,8 @@ def _solve_batch(  # type: ignore[no-untyped-def]
 
 _READ = types.Array(types.int64, 1, "C")
 _SIGNATURE_TAIL = (
-    types.Array(types.float64, 2, "C"), types.Array(types.float64, 2, "C"), _READ, _READ, _READ, types.int64, types.int64,
-    types.float64, types.int64,
+    types.Array(types.float64, 2, "C"), types.Array(types.float64, 2, "C"), _READ, _READ, _READ, types.int64,
+    types.int64, types.float64, types.int64,
     types.Array(types.int32, 2, "C"), types.Array(types.int32, 2, "C"), types.Array(types.float64, 2, "C"),
     types.Array(types.float64, 2, "C"), types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C"),
     types.Array(types.float64, 1, "C"), types.Array(types.float64, 1, "C"), types.Array(types.int8, 1, "C"),
@@ -447,7 +478,7 @@ _SIGNATURE_TAIL = (
 
 
 def compile_for(dtype: np.dtype[Any]) -> Any:
-    """Compile (or load from numba's cache) the batch kernel that reads costs of one dtype with any strides, without the GIL."""
+    """Compile the batch kernel for costs of one dtype with any strides, or load it from numba's cache."""
     element = types.float32 if dtype == np.float32 else types.float64
     signature = types.void(types.Array(element, 3, "A"), *_SIGNATURE_TAIL)
     return njit(signature, nogil=True, cache=True)(_solve_batch)

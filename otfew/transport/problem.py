@@ -28,7 +28,8 @@ class Status(IntEnum):
 class Problem:
     """A flat batch of problems in which costs and weights may be shared.
 
-    Problem k has cost ``cost[cost_index[k]]``, weights ``a[a_index[k]]`` and ``b[b_index[k]]``; its mass is the total of its a.
+    Problem k has cost ``cost[cost_index[k]]``, weights ``a[a_index[k]]`` and ``b[b_index[k]]``; its mass is the total
+    of its a.
 
     Attributes:
         cost: (costs, n, m) float32 or float64 on the CPU, any strides.
@@ -68,8 +69,8 @@ class Problem:
 class Solution:
     """What a backend found for a flat batch of problems; everything float64 in the units of the cost.
 
-    The plan is either sparse (``rows``, ``cols``, ``flow``: (problems, arcs), unused arcs with zero flow at (0, 0)) or ``dense``
-    (problems, n, m).
+    The plan is either sparse (``rows``, ``cols``, ``flow``: (problems, arcs), unused arcs with zero flow at (0, 0))
+    or ``dense`` (problems, n, m).
 
     Attributes:
         value: (problems,) transport cost of the plan.
@@ -152,17 +153,19 @@ def check_shapes(cost: Tensor, a: Tensor | None, b: Tensor | None) -> torch.Size
             )
         batches.append(weights.shape[:-1])
     try:
-        return torch.broadcast_shapes(*batches)
+        batch: torch.Size = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
     except RuntimeError:
         given = ", ".join(str(tuple(batch)) for batch in batches)
         raise ValueError(f"batch shapes of cost and weights do not broadcast: {given}") from None
+    return batch
 
 
 def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None) -> None:
     """Check what the tensors hold.
 
     Raises:
-        ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and batch index.
+        ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and
+            batch index.
     """
     # A finite sum proves every entry finite, at a fraction of the cost of looking at each.
     if not bool(torch.isfinite(cost.sum())):
@@ -173,12 +176,12 @@ def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None) -> None:
         if weights is not None:
             _check_weights(name, weights)
     if a is not None and b is not None:
-        total_a, total_b = torch.broadcast_tensors(a.double().sum(-1), b.double().sum(-1))
+        total_a, total_b = a.double().sum(-1), b.double().sum(-1)
         bad = (total_a - total_b).abs() > TOTALS_RTOL * torch.maximum(total_a, total_b)
         if bool(bad.any()):
             where = _first_index(bad, bad.ndim)
-            first = bad.reshape(-1).nonzero()[0, 0]
-            sums = f"{total_a.reshape(-1)[first]:.6g} and {total_b.reshape(-1)[first]:.6g}"
+            first = tuple(bad.nonzero()[0].tolist())
+            sums = f"{total_a.expand_as(bad)[first]:.6g} and {total_b.expand_as(bad)[first]:.6g}"
             raise ValueError(f"totals of a and b disagree{where}: {sums}; normalise the weights to one total")
 
 

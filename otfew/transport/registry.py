@@ -1,4 +1,4 @@
-"""Solvers by name. A solver is one file with one frozen dataclass, and one line here; its library is imported on first use."""
+"""Solvers by name: one file with one frozen dataclass, and one line here; its library is imported on first use."""
 
 from __future__ import annotations
 

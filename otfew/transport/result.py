@@ -16,7 +16,9 @@ def dense_plan(solution: Solution, shape: tuple[int, ...], dtype: torch.dtype, d
     """Lay out a solution's plan as a tensor of shape (*batch, n, m)."""
     if solution.dense is not None:
         return torch.from_numpy(solution.dense).to(device=device, dtype=dtype).reshape(shape)
-    assert solution.rows is not None and solution.cols is not None and solution.flow is not None
+    assert solution.rows is not None
+    assert solution.cols is not None
+    assert solution.flow is not None
     n, m = shape[-2:]
     # Basis arcs are distinct but for unused ones, which add zero.
     index = torch.from_numpy(solution.rows.astype(np.int64) * m + solution.cols)
@@ -28,8 +30,9 @@ def dense_plan(solution: Solution, shape: tuple[int, ...], dtype: torch.dtype, d
 class OTResult:
     """Solutions of a batch of transport problems.
 
-    Tensors live on the device of the cost and have its batch shape; they are numpy arrays where the cost was one. ``value``, ``value_linear``,
-    ``gap`` and ``marginal_error`` are float64; ``plan`` and ``potentials`` take the cost's dtype.
+    Tensors live on the device of the cost and have its batch shape; they are numpy arrays where the cost was one.
+    ``value``, ``value_linear``, ``gap`` and ``marginal_error`` are float64; ``plan`` and ``potentials`` take the
+    cost's dtype.
 
     Attributes:
         value: (*batch,) optimal value; differentiable in cost, a and b.
