@@ -1,0 +1,39 @@
+# `make compare`: install and run the comparison. `make test`: everything CI runs.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+RUN := $(VENV)/bin/python
+PIP := $(RUN) -m pip --disable-pip-version-check install --quiet -c constraints.txt
+
+.PHONY: compare test bench lint format clean
+
+compare: $(VENV)/.installed
+	$(RUN) -m experiments.compare $(ARGS)
+
+test: $(VENV)/.tox
+	$(VENV)/bin/tox run $(ARGS)
+
+bench: $(VENV)/.tox
+	$(VENV)/bin/tox run -e bench
+
+lint: $(VENV)/.tox
+	$(VENV)/bin/tox run -e lint,type
+
+format: $(VENV)/.tox
+	$(PIP) ruff
+	$(VENV)/bin/ruff check --fix .
+	$(VENV)/bin/ruff format .
+
+clean:
+	rm -rf $(VENV) .tox build dist *.egg-info
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing otfew into $(VENV) (a few minutes, once)"
+	$(PIP) -e ".[all]"
+	@touch $@
+
+$(VENV)/.tox: constraints.txt | $(VENV)/bin/python
+	$(PIP) tox
+	@touch $@
