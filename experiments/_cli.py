@@ -60,13 +60,10 @@ def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = Non
 
 
 def _sentence(boxes: str, prog: str) -> str:
-    """Reduce tyro's boxed message to its first paragraph."""
+    """Reduce tyro's message, boxed or (where the output is not known to take Unicode) ruled, to what is wrong."""
     plain = re.sub(r"\x1b\[[0-9;]*m", "", boxes)
-    lines = [line.strip("│ ").strip() for line in plain.splitlines() if line.startswith("│")]
-    first = []
-    for line in lines:
-        if set(line) <= {"─"}:
-            break
-        first.append(line)
-    message = " ".join(first) or "the arguments cannot be read."
-    return f"{message.rstrip('.')}: see {prog} --help."
+    inside = [line.strip("│ ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
+    paragraphs = [" ".join(text.split()) for text in re.split(r"\n[─-]{5,}\n", "\n".join(inside))]
+    # A box has its title in the frame; rules have it above.
+    message = paragraphs[0] if "╭" in plain else paragraphs[min(1, len(paragraphs) - 1)]
+    return f"{message.rstrip('.') or 'the arguments cannot be read'}: see {prog} --help."

@@ -29,9 +29,10 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
 
     methods = results["methods"]
     names = sorted(methods, key=lambda name: methods[name]["accuracy"]["mean"])
-    figure = Figure(figsize=(9, max(4.5, 0.32 * len(names) + 1.5)), layout="constrained")
+    figure = Figure(figsize=(9, max(4.5, 0.32 * len(names) + 1.5)))
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
+    figure.subplots_adjust(right=0.78)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -68,7 +69,7 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
     axes.set_ylabel("accuracy, %   (thick: 95 % over episodes; thin: over classes)")
     axes.grid(alpha=0.25)
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150)
+    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
     return picture.getvalue()
 
 

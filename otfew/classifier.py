@@ -16,13 +16,12 @@ from torch import Tensor
 from otfew import catalogue, nodes
 from otfew.backbones import Backbone
 from otfew.backbones import load as load_backbone
-from otfew.data import read_image
+from otfew.data.image import SUFFIXES, read_image
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
 from otfew.preparation import Preparation
 
 Picture = str | Path | npt.NDArray[Any] | Tensor
-SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"})
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]

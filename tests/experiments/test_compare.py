@@ -1,0 +1,336 @@
+"""The command: one table, the same bytes after an interruption, and one sentence for every mistake."""
+
+import itertools
+import json
+import subprocess
+import sys
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from otfew import backbones
+from otfew.errors import UserError
+from otfew.experiments import __main__ as otfew_command
+from otfew.experiments import _material, compare
+from otfew.experiments._cli import parse, run
+from otfew.experiments._plot import spread
+from otfew.run_directory import RunDirectory
+
+FAST = ["--methods", "protonet", "cosine-centroid", "cr-pooled", "deepemd", "--episodes", "120"]
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path, monkeypatch):
+    """Caches and default outputs in a folder of the test; thread settings as they were."""
+    monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("OTFEW_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(compare, "_set_threads", lambda threads: 1)
+
+
+@pytest.fixture(scope="module")
+def features(tmp_path_factory):
+    """Own features: 12 classes of 20 images, 4 nodes of 6 channels."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), 20)
+    rows = np.abs(rng.normal(size=(12, 1, 6))[labels] + 0.8 * rng.normal(size=(240, 4, 6)))
+    path = tmp_path_factory.mktemp("features") / "features.npz"
+    np.savez(path, nodes=rows.astype(np.float32), labels=labels, base_mean=np.full(6, 0.5))
+    return path
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory):
+    """Given splits of one-coloured pictures: 6 classes to test, 4 to train, 18 images each."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, classes in (("train", 4), ("test", 6)):
+        for c in range(classes):
+            folder = root / split / f"{split}-{c}"
+            folder.mkdir(parents=True)
+            colour = rng.integers(40, 216, 3)
+            for i in range(18):
+                noisy = np.clip(colour + rng.normal(0, 40, (20, 24, 3)), 0, 255)
+                cv2.imwrite(str(folder / f"{i}.png"), noisy.astype(np.uint8))
+    return root
+
+
+@pytest.fixture
+def backbone(monkeypatch):
+    """Stand in for a checkpoint; returns a function that sets fields of its card."""
+
+    def give(**fields):
+        card = backbones.Card("quarters", "quarters", resolution=16, **fields)
+        network = backbones.Backbone(torch.nn.AdaptiveAvgPool2d(2), card, "quarters")
+        monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset: network)
+
+    give(training_data="toys", training_classes=("toy",))
+    return give
+
+
+def run_ok(*arguments):
+    run(lambda: compare.main([str(a) for a in arguments]))
+
+
+def refused(capsys, *arguments):
+    """Return the one line with which a command line is refused."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_ok(*arguments)
+    said = capsys.readouterr()
+    assert ended.value.code == 2
+    assert said.out == ""
+    assert said.err.startswith("error: ")
+    assert said.err.count("\n") == 1
+    assert said.err.endswith("\n")
+    return said.err
+
+
+def contents(folder):
+    return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
+
+
+def test_own_features_give_a_table_and_a_report(features, tmp_path, capsys):
+    run_ok("--features", features, *FAST, "--output", tmp_path / "run")
+    said = capsys.readouterr().out
+    for word in ("cosine-centroid", "reference", "Holm", "what transport adds in deepemd", "conditional on"):
+        assert word in said
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert set(results["methods"]) == {"protonet", "cosine-centroid", "cr-pooled", "deepemd"}
+    assert results["transport_adds"]["deepemd"]["control"] in {"cr-pooled", "cosine-centroid"}
+    assert results["protocol"]["reference"] == "cosine-centroid"
+    timings = json.loads((tmp_path / "run" / "timings.json").read_text())
+    assert all(t["ms_per_episode"] > 0 for t in timings["methods"].values())
+    rows = (tmp_path / "run" / "episodes.csv").read_text().splitlines()
+    assert len(rows) == 1 + 4 * 120
+    mean = np.mean([float(row.split(",")[2]) for row in rows if row.startswith("deepemd,")])
+    assert results["methods"]["deepemd"]["accuracy"]["mean"] == pytest.approx(mean)
+    assert (tmp_path / "run" / "accuracy_vs_time.png").read_bytes().startswith(b"\x89PNG")
+    assert "| deepemd |" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_results_hold_no_paths_times_or_dates(features, tmp_path):
+    run_ok("--features", features, *FAST, "--output", tmp_path / "run")
+    text = (tmp_path / "run" / "results.json").read_text()
+    for word in (str(tmp_path), str(features), "ms_per", "seconds", "threads"):
+        assert word not in text
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(features, tmp_path, monkeypatch, capsys):
+    arguments = ["--features", features, *FAST, "--output"]
+    run_ok(*arguments, tmp_path / "whole")
+    save = RunDirectory.save_block
+
+    def interrupted(self, index, arrays):
+        if index == 1:
+            raise KeyboardInterrupt
+        save(self, index, arrays)
+
+    monkeypatch.setattr(RunDirectory, "save_block", interrupted)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as ended:
+        run_ok(*arguments, tmp_path / "cut")
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "interrupted; the same command resumes\n"
+    assert not (tmp_path / "cut" / "results.json").exists()
+    monkeypatch.setattr(RunDirectory, "save_block", save)
+    run_ok(*arguments, tmp_path / "cut")
+    for name in ("results.json", "episodes.csv", "protocol.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_all_methods_that_apply(features, tmp_path, capsys):
+    run_ok("--features", features, "--episodes", 4, "--shot", 2, "--query", 3, "--output", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {"simpleshot", "deepemd", "protonet", "frn", "logistic"} <= set(results["methods"])
+    assert "preset of deepemd" in results["not_run"]["deepemd-fcn"]
+    assert "not run: deepemd-fcn" in capsys.readouterr().out
+
+
+def test_images_through_a_backbone(pictures, tmp_path, backbone, capsys):
+    arguments = ["--dataset", "image-folder", "--data-root", pictures, "--query", 5, "--episodes", 60]
+    arguments += ["--methods", "simpleshot", "protonet"]
+    run_ok(*arguments)
+    said = capsys.readouterr().out
+    assert "16 px, centre crop" in said
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("compare-image-folder-")
+    first = contents(folder)
+    timings = json.loads(first[folder / "timings.json"])
+    assert timings["extraction_ms_per_image"]["fcn"] > 0
+    plain, extracted = (timings["methods"]["protonet"][k] for k in ("ms_per_episode", "ms_per_episode_with_extraction"))
+    assert extracted == pytest.approx(plain + 30 * timings["extraction_ms_per_image"]["fcn"])
+    run_ok(*arguments)
+    assert contents(folder) == first
+
+
+def test_base_classes_are_needed_for_centring(pictures, backbone, tmp_path, capsys):
+    arguments = ["--dataset", "image-folder", "--data-root", pictures / "test", "--query", 5, "--episodes", 4]
+    run_ok(*arguments, "--methods", "all", "--output", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "train split" in results["not_run"]["simpleshot"]
+    assert "base classes" in refused(capsys, *arguments, "--methods", "simpleshot")
+
+
+def test_classes_that_were_seen_in_training_are_refused(pictures, backbone, tmp_path, capsys):
+    backbone(training_data="x", dataset="image-folder", training_classes=("test-0", "test-3", "other"))
+    arguments = ["--dataset", "image-folder", "--data-root", pictures, "--query", 5, "--episodes", 4]
+    arguments += ["--methods", "protonet", "--output", tmp_path / "run"]
+    assert "2 of the 6 classes" in refused(capsys, *arguments)
+    assert not (tmp_path / "run").exists()
+    run_ok(*arguments, "--allow-overlap")
+    assert "2 of 6 test classes were seen in training" in " ".join(capsys.readouterr().out.split())
+
+
+def test_external_backbones_are_labelled_not_refused(pictures, backbone, capsys):
+    backbone(training_data="web", external=True, training_classes=("test-0",))
+    run_ok("--dataset", "image-folder", "--data-root", pictures, "--query", 5, "--episodes", 4, "--methods", "protonet")
+    assert "external data; test classes seen in pretraining: 1 of 6" in capsys.readouterr().out
+
+
+def test_an_output_of_another_protocol_is_refused_and_untouched(features, tmp_path, capsys):
+    arguments = ["--features", features, "--methods", "protonet", "--episodes", 5, "--output", tmp_path / "run"]
+    run_ok(*arguments)
+    before = contents(tmp_path / "run")
+    for change in (["--seed", 2], ["--shot", 2], ["--methods", "knn"], ["--episodes", 6]):
+        assert "another protocol" in refused(capsys, *arguments, *change)
+    assert contents(tmp_path / "run") == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--shot", "0"], "--shot must be at least 1"),
+        (["--way", "1"], "--way must be at least 2"),
+        (["--query", "0"], "--query must be at least 1"),
+        (["--episodes", "0"], "--episodes must be at least 1"),
+        (["--shot", "x"], "--shot"),
+        (["--shott", "1"], "--shott"),
+        (["--shot"], "--shot"),
+        (["--dataset", "cubb"], "cubb"),
+        (["--dataset", "cub", "--data-root", "missing"], "missing"),
+        (["--dataset", "cub", "--cub-split", "mine"], "mine"),
+        (["--dataset", "image-folder", "--data-root", "."], "class folders"),
+        (["--methods", "protonett"], "did you mean protonet"),
+        (["--methods"], "names no method"),
+        (["--solver", "exactt"], "exactt"),
+        (["--device", "quantum"], "quantum"),
+        (["--features", "missing.npz"], "missing.npz"),
+    ],
+)
+def test_mistakes_are_one_sentence(capsys, arguments, said, features):
+    if arguments == ["--methods"]:
+        arguments = ["--features", features, *arguments]
+    assert said in refused(capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--query", "30"], "has 18 images, but an episode needs 31"),
+        (["--way", "7"], "--way 7 asks for more classes than the 6"),
+        (["--nodes", "spline"], "spline"),
+        (["--resolution", "0"], "resolution"),
+        (["--crop", "sides"], "sides"),
+        (["--split", "exam"], "exam"),
+        (["--split", "val"], "val"),
+        (["--methods", "protonet", "--reference", "knn"], "--reference 'knn'"),
+    ],
+)
+def test_mistakes_about_images_are_one_sentence(capsys, arguments, said, pictures, backbone, tmp_path):
+    line = refused(capsys, "--dataset", "image-folder", "--data-root", pictures, "--query", 5, *arguments)
+    assert said in line
+    assert not (tmp_path / "runs").exists()
+
+
+def test_an_image_with_nan_features_is_named(pictures, backbone, monkeypatch, capsys):
+    class Nan(torch.nn.Module):
+        def forward(self, images):
+            return torch.full((len(images), 3, 2, 2), torch.nan)
+
+    network = backbones.Backbone(Nan(), backbones.Card("nan", "nan", training_data="x"), "nan")
+    monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset: network)
+    assert "test-0" in refused(capsys, "--dataset", "image-folder", "--data-root", pictures, "--query", 5)
+
+
+def test_nan_among_own_features_is_named(tmp_path, capsys):
+    rows = np.ones((10, 3), np.float32)
+    rows[7] = np.nan
+    np.savez(tmp_path / "f.npz", features=rows, labels=np.arange(10) % 2)
+    assert "image 7" in refused(capsys, "--features", tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("wrong", ["unknown", "truncated"])
+def test_backbones_that_cannot_be_loaded(pictures, capsys, wrong, tmp_path):
+    spec = "nobody-knows"
+    if wrong == "truncated":
+        spec = str(tmp_path / "cut.safetensors")
+        (tmp_path / "cut.safetensors").write_bytes(b"\x40\0\0\0\0\0\0\0{")
+        card = backbones.Card("cut", "conv4").to_json()
+        (tmp_path / "cut.json").write_text(json.dumps(card))
+    line = refused(capsys, "--dataset", "image-folder", "--data-root", pictures, "--backbone", spec, "--query", 5)
+    assert "cut" in line if wrong == "truncated" else spec in line
+
+
+def test_names_are_listed(capsys):
+    run_ok("--list")
+    said = capsys.readouterr().out
+    for name in ("glyphs", "cub", "efficientnet-lite0", "fcn", "deepemd", "protonet", "exact"):
+        assert name in said
+
+
+def test_help_ends_well(capsys):
+    with pytest.raises(SystemExit) as ended:
+        run_ok("--help")
+    assert ended.value.code == 0
+    assert "--cub-split" in capsys.readouterr().out
+
+
+def test_the_otfew_command_finds_its_files(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["otfew", "compare", "--shot", "0"])
+    with pytest.raises(SystemExit) as ended:
+        otfew_command.main()
+    assert ended.value.code == 2
+    assert "--shot" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["otfew", "compair"])
+    with pytest.raises(SystemExit) as ended:
+        otfew_command.main()
+    assert ended.value.code == 2
+    assert "compair" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["otfew"])
+    otfew_command.main()
+    assert "compare" in capsys.readouterr().out
+
+
+def test_a_process_of_its_own_says_the_same(pytestconfig):
+    command = [sys.executable, "-m", "experiments.compare", "--shot", "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=pytestconfig.rootpath)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --shot must be at least 1, not 0.\n"
+
+
+def test_parse_reads_values():
+    config = parse(compare.Config, "compare", ["--methods", "a", "b", "--seed", "-3"])
+    assert (config.methods, config.seed) == (("a", "b"), -3)
+
+
+def test_run_leaves_other_errors_alone():
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: 1 / 0)
+    with pytest.raises(SystemExit) as ended:
+        run(lambda: (_ for _ in ()).throw(UserError("two\nlines")))
+    assert ended.value.code == 2
+
+
+def test_labels_of_the_picture_keep_their_distance():
+    rng = np.random.default_rng(0)
+    for n in (1, 2, 7, 18, 40):
+        wanted = sorted(rng.random(n) ** 3)
+        places = spread(wanted, 0.045)
+        least = min(0.045, 1 / max(1, n - 1))
+        assert all(b - a >= least - 1e-9 for a, b in itertools.pairwise(places))
+        assert min(places) >= -1e-9
+        assert max(places) <= 1 + 1e-9
+    assert spread([0.1, 0.5, 0.9], 0.1) == pytest.approx([0.1, 0.5, 0.9])
