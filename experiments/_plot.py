@@ -47,7 +47,11 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
         if accuracy["episode_ci"] is not None:
             axes.errorbar(x, y, 100 * accuracy["episode_ci"], color=color, linewidth=3, alpha=0.8)
         axes.plot(x, y, "s" if transport else "o", color=color, markersize=6)
-    low, high = axes.get_ylim()
+    # Set by hand: what matplotlib chooses around a single point may have no width.
+    times = [timings["methods"][name]["ms_per_episode"] for name in names]
+    axes.set_xlim(min(times) / 1.5, max(times) * 1.5)
+    low, high = _limits([methods[name]["accuracy"] for name in names])
+    axes.set_ylim(low, high)
     means = [100 * methods[name]["accuracy"]["mean"] for name in names]
     places = spread([(mean - low) / (high - low) for mean in means], SPACING)
     for name, place in zip(names, places, strict=True):
@@ -71,6 +75,15 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
     return picture.getvalue()
+
+
+def _limits(accuracies: list[Mapping[str, Any]]) -> tuple[float, float]:
+    """Find limits, in per cent, that hold all bars with some room."""
+    widths = [max(a["class_ci"] or 0, a["episode_ci"] or 0) for a in accuracies]
+    low = min(100 * (a["mean"] - w) for a, w in zip(accuracies, widths, strict=True))
+    high = max(100 * (a["mean"] + w) for a, w in zip(accuracies, widths, strict=True))
+    room = max(0.05 * (high - low), 0.5)
+    return low - room, high + room
 
 
 def spread(wanted: list[float], spacing: float) -> list[float]:
