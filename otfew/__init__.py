@@ -1,5 +1,7 @@
 """Optimal transport for few-shot and transfer learning."""
 
+from typing import TYPE_CHECKING, Any
+
 from otfew.transport import (
     POT,
     ConvergenceError,
@@ -13,11 +15,15 @@ from otfew.transport import (
     solvers,
 )
 
+if TYPE_CHECKING:
+    from otfew.classifier import FewShotClassifier
+
 __all__ = [
     "POT",
     "ConvergenceError",
     "ConvergenceWarning",
     "Exact",
+    "FewShotClassifier",
     "OTResult",
     "SciPy",
     "Solver",
@@ -25,3 +31,12 @@ __all__ = [
     "solve",
     "solvers",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import on first use what the solvers do without: scikit-learn and OpenCV stay out of ``import otfew``."""
+    if name == "FewShotClassifier":
+        from otfew.classifier import FewShotClassifier
+
+        return FewShotClassifier
+    raise AttributeError(f"module 'otfew' has no attribute {name!r}")
