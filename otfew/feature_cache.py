@@ -20,6 +20,8 @@ import platformdirs
 from safetensors import safe_open
 from torch import Tensor
 
+from otfew.errors import UserError
+
 Note = Callable[[str], None]
 
 
@@ -63,10 +65,18 @@ class Entry:
         directory: Created if missing.
         key: File name without its suffix.
         images: How many rows the finished tensor has.
+
+    Raises:
+        UserError: The directory cannot be made.
     """
 
     def __init__(self, directory: Path, key: str, images: int) -> None:
-        directory.mkdir(parents=True, exist_ok=True)
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot make the cache folder {directory} ({error.strerror}): set $OTFEW_CACHE."
+            ) from error
         self._images = images
         self.path = directory / f"{key}.safetensors"
         self.record = directory / f"{key}.json"

@@ -47,7 +47,10 @@ class RunDirectory:
                 )
         elif path.exists() and any(path.iterdir()):
             raise UserError(f"--output {path} holds other files: give an empty or a new folder.")
-        (path / "blocks").mkdir(parents=True, exist_ok=True)
+        try:
+            (path / "blocks").mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make --output {path} ({error.strerror}): give another folder.") from error
         write_atomically(claim, wanted)
 
     def write(self, name: str, data: bytes) -> None:

@@ -171,5 +171,11 @@ def test_a_file_is_no_folder(tmp_path):
         RunDirectory(tmp_path / "file", {})
 
 
+def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="cannot make --output"):
+        RunDirectory(tmp_path / "file" / "run", {})
+
+
 def test_equal_records_are_equal_bytes():
     assert to_json({"b": 1, "a": {"d": 0.1, "c": None}}) == to_json({"a": {"c": None, "d": 0.1}, "b": 1})

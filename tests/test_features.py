@@ -198,6 +198,12 @@ def test_an_empty_split_is_refused(tmp_path):
         extract(make_images(0), make_backbone(), FCN, PREPARATION, tmp_path)
 
 
+def test_a_cache_folder_that_cannot_be_made_is_refused(tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="OTFEW_CACHE"):
+        extract(make_images(), make_backbone(), FCN, PREPARATION, tmp_path / "file" / "cache")
+
+
 def test_base_mean_is_the_mean_over_some_images_of_each_class(tmp_path):
     few = make_images(30, "train")
     assert base_mean(few, make_backbone(), FCN, PREPARATION, tmp_path) == pytest.approx(
