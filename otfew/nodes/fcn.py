@@ -38,7 +38,14 @@ class FCN:
 
 
 def parse(arguments: str) -> FCN:
-    """Build from what follows "fcn:"; raises ``UserError`` where anything does."""
+    """Take every location of the backbone's map as one node.
+
+    Args:
+        arguments: What follows "fcn:"; there is nothing to choose.
+
+    Raises:
+        UserError: Something follows.
+    """
     if arguments:
         raise UserError(f"nodes 'fcn' take no arguments, not {arguments!r}: write --nodes fcn.")
     return FCN()
