@@ -5,6 +5,7 @@ from torch import nn
 from otfew import backbones
 from otfew.backbones import efficientnet_lite0, loading, weights
 from otfew.backbones.base import IMAGENET, Backbone, Card
+from otfew.data.class_lists import class_lists
 from otfew.errors import UserError
 
 MODULE = """
@@ -168,6 +169,16 @@ def test_every_checkpoint_of_the_zoo_loads():
         assert bool(torch.isfinite(maps).all())
         assert card.training_classes
         assert card.protocol["command"].startswith("python -m experiments.pretrain")
+
+
+def test_shipped_glyphs_checkpoint_is_small_and_has_not_seen_the_test_classes():
+    name = backbones.default_for("glyphs")
+    assert name is not None
+    assert (loading.ZOO / f"{name}.safetensors").stat().st_size <= 3e6
+    card = loading.zoo()[name]
+    lists = class_lists("glyphs").classes
+    assert card.training_classes == tuple(lists["train"])
+    assert backbones.classes_seen(card, lists["test"], dataset="glyphs") == (0, len(lists["test"]))
 
 
 def test_efficientnet_lite0():
