@@ -1,0 +1,1 @@
+"""Commands, one a file; no algorithm lives here."""

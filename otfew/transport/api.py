@@ -39,10 +39,10 @@ class _Value(torch.autograd.Function):
             plan = dense_plan(solution, (*batch, *cost.shape[-2:]), cost.dtype, cost.device)
             grads[0] = plan.mul_(grad[..., None, None].to(plan.dtype)).sum_to_size(cost.shape)
         if ctx.needs_input_grad[1]:
-            f = torch.from_numpy(solution.f).reshape(*batch, -1).to(a.device)
+            f = torch.from_numpy(solution.f).reshape(*batch, a.shape[-1]).to(a.device)
             grads[1] = (grad[..., None] * f).sum_to_size(a.shape).to(a.dtype)
         if ctx.needs_input_grad[2]:
-            g = torch.from_numpy(solution.g).reshape(*batch, -1).to(b.device)
+            g = torch.from_numpy(solution.g).reshape(*batch, b.shape[-1]).to(b.device)
             # The problem solved is (a, b * sum(a) / sum(b)); without a, its total follows b.
             total_b = b.double().sum(-1, keepdim=True)
             if a is None:

@@ -54,10 +54,11 @@ class Exact(Solver):
         status, n_iter = np.empty(size, np.int8), np.empty(size, np.int64)
         max_iter = 10_000 + 20 * n * m if self.max_iter is None else self.max_iter
         kernel = _kernel(problem.cost.dtype.str)
+        cost = np.ascontiguousarray(problem.cost)
 
         def work(first: int, last: int) -> None:
             kernel(
-                problem.cost, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
+                cost, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
                 first, last, self.tol, max_iter, rows, cols, flow, f, g, value, gap, error, status, n_iter,
             )  # fmt: skip
 

@@ -49,24 +49,24 @@ def _count_ones(_context: Any, _bits: Any) -> Any:
 
 
 @njit(fastmath=_REORDER)
-def _violation(row, v, u, m):
+def _violation(cost, i, v, u, m):
     """Sum of the negative reduced costs of a row: unlike their minimum with its index, it vectorises."""
     total = 0.0
     for j in range(m):
-        total += min(row[j] - v[j] - u, 0.0)
+        total += min(cost[i, j] - v[j] - u, 0.0)
     return total
 
 
 @njit(fastmath=_REORDER)
-def _least(row, v, m):
+def _least(cost, i, v, m):
     """Least cost of a row, net of the column potentials."""
     least = np.inf
     for j in range(m):
-        least = min(least, row[j] - v[j])
+        least = min(least, cost[i, j] - v[j])
     return least
 
 
-@njit
+@njit(error_model="numpy")
 def _quantise(weights, kept, out, dropped):
     """Scale weights to integers that sum to SCALE; compress to those that do not round to zero, and mark the others."""
     scale = SCALE / weights.sum()
@@ -87,7 +87,7 @@ def _quantise(weights, kept, out, dropped):
     return used
 
 
-@njit
+@njit(inline="always", error_model="numpy")
 def _join(child, amount, at, parent, flow, mask, words, order, count):
     """Hang a finished node under another one; children are finished before their parents, so masks are complete."""
     parent[child] = at
@@ -98,7 +98,7 @@ def _join(child, amount, at, parent, flow, mask, words, order, count):
     return count + 1
 
 
-@njit
+@njit(error_model="numpy")
 def _tighten(x, cost, n, u, v, parent):
     """Give a node the potential at which the arc to its parent has reduced cost zero."""
     if x < n:
@@ -107,7 +107,7 @@ def _tighten(x, cost, n, u, v, parent):
         v[x - n] = cost[parent[x], x - n] - u[parent[x]]
 
 
-@njit
+@njit(error_model="numpy")
 def _refresh(cost, n, m, root, u, v, parent, order):
     """Recompute all potentials from the tree (after thousands of pivots they carry rounding errors)."""
     nodes = n + m
@@ -125,8 +125,22 @@ def _refresh(cost, n, m, root, u, v, parent, order):
             done[order[k]] = True
 
 
-@njit
-def _start(cost, n, m, words, supply, demand, cheapest, regret, u, v, parent, flow, mask, order, active):
+@njit(error_model="numpy")
+def _sort_down(keys, out, count):
+    """Write the indices of the first ``count`` keys to ``out``, largest key first."""
+    if count > 64:
+        out[:count] = np.argsort(-keys[:count])
+        return
+    for k in range(count):
+        at = k
+        while at > 0 and keys[out[at - 1]] < keys[k]:
+            out[at] = out[at - 1]
+            at -= 1
+        out[at] = k
+
+
+@njit(error_model="numpy")
+def _start(cost, n, m, words, supply, demand, cheapest, regret, ranked, u, v, parent, flow, mask, order, active):
     """Build a strongly feasible tree greedily on column-reduced costs and set its potentials.
 
     Each column first takes from the row in which it is cheapest, the column that would lose most by its second choice
@@ -142,7 +156,9 @@ def _start(cost, n, m, words, supply, demand, cheapest, regret, u, v, parent, fl
         mask[x, x >> 6] = np.int64(1) << (x & 63)
     count = 0
     open_columns = 0
-    for j in np.argsort(-regret[:m]):
+    _sort_down(regret, ranked, m)
+    for k in range(m):
+        j = ranked[k]
         i = cheapest[j]
         if supply[i] > 0.0:
             if demand[j] <= supply[i]:
@@ -201,7 +217,7 @@ def _start(cost, n, m, words, supply, demand, cheapest, regret, u, v, parent, fl
     return root
 
 
-@njit
+@njit(inline="always", error_model="numpy")
 def _enter(cost, n, m, u, v, block, tolerance, cursor):
     """Price rows by blocks; return the worst row of the first block with a violation, or -1, and the next cursor."""
     best = -tolerance
@@ -211,7 +227,7 @@ def _enter(cost, n, m, u, v, block, tolerance, cursor):
     while left > 0 and row < 0:
         size = min(block, left)
         for _ in range(size):
-            total = _violation(cost[r], v, u[r], m)
+            total = _violation(cost, r, v, u[r], m)
             if total < best:
                 best = total
                 row = r
@@ -222,7 +238,7 @@ def _enter(cost, n, m, u, v, block, tolerance, cursor):
     return row, r
 
 
-@njit
+@njit(inline="always", error_model="numpy")
 def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
     """Bring the arc (row i, column node j) into the tree, whose reduced cost is negative."""
     theta = np.inf
@@ -308,7 +324,7 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
                 v[x - n] -= shift
 
 
-@njit
+@njit(error_model="numpy")
 def _simplex(cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved):
     """Pivot to optimality; returns (status, pivots)."""
     nodes = n + m
@@ -337,33 +353,38 @@ def _simplex(cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, m
         pivots += 1
 
 
-@njit
+@njit(error_model="numpy", fastmath=_REORDER)
 def _reduce(given, rows, cols, n, m, cost, low, cheapest, regret):
     """Copy the kept part of a cost into ``cost`` less its column minima ``low``; returns the largest reduced cost.
 
     Also finds the row where each column is cheapest and what the second cheapest costs more.
     """
+    if n == given.shape[0] and m == given.shape[1]:
+        for i in range(n):
+            for j in range(m):
+                cost[i, j] = given[i, j]
+    else:
+        for i in range(n):
+            for j in range(m):
+                cost[i, j] = given[rows[i], cols[j]]
     for j in range(m):
-        low[j] = given[rows[0], cols[j]]
+        low[j] = cost[0, j]
         cheapest[j] = 0
         regret[j] = np.inf
     for i in range(1, n):
         for j in range(m):
-            c = np.float64(given[rows[i], cols[j]])
-            if c < low[j]:
-                regret[j] = low[j]
-                low[j] = c
-                cheapest[j] = i
-            elif c < regret[j]:
-                regret[j] = c
-    for j in range(m):
-        regret[j] -= low[j]
+            c = cost[i, j]
+            lower = c < low[j]
+            regret[j] = min(regret[j], max(low[j], c))
+            cheapest[j] = i if lower else cheapest[j]
+            low[j] = c if lower else low[j]
     spread = 0.0
     for i in range(n):
         for j in range(m):
-            c = given[rows[i], cols[j]] - low[j]
-            cost[i, j] = c
-            spread = max(spread, c)
+            cost[i, j] -= low[j]
+            spread = max(spread, cost[i, j])
+    for j in range(m):
+        regret[j] -= low[j]
     return spread
 
 
@@ -386,6 +407,7 @@ def _solve_batch(
     rows = np.empty(full_n, np.int64)
     cols = np.empty(full_m, np.int64)
     regret = np.empty(full_m)
+    ranked = np.empty(full_m, np.int64)
     cheapest = np.empty(full_m, np.int64)
     active = np.empty(full_m, np.int64)
     parent = np.empty(nodes, np.int64)
@@ -403,7 +425,9 @@ def _solve_batch(
         words = (n + m + 63) >> 6
         spread = _reduce(given, rows, cols, n, m, cost, low, cheapest, regret)
         tolerance = spread * (1e-13 + 4e-16 * m)
-        root = _start(cost, n, m, words, supply, demand, cheapest, regret, u, v, parent, flow, mask, order, active)
+        root = _start(
+            cost, n, m, words, supply, demand, cheapest, regret, ranked, u, v, parent, flow, mask, order, active
+        )
         status, pivots = _simplex(
             cost, n, m, words, max(tolerance, tol * spread), max_iter, root, u, v, parent, flow, mask, order, moved
         )
@@ -441,7 +465,7 @@ def _solve_batch(
         for j in range(m):
             g[cols[j]] = v[j] + low[j]
         for i in range(n):
-            f[rows[i]] = _least(cost[i], v, m)
+            f[rows[i]] = _least(cost, i, v, m)
         if n < full_n:
             for i in range(full_n):
                 if dropped_rows[i]:
@@ -478,7 +502,7 @@ _SIGNATURE_TAIL = (
 
 
 def compile_for(dtype: np.dtype[Any]) -> Any:
-    """Compile the batch kernel for costs of one dtype with any strides, or load it from numba's cache."""
+    """Compile the batch kernel for costs of one dtype, or load it from numba's cache."""
     element = types.float32 if dtype == np.float32 else types.float64
-    signature = types.void(types.Array(element, 3, "A"), *_SIGNATURE_TAIL)
-    return njit(signature, nogil=True, cache=True)(_solve_batch)
+    signature = types.void(types.Array(element, 3, "C"), *_SIGNATURE_TAIL)
+    return njit(signature, nogil=True, cache=True, error_model="numpy")(_solve_batch)

@@ -32,7 +32,7 @@ class Problem:
     of its a.
 
     Attributes:
-        cost: (costs, n, m) float32 or float64 on the CPU, any strides.
+        cost: (costs, n, m) float32 or float64 on the CPU.
         a: (rows of a, n) float64.
         b: (rows of b, m) float64, not yet rescaled to the total of a.
         cost_index: (problems,) int64.
@@ -203,8 +203,8 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -
     A missing side is uniform with the other side's total, 1 if both are missing.
     """
     n, m = cost.shape[-2:]
-    flat_a = None if a is None else _to_numpy(a, 1).astype(np.float64, copy=False)
-    flat_b = None if b is None else _to_numpy(b, 1).astype(np.float64, copy=False)
+    flat_a = None if a is None else np.ascontiguousarray(_to_numpy(a, 1), np.float64)
+    flat_b = None if b is None else np.ascontiguousarray(_to_numpy(b, 1), np.float64)
     # b is rescaled to the total of a, so that a missing b may have any total.
     one = torch.Size(())
     if flat_a is None:

@@ -58,7 +58,7 @@ class OTResult:
         return tensor.detach().cpu().numpy() if self._numpy else tensor
 
     def _batch(self, array: Any, *item: int, dtype: torch.dtype | None = None) -> Any:
-        tensor = torch.from_numpy(array).reshape(*self._shape[:-2], *item)
+        tensor = torch.from_numpy(array).reshape((*self._shape[:-2], *item))
         return self._out(tensor.to(device=self._device, dtype=dtype))
 
     @cached_property
