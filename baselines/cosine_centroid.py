@@ -21,6 +21,7 @@ class CosineCentroid(Baseline):
     """
 
     name = "cosine-centroid"
+    pools = True
 
     def __init__(self, temperature: float = 12.5) -> None:
         self.temperature = positive(self.name, "temperature", temperature)

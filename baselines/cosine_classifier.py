@@ -31,6 +31,7 @@ class CosineClassifier(FittedClassifier):
     """
 
     name = "cosine-classifier"
+    pools = True
 
     def __init__(
         self,

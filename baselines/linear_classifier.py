@@ -26,6 +26,7 @@ class LinearClassifier(FittedClassifier):
     """
 
     name = "linear-classifier"
+    pools = True
 
     def start(self, way: int, channels: int) -> Parameters:
         """Draw rows with the bias as last column."""

@@ -54,6 +54,7 @@ class Logistic(Baseline):
     """
 
     name = "logistic"
+    pools = True
 
     def __init__(self, C: float = 1.0, max_iter: int = 1000) -> None:
         self.C = positive(self.name, "C", C)

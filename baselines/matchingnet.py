@@ -41,6 +41,7 @@ class MatchingNet(Baseline):
     """
 
     name = "matchingnet"
+    pools = True
 
     def __init__(self, temperature: float = 12.5) -> None:
         self.temperature = positive(self.name, "temperature", temperature)

@@ -36,6 +36,7 @@ class ProtoNet(Baseline):
     """
 
     name = "protonet"
+    pools = True
 
     def __init__(self, temperature: float = 1.0) -> None:
         self.temperature = positive(self.name, "temperature", temperature)

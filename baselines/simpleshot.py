@@ -31,6 +31,7 @@ class SimpleShot(Baseline):
     """
 
     name = "simpleshot"
+    pools = True
     needs_base_mean = True
 
     def __init__(self, base_mean: Tensor, temperature: float = 1.0) -> None:

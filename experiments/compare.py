@@ -193,7 +193,10 @@ def _contender(place: Place, material: Material, device: str) -> Contender:
     options = dict(place.options)
     if place.kind.needs_base_mean:
         options["base_mean"] = material.base_mean(place.nodes, device)
-    return Contender(place.name, catalogue.build(place.name, **options), material.features(place.nodes, device))
+    features = material.features(place.nodes, device)
+    return Contender(
+        place.name, catalogue.build(place.name, **options), features.pooled if place.kind.pools else features
+    )
 
 
 def _evaluate(

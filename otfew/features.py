@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,12 @@ class FeatureSet:
     milliseconds: float | None = None
     base_mean: Tensor | None = None
     source: dict[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def pooled(self) -> FeatureSet:
+        """The same images, each with one node: the average of its nodes."""
+        means = torch.cat([part.mean(1, keepdim=True) for part in torch.split(self.nodes, 256)])
+        return replace(self, nodes=means)
 
 
 def _ignore_note(_: str) -> None:

@@ -19,6 +19,7 @@ class FewShotMethod(Protocol):
         needs_base_mean: True where the constructor takes ``base_mean``, the (channels,) mean of the base classes'
             global vectors.
         preset_of: Name of the method of which this is a preset, or "".
+        pools: True where only the average of an image's nodes matters: the evaluator then averages once.
     """
 
     name: ClassVar[str]
@@ -26,6 +27,7 @@ class FewShotMethod(Protocol):
     nodes: ClassVar[str]
     needs_base_mean: ClassVar[bool]
     preset_of: ClassVar[str]
+    pools: ClassVar[bool]
 
     def __call__(
         self,
@@ -44,7 +46,7 @@ class FewShotMethod(Protocol):
             class_prior: (episodes, way), for transductive methods.
 
         Returns:
-            logits (episodes, n_query, way); larger = more similar. An episode's logits do not depend on its batch-mates.
+            logits (episodes, n_query, way); larger = more similar. They do not depend on batch-mates.
         """
         ...
 
@@ -57,6 +59,7 @@ class MethodBase:
     nodes: ClassVar[str] = "fcn"
     needs_base_mean: ClassVar[bool] = False
     preset_of: ClassVar[str] = ""
+    pools: ClassVar[bool] = False
 
 
 def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = None) -> None:
@@ -81,7 +84,8 @@ def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = 
             raise ValueError(f"support_mask must be bool of shape {tuple(support.shape[:3])}")
         empty = (~support_mask.any(-1)).nonzero()
         if len(empty):
-            raise ValueError(f"support_mask leaves class {int(empty[0, 1])} of episode {int(empty[0, 0])} without a shot")
+            episode, label = empty[0].tolist()
+            raise ValueError(f"support_mask leaves class {label} of episode {episode} without a shot")
 
 
 def shot_mean(support: Tensor, support_mask: Tensor | None = None) -> Tensor:

@@ -132,6 +132,14 @@ def test_order_of_nodes_does_not_matter(name, make, episodes):
     assert_close(make(name)(support, shuffled), logits, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.parametrize("name", [name for name, kind in BASELINES.items() if kind.pools])
+def test_methods_that_pool_need_only_the_average(name, make, episodes, uneven):
+    support, query = episodes()
+    whole = make(name)(support, query, support_mask=uneven)
+    pooled = make(name)(support.mean(-2, keepdim=True), query.mean(-2, keepdim=True), support_mask=uneven)
+    assert_close(pooled, whole)
+
+
 @every
 def test_gradients_are_finite(name, make, episodes, uneven):
     support, query = episodes()
