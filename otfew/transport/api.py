@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ class _Value(torch.autograd.Function):
     ) -> Tensor:
         ctx.solution, ctx.batch = solution, batch
         ctx.save_for_backward(cost, a, b)
-        return torch.from_numpy(solution.value).reshape(batch).to(cost.device)
+        return torch.from_numpy(solution.value).reshape(batch).to(cost.device, copy=True)
 
     @staticmethod
     @once_differentiable
@@ -59,6 +59,8 @@ def _as_tensor(name: str, value: Any) -> Tensor | None:
     if value is None or isinstance(value, Tensor):
         return value
     if isinstance(value, np.ndarray):
+        if value.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{name} must be float32 or float64, got {value.dtype}; convert it with .astype(float)")
         # torch refuses to share read-only memory and negative strides.
         return torch.from_numpy(value if value.flags.writeable and min(value.strides, default=0) >= 0 else value.copy())
     raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
@@ -121,6 +123,8 @@ def solve(
         >>> float(result.value)
         0.5
     """
+    if on_fail is not None and on_fail not in get_args(OnFail):
+        raise ValueError(f"on_fail must be 'raise', 'warn', 'ignore' or None, got {on_fail!r}")
     chosen = resolve(solver)
     numpy_in = isinstance(cost, np.ndarray)
     cost_t, a_t, b_t = _as_tensor("cost", cost), _as_tensor("a", a), _as_tensor("b", b)

@@ -15,6 +15,9 @@ Array = npt.NDArray[np.float64]
 TOTALS_RTOL = 1e-4
 """Totals of a and b may differ by this much, relative to the larger; b is then rescaled in float64."""
 
+TOTALS_RANGE = (1e-290, 1e290)
+"""Totals of weights between which the solvers' arithmetic neither overflows nor loses digits."""
+
 
 class Status(IntEnum):
     """How a problem ended."""
@@ -121,6 +124,12 @@ def _check_weights(name: str, weights: Tensor) -> None:
     totals = weights.double().sum(-1)
     if bool((totals <= 0).any()):
         raise ValueError(f"{name} has total weight zero{_first_index(totals <= 0, batch_dims)}")
+    extreme = (totals < TOTALS_RANGE[0]) | (totals > TOTALS_RANGE[1])
+    if bool(extreme.any()):
+        where = _first_index(extreme, batch_dims)
+        raise ValueError(
+            f"{name} has a total outside [{TOTALS_RANGE[0]}, {TOTALS_RANGE[1]}]{where}; rescale the weights"
+        )
 
 
 def check_shapes(cost: Tensor, a: Tensor | None, b: Tensor | None) -> torch.Size:

@@ -56,7 +56,7 @@ def lookup(name: str) -> type[Solver]:
     """
     if name not in SOLVERS:
         close = difflib.get_close_matches(name, SOLVERS, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else "."
         raise ValueError(f"unknown solver {name!r}{hint} Solvers: {', '.join(SOLVERS)}")
     module, _, attribute = SOLVERS[name].partition(":")
     solver: type[Solver] = getattr(importlib.import_module(module), attribute)

@@ -15,7 +15,7 @@ from otfew.transport.problem import Solution
 def dense_plan(solution: Solution, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
     """Lay out a solution's plan as a tensor of shape (*batch, n, m)."""
     if solution.dense is not None:
-        return torch.from_numpy(solution.dense).to(device=device, dtype=dtype).reshape(shape)
+        return torch.from_numpy(solution.dense).to(device=device, dtype=dtype, copy=True).reshape(shape)
     assert solution.rows is not None
     assert solution.cols is not None
     assert solution.flow is not None
@@ -59,7 +59,8 @@ class OTResult:
 
     def _batch(self, array: Any, *item: int, dtype: torch.dtype | None = None) -> Any:
         tensor = torch.from_numpy(array).reshape((*self._shape[:-2], *item))
-        return self._out(tensor.to(device=self._device, dtype=dtype))
+        # A copy: whoever writes into it leaves the gradients alone.
+        return self._out(tensor.to(device=self._device, dtype=dtype, copy=True))
 
     @cached_property
     def plan(self) -> Any:
