@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -58,9 +59,8 @@ def read(path: Path) -> Pictures | None:
             images, boxes = file.get_tensor("images"), file.get_tensor("boxes")
     except (OSError, SafetensorError):
         return None
-    if wanted != _digests(images, boxes):
-        return None
-    return Pictures(images, boxes, wanted["images"])
+    digest = sha256(images)
+    return Pictures(images, boxes, digest) if wanted == _metadata(digest, boxes) else None
 
 
 def write(path: Path, pictures: Pictures) -> None:
@@ -71,9 +71,8 @@ def write(path: Path, pictures: Pictures) -> None:
     """
     from safetensors.numpy import save
 
-    data = save(
-        {"images": pictures.images, "boxes": pictures.boxes}, metadata=_digests(pictures.images, pictures.boxes)
-    )
+    tensors: dict[str, npt.NDArray[Any]] = {"images": pictures.images, "boxes": pictures.boxes}
+    data = save(tensors, metadata=_metadata(pictures.digest, pictures.boxes))
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -85,8 +84,9 @@ def write(path: Path, pictures: Pictures) -> None:
         raise
 
 
-def _digests(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.float32]) -> dict[str, str]:
-    return {"images": sha256(images), "boxes": sha256(boxes)}
+def _metadata(digest: str, boxes: npt.NDArray[np.float32]) -> dict[str, str]:
+    """Both digests in one entry: safetensors writes several in any order, and files would differ."""
+    return {"sha256": f"{digest} {sha256(boxes)}"}
 
 
 def sha256(array: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> str:

@@ -16,7 +16,7 @@ from otfew.data.glyphs_dice import Dice
 
 Integers = npt.NDArray[np.int64]
 
-VERSION = 2
+VERSION = 3
 """Version of the generator: to be raised with every change that moves a pixel."""
 
 RESOLUTION = 64
