@@ -1,0 +1,88 @@
+"""Timings run only when asked for: ``pytest tests/benchmarks --benchmark-only``.
+
+Each comparison interleaves its contenders (A B A B ...), so that a machine that slows down slows all of them; the
+medians and their ratios are printed at the end.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+FOLDER = Path(__file__).parent
+RATIOS = pytest.StashKey[list[tuple[str, dict[str, float]]]]()
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave the folder out unless it is named on the command line, or only benchmarks are wanted."""
+    if config.getoption("benchmark_only", default=False):
+        return None
+    named = [(config.invocation_params.dir / argument.partition("::")[0]).resolve() for argument in config.args]
+    return None if any(path == FOLDER or FOLDER in path.parents for path in named) else True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[RATIOS] = []
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    rows = config.stash.get(RATIOS, [])
+    if not rows:
+        return
+    threads = torch.get_num_threads()
+    terminalreporter.section(f"medians of interleaved runs; ratios to the first; torch uses {threads} threads")
+    for title, medians in rows:
+        first, *others = medians
+        parts = [f"{first} {1e3 * medians[first]:.3g} ms"]
+        parts += [f"{name} {1e3 * medians[name]:.3g} ms ({medians[name] / medians[first]:.2f}x)" for name in others]
+        terminalreporter.write_line(f"{title}: " + "; ".join(parts))
+
+
+Contenders = dict[str, Callable[[], object]]
+
+
+@pytest.fixture
+def race(benchmark, request) -> Callable[..., None]:
+    """Time contenders in turns; the first also goes into pytest-benchmark's table, with all medians beside it."""
+
+    def run(title: str, contenders: Contenders, rounds: int = 15) -> None:
+        for work in contenders.values():
+            work()
+        seconds: dict[str, list[float]] = {name: [] for name in contenders}
+        for _ in range(rounds):
+            for name, work in contenders.items():
+                start = time.perf_counter()
+                work()
+                seconds[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(values) for name, values in seconds.items()}
+        request.config.stash.setdefault(RATIOS, []).append((title, medians))
+        benchmark.group = title
+        benchmark.extra_info.update({f"median of {name} (s)": median for name, median in medians.items()})
+        benchmark.pedantic(next(iter(contenders.values())), rounds=rounds)
+
+    return run
+
+
+@pytest.fixture
+def nodes_batch() -> Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Draw problems as DeepEMD meets them: features relu(noise + 0.5 class mean), cosine cost, cross-reference weights.
+
+    Float64; cost (size, n, n), a (size, n), b (size, n), totals 1.
+    """
+
+    def draw(size: int, n: int, channels: int = 256) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        rng = np.random.default_rng(0)
+        means = rng.standard_normal((2, size, 1, channels))
+        x, y = np.maximum(rng.standard_normal((2, size, n, channels)) + 0.5 * means, 0)
+        dots = x @ y.swapaxes(1, 2)
+        lengths = np.linalg.norm(x, axis=-1)[:, :, None] * np.linalg.norm(y, axis=-1)[:, None]
+        a, b = np.maximum(dots.mean(2), 0) + 1e-3, np.maximum(dots.mean(1), 0) + 1e-3
+        return 1 - dots / lengths, a / a.sum(-1, keepdims=True), b / b.sum(-1, keepdims=True)
+
+    return draw
