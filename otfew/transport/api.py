@@ -74,10 +74,11 @@ def _report_failures(solution: Solution, batch: torch.Size, solver: Solver, on_f
     index = tuple(int(i) for i in np.unravel_index(failed[0], tuple(batch))) if batch else ()
     where = f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
     first = failed[0]
+    advice = "its numbers overflow" if solution.status[first] == Status.FAILED else "raise max_iter"
     message = (
         f"{solver.name} did not reach the optimum of {len(failed)} of {len(solution.status)} problems{where} "
         f"({Status(solution.status[first]).name}, gap {solution.gap[first]:.3g}); "
-        "raise max_iter, or pass on_fail='ignore' and look at status"
+        f"{advice}, or pass on_fail='ignore' and look at status"
     )
     if policy == "raise":
         raise ConvergenceError(message)
@@ -134,6 +135,7 @@ def solve(
     if validate:
         check_values(cost_t, a_t, b_t)
     solution = chosen.solve(build(cost_t, a_t, b_t, batch))
+    solution.status[~np.isfinite(solution.gap)] = Status.FAILED
     _report_failures(solution, batch, chosen, on_fail)
     value: Tensor = _Value.apply(cost_t, a_t, b_t, solution, batch)  # type: ignore[no-untyped-call]
     return OTResult(value, solution, (*batch, *cost_t.shape[-2:]), cost_t, numpy_in)

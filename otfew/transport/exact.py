@@ -44,6 +44,12 @@ class Exact(Solver):
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
 
+    def __post_init__(self) -> None:
+        for name in ("max_iter", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"Exact: {name} must be at least 1 or None, got {value}")
+
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""
         size, (n, m) = len(problem), problem.shape

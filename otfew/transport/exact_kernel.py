@@ -24,6 +24,7 @@ SCALE = 2.0**52
 
 OPTIMAL = 0
 MAX_ITER = 1
+FAILED = 2
 
 _REORDER = {"nnan", "nsz", "reassoc"}
 
@@ -69,12 +70,12 @@ def _least(cost, i, v, m):
 @njit(error_model="numpy")
 def _quantise(weights, kept, out, dropped):
     """Scale weights to integers that sum to SCALE; compress to those that do not round to zero, and mark the others."""
-    scale = SCALE / weights.sum()
+    total = weights.sum()
     used = 0
     rest = SCALE
     largest = 0
     for i in range(len(weights)):
-        units = np.rint(weights[i] * scale)
+        units = np.rint(weights[i] / total * SCALE)
         dropped[i] = units <= 0.0
         if units > 0.0:
             kept[used] = i
@@ -431,7 +432,8 @@ def _solve_batch(
         status, pivots = _simplex(
             cost, n, m, words, max(tolerance, tol * spread), max_iter, root, u, v, parent, flow, mask, order, moved
         )
-        out_status[k] = status
+        # Costs whose differences overflow have no reduced costs to decide by.
+        out_status[k] = status if np.isfinite(spread) else FAILED
         out_iter[k] = pivots
 
         total_a = a.sum()
@@ -447,7 +449,7 @@ def _solve_batch(
                 continue
             i = rows[x] if x < n else rows[parent[x]]
             j = cols[parent[x] - n] if x < n else cols[x - n]
-            amount = flow[x] * (total_a / SCALE)
+            amount = flow[x] / SCALE * total_a
             out_rows[k, at] = i
             out_cols[k, at] = j
             out_flow[k, at] = amount

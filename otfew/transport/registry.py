@@ -74,7 +74,7 @@ def resolve(solver: str | Solver) -> Solver:
     if isinstance(solver, str):
         solver = lookup(solver)()
     if not isinstance(solver, Solver):
-        raise TypeError(f"solver must be a name or a solver such as otfew.Exact(), got {type(solver).__name__}")
+        raise TypeError(f"solver must be a name or a solver such as otfew.Exact(), got {solver!r}")
     if not installed(type(solver)):
         raise ImportError(f"solver {solver.name!r} needs {solver.requires}: {solver.install}")
     return solver

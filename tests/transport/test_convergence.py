@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 
 import otfew
 
@@ -54,3 +55,19 @@ def test_on_fail_ignore_keeps_status_and_the_other_problems(batch):
 def test_other_exact_backends_raise_too(solver, options, batch):
     with pytest.raises(otfew.ConvergenceError, match=f"{solver} did not reach the optimum"):
         otfew.solve(*batch(n=12, m=12), solver=otfew.POT(**options))
+
+
+@pytest.mark.parametrize("cost", [[[-1.7e308, 1.7e308], [1.7e308, -1.7e308]], [[float("nan"), 0.0], [0.0, 1.0]]])
+def test_numbers_that_overflow_are_never_called_optimal(cost):
+    cost = torch.tensor([cost, [[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
+    result = otfew.solve(cost, on_fail="ignore", validate=False)
+    assert result.status.tolist() == [otfew.Status.FAILED, otfew.Status.OPTIMAL]
+    assert result.value[1] == 0
+    with pytest.raises(otfew.ConvergenceError, match="batch index 0"):
+        otfew.solve(cost, validate=False)
+
+
+@pytest.mark.parametrize("option", ["max_iter", "threads"])
+def test_options_out_of_range_are_named(option):
+    with pytest.raises(ValueError, match=option):
+        otfew.Exact(**{option: 0})
