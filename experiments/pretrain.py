@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
-from otfew.experiments._cli import parse, run
 
 from otfew import data
 from otfew.data.base import DataOptions, ImageSet
 from otfew.errors import UserError
+from otfew.experiments._cli import parse, run
 from otfew.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.training.augmentation import Augmentation
 from otfew.training.pretrain import Epoch, Settings, Task, Watcher, pretrain

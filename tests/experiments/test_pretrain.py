@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from otfew.experiments import pretrain
 from safetensors.torch import load_file
 
 from otfew import backbones
 from otfew.errors import UserError
+from otfew.experiments import pretrain
 
 
 @pytest.fixture(scope="module")
