@@ -36,8 +36,9 @@ class _Value(torch.autograd.Function):
         solution, batch = ctx.solution, ctx.batch
         grads: list[Tensor | None] = [None, None, None]
         if ctx.needs_input_grad[0]:
-            plan = dense_plan(solution, (*batch, *cost.shape[-2:]), cost.dtype, cost.device)
-            grads[0] = plan.mul_(grad[..., None, None].to(plan.dtype)).sum_to_size(cost.shape)
+            scale = grad.reshape(-1).cpu().numpy()
+            plan = dense_plan(solution, (*batch, *cost.shape[-2:]), cost.dtype, cost.device, scale)
+            grads[0] = plan.sum_to_size(cost.shape)
         if ctx.needs_input_grad[1]:
             f = torch.from_numpy(solution.f).reshape(*batch, a.shape[-1]).to(a.device)
             grads[1] = (grad[..., None] * f).sum_to_size(a.shape).to(a.dtype)

@@ -261,28 +261,23 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
             leaving = x
             row_side = False
         x = parent[x]
-    if theta > 0.0:
-        x = i
-        while x != apex:
-            flow[x] += -theta if x < n else theta
-            x = parent[x]
-        x = j
-        while x != apex:
-            flow[x] += theta if x < n else -theta
-            x = parent[x]
     inner, outer = (i, j) if row_side else (j, i)
+    # Rows on the row's side and columns on the column's side send less, the others more.
+    row_change, column_change = (-theta, theta) if row_side else (theta, -theta)
     for w in range(words):
         moved[w] = mask[leaving, w]
         moved[words + w] = 0
-    x = parent[leaving]
-    while x != apex:
-        for w in range(words):
-            mask[x, w] &= ~moved[w]
-        x = parent[x]
     x = outer
     while x != apex:
+        flow[x] -= row_change if x < n else column_change
         for w in range(words):
             mask[x, w] |= moved[w]
+        x = parent[x]
+    x = parent[leaving]
+    while x != apex:
+        flow[x] += row_change if x < n else column_change
+        for w in range(words):
+            mask[x, w] &= ~moved[w]
         x = parent[x]
     # Turn the path from the entering arc down to the leaving one upside down.
     x = inner
@@ -294,7 +289,7 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
             mask[x, w] = moved[w] & ~moved[words + w]
             moved[words + w] = below
         old_parent = parent[x]
-        old_flow = flow[x]
+        old_flow = flow[x] + (row_change if x < n else column_change)
         parent[x] = above
         flow[x] = amount
         if x == leaving:
@@ -325,7 +320,7 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
                 v[x - n] -= shift
 
 
-@njit(error_model="numpy")
+@njit(inline="always", error_model="numpy")
 def _simplex(cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved):
     """Pivot to optimality; returns (status, pivots)."""
     nodes = n + m
@@ -429,9 +424,14 @@ def _solve_batch(
         root = _start(
             cost, n, m, words, supply, demand, cheapest, regret, ranked, u, v, parent, flow, mask, order, active
         )
-        status, pivots = _simplex(
-            cost, n, m, words, max(tolerance, tol * spread), max_iter, root, u, v, parent, flow, mask, order, moved
-        )
+        tolerance = max(tolerance, tol * spread)
+        # Written twice, so that the compiler unrolls the loops over words where there is one.
+        if words == 1:
+            status, pivots = _simplex(cost, n, m, 1, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved)
+        else:
+            status, pivots = _simplex(
+                cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved
+            )
         # Costs whose differences overflow have no reduced costs to decide by.
         out_status[k] = status if np.isfinite(spread) else FAILED
         out_iter[k] = pivots

@@ -115,21 +115,27 @@ def _check_dtype(name: str, tensor: Tensor) -> None:
         )
 
 
-def _check_weights(name: str, weights: Tensor) -> None:
+def _checked_totals(name: str, weights: Tensor) -> Tensor:
+    """Totals (*batch,) float64 of sound weights; the slow search for what is wrong only where something is."""
+    totals = weights.sum(-1, dtype=torch.float64)
+    if weights.numel() == 0:
+        return totals
+    # Comparisons with NaN are false, and a NaN weight makes its total NaN.
+    least, largest = torch.aminmax(totals)
+    if bool((weights.min() >= 0) & (least >= TOTALS_RANGE[0]) & (largest <= TOTALS_RANGE[1])):
+        return totals
     batch_dims = weights.ndim - 1
     if not bool(torch.isfinite(weights).all()):
         raise ValueError(f"{name} holds NaN or infinity{_first_index(~torch.isfinite(weights), batch_dims)}")
     if bool((weights < 0).any()):
         raise ValueError(f"{name} holds a negative weight{_first_index(weights < 0, batch_dims)}")
-    totals = weights.double().sum(-1)
     if bool((totals <= 0).any()):
         raise ValueError(f"{name} has total weight zero{_first_index(totals <= 0, batch_dims)}")
     extreme = (totals < TOTALS_RANGE[0]) | (totals > TOTALS_RANGE[1])
-    if bool(extreme.any()):
-        where = _first_index(extreme, batch_dims)
-        raise ValueError(
-            f"{name} has a total outside [{TOTALS_RANGE[0]}, {TOTALS_RANGE[1]}]{where}; rescale the weights"
-        )
+    raise ValueError(
+        f"{name} has a total outside [{TOTALS_RANGE[0]}, {TOTALS_RANGE[1]}]{_first_index(extreme, batch_dims)}; "
+        "rescale the weights"
+    )
 
 
 def check_shapes(cost: Tensor, a: Tensor | None, b: Tensor | None) -> torch.Size:
@@ -169,6 +175,18 @@ def check_shapes(cost: Tensor, a: Tensor | None, b: Tensor | None) -> torch.Size
     return batch
 
 
+def _surely_finite(cost: Tensor) -> bool:
+    """Look at the sum: if it is finite, so is every entry, at a fraction of the cost of looking at each.
+
+    On the CPU numpy sums: torch would wake all its threads, and they would then spin beside those of the solver.
+    """
+    values = cost.detach()
+    if values.device.type != "cpu":
+        return bool(torch.isfinite(values.sum()))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.numpy().sum()))
+
+
 def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None) -> None:
     """Check what the tensors hold.
 
@@ -176,16 +194,13 @@ def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None) -> None:
         ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and
             batch index.
     """
-    # A finite sum proves every entry finite, at a fraction of the cost of looking at each.
-    if not bool(torch.isfinite(cost.sum())):
+    if not _surely_finite(cost):
         bad = ~torch.isfinite(cost)
         if bool(bad.any()):
             raise ValueError(f"cost holds NaN or infinity{_first_index(bad, cost.ndim - 2)}")
-    for name, weights in (("a", a), ("b", b)):
-        if weights is not None:
-            _check_weights(name, weights)
-    if a is not None and b is not None:
-        total_a, total_b = a.double().sum(-1), b.double().sum(-1)
+    total_a = None if a is None else _checked_totals("a", a.detach())
+    total_b = None if b is None else _checked_totals("b", b.detach())
+    if total_a is not None and total_b is not None:
         bad = (total_a - total_b).abs() > TOTALS_RTOL * torch.maximum(total_a, total_b)
         if bool(bad.any()):
             where = _first_index(bad, bad.ndim)

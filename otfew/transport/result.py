@@ -6,25 +6,34 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from otfew.transport.problem import Solution
 
 
-def dense_plan(solution: Solution, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
-    """Lay out a solution's plan as a tensor of shape (*batch, n, m)."""
+def dense_plan(
+    solution: Solution,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    scale: npt.NDArray[np.float64] | None = None,
+) -> Tensor:
+    """Lay out a solution's plan, times ``scale`` (problems,) where given, as a new tensor of shape (*batch, n, m)."""
     if solution.dense is not None:
-        return torch.from_numpy(solution.dense).to(device=device, dtype=dtype, copy=True).reshape(shape)
+        dense = solution.dense if scale is None else solution.dense * scale[:, None, None]
+        return torch.from_numpy(dense).to(device=device, dtype=dtype, copy=True).reshape(shape)
     assert solution.rows is not None
     assert solution.cols is not None
     assert solution.flow is not None
     n, m = shape[-2:]
-    # Basis arcs are distinct but for unused ones, which add zero.
+    # Basis arcs are distinct but for unused ones, which add zero. Memory of numpy comes zeroed from the system: torch
+    # would wake all its threads to zero it, and they would then spin beside those of the next solve.
     index = torch.from_numpy(solution.rows.astype(np.int64) * m + solution.cols)
-    flow = torch.from_numpy(solution.flow).to(dtype)
-    plan = torch.zeros(len(index), n * m, dtype=dtype).scatter_add_(1, index, flow)
-    return plan.reshape(shape).to(device)
+    flow = torch.from_numpy(solution.flow if scale is None else solution.flow * scale[:, None]).to(dtype)
+    zeros = torch.from_numpy(np.zeros((len(index), n * m), np.float32 if dtype == torch.float32 else np.float64))
+    return zeros.scatter_add_(1, index, flow).reshape(shape).to(device)
 
 
 class OTResult:
