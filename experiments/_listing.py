@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from otfew import catalogue
@@ -38,12 +39,16 @@ def _print(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> Non
     """Print one titled list."""
     table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
     for row in rows:
-        table.add_row(*row)
+        # Brackets, as in "otfew[pretrained]", are text here.
+        table.add_row(*map(escape, row))
     console.print(table, "")
 
 
 def _solvers() -> Iterable[tuple[str, str]]:
     """Describe the solvers."""
     for solver in solvers():
-        missing = "" if solver["installed"] else ", not installed"
-        yield solver["name"], f"{solver['kind']}{missing}"
+        missing = "" if solver["installed"] else "; not installed"
+        yield (
+            solver["name"],
+            f"{solver['kind']}; gradients: {solver['gradients']}; on {', '.join(solver['devices'])}{missing}",
+        )

@@ -1,0 +1,27 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import inspect
+
+import pytest
+
+from otfew.transport.registry import SOLVERS, Solver, installed, lookup
+
+
+def solver_class(value: object) -> type[Solver] | None:
+    """Recognise a solver by its name, options or class."""
+    if isinstance(value, str):
+        return lookup(value) if value in SOLVERS else None
+    kind = value if inspect.isclass(value) else type(value)
+    return kind if issubclass(kind, Solver) else None
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip, saying so, the cases of a solver whose library is not installed."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        for value in parameters.params.values() if parameters else ():
+            solver = solver_class(value)
+            if solver is not None and not installed(solver):
+                item.add_marker(pytest.mark.skip(reason=f"{solver.requires} is not installed: {solver.install}"))
