@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from rich import box
+from rich.markup import escape
 from rich.table import Table
 
 
@@ -16,5 +17,6 @@ def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Ta
         sentences = any(cell.count(" ") > 1 and cell[:1].isalpha() for cell in cells)
         table.add_column(name, justify="right" if i else "left", no_wrap=not sentences)
     for row in rows:
-        table.add_row(*row)
+        # Brackets, as in "deepemd [fcn]", are text here.
+        table.add_row(*map(escape, row))
     return table

@@ -143,9 +143,10 @@ def compare(config: Config, console: Console) -> Path:
     }
     identity = {"command": "compare", "format": report.FORMAT, "protocol": protocol, "versions": _versions()}
     output = config.output or Path("runs") / f"compare-{data['dataset']}-{_short_hash(identity)}"
-    directory = RunDirectory(output, identity)
-
+    RunDirectory.check(output, identity)
+    # Features first: an image that cannot be used must not leave a claimed folder behind.
     contenders = [_contender(place, material, device) for place in places]
+    directory = RunDirectory(output, identity)
     scores = _evaluate(contenders, sampler, config.episodes, directory, device, console)
     competitors = [
         report.Competitor(p.name, p.nodes, p.name in catalogue.ot_methods(), p.kind.transductive) for p in places

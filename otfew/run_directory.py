@@ -34,24 +34,34 @@ class RunDirectory:
     """
 
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
+        self.check(path, identity)
         self.path = path
-        claim = path / "protocol.json"
-        wanted = to_json(identity)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            # The claim comes before all else: a run that is killed here can be gone on with.
+            write_atomically(_claim(path), to_json(identity))
+            (path / "blocks").mkdir(exist_ok=True)
+        except OSError as error:
+            raise UserError(f"cannot make --output {path} ({error.strerror}): give another folder.") from error
+
+    @staticmethod
+    def check(path: Path, identity: Mapping[str, Any]) -> None:
+        """Refuse what the constructor refuses, and write nothing: for the time before long preparations.
+
+        Raises:
+            UserError: The folder holds another run or foreign files.
+        """
+        claim = _claim(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"--output {path} is a file: give a folder.")
         if claim.exists():
-            if claim.read_bytes() != wanted:
+            if claim.read_bytes() != to_json(identity):
                 raise UserError(
                     f"--output {path} holds a run of another protocol ({_first_difference(claim, identity)}): "
                     "give another folder."
                 )
-        elif path.exists() and any(path.iterdir()):
+        elif path.exists() and any(not entry.name.startswith(f".{claim.name}.") for entry in path.iterdir()):
             raise UserError(f"--output {path} holds other files: give an empty or a new folder.")
-        try:
-            (path / "blocks").mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"cannot make --output {path} ({error.strerror}): give another folder.") from error
-        write_atomically(claim, wanted)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the run, completely or not at all."""
@@ -77,6 +87,11 @@ class RunDirectory:
 
     def _block(self, index: int) -> Path:
         return self.path / "blocks" / f"{index:06d}.npz"
+
+
+def _claim(path: Path) -> Path:
+    """Return the file that says whose folder it is."""
+    return path / "protocol.json"
 
 
 def _first_difference(claim: Path, identity: Mapping[str, Any]) -> str:

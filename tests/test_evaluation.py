@@ -177,5 +177,18 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
         RunDirectory(tmp_path / "file" / "run", {})
 
 
+def test_a_run_killed_while_it_claims_its_folder_goes_on(tmp_path):
+    (tmp_path / ".protocol.json.4711").write_text("{")
+    directory = RunDirectory(tmp_path, {"a": 1})
+    directory.save_block(0, {"x": np.arange(3)})
+    assert (tmp_path / "protocol.json").read_bytes() == to_json({"a": 1})
+    assert (RunDirectory(tmp_path, {"a": 1}).load_block(0, print) or {})["x"].tolist() == [0, 1, 2]
+
+
+def test_a_check_writes_nothing(tmp_path):
+    RunDirectory.check(tmp_path / "run", {"a": 1})
+    assert not (tmp_path / "run").exists()
+
+
 def test_equal_records_are_equal_bytes():
     assert to_json({"b": 1, "a": {"d": 0.1, "c": None}}) == to_json({"a": {"c": None, "d": 0.1}, "b": 1})

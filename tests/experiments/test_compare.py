@@ -1,7 +1,9 @@
 """The command: one table, the same bytes after an interruption, and one sentence for every mistake."""
 
+import io
 import itertools
 import json
+import shutil
 import subprocess
 import sys
 
@@ -9,13 +11,15 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from otfew import backbones
 from otfew.errors import UserError
 from otfew.experiments import __main__ as otfew_command
-from otfew.experiments import _material, compare
+from otfew.experiments import _listing, _material, compare
 from otfew.experiments._cli import parse, run
 from otfew.experiments._plot import spread
+from otfew.experiments._table import render
 from otfew.run_directory import RunDirectory
 
 FAST = ["--methods", "protonet", "cosine-centroid", "cr-pooled", "deepemd", "--episodes", "120"]
@@ -272,6 +276,24 @@ def test_backbones_that_cannot_be_loaded(pictures, capsys, wrong, tmp_path):
         (tmp_path / "cut.json").write_text(json.dumps(card))
     line = refused(capsys, "--dataset", "image-folder", "--data-root", pictures, "--backbone", spec, "--query", 5)
     assert "cut" in line if wrong == "truncated" else spec in line
+
+
+def test_an_image_that_cannot_be_used_leaves_no_claimed_folder(pictures, backbone, tmp_path, capsys):
+    root = tmp_path / "spoilt"
+    shutil.copytree(pictures, root)
+    np.save(root / "test" / "test-0" / "nan.npy", np.full((16, 16, 3), np.nan, np.float32))
+    line = refused(capsys, "--dataset", "image-folder", "--data-root", root, "--query", 5, "--output", tmp_path / "run")
+    assert "nan.npy" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_brackets_in_tables_are_text():
+    console = Console(width=80, record=True, file=io.StringIO())
+    console.print(render("title", ["method"], [["deepemd [fcn]"]]))
+    _listing._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
+    said = console.export_text()
+    assert "deepemd [fcn]" in said
+    assert "otfew[pretrained]" in said
 
 
 def test_names_are_listed(capsys):
