@@ -109,10 +109,12 @@ class Entry:
                 row = 4 * shape[1] * shape[2]
                 done = (file.seek(0, os.SEEK_END) - 8 - length) // row // batch * batch
                 file.truncate(8 + length + done * row)
-        except (OSError, ValueError, KeyError, struct.error):
+                if shape[0] != self._images:
+                    raise ValueError("another number of images")
+        except Exception:  # a damaged head may hold anything
             self.part.unlink(missing_ok=True)
             return 0
-        return min(int(done), self._images) if shape[0] == self._images else 0
+        return min(int(done), self._images)
 
     def append(self, nodes: npt.NDArray[np.float32]) -> None:
         """Add rows (rows, nodes, channels) to the part file; the first ones create it."""

@@ -157,6 +157,19 @@ def test_an_interrupted_extraction_goes_on_where_it_was(tmp_path, torn):
     assert not files(tmp_path, ".part")
 
 
+@pytest.mark.parametrize("shape", ["[40]", "[39, 4, 3]", "[40, 0, 3]", "7"])
+def test_an_interrupted_extraction_with_a_damaged_head_starts_again(tmp_path, shape):
+    def stop(done, total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(make_images(), make_backbone(), FCN, PREPARATION, tmp_path, progress=stop)
+    head = f'{{"nodes": {{"shape": {shape}}}}}'.encode()
+    files(tmp_path, ".part")[0].write_bytes(len(head).to_bytes(8, "little") + head + bytes(1000))
+    found = extract(make_images(), make_backbone(), FCN, PREPARATION, tmp_path)
+    np.testing.assert_allclose(found.nodes.numpy(), expected(make_images()), atol=1e-3)
+
+
 def test_two_at_once_wait_for_each_other(tmp_path):
     backbone, results = make_backbone(), []
     threads = [
