@@ -93,7 +93,7 @@ class FileMaterial:
             "classes": len(self.classes),
             "published_classes": len(self.classes),
             "images": images,
-            "images_sha256": digest,
+            "features_sha256": digest,
             "notes": [f"{nodes} nodes of {channels} channels an image"],
         }
         return {"data": data, "backbone": None, "resolution": None, "crop": None}
@@ -163,7 +163,7 @@ class ImageMaterial:
             "classes": len(self.classes),
             "published_classes": self.images.published_classes,
             "images": len(self.images),
-            "images_sha256": self.images.digest,
+            "names_sha256": self.images.digest,
             "notes": list(self.images.notes),
         }
         backbone = {
@@ -202,7 +202,7 @@ class ImageMaterial:
                     self.preparation,
                     default_directory() / "features",
                     progress=progress,
-                    note=self.console.print,
+                    note=lambda text: self.console.print(text, markup=False, highlight=False),
                 )
         return self._features[spec]
 
@@ -216,7 +216,7 @@ class ImageMaterial:
                 self.preparation,
                 default_directory() / "features",
                 progress=progress,
-                note=self.console.print,
+                note=lambda text: self.console.print(text, markup=False, highlight=False),
             )
 
 

@@ -136,6 +136,7 @@ def compare(config: Config, console: Console) -> Path:
         **described,
         **{name: getattr(config, name) for name in ("way", "shot", "query", "episodes", "seed", "solver")},
         "allow_overlap": config.allow_overlap,
+        "device": device.partition(":")[0],
         "base_images_per_class": BASE_IMAGES,
         "methods": {place.name: {"nodes": place.nodes, "options": place.options} for place in places},
         "order": [place.name for place in places],
@@ -192,12 +193,13 @@ def _material(config: Config, console: Console) -> Material:
 def _contender(place: Place, material: Material, device: str) -> Contender:
     """Get a method ready: its features, and the base mean where it needs it."""
     options = dict(place.options)
+    features = material.features(place.nodes, device)
+    digest = hashlib.sha256(features.source["features_sha256"].encode())
     if place.kind.needs_base_mean:
         options["base_mean"] = material.base_mean(place.nodes, device)
-    features = material.features(place.nodes, device)
-    return Contender(
-        place.name, catalogue.build(place.name, **options), features.pooled if place.kind.pools else features
-    )
+        digest.update(options["base_mean"].numpy().tobytes())
+    method = catalogue.build(place.name, **options)
+    return Contender(place.name, method, features.pooled if place.kind.pools else features, digest.hexdigest())
 
 
 def _evaluate(
@@ -219,7 +221,7 @@ def _evaluate(
             directory=directory,
             device=device,
             progress=lambda done, name: bar.update(task, advance=done, description=f"episodes: {name}"),
-            note=console.print,
+            note=lambda text: console.print(text, markup=False, highlight=False),
         )
 
 
@@ -310,7 +312,8 @@ def _set_threads(threads: int) -> int:
 
 def _versions() -> dict[str, str]:
     """Versions that figures may depend on."""
-    return {name: importlib.metadata.version(name) for name in ("otfew", "torch", "numpy", "scikit-learn")}
+    names = ("otfew", "torch", "numpy", "numba", "scipy", "scikit-learn")
+    return {name: importlib.metadata.version(name) for name in names}
 
 
 def _short_hash(identity: dict[str, Any]) -> str:

@@ -54,7 +54,7 @@ def build(name: str, **options: Any) -> FewShotMethod:
         **options: Of its constructor.
 
     Raises:
-        UserError: Unknown name or option, or ``base_mean`` missing where the method needs it.
+        UserError: Unknown name or option, an option out of range, or ``base_mean`` missing where the method needs it.
     """
     method = find(name)
     unknown = [option for option in options if not accepts(method, option)]
@@ -66,4 +66,7 @@ def build(name: str, **options: Any) -> FewShotMethod:
             f"method {name!r} needs base_mean, the mean global vector of the base classes: "
             "give a data set with a train split, or a features file with base_mean."
         )
-    return method(**options)
+    try:
+        return method(**options)
+    except ValueError as error:
+        raise UserError(f"method {name!r}: {error}.") from error

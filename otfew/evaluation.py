@@ -35,11 +35,13 @@ class Contender:
         name: Name in reports; unique in a run.
         method: Follows ``otfew.method.FewShotMethod``.
         features: Node sets of the evaluated split.
+        material: Sha256 of what it runs on; finished blocks that ran on something else are computed again.
     """
 
     name: str
     method: FewShotMethod
     features: FeatureSet
+    material: str = ""
 
 
 @dataclass(frozen=True)
@@ -108,6 +110,9 @@ def evaluate(
     for index, start in enumerate(range(0, n_episodes, BLOCK)):
         stop = min(start + BLOCK, n_episodes)
         block = directory.load_block(index, note) if directory else None
+        if block is not None and any(str(block[f"{c.name}.material"]) != c.material for c in contenders):
+            note(f"finished episodes {start} to {stop - 1} ran on other features; computing them again")
+            block = None
         if block is None:
             block = runner.block(sampler(start, stop), start)
             if directory:
@@ -165,6 +170,7 @@ class _Runner:
                     self._progress(len(right), contender.name)
         self._warm = True
         arrays: Arrays = {f"{name}.correct": np.concatenate(parts) for name, parts in correct.items()}
+        arrays |= {f"{c.name}.material": np.array(c.material) for group in self._groups for c in group}
         return arrays | {f"{name}.seconds": np.array(value) for name, value in seconds.items()}
 
     def _gather(self, nodes: Tensor, indices: npt.NDArray[np.int64]) -> Tensor:

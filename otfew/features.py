@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -110,6 +111,7 @@ def extract(
         "nodes": extractor.spec,
         "resolution": preparation.resolution,
         "crop": preparation.crop,
+        "versions": [torch.__version__, cv2.__version__],
     }
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
     entry = Entry(cache, key, len(images))
@@ -122,7 +124,8 @@ def extract(
     if found is None:
         raise UserError(f"features cannot be read back from {cache}: check the disk and its free space.")
     nodes, record = found
-    return FeatureSet(nodes, images.labels, images.classes, extractor.spec, record["milliseconds"])
+    source = {"features_sha256": record["sha256"]}
+    return FeatureSet(nodes, images.labels, images.classes, extractor.spec, record["milliseconds"], source=source)
 
 
 def base_mean(
@@ -161,7 +164,7 @@ def _fill(
     extractor: Extractor,
     preparation: Preparation,
     progress: Progress,
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Compute the rows that the entry lacks."""
     size = batch_size(extractor, preparation)
     done = first = entry.rows(size)
@@ -182,7 +185,8 @@ def _fill(
         done += len(views)
         progress(done, len(images))
     elapsed = time.perf_counter() - started
-    return {"milliseconds": 1000 * elapsed / max(1, len(images) - first)}
+    computed = len(images) - first
+    return {"milliseconds": 1000 * elapsed / computed if computed else None}
 
 
 def _decoded(

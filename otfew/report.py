@@ -122,6 +122,8 @@ def _record(value: Estimate) -> dict[str, Any]:
     }
     if value.jackknife.reason:
         record["class_ci_missing"] = value.jackknife.reason
+    else:
+        record["class_ci_noise_share"] = _rounded(value.jackknife.noise_share)
     return record
 
 
@@ -243,10 +245,27 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     )
     missing = {m["accuracy"].get("class_ci_missing") for m in results["methods"].values()} - {None}
     lines += [f"no interval over classes: {reason}" for reason in sorted(missing)]
+    lines += _noise_lines(results)
+    lines.append(
+        "ms per episode: from cached features to logits; methods of global vectors start from nodes averaged once"
+    )
     if any(m["transductive"] for m in results["methods"].values()):
         lines.append("transductive methods see all queries of an episode at once: compare them among themselves")
     lines += [f"not run: {name}: {reason}" for name, reason in sorted(results["not_run"].items())]
     return lines
+
+
+def _noise_lines(results: Mapping[str, Any]) -> list[str]:
+    """Say where intervals over classes are wide because episodes are few."""
+    differences = [m["difference"] for m in results["methods"].values() if "difference" in m]
+    shares = [d.get("class_ci_noise_share") for d in differences]
+    noisy = sum(share is not None and share > 0.5 for share in shares)
+    if not noisy:
+        return []
+    return [
+        f"more than half the variance over classes is sampling noise in {noisy} of {len(differences)} differences: "
+        "their intervals err wide, and more --episodes narrow them"
+    ]
 
 
 def _backbone_lines(protocol: Mapping[str, Any]) -> list[str]:

@@ -29,12 +29,15 @@ class Jackknife:
         half_width: Of the 95 % interval, by Student's t with classes - 1 degrees of freedom, or None.
         degrees: Degrees of freedom.
         reason: Why there is none, or "".
+        noise_share: Expected share of the variance that is there because episodes are finitely many; more episodes
+            remove it. Near 1 the interval says little about the classes and errs wide.
     """
 
     standard_error: float | None
     half_width: float | None
     degrees: int
     reason: str = ""
+    noise_share: float | None = None
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,10 @@ def class_jackknife(values: Floats, classes: npt.NDArray[np.int64], names: Seque
     theta = np.array([values[~row].mean() for row in contains])
     variance = degrees / n_classes * float(((theta - theta.mean()) ** 2).sum())
     error = math.sqrt(variance)
-    return Jackknife(error, float(stats.t.ppf(0.975, degrees)) * error, degrees)
+    # Were classes alike, theta_c would still differ: by the variance of a mean of those episodes about that of all.
+    noise = degrees / n_classes * float(values.var(ddof=1)) * float((1 / remaining - 1 / len(values)).sum())
+    share = min(1.0, noise / variance) if variance > 0 else None
+    return Jackknife(error, float(stats.t.ppf(0.975, degrees)) * error, degrees, noise_share=share)
 
 
 def estimate(values: Floats, classes: npt.NDArray[np.int64], names: Sequence[str]) -> Estimate:

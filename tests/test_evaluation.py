@@ -125,6 +125,20 @@ def test_a_damaged_block_is_computed_again(tmp_path, features, sampler):
     assert len(notes) == 1
 
 
+def test_blocks_of_other_material_are_computed_again(tmp_path, features, sampler):
+    directory = RunDirectory(tmp_path, {"a": 1})
+    evaluate([Contender("nearest", Nearest(), features, "one")], sampler, EPISODES, directory=directory)
+    method, notes = Nearest(), []
+    evaluate(
+        [Contender("nearest", method, features, "other")], sampler, EPISODES, directory=directory, note=notes.append
+    )
+    assert method.episodes == EPISODES + 1
+    assert all("other features" in note for note in notes)
+    method = Nearest()
+    evaluate([Contender("nearest", method, features, "other")], sampler, EPISODES, directory=directory)
+    assert method.episodes == 0
+
+
 def test_batches_are_a_function_of_shapes():
     assert batch_episodes(5, 1, 15, 1, 64) == BLOCK
     assert 1 <= batch_episodes(5, 1, 15, 25, 640) < BLOCK

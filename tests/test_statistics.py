@@ -46,6 +46,30 @@ def test_jackknife_of_class_means_is_their_standard_error():
     assert found.degrees == 7
 
 
+@pytest.mark.parametrize(("n_classes", "way"), [(22, 5), (22, 18)])
+def test_noise_share_is_one_where_classes_are_alike(n_classes, way):
+    # Without class effects all of the jackknife's variance is noise: the expected noise equals its average.
+    rng = np.random.default_rng(3)
+    variances, noises = [], []
+    for _ in range(60):
+        classes = np.array([rng.permutation(n_classes)[:way] for _ in range(600)])
+        values = rng.normal(size=600)
+        found = class_jackknife(values, classes, names(n_classes))
+        remaining = np.array([600 - (classes == c).any(1).sum() for c in range(n_classes)])
+        variances.append(found.standard_error**2)
+        noises.append((n_classes - 1) / n_classes * values.var(ddof=1) * (1 / remaining - 1 / 600).sum())
+        assert found.noise_share == pytest.approx(min(1, noises[-1] / variances[-1]))
+    assert np.mean(variances) == pytest.approx(np.mean(noises), rel=0.15)
+
+
+def test_noise_share_is_small_where_classes_differ():
+    rng = np.random.default_rng(4)
+    classes = np.array([rng.permutation(20)[:5] for _ in range(4000)])
+    effects = rng.normal(size=20)
+    values = effects[classes].mean(1) + 0.1 * rng.normal(size=4000)
+    assert class_jackknife(values, classes, names(20)).noise_share < 0.1
+
+
 def test_jackknife_equals_a_plain_loop():
     rng = np.random.default_rng(1)
     classes = np.array([rng.permutation(9)[:3] for _ in range(300)])

@@ -1,7 +1,7 @@
 """Read the pickles in which CIFAR is published without running what a pickle can run.
 
 A pickle may name any function and call it. Here the few names that such a file needs (an array, its type, a byte
-string) lead to small stand-ins of our own, and every other name is refused.
+string) lead to small stand-ins of our own, and every other name is refused; a file can disturb the stand-ins alone.
 """
 
 from __future__ import annotations
