@@ -34,6 +34,15 @@ def reconstruction_errors(nodes: Tensor, count: Tensor, query: Tensor, alpha: fl
     return errors.view(*nodes.shape[:2], *query.shape[1:3]).mean(-1).mT
 
 
+def _inverse(matrix: Tensor) -> Tensor:
+    """Invert symmetric positive definite matrices.
+
+    By Cholesky's factors: LU of matrices of a few hundred rows fails on several threads in some CPU builds of torch.
+    """
+    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    return inverse
+
+
 def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tensor:
     """Invert S S^T + penalty * I.
 
@@ -41,7 +50,7 @@ def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tens
     row.
     """
     episodes, way, n_support, _ = nodes.shape
-    inverse = torch.linalg.inv(nodes @ nodes.mT + penalty * torch.eye(n_support).to(nodes))
+    inverse = _inverse(nodes @ nodes.mT + penalty * torch.eye(n_support).to(nodes))
     dots = (query @ nodes.flatten(1, 2).mT).view(episodes, -1, way, n_support).transpose(1, 2)
     coefficients = dots @ inverse
     fit = (coefficients * dots).sum(-1)
@@ -53,7 +62,7 @@ def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tens
 def _by_channels(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tensor:
     """Invert S^T S + penalty * I: the residual is Q ((1 - rho) I + rho * penalty * inverse)."""
     identity = torch.eye(nodes.shape[-1]).to(nodes)
-    inverse = torch.linalg.inv(nodes.mT @ nodes + penalty * identity)
+    inverse = _inverse(nodes.mT @ nodes + penalty * identity)
     residuals: Tensor = query[:, None] @ ((1 - rho) * identity + rho * penalty * inverse)
     return residuals.square().sum(-1)
 

@@ -269,3 +269,17 @@ def test_simpleshot_wants_a_mean_of_the_same_channels(make, episodes):
 
     with pytest.raises(UserError, match="base_mean has 9 channels"):
         make("simpleshot", 9)(*episodes())
+
+
+def test_frn_at_many_nodes_on_several_threads():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        generator = torch.Generator().manual_seed(0)
+        support = torch.randn(1, 5, 5, 49, 300, generator=generator).relu()
+        query = torch.randn(1, 2, 49, 300, generator=generator).relu()
+        logits = BASELINES["frn"]()(support, query)
+        oracle = BASELINES["frn"]()(support.double(), query.double())
+    finally:
+        torch.set_num_threads(threads)
+    torch.testing.assert_close(logits.double(), oracle, rtol=1e-4, atol=1e-5)
