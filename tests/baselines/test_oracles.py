@@ -12,6 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch import nn
 from torch.testing import assert_close
 
+from otfew.baselines.frn import FRN
+
 
 def unit(x):
     return x / max(np.linalg.norm(x), 1e-8)
@@ -278,8 +280,8 @@ def test_frn_at_many_nodes_on_several_threads():
         generator = torch.Generator().manual_seed(0)
         support = torch.randn(1, 5, 5, 49, 300, generator=generator).relu()
         query = torch.randn(1, 2, 49, 300, generator=generator).relu()
-        logits = BASELINES["frn"]()(support, query)
-        oracle = BASELINES["frn"]()(support.double(), query.double())
+        logits = FRN()(support, query)
+        oracle = FRN()(support.double(), query.double())
     finally:
         torch.set_num_threads(threads)
     torch.testing.assert_close(logits.double(), oracle, rtol=1e-4, atol=1e-5)
