@@ -298,15 +298,13 @@ def _device(name: str) -> str:
 
 
 def _set_threads(threads: int) -> int:
-    """Let torch and numba use so many threads; 0 means all cores."""
-    import numba
+    """Let torch, and with it the exact solver, use so many threads; 0 means all cores."""
     import torch
 
     if threads < 0:
         raise UserError(f"--threads must be at least 0, not {threads}.")
     threads = threads or os.cpu_count() or 1
     torch.set_num_threads(threads)
-    numba.set_num_threads(min(threads, numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
     return threads
 
 
