@@ -12,8 +12,8 @@ from torch.autograd.function import once_differentiable
 
 from otfew.transport.errors import ConvergenceError, ConvergenceWarning
 from otfew.transport.problem import Solution, Status, build, check_shapes, check_values
-from otfew.transport.registry import Solver, resolve
-from otfew.transport.result import OTResult, dense_plan
+from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
+from otfew.transport.result import OTResult, Parts, dense_plan, parts_of
 
 OnFail = Literal["raise", "warn", "ignore"]
 
@@ -67,23 +67,40 @@ def _as_tensor(name: str, value: Any) -> Tensor | None:
     raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
 
 
-def _report_failures(solution: Solution, batch: torch.Size, solver: Solver, on_fail: OnFail | None) -> None:
-    failed = np.flatnonzero(solution.status != Status.OPTIMAL)
+def _report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: OnFail | None) -> None:
     policy = on_fail or ("raise" if solver.kind == "exact" else "warn")
-    if not len(failed) or policy == "ignore":
+    if policy == "ignore":
         return
-    index = tuple(int(i) for i in np.unravel_index(failed[0], tuple(batch))) if batch else ()
+    status = parts.status().cpu().numpy()
+    failed = np.flatnonzero(status != Status.OPTIMAL)
+    if not len(failed):
+        return
+    first = int(failed[0])
+    index = tuple(int(i) for i in np.unravel_index(first, tuple(batch))) if batch else ()
     where = f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
-    first = failed[0]
-    advice = "its numbers overflow" if solution.status[first] == Status.FAILED else "raise max_iter"
+    advice = "its numbers overflow" if status[first] == Status.FAILED else "raise max_iter"
     message = (
-        f"{solver.name} did not reach the optimum of {len(failed)} of {len(solution.status)} problems{where} "
-        f"({Status(solution.status[first]).name}, gap {solution.gap[first]:.3g}); "
+        f"{solver.name} did not reach the optimum of {len(failed)} of {len(status)} problems{where} "
+        f"({Status(status[first]).name}, gap {float(parts.gap()[first]):.3g}); "
         f"{advice}, or pass on_fail='ignore' and look at status"
     )
     if policy == "raise":
         raise ConvergenceError(message)
     warnings.warn(message, ConvergenceWarning, stacklevel=3)
+
+
+def _balanced(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> tuple[Tensor, Tensor]:
+    """Weights (problems, n) and (problems, m) of equal totals in float64 beside the cost, differentiably."""
+    n, m = cost.shape[-2:]
+    b = None if b is None else b.to(cost.device, torch.float64)
+    if a is not None:
+        a = a.to(cost.device, torch.float64)
+    else:
+        total = cost.new_ones(1, dtype=torch.float64) if b is None else b.sum(-1, keepdim=True)
+        a = (total / n).expand(*total.shape[:-1], n)
+    total = a.sum(-1, keepdim=True)
+    b = (total / m).expand(*total.shape[:-1], m) if b is None else b * (total / b.sum(-1, keepdim=True))
+    return a.expand(*batch, n).reshape(-1, n), b.expand(*batch, m).reshape(-1, m)
 
 
 def solve(
@@ -128,6 +145,11 @@ def solve(
     if on_fail is not None and on_fail not in get_args(OnFail):
         raise ValueError(f"on_fail must be 'raise', 'warn', 'ignore' or None, got {on_fail!r}")
     chosen = resolve(solver)
+    if isinstance(chosen, PointSolver):
+        raise ValueError(
+            f"{chosen.name} works on point clouds, not on a dense cost: "
+            f"call otfew.solve_points(x, y, a, b, solver={chosen.name!r})"
+        )
     numpy_in = isinstance(cost, np.ndarray)
     cost_t, a_t, b_t = _as_tensor("cost", cost), _as_tensor("a", a), _as_tensor("b", b)
     if cost_t is None:
@@ -135,8 +157,17 @@ def solve(
     batch = check_shapes(cost_t, a_t, b_t)
     if validate:
         check_values(cost_t, a_t, b_t)
-    solution = chosen.solve(build(cost_t, a_t, b_t, batch))
-    solution.status[~np.isfinite(solution.gap)] = Status.FAILED
-    _report_failures(solution, batch, chosen, on_fail)
-    value: Tensor = _Value.apply(cost_t, a_t, b_t, solution, batch)  # type: ignore[no-untyped-call]
-    return OTResult(value, solution, (*batch, *cost_t.shape[-2:]), cost_t, numpy_in)
+    if isinstance(chosen, TensorSolver):
+        size = batch.numel()
+        parts = chosen.solve(
+            cost_t.expand(*batch, *cost_t.shape[-2:]).reshape(size, *cost_t.shape[-2:]),
+            *_balanced(cost_t, a_t, b_t, batch),
+        )
+    else:
+        assert isinstance(chosen, ArraySolver)
+        solution = chosen.solve(build(cost_t, a_t, b_t, batch))
+        solution.status[~np.isfinite(solution.gap)] = Status.FAILED
+        value: Tensor = _Value.apply(cost_t, a_t, b_t, solution, batch)  # type: ignore[no-untyped-call]
+        parts = parts_of(value.reshape(-1), solution, cost_t)
+    _report_failures(parts, batch, chosen, on_fail)
+    return OTResult(parts, (*batch, *cost_t.shape[-2:]), numpy_in)

@@ -16,13 +16,13 @@ import numpy as np
 import torch
 
 from otfew.transport.problem import Problem, Solution
-from otfew.transport.registry import Solver
+from otfew.transport.registry import ArraySolver
 
 _COMPILING = "otfew: compiling the exact solver; this happens once, later runs load it from numba's cache\n"
 
 
 @dataclass(frozen=True)
-class Exact(Solver):
+class Exact(ArraySolver):
     """Exact LP by a primal network simplex in float64, one problem a thread.
 
     Flows are exact multiples of total / 2^52; an answer is the same, bit for bit, whatever its batch-mates and the

@@ -9,11 +9,11 @@ import numpy as np
 
 from otfew.transport.dense import solve_each
 from otfew.transport.problem import Array, Problem, Solution, Status
-from otfew.transport.registry import Solver
+from otfew.transport.registry import ArraySolver
 
 
 @dataclass(frozen=True)
-class POT(Solver):
+class POT(ArraySolver):
     """Exact LP by ``ot.lp.emd_wrap.emd_c`` (Bonneel et al. 2011), the C++ core behind ``ot.emd``.
 
     Args:

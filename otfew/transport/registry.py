@@ -8,7 +8,10 @@ import importlib.util
 from abc import ABC, abstractmethod
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from otfew.transport.problem import Problem, Solution
+from otfew.transport.result import Parts
 
 SOLVERS: dict[str, str] = {
     "exact": "otfew.transport.exact:Exact",
@@ -18,7 +21,7 @@ SOLVERS: dict[str, str] = {
 
 
 class Solver(ABC):
-    """Base of the option dataclasses; ``solve`` does the work on the CPU in numpy.
+    """Base of the option dataclasses; a solver derives from one of the three kinds below.
 
     Attributes:
         name: Key in ``SOLVERS``.
@@ -37,10 +40,54 @@ class Solver(ABC):
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     gradients: ClassVar[str] = "value in cost, a, b (envelope)"
     batch_coupled: ClassVar[bool] = False
+    input: ClassVar[Literal["dense cost", "points"]] = "dense cost"
+    dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
+
+
+class ArraySolver(Solver):
+    """A solver of dense costs on the CPU in numpy; ``otfew.solve`` adds the envelope gradient of the value."""
 
     @abstractmethod
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""
+
+
+class TensorSolver(Solver):
+    """A solver of dense costs in torch, on any device, that brings its own gradients."""
+
+    devices: ClassVar[tuple[str, ...]] = ("any",)
+
+    @abstractmethod
+    def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+        """Solve a flat batch.
+
+        Gradients in a and b may be those of unrelated arguments: rescaling b to the total of a, missing weights and
+        broadcasting are differentiated outside.
+
+        Args:
+            cost: (problems, n, m) float32 or float64; may be expanded (strides of zero).
+            a: (problems, n) float64 on the device of the cost.
+            b: (problems, m) float64, of the same totals as a.
+        """
+
+
+class PointSolver(Solver):
+    """A solver of point clouds that never holds the (n, m) costs, in torch, with its own gradients."""
+
+    input: ClassVar[Literal["dense cost", "points"]] = "points"
+    devices: ClassVar[tuple[str, ...]] = ("any",)
+
+    @abstractmethod
+    def solve_points(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
+        """Solve a flat batch; as ``TensorSolver.solve``, with the plan as an operator.
+
+        Args:
+            x: (problems, n, d) float32 or float64.
+            y: (problems, m, d) of the same dtype.
+            a: (problems, n) float64 on the device of x.
+            b: (problems, m) float64, of the same totals as a.
+            cost: Name of the cost between points.
+        """
 
 
 def installed(solver: type[Solver]) -> bool:
@@ -89,8 +136,8 @@ def solvers() -> list[dict[str, Any]]:
             {
                 "name": name,
                 "kind": solver.kind,
-                "input": "dense cost",
-                "dtypes": ("float32", "float64"),
+                "input": solver.input,
+                "dtypes": solver.dtypes,
                 "devices": solver.devices,
                 "gradients": solver.gradients,
                 "batch_coupled": solver.batch_coupled,

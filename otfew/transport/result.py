@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -36,6 +38,56 @@ def dense_plan(
     return zeros.scatter_add_(1, index, flow).reshape(shape).to(device)
 
 
+@dataclass(frozen=True)
+class Parts:
+    """What a result is made of: tensors on one device over a flat batch, each made when it is first asked for.
+
+    Attributes:
+        value: (problems,) float64, differentiable.
+        value_linear: Makes (problems,) float64.
+        plan: Makes (problems, n, m) in the cost's dtype, or a plan as an operator.
+        potentials: Makes f (problems, n) and g (problems, m) in the cost's dtype.
+        gap: Makes (problems,) float64.
+        marginal_error: Makes (problems,) float64.
+        status: Makes (problems,) int8, see ``Status``.
+        n_iter: Makes (problems,) int64.
+        solver: Name of the code that ran.
+    """
+
+    value: Tensor
+    value_linear: Callable[[], Tensor]
+    plan: Callable[[], Any]
+    potentials: Callable[[], tuple[Tensor, Tensor]]
+    gap: Callable[[], Tensor]
+    marginal_error: Callable[[], Tensor]
+    status: Callable[[], Tensor]
+    n_iter: Callable[[], Tensor]
+    solver: str
+
+
+def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
+    """Describe a solution found in numpy, in the dtype and on the device of ``like``, the cost.
+
+    Everything is a copy: whoever writes into it leaves the gradients alone.
+    """
+    dtype, device = like.dtype, like.device
+
+    def out(array: npt.NDArray[Any], to: torch.dtype | None = None) -> Tensor:
+        return torch.from_numpy(array).to(device=device, dtype=to, copy=True)
+
+    return Parts(
+        value=value,
+        value_linear=lambda: value,
+        plan=lambda: dense_plan(solution, (len(solution.value), *like.shape[-2:]), dtype, device),
+        potentials=lambda: (out(solution.f, dtype), out(solution.g, dtype)),
+        gap=lambda: out(solution.gap),
+        marginal_error=lambda: out(solution.marginal_error),
+        status=lambda: out(solution.status),
+        n_iter=lambda: out(solution.n_iter),
+        solver=solution.solver,
+    )
+
+
 class OTResult:
     """Solutions of a batch of transport problems.
 
@@ -45,62 +97,60 @@ class OTResult:
 
     Attributes:
         value: (*batch,) optimal value; differentiable in cost, a and b.
-        value_linear: (*batch,) <plan, cost>; for exact solvers the same as ``value``.
-        gap: (*batch,) value minus dual value, in cost times mass: how far ``value`` can be above the optimum.
-        marginal_error: (*batch,) largest deviation of the plan's sums from a and b, relative to the total.
-        status: (*batch,) int8, see ``otfew.Status``.
-        n_iter: (*batch,) int64, iterations (pivots for ``exact``).
         solver: Name of the code that ran.
     """
 
-    def __init__(self, value: Tensor, solution: Solution, shape: tuple[int, ...], like: Tensor, numpy: bool) -> None:
-        self._solution = solution
+    def __init__(self, parts: Parts, shape: tuple[int, ...], numpy: bool) -> None:
+        self._parts = parts
         self._shape = shape
-        self._dtype = like.dtype
-        self._device = like.device
         self._numpy = numpy
-        self.value: Any = self._out(value)
-        self.value_linear: Any = self.value
-        self.solver = solution.solver
+        self.value: Any = self._out(parts.value)
+        self.solver = parts.solver
 
-    def _out(self, tensor: Tensor) -> Any:
-        return tensor.detach().cpu().numpy() if self._numpy else tensor
+    def _out(self, part: Any) -> Any:
+        if not isinstance(part, Tensor):
+            return part
+        unfolded = part.reshape((*self._shape[:-2], *part.shape[1:]))
+        return unfolded.detach().cpu().numpy() if self._numpy else unfolded
 
-    def _batch(self, array: Any, *item: int, dtype: torch.dtype | None = None) -> Any:
-        tensor = torch.from_numpy(array).reshape((*self._shape[:-2], *item))
-        # A copy: whoever writes into it leaves the gradients alone.
-        return self._out(tensor.to(device=self._device, dtype=dtype, copy=True))
+    @cached_property
+    def value_linear(self) -> Any:
+        """<plan, cost> (*batch,), float64; for exact solvers the same as ``value``."""
+        return self._out(self._parts.value_linear())
 
     @cached_property
     def plan(self) -> Any:
-        """The transport plan (*batch, n, m), made dense on first access; a constant for autograd."""
-        return self._out(dense_plan(self._solution, self._shape, self._dtype, self._device))
+        """The transport plan (*batch, n, m), made dense on first access; for exact solvers a constant for autograd."""
+        return self._out(self._parts.plan())
 
     @cached_property
     def potentials(self) -> tuple[Any, Any]:
-        """Dual potentials f (*batch, n) and g (*batch, m) in cost units: f_i + g_j <= cost_ij and sum_j g_j b_j = 0."""
-        n, m = self._shape[-2:]
-        return self._batch(self._solution.f, n, dtype=self._dtype), self._batch(self._solution.g, m, dtype=self._dtype)
+        """Dual potentials f (*batch, n) and g (*batch, m) in cost units, with sum_j g_j b_j = 0.
+
+        Of exact solvers f_i + g_j <= cost_ij.
+        """
+        f, g = self._parts.potentials()
+        return self._out(f), self._out(g)
 
     @cached_property
     def gap(self) -> Any:
-        """Duality gap (*batch,), float64."""
-        return self._batch(self._solution.gap)
+        """How far ``value`` can be above the optimum (*batch,): value minus dual value, cost times mass, float64."""
+        return self._out(self._parts.gap())
 
     @cached_property
     def marginal_error(self) -> Any:
-        """Largest marginal error relative to the total (*batch,), float64."""
-        return self._batch(self._solution.marginal_error)
+        """Largest deviation of the plan's sums from a and b (*batch,), relative to the total, float64."""
+        return self._out(self._parts.marginal_error())
 
     @cached_property
     def status(self) -> Any:
-        """How each problem ended (*batch,), int8."""
-        return self._batch(self._solution.status)
+        """How each problem ended (*batch,), int8; see ``otfew.Status``."""
+        return self._out(self._parts.status())
 
     @cached_property
     def n_iter(self) -> Any:
-        """Iterations (*batch,), int64."""
-        return self._batch(self._solution.n_iter)
+        """Iterations (*batch,), int64 (pivots for ``exact``)."""
+        return self._out(self._parts.n_iter())
 
     def __repr__(self) -> str:
         n, m = self._shape[-2:]

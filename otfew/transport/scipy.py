@@ -9,11 +9,11 @@ import numpy as np
 
 from otfew.transport.dense import solve_each
 from otfew.transport.problem import Array, Problem, Solution, Status
-from otfew.transport.registry import Solver
+from otfew.transport.registry import ArraySolver
 
 
 @dataclass(frozen=True)
-class SciPy(Solver):
+class SciPy(ArraySolver):
     """Exact LP by ``scipy.optimize.linprog``.
 
     Args:
