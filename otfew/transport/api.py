@@ -89,8 +89,10 @@ def _report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: O
     warnings.warn(message, ConvergenceWarning, stacklevel=3)
 
 
-def _balanced(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> tuple[Tensor, Tensor]:
-    """Weights (problems, n) and (problems, m) of equal totals in float64 beside the cost, differentiably."""
+def _weights(
+    cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, equal_totals: bool
+) -> tuple[Tensor, Tensor]:
+    """Weights (problems, n) and (problems, m) in float64 beside the cost, b rescaled where totals must be equal."""
     n, m = cost.shape[-2:]
     b = None if b is None else b.to(cost.device, torch.float64)
     if a is not None:
@@ -99,7 +101,10 @@ def _balanced(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Siz
         total = cost.new_ones(1, dtype=torch.float64) if b is None else b.sum(-1, keepdim=True)
         a = (total / n).expand(*total.shape[:-1], n)
     total = a.sum(-1, keepdim=True)
-    b = (total / m).expand(*total.shape[:-1], m) if b is None else b * (total / b.sum(-1, keepdim=True))
+    if b is None:
+        b = (total / m).expand(*total.shape[:-1], m)
+    elif equal_totals:
+        b = b * (total / b.sum(-1, keepdim=True))
     return a.expand(*batch, n).reshape(-1, n), b.expand(*batch, m).reshape(-1, m)
 
 
@@ -156,12 +161,12 @@ def solve(
         raise ValueError("cost must be a torch tensor or a numpy array, got None")
     batch = check_shapes(cost_t, a_t, b_t)
     if validate:
-        check_values(cost_t, a_t, b_t)
+        check_values(cost_t, a_t, b_t, chosen.equal_totals)
     if isinstance(chosen, TensorSolver):
         size = batch.numel()
         parts = chosen.solve(
             cost_t.expand(*batch, *cost_t.shape[-2:]).reshape(size, *cost_t.shape[-2:]),
-            *_balanced(cost_t, a_t, b_t, batch),
+            *_weights(cost_t, a_t, b_t, batch, chosen.equal_totals),
         )
     else:
         assert isinstance(chosen, ArraySolver)

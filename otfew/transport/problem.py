@@ -187,8 +187,8 @@ def _surely_finite(cost: Tensor) -> bool:
         return bool(np.isfinite(values.numpy().sum()))
 
 
-def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None) -> None:
-    """Check what the tensors hold.
+def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool = True) -> None:
+    """Check what the tensors hold, and where asked for that the totals of a and b agree.
 
     Raises:
         ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and
@@ -200,7 +200,7 @@ def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None) -> None:
             raise ValueError(f"cost holds NaN or infinity{_first_index(bad, cost.ndim - 2)}")
     total_a = None if a is None else _checked_totals("a", a.detach())
     total_b = None if b is None else _checked_totals("b", b.detach())
-    if total_a is not None and total_b is not None:
+    if equal_totals and total_a is not None and total_b is not None:
         bad = (total_a - total_b).abs() > TOTALS_RTOL * torch.maximum(total_a, total_b)
         if bool(bad.any()):
             where = _first_index(bad, bad.ndim)

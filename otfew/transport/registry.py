@@ -43,6 +43,11 @@ class Solver(ABC):
     input: ClassVar[Literal["dense cost", "points"]] = "dense cost"
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
 
+    @property
+    def equal_totals(self) -> bool:
+        """Whether the totals of a and b must agree; if not, b is not rescaled."""
+        return True
+
 
 class ArraySolver(Solver):
     """A solver of dense costs on the CPU in numpy; ``otfew.solve`` adds the envelope gradient of the value."""
@@ -67,7 +72,7 @@ class TensorSolver(Solver):
         Args:
             cost: (problems, n, m) float32 or float64; may be expanded (strides of zero).
             a: (problems, n) float64 on the device of the cost.
-            b: (problems, m) float64, of the same totals as a.
+            b: (problems, m) float64, of the same totals as a unless ``equal_totals`` is False.
         """
 
 
