@@ -7,7 +7,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from otfew.method import MethodBase, check_episode, shot_mean
-from otfew.pairwise import cr_weights, similarities
+from otfew.node_weights import NodeWeights, resolve_weights
+from otfew.pairwise import similarities
 from otfew.transport import Solver, solve
 from otfew.transport.registry import resolve
 
@@ -15,23 +16,28 @@ SHOT_HEADS = ("mean",)
 
 
 def emd_similarity(
-    support_map: Tensor, query: Tensor, solver: str | Solver = "exact", weight_gradient: bool = False
+    support_map: Tensor,
+    query: Tensor,
+    solver: str | Solver = "exact",
+    weight_gradient: bool = False,
+    weights: str | NodeWeights = "cross_reference",
 ) -> Tensor:
     """Mean similarity of nodes under the cheapest transport between them, all queries against all classes.
 
-    The cost is 1 - sim, with sim the cosine of channel-centred nodes; the weights are the cross-reference weights,
-    normalised to one; the result is sum_ij sim_ij P_ij = 1 - <P, cost> at the optimal plan P.
+    The cost is 1 - sim, with sim the cosine of channel-centred nodes; weights have total one on both sides; the result
+    is sum_ij sim_ij P_ij = 1 - <P, cost> at the optimal plan P.
 
     Args:
         support_map: (episodes, way, n, channels).
         query: (episodes, n_query, m, channels).
         solver: As in ``otfew.solve``.
         weight_gradient: Differentiate in the weights too; the released OpenCV path keeps them constant.
+        weights: Name in ``otfew.node_weights.NODE_WEIGHTS``, or weights with options.
 
     Returns:
         (episodes, n_query, way), in the dtype of the query.
     """
-    s, d = cr_weights(support_map, query)
+    support_map, query, s, d = resolve_weights(weights).weigh(support_map, query)
     if not weight_gradient:
         s, d = s.detach(), d.detach()
     result = solve(1 - similarities(support_map, query), s, d, solver=solver)
@@ -54,9 +60,11 @@ class DeepEMD(MethodBase):
         temperature: T.
         shot_head: How several shots become one node set.
         weight_gradient: Let gradients flow through the weights as well.
+        weights: How much each node counts: a name in ``otfew.node_weights.NODE_WEIGHTS`` or weights with options, such
+            as ``otfew.node_weights.KMeans(n_clusters=2)``.
 
     Raises:
-        ValueError: Unknown solver or shot head.
+        ValueError: Unknown solver, shot head or weights.
     """
 
     name: ClassVar[str] = "deepemd"
@@ -67,6 +75,7 @@ class DeepEMD(MethodBase):
         temperature: float = 12.5,
         shot_head: str = "mean",
         weight_gradient: bool = False,
+        weights: str | NodeWeights = "cross_reference",
     ) -> None:
         if shot_head not in SHOT_HEADS:
             raise ValueError(f"unknown shot_head {shot_head!r}; there is: {', '.join(SHOT_HEADS)}")
@@ -74,6 +83,7 @@ class DeepEMD(MethodBase):
         self.temperature = temperature
         self.shot_head = shot_head
         self.weight_gradient = weight_gradient
+        self.weights = resolve_weights(weights)
 
     def __call__(
         self,
@@ -86,7 +96,7 @@ class DeepEMD(MethodBase):
         """Score queries against classes, see ``otfew.method.FewShotMethod``; ``class_prior`` is ignored."""
         check_episode(support, query, support_mask)
         support_map = shot_mean(support, support_mask)
-        return self.temperature * emd_similarity(support_map, query, self.solver, self.weight_gradient)
+        return self.temperature * emd_similarity(support_map, query, self.solver, self.weight_gradient, self.weights)
 
 
 class DeepEMDFCN(DeepEMD):

@@ -64,7 +64,7 @@ def similarities(support_map: Tensor, query: Tensor) -> Tensor:
     Raises:
         ValueError: Shapes that do not fit.
     """
-    _check(support_map, query)
+    check_pair(support_map, query)
     step = _episodes_at_once(query)
     parts = [_similarities(v, u) for v, u in zip(torch.split(support_map, step), torch.split(query, step), strict=True)]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
@@ -87,7 +87,7 @@ def cr_weights(support_map: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     Raises:
         ValueError: Shapes that do not fit.
     """
-    _check(support_map, query)
+    check_pair(support_map, query)
     episodes, way, n_support, _ = support_map.shape
     _, n_query, n_nodes, _ = query.shape
     s = query.flatten(1, 2) @ support_map.mean(2).mT
@@ -123,7 +123,8 @@ def _episodes_at_once(nodes: Tensor) -> int:
     return max(1, _CHUNK * len(nodes) // max(1, nodes.numel()))
 
 
-def _check(support_map: Tensor, query: Tensor) -> None:
+def check_pair(support_map: Tensor, query: Tensor) -> None:
+    """Raise ``ValueError`` unless support_map (E, W, N, C) and query (E, Q, M, C) fit together."""
     if support_map.ndim != 4 or query.ndim != 4:
         raise ValueError(
             "support_map must be (episodes, way, nodes, channels) and query (episodes, n_query, nodes, channels); "
