@@ -84,6 +84,7 @@ class Solution:
         status: (problems,) int8, see ``Status``.
         n_iter: (problems,) int64.
         solver: Name of the code that ran.
+        linear: (problems,) <plan, cost> where that is not the value.
     """
 
     value: Array
@@ -98,6 +99,7 @@ class Solution:
     cols: npt.NDArray[np.int32] | None = None
     flow: Array | None = None
     dense: Array | None = None
+    linear: Array | None = None
 
 
 def _first_index(bad: Tensor, batch_dims: int) -> str:

@@ -25,21 +25,24 @@ class Solver(ABC):
 
     Attributes:
         name: Key in ``SOLVERS``.
-        kind: "exact" solves the linear program, "entropic" a regularised one.
+        kind: "exact" solves the linear program, "entropic" and "quadratic" a regularised one.
         requires: Module that must be importable.
         install: What installs it.
         devices: Where the work runs; other inputs are copied.
         gradients: What the result can be differentiated in.
         batch_coupled: True where an answer depends on the other problems of the batch.
+        remedy: What to do where it stops before the optimum.
+        dtypes: Precisions in which it works; every solver takes float32 and float64.
     """
 
     name: ClassVar[str]
-    kind: ClassVar[Literal["exact", "entropic"]]
+    kind: ClassVar[Literal["exact", "entropic", "quadratic"]]
     requires: ClassVar[str]
     install: ClassVar[str]
     devices: ClassVar[tuple[str, ...]] = ("cpu",)
     gradients: ClassVar[str] = "value in cost, a, b (envelope)"
     batch_coupled: ClassVar[bool] = False
+    remedy: ClassVar[str] = "raise max_iter"
     input: ClassVar[Literal["dense cost", "points"]] = "dense cost"
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
 

@@ -77,7 +77,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
 
     return Parts(
         value=value,
-        value_linear=lambda: value,
+        value_linear=lambda: value if solution.linear is None else out(solution.linear),
         plan=lambda: dense_plan(solution, (len(solution.value), *like.shape[-2:]), dtype, device),
         potentials=lambda: (out(solution.f, dtype), out(solution.g, dtype)),
         gap=lambda: out(solution.gap),
