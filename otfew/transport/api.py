@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import warnings
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from otfew.transport.errors import ConvergenceError, ConvergenceWarning
+from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
 from otfew.transport.problem import Solution, Status, build, check_shapes, check_values
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, dense_plan, parts_of
-
-OnFail = Literal["raise", "warn", "ignore"]
+from otfew.transport.transforms import outside_graphs, refuse_batched_gradient, refuse_transforms
 
 
 class _Value(torch.autograd.Function):
@@ -32,6 +30,7 @@ class _Value(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        refuse_batched_gradient(grad)
         cost, a, b = ctx.saved_tensors
         solution, batch = ctx.solution, ctx.batch
         grads: list[Tensor | None] = [None, None, None]
@@ -56,58 +55,20 @@ class _Value(torch.autograd.Function):
         return (*grads, None, None)
 
 
-def _as_tensor(name: str, value: Any) -> Tensor | None:
-    if value is None or isinstance(value, Tensor):
-        return value
-    if isinstance(value, np.ndarray):
-        if value.dtype not in (np.float32, np.float64):
-            raise ValueError(f"{name} must be float32 or float64, got {value.dtype}; convert it with .astype(float)")
-        # torch refuses to share read-only memory and negative strides.
-        return torch.from_numpy(value if value.flags.writeable and min(value.strides, default=0) >= 0 else value.copy())
-    raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
+def dense_parts(solver: Solver, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> Parts:
+    """Solve checked problems over a flat batch with a solver of dense costs."""
+    if isinstance(solver, TensorSolver):
+        n, m = cost.shape[-2:]
+        flat = cost.expand(*batch, n, m).reshape(batch.numel(), n, m)
+        return solver.solve(flat, *flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals))
+    assert isinstance(solver, ArraySolver)
+    solution = solver.solve(build(cost, a, b, batch))
+    solution.status[~np.isfinite(solution.gap)] = Status.FAILED
+    value: Tensor = _Value.apply(cost, a, b, solution, batch)  # type: ignore[no-untyped-call]
+    return parts_of(value.reshape(-1), solution, cost)
 
 
-def _report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: OnFail | None) -> None:
-    policy = on_fail or ("raise" if solver.kind == "exact" else "warn")
-    if policy == "ignore":
-        return
-    status = parts.status().cpu().numpy()
-    failed = np.flatnonzero(status != Status.OPTIMAL)
-    if not len(failed):
-        return
-    first = int(failed[0])
-    index = tuple(int(i) for i in np.unravel_index(first, tuple(batch))) if batch else ()
-    where = f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
-    advice = "its numbers overflow" if status[first] == Status.FAILED else "raise max_iter"
-    message = (
-        f"{solver.name} did not reach the optimum of {len(failed)} of {len(status)} problems{where} "
-        f"({Status(status[first]).name}, gap {float(parts.gap()[first]):.3g}); "
-        f"{advice}, or pass on_fail='ignore' and look at status"
-    )
-    if policy == "raise":
-        raise ConvergenceError(message)
-    warnings.warn(message, ConvergenceWarning, stacklevel=3)
-
-
-def _weights(
-    cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, equal_totals: bool
-) -> tuple[Tensor, Tensor]:
-    """Weights (problems, n) and (problems, m) in float64 beside the cost, b rescaled where totals must be equal."""
-    n, m = cost.shape[-2:]
-    b = None if b is None else b.to(cost.device, torch.float64)
-    if a is not None:
-        a = a.to(cost.device, torch.float64)
-    else:
-        total = cost.new_ones(1, dtype=torch.float64) if b is None else b.sum(-1, keepdim=True)
-        a = (total / n).expand(*total.shape[:-1], n)
-    total = a.sum(-1, keepdim=True)
-    if b is None:
-        b = (total / m).expand(*total.shape[:-1], m)
-    elif equal_totals:
-        b = b * (total / b.sum(-1, keepdim=True))
-    return a.expand(*batch, n).reshape(-1, n), b.expand(*batch, m).reshape(-1, m)
-
-
+@outside_graphs
 def solve(
     cost: Any,
     a: Any = None,
@@ -147,8 +108,7 @@ def solve(
         >>> float(result.value)
         0.5
     """
-    if on_fail is not None and on_fail not in get_args(OnFail):
-        raise ValueError(f"on_fail must be 'raise', 'warn', 'ignore' or None, got {on_fail!r}")
+    check_on_fail(on_fail)
     chosen = resolve(solver)
     if isinstance(chosen, PointSolver):
         raise ValueError(
@@ -156,23 +116,13 @@ def solve(
             f"call otfew.solve_points(x, y, a, b, solver={chosen.name!r})"
         )
     numpy_in = isinstance(cost, np.ndarray)
-    cost_t, a_t, b_t = _as_tensor("cost", cost), _as_tensor("a", a), _as_tensor("b", b)
+    cost_t, a_t, b_t = as_tensor("cost", cost), as_tensor("a", a), as_tensor("b", b)
     if cost_t is None:
         raise ValueError("cost must be a torch tensor or a numpy array, got None")
+    refuse_transforms(cost_t, a_t, b_t)
     batch = check_shapes(cost_t, a_t, b_t)
     if validate:
         check_values(cost_t, a_t, b_t, chosen.equal_totals)
-    if isinstance(chosen, TensorSolver):
-        size = batch.numel()
-        parts = chosen.solve(
-            cost_t.expand(*batch, *cost_t.shape[-2:]).reshape(size, *cost_t.shape[-2:]),
-            *_weights(cost_t, a_t, b_t, batch, chosen.equal_totals),
-        )
-    else:
-        assert isinstance(chosen, ArraySolver)
-        solution = chosen.solve(build(cost_t, a_t, b_t, batch))
-        solution.status[~np.isfinite(solution.gap)] = Status.FAILED
-        value: Tensor = _Value.apply(cost_t, a_t, b_t, solution, batch)  # type: ignore[no-untyped-call]
-        parts = parts_of(value.reshape(-1), solution, cost_t)
-    _report_failures(parts, batch, chosen, on_fail)
+    parts = dense_parts(chosen, cost_t, a_t, b_t, batch)
+    report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, *cost_t.shape[-2:]), numpy_in)

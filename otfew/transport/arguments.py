@@ -1,0 +1,90 @@
+"""What ``solve`` and ``solve_points`` do alike with their arguments and with failures."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otfew.transport.errors import ConvergenceError, ConvergenceWarning
+from otfew.transport.problem import Status
+from otfew.transport.registry import Solver
+from otfew.transport.result import Parts
+
+OnFail = Literal["raise", "warn", "ignore"]
+
+
+def check_on_fail(on_fail: Any) -> None:
+    """Refuse an unknown policy.
+
+    Raises:
+        ValueError: Not one of the policies or None.
+    """
+    if on_fail is not None and on_fail not in get_args(OnFail):
+        raise ValueError(f"on_fail must be 'raise', 'warn', 'ignore' or None, got {on_fail!r}")
+
+
+def as_tensor(name: str, value: Any) -> Tensor | None:
+    """Take a tensor as it is, wrap a numpy array, let None pass, and refuse anything else.
+
+    Raises:
+        ValueError: Neither tensor nor array, or an array of another dtype than float32 and float64.
+    """
+    if value is None or isinstance(value, Tensor):
+        return value
+    if isinstance(value, np.ndarray):
+        if value.dtype not in (np.float32, np.float64):
+            raise ValueError(f"{name} must be float32 or float64, got {value.dtype}; convert it with .astype(float)")
+        # torch refuses to share read-only memory and negative strides.
+        return torch.from_numpy(value if value.flags.writeable and min(value.strides, default=0) >= 0 else value.copy())
+    raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
+
+
+def report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: OnFail | None) -> None:
+    """Raise or warn where problems ended short of the optimum; called by the function that the user called."""
+    policy = on_fail or ("raise" if solver.kind == "exact" else "warn")
+    if policy == "ignore":
+        return
+    status = parts.status().cpu().numpy()
+    failed = np.flatnonzero(status != Status.OPTIMAL)
+    if not len(failed):
+        return
+    first = int(failed[0])
+    index = tuple(int(i) for i in np.unravel_index(first, tuple(batch))) if batch else ()
+    where = f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
+    advice = "its numbers overflow or the solver gave up" if status[first] == Status.FAILED else solver.remedy
+    message = (
+        f"{solver.name} did not reach the optimum of {len(failed)} of {len(status)} problems{where} "
+        f"({Status(status[first]).name}, gap {float(parts.gap()[first]):.3g}); "
+        f"{advice}, or pass on_fail='ignore' and look at status"
+    )
+    if policy == "raise":
+        raise ConvergenceError(message)
+    warnings.warn(message, ConvergenceWarning, stacklevel=4)
+
+
+def flat_weights(
+    n: int,
+    m: int,
+    a: Tensor | None,
+    b: Tensor | None,
+    batch: torch.Size,
+    device: torch.device,
+    equal_totals: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Weights (problems, n) and (problems, m) in float64 on a device, b rescaled where totals must be equal."""
+    b = None if b is None else b.to(device, torch.float64)
+    if a is not None:
+        a = a.to(device, torch.float64)
+    else:
+        total = torch.ones(1, dtype=torch.float64, device=device) if b is None else b.sum(-1, keepdim=True)
+        a = (total / n).expand(*total.shape[:-1], n)
+    total = a.sum(-1, keepdim=True)
+    if b is None:
+        b = (total / m).expand(*total.shape[:-1], m)
+    elif equal_totals:
+        b = b * (total / b.sum(-1, keepdim=True))
+    return a.expand(*batch, n).reshape(-1, n), b.expand(*batch, m).reshape(-1, m)
