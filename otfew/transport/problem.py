@@ -102,7 +102,7 @@ class Solution:
     linear: Array | None = None
 
 
-def _first_index(bad: Tensor, batch_dims: int) -> str:
+def first_index(bad: Tensor, batch_dims: int) -> str:
     """Name the first batch index at which ``bad`` holds anywhere."""
     index = bad.nonzero()[0].tolist()[:batch_dims]
     if not index:
@@ -110,7 +110,12 @@ def _first_index(bad: Tensor, batch_dims: int) -> str:
     return f" at batch index {index[0] if len(index) == 1 else tuple(index)}"
 
 
-def _check_dtype(name: str, tensor: Tensor) -> None:
+def check_dtype(name: str, tensor: Tensor) -> None:
+    """Refuse other precisions.
+
+    Raises:
+        ValueError: Neither float32 nor float64; the message names the argument.
+    """
     if tensor.dtype not in (torch.float32, torch.float64):
         raise ValueError(
             f"{name} must be float32 or float64, got {tensor.dtype}; convert it with .float() or .double()"
@@ -128,14 +133,14 @@ def _checked_totals(name: str, weights: Tensor) -> Tensor:
         return totals
     batch_dims = weights.ndim - 1
     if not bool(torch.isfinite(weights).all()):
-        raise ValueError(f"{name} holds NaN or infinity{_first_index(~torch.isfinite(weights), batch_dims)}")
+        raise ValueError(f"{name} holds NaN or infinity{first_index(~torch.isfinite(weights), batch_dims)}")
     if bool((weights < 0).any()):
-        raise ValueError(f"{name} holds a negative weight{_first_index(weights < 0, batch_dims)}")
+        raise ValueError(f"{name} holds a negative weight{first_index(weights < 0, batch_dims)}")
     if bool((totals <= 0).any()):
-        raise ValueError(f"{name} has total weight zero{_first_index(totals <= 0, batch_dims)}")
+        raise ValueError(f"{name} has total weight zero{first_index(totals <= 0, batch_dims)}")
     extreme = (totals < TOTALS_RANGE[0]) | (totals > TOTALS_RANGE[1])
     raise ValueError(
-        f"{name} has a total outside [{TOTALS_RANGE[0]}, {TOTALS_RANGE[1]}]{_first_index(extreme, batch_dims)}; "
+        f"{name} has a total outside [{TOTALS_RANGE[0]}, {TOTALS_RANGE[1]}]{first_index(extreme, batch_dims)}; "
         "rescale the weights"
     )
 
@@ -158,12 +163,12 @@ def check_shapes(cost: Tensor, a: Tensor | None, b: Tensor | None) -> torch.Size
     n, m = cost.shape[-2:]
     if n == 0 or m == 0:
         raise ValueError(f"cost must have at least one row and one column, got shape {tuple(cost.shape)}")
-    _check_dtype("cost", cost)
+    check_dtype("cost", cost)
     batches = [cost.shape[:-2]]
     for name, weights, size in (("a", a, n), ("b", b, m)):
         if weights is None:
             continue
-        _check_dtype(name, weights)
+        check_dtype(name, weights)
         if weights.ndim < 1 or weights.shape[-1] != size:
             raise ValueError(
                 f"{name} must be (*batch, {size}) to fit cost {tuple(cost.shape)}, got {tuple(weights.shape)}"
@@ -177,7 +182,7 @@ def check_shapes(cost: Tensor, a: Tensor | None, b: Tensor | None) -> torch.Size
     return batch
 
 
-def _surely_finite(cost: Tensor) -> bool:
+def surely_finite(cost: Tensor) -> bool:
     """Look at the sum: if it is finite, so is every entry, at a fraction of the cost of looking at each.
 
     On the CPU numpy sums: torch would wake all its threads, and they would then spin beside those of the solver.
@@ -196,16 +201,16 @@ def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals:
         ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and
             batch index.
     """
-    if not _surely_finite(cost):
+    if not surely_finite(cost):
         bad = ~torch.isfinite(cost)
         if bool(bad.any()):
-            raise ValueError(f"cost holds NaN or infinity{_first_index(bad, cost.ndim - 2)}")
+            raise ValueError(f"cost holds NaN or infinity{first_index(bad, cost.ndim - 2)}")
     total_a = None if a is None else _checked_totals("a", a.detach())
     total_b = None if b is None else _checked_totals("b", b.detach())
     if equal_totals and total_a is not None and total_b is not None:
         bad = (total_a - total_b).abs() > TOTALS_RTOL * torch.maximum(total_a, total_b)
         if bool(bad.any()):
-            where = _first_index(bad, bad.ndim)
+            where = first_index(bad, bad.ndim)
             first = tuple(bad.nonzero()[0].tolist())
             sums = f"{total_a.expand_as(bad)[first]:.6g} and {total_b.expand_as(bad)[first]:.6g}"
             raise ValueError(f"totals of a and b disagree{where}: {sums}; normalise the weights to one total")
