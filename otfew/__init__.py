@@ -4,13 +4,18 @@ from typing import TYPE_CHECKING, Any
 
 from otfew.transport import (
     POT,
+    QPTH,
+    Certificate,
     ConvergenceError,
     ConvergenceWarning,
     Exact,
+    OpenCV,
     OTResult,
+    POTSinkhorn,
     SciPy,
     Solver,
     Status,
+    certify,
     solve,
     solvers,
 )
@@ -20,14 +25,19 @@ if TYPE_CHECKING:
 
 __all__ = [
     "POT",
+    "QPTH",
+    "Certificate",
     "ConvergenceError",
     "ConvergenceWarning",
     "Exact",
     "FewShotClassifier",
     "OTResult",
+    "OpenCV",
+    "POTSinkhorn",
     "SciPy",
     "Solver",
     "Status",
+    "certify",
     "solve",
     "solvers",
 ]

@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
+from typing import Any
 
-from otfew.transport.problem import Array
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from otfew.transport.arguments import as_tensor
+from otfew.transport.problem import Array, build, check_dtype, check_shapes, check_values, first_index
+from otfew.transport.transforms import outside_graphs, refuse_transforms
+
+_SUPPORTS = (0.0, 1e-12, 1e-8, 1e-5, 1e-3, 0.1)
+"""Fractions of min(a_i, b_j) above which an entry of a plan counts as used, tried in turn: for exact plans first."""
+
+_CHUNK = 2**17
+"""Entries of costs at a time: what is worked on stays in the cache."""
 
 
 def c_transform(cost: Array, g: Array, a: Array, b: Array) -> tuple[Array, Array]:
@@ -14,33 +28,189 @@ def c_transform(cost: Array, g: Array, a: Array, b: Array) -> tuple[Array, Array
     only one side has zero weights, these are the one-sided derivatives of the value.
 
     Args:
-        cost: (n, m).
-        g: (m,) potentials of the columns; entries at zero weights are ignored.
-        a: (n,) weights.
-        b: (m,) weights.
+        cost: (*batch, n, m).
+        g: (*batch, m) potentials of the columns; entries at zero weights are ignored.
+        a: (*batch, n) weights.
+        b: (*batch, m) weights.
 
     Returns:
-        f (n,) and g (m,) with f_i + g_j <= cost_ij.
+        f (*batch, n) and g (*batch, m) with f_i + g_j <= cost_ij.
     """
     held = b > 0
-    f = (cost[:, held] - g[held]).min(1)
-    g = np.where(held, g, (cost - f[:, None]).min(0))
-    shift = float(g @ b / b.sum())
+    f = np.where(held[..., None, :], cost - g[..., None, :], np.inf).min(-1)
+    g = np.where(held, g, (cost - f[..., None]).min(-2))
+    shift = (g * b).sum(-1, keepdims=True) / b.sum(-1, keepdims=True)
     return f + shift, g - shift
 
 
-def certify_plan(cost: Array, a: Array, b: Array, plan: Array, f: Array, g: Array) -> tuple[float, float, float]:
-    """Value, duality gap and relative marginal error of a dense plan.
+def certify_plan(cost: Array, a: Array, b: Array, plan: Array, f: Array, g: Array) -> tuple[Array, Array, Array]:
+    """Value, duality gap and relative marginal error of dense plans, each (*batch,).
 
     Args:
-        cost: (n, m).
-        a: (n,).
-        b: (m,), same total as a.
-        plan: (n, m).
-        f: (n,) feasible potentials of the rows.
-        g: (m,) feasible potentials of the columns.
+        cost: (*batch, n, m).
+        a: (*batch, n).
+        b: (*batch, m), same totals as a.
+        plan: (*batch, n, m).
+        f: (*batch, n) feasible potentials of the rows.
+        g: (*batch, m) feasible potentials of the columns.
     """
-    value = float((plan * cost).sum())
-    gap = value - float(f @ a + g @ b)
-    error = max(np.abs(plan.sum(1) - a).max(), np.abs(plan.sum(0) - b).max()) / a.sum()
-    return value, gap, float(error)
+    value = (plan * cost).sum((-2, -1))
+    gap = value - ((f * a).sum(-1) + (g * b).sum(-1))
+    missed = np.maximum(np.abs(plan.sum(-1) - a).max(-1), np.abs(plan.sum(-2) - b).max(-1))
+    return value, gap, missed / a.sum(-1)
+
+
+def recover_potentials(cost: Array, a: Array, b: Array, plan: Array) -> tuple[Array, Array]:
+    """Find the best potentials that a plan gives away.
+
+    Of an optimal plan f_i + g_j = cost_ij where mass flows: shortest paths in the residual graph (rows to columns at
+    cost_ij, back at -cost_ij where the plan has mass) are such potentials, and Bellman and Ford find them in at most
+    min(n, m) rounds. A plan that is not optimal has cycles of negative length; each round's potentials are feasible
+    all the same, and those of the largest dual value are kept.
+
+    Args:
+        cost: (problems, n, m).
+        a: (problems, n) weights.
+        b: (problems, m) weights, of the totals of a.
+        plan: (problems, n, m).
+
+    Returns:
+        f (problems, n) and g (problems, m), c-transforms with f_i + g_j <= cost_ij and sum_j g_j b_j = 0.
+    """
+    size, n, m = cost.shape
+    f, g = np.empty((size, n)), np.empty((size, m))
+    step = max(1, _CHUNK // (n * m))
+    for first in range(0, size, step):
+        chunk = slice(first, first + step)
+        f[chunk], g[chunk] = _recover(cost[chunk], a[chunk], b[chunk], plan[chunk])
+    return f, g
+
+
+def _recover(cost: Array, a: Array, b: Array, plan: Array) -> tuple[Array, Array]:
+    spread = np.ptp(cost, (1, 2))
+    value = (plan * cost).sum((1, 2))
+    used = plan / np.maximum(np.minimum(a[:, :, None], b[:, None]), np.finfo(float).tiny)
+    best = np.full(len(cost), -np.inf)
+    best_f, best_g = np.zeros_like(a), np.zeros_like(b)
+    open_ = np.arange(len(cost))
+    for least in _SUPPORTS:
+        f, g = _shortest_paths(cost[open_], used[open_] > least, a[open_], b[open_])
+        f, g = c_transform(cost[open_], g, a[open_], b[open_])
+        dual = (f * a[open_]).sum(-1) + (g * b[open_]).sum(-1)
+        better = dual > best[open_]
+        chosen = open_[better]
+        best[chosen], best_f[chosen], best_g[chosen] = dual[better], f[better], g[better]
+        # Nothing to gain where the gap is down to rounding.
+        open_ = open_[value[open_] - best[open_] > 1e-12 * a[open_].sum(-1) * spread[open_]]
+        if not len(open_):
+            break
+    return best_f, best_g
+
+
+def _shortest_paths(cost: Array, used: npt.NDArray[np.bool_], a: Array, b: Array) -> tuple[Array, Array]:
+    """Run Bellman and Ford from all rows at once; of its feasible potentials return those of the largest dual value."""
+    size, n, m = cost.shape
+    back = np.where(used, cost, -np.inf)
+    f = np.zeros((size, n))
+    best, best_f, best_g = np.full(size, -np.inf), f, np.zeros((size, m))
+    for _ in range(min(n, m) + 1):
+        g = (cost - f[:, :, None]).min(1)
+        dual = (f * a).sum(-1) + (g * b).sum(-1)
+        better = dual > best
+        best = np.where(better, dual, best)
+        best_f, best_g = np.where(better[:, None], f, best_f), np.where(better[:, None], g, best_g)
+        raised = np.maximum(f, (back - g[:, None]).max(2))
+        if (raised == f).all():
+            break
+        f = raised
+    return best_f, best_g
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a plan proves of itself; tensors on the device of the cost, numpy arrays where the cost was one.
+
+    Attributes:
+        value: (*batch,) <plan, cost>, float64.
+        gap: (*batch,) how far ``value`` can be above the optimum: value minus the best dual value found, float64.
+        marginal_error: (*batch,) largest deviation of the plan's sums from a and b, relative to the total, float64.
+        potentials: f (*batch, n) and g (*batch, m) float64 with f_i + g_j <= cost_ij and sum_j g_j b_j = 0.
+    """
+
+    value: Any
+    gap: Any
+    marginal_error: Any
+    potentials: tuple[Any, Any]
+
+
+@outside_graphs
+def certify(plan: Any, cost: Any, a: Any = None, b: Any = None) -> Certificate:
+    """Measure how good transport plans are from the plans alone, whatever made them.
+
+    The potentials are shortest paths in the residual graph of the plan, made feasible by c-transforms, so no solver is
+    trusted or called. The gap is a bound: a plan with a gap of zero and the right sums is optimal, and an optimal plan
+    gets one of zero to rounding; that of a poor or blurred plan can be larger than its distance to the optimum.
+
+    Args:
+        plan: (*batch, n, m) float32 or float64; non-negative.
+        cost: (*batch, n, m).
+        a: (*batch, n) weights of the rows, or None: uniform with the total of b, 1 if both are None.
+        b: (*batch, m) weights of the columns, or None: uniform with the total of a; rescaled to the total of a.
+
+    Returns:
+        A ``Certificate``; its batch shape is that of all arguments broadcast.
+
+    Raises:
+        ValueError: As ``otfew.solve``, and for a plan of another shape than the cost, NaN, infinity or negative flow.
+
+    Example:
+        >>> import numpy as np
+        >>> cost = np.array([[0.0, 2.0], [2.0, 0.0]])
+        >>> float(certify(np.full((2, 2), 0.25), cost).gap)
+        1.0
+    """
+    plan_t, cost_t, a_t, b_t = (as_tensor(*x) for x in (("plan", plan), ("cost", cost), ("a", a), ("b", b)))
+    for name, tensor in (("plan", plan_t), ("cost", cost_t)):
+        if tensor is None:
+            raise ValueError(f"{name} must be a torch tensor or a numpy array, got None")
+    assert plan_t is not None
+    assert cost_t is not None
+    refuse_transforms(plan_t, cost_t, a_t, b_t)
+    check_shapes(cost_t, a_t, b_t)
+    check_values(cost_t, a_t, b_t)
+    _check_plan(plan_t, cost_t)
+    # A plan that carries the batch alone is as good as a cost that does.
+    shared = cost_t.detach().expand(torch.broadcast_shapes(plan_t.shape, cost_t.shape))  # type: ignore[no-untyped-call]
+    batch = check_shapes(shared, a_t, b_t)
+    problem = build(shared, a_t, b_t, batch)
+    n, m = problem.shape
+    flows = plan_t.detach().cpu().double().expand(*batch, n, m).reshape(-1, n, m).numpy()
+    costs = problem.cost[problem.cost_index].astype(np.float64)
+    rows, columns = problem.a[problem.a_index], problem.b[problem.b_index]
+    columns = columns * (rows.sum(-1, keepdims=True) / columns.sum(-1, keepdims=True))
+    f, g = recover_potentials(costs, rows, columns, flows)
+    value, gap, error = certify_plan(costs, rows, columns, flows, f, g)
+
+    def out(array: Array) -> Any:
+        unfolded = array.reshape((*batch, *array.shape[1:]))
+        return unfolded if isinstance(cost, np.ndarray) else torch.from_numpy(unfolded).to(cost_t.device)
+
+    return Certificate(out(value), out(gap), out(error), (out(f), out(g)))
+
+
+def _check_plan(plan: Tensor, cost: Tensor) -> None:
+    check_dtype("plan", plan)
+    if plan.ndim < 2 or plan.shape[-2:] != cost.shape[-2:]:
+        raise ValueError(
+            f"plan must be (*batch, {cost.shape[-2]}, {cost.shape[-1]}) to fit cost {tuple(cost.shape)}, "
+            f"got {tuple(plan.shape)}"
+        )
+    try:
+        torch.broadcast_shapes(plan.shape, cost.shape)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        raise ValueError(
+            f"batch shapes of plan and cost do not broadcast: {tuple(plan.shape[:-2])}, {tuple(cost.shape[:-2])}"
+        ) from None
+    for bad, what in ((~torch.isfinite(plan), "NaN or infinity"), (plan < 0, "negative flow")):
+        if bool(bad.any()):
+            raise ValueError(f"plan holds {what}{first_index(bad, plan.ndim - 2)}")

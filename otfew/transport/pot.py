@@ -11,6 +11,9 @@ from otfew.transport.dense import solve_each
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
 
+_STATUS = {1: Status.OPTIMAL, 3: Status.MAX_ITER}
+"""What its codes mean; the others are an infeasible and an unbounded problem, which no transport problem is."""
+
 
 @dataclass(frozen=True)
 class POT(ArraySolver):
@@ -18,6 +21,9 @@ class POT(ArraySolver):
 
     Args:
         max_iter: Pivots a problem may take.
+
+    Raises:
+        ValueError: An option is out of range.
     """
 
     max_iter: int = 1_000_000
@@ -26,6 +32,10 @@ class POT(ArraySolver):
     kind: ClassVar[Literal["exact", "entropic"]] = "exact"
     requires: ClassVar[str] = "ot"
     install: ClassVar[str] = 'pip install "otfew[solvers]"'
+
+    def __post_init__(self) -> None:
+        if self.max_iter < 1:
+            raise ValueError(f"POT: max_iter must be at least 1, got {self.max_iter}")
 
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""
@@ -36,6 +46,6 @@ class POT(ArraySolver):
             low = cost.min()
             spread = float(cost.max() - low) or 1.0
             plan, _, _, g, code = emd_c(a, b, np.ascontiguousarray((cost - low) / spread), self.max_iter, 1)[:5]
-            return plan, g * spread + low, Status.OPTIMAL if code == 1 else Status.MAX_ITER, 0
+            return plan, g * spread + low, _STATUS.get(code, Status.FAILED), 0
 
         return solve_each(problem, solve_one, self.name)

@@ -16,6 +16,9 @@ from otfew.transport.result import Parts
 SOLVERS: dict[str, str] = {
     "exact": "otfew.transport.exact:Exact",
     "pot": "otfew.transport.pot:POT",
+    "pot-sinkhorn": "otfew.transport.pot_sinkhorn:POTSinkhorn",
+    "opencv": "otfew.transport.opencv:OpenCV",
+    "qpth": "otfew.transport.qpth:QPTH",
     "scipy": "otfew.transport.scipy:SciPy",
 }
 

@@ -11,6 +11,9 @@ from otfew.transport.dense import solve_each
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
 
+_METHODS = ("highs", "highs-ds", "highs-ipm")
+_STATUS = {0: Status.OPTIMAL, 1: Status.MAX_ITER}
+
 
 @dataclass(frozen=True)
 class SciPy(ArraySolver):
@@ -18,6 +21,9 @@ class SciPy(ArraySolver):
 
     Args:
         method: "highs", "highs-ds" (dual simplex) or "highs-ipm" (interior point).
+
+    Raises:
+        ValueError: Another method.
     """
 
     method: str = "highs"
@@ -26,6 +32,11 @@ class SciPy(ArraySolver):
     kind: ClassVar[Literal["exact", "entropic"]] = "exact"
     requires: ClassVar[str] = "scipy"
     install: ClassVar[str] = "pip install scipy"
+    remedy: ClassVar[str] = "try another method"
+
+    def __post_init__(self) -> None:
+        if self.method not in _METHODS:
+            raise ValueError(f"SciPy: method must be one of {', '.join(_METHODS)}, got {self.method!r}")
 
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""
@@ -53,12 +64,13 @@ class SciPy(ArraySolver):
                 method=self.method,
                 options=options,
             )
+            status = _STATUS.get(found.status, Status.FAILED)
             if found.x is None:
-                return np.outer(a, b), np.zeros(m), Status.FAILED, int(found.nit)
+                return np.outer(a, b), np.zeros(m), status, int(found.nit)
             plan = np.maximum(found.x.reshape(n, m), 0) / scale
             g = np.zeros(m)
             g[kept[n:]] = found.eqlin.marginals[n:]
             g = g * spread + low
-            return plan, g, Status.OPTIMAL if found.status == 0 else Status.MAX_ITER, int(found.nit)
+            return plan, g, status, int(found.nit)
 
         return solve_each(problem, solve_one, self.name)

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 import otfew
+from otfew.transport.registry import SOLVERS, lookup
 
-every = pytest.mark.parametrize("solver", ["exact", "pot", "scipy"])
+every = pytest.mark.parametrize("solver", [name for name in SOLVERS if lookup(name).input == "dense cost"])
 
 
 def spoil(array, index, value):
@@ -70,12 +71,13 @@ def test_bad_input(case, solver, batch):
     assert "\n" not in str(caught.value)
 
 
+@every
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_torch_input_is_checked_alike(dtype, batch):
+def test_torch_input_is_checked_alike(dtype, solver, batch):
     cost, a, b = (torch.from_numpy(x).to(dtype) for x in batch())
     cost[3, 1, 1] = torch.nan
     with pytest.raises(ValueError, match="cost holds NaN or infinity at batch index 3"):
-        otfew.solve(cost, a, b)
+        otfew.solve(cost, a, b, solver=solver)
 
 
 def test_index_in_a_batch_of_several_dimensions(batch):
@@ -115,20 +117,24 @@ def test_validate_false_looks_at_no_values(batch):
         otfew.solve(cost, b, a, validate=False)
 
 
-def test_one_bad_problem_is_found_before_any_work(batch, monkeypatch):
+@every
+def test_one_bad_problem_is_found_before_any_work(solver, batch, monkeypatch):
     def work(*_):
         raise AssertionError("solved")
 
-    monkeypatch.setattr(otfew.Exact, "solve", work)
+    monkeypatch.setattr(lookup(solver), "solve", work)
     cost, a, b = batch()
-    with pytest.raises(ValueError, match="negative"):
-        otfew.solve(cost, a, spoil(b, (0, 0), -1))
+    with pytest.raises(AssertionError, match="solved"):
+        otfew.solve(cost, a, b, solver=solver)
+    with pytest.raises(ValueError, match="b holds a negative weight at batch index 0"):
+        otfew.solve(cost, a, spoil(b, (0, 0), -1), solver=solver)
 
 
 def test_unknown_solver_offers_the_nearest_name(batch):
-    with pytest.raises(ValueError, match=r"unknown solver 'exakt'; did you mean 'exact'\?.*exact, pot, scipy"):
+    names = ", ".join(SOLVERS)
+    with pytest.raises(ValueError, match=rf"unknown solver 'exakt'; did you mean 'exact'\?.*{names}"):
         otfew.solve(*batch(), solver="exakt")
-    with pytest.raises(ValueError, match=r"unknown solver 'qqq'.*exact, pot, scipy"):
+    with pytest.raises(ValueError, match=rf"unknown solver 'qqq'.*{names}"):
         otfew.solve(*batch(), solver="qqq")
 
 
@@ -141,6 +147,29 @@ def test_missing_library_is_named_with_its_remedy(batch, monkeypatch):
     monkeypatch.setattr(otfew.POT, "requires", "no_such_module_at_all")
     with pytest.raises(ImportError, match=r"solver 'pot' needs no_such_module_at_all: pip install"):
         otfew.solve(*batch(), solver="pot")
+
+
+OPTIONS = [
+    (otfew.POT, {"max_iter": 0}, r"^POT: max_iter must be at least 1, got 0$"),
+    (otfew.SciPy, {"method": "simplex"}, r"^SciPy: method must be one of highs, highs-ds, highs-ipm, got 'simplex'$"),
+    (otfew.POTSinkhorn, {"reg": 0.0}, r"^POTSinkhorn: reg must be positive and finite, got 0\.0$"),
+    (otfew.POTSinkhorn, {"reg": float("nan")}, r"^POTSinkhorn: reg must be"),
+    (otfew.POTSinkhorn, {"method": "greenkhorn"}, r"^POTSinkhorn: method must be one of .*, got 'greenkhorn'$"),
+    (otfew.POTSinkhorn, {"tol": 0.0}, r"^POTSinkhorn: tol must be between 0 and 1, got 0\.0$"),
+    (otfew.POTSinkhorn, {"max_iter": 0}, r"^POTSinkhorn: max_iter must be at least 1, got 0$"),
+    (otfew.QPTH, {"form": "LP"}, r"^QPTH: form must be 'L2' or 'QP', got 'LP'$"),
+    (otfew.QPTH, {"reg": 0.0}, r"^QPTH: reg must be positive and finite, got 0\.0$"),
+    (otfew.QPTH, {"max_iter": 0}, r"^QPTH: max_iter must be at least 1, got 0$"),
+    (otfew.QPTH, {"tol": -1.0}, r"^QPTH: tol must be between 0 and 1, got -1\.0$"),
+]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"), [(lambda k=kind, o=options: k(**o), m) for kind, options, m in OPTIONS]
+)
+def test_options_out_of_range_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        options()
 
 
 def test_solvers_are_frozen_options():

@@ -2,26 +2,47 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 import otfew
+from otfew.transport.registry import SOLVERS, ArraySolver, lookup
+
+EXACT = ("exact", "pot", "opencv", "scipy")
 
 
-def test_solvers_lists_what_there_is():
-    rows = {row["name"]: row for row in otfew.solvers()}
-    assert list(rows) == list(otfew.transport.SOLVERS)
-    assert {"exact", "pot", "scipy"} <= set(rows)
-    for row in rows.values():
-        assert row["kind"] in {"exact", "entropic"}
+@pytest.fixture
+def rows():
+    return {row["name"]: row for row in otfew.solvers()}
+
+
+def test_solvers_lists_what_there_is(rows):
+    assert list(rows) == list(SOLVERS)
+    assert {*EXACT, "pot-sinkhorn", "qpth"} <= set(rows)
+    for name, row in rows.items():
+        assert lookup(name).name == name
+        assert row["kind"] in {"exact", "entropic", "quadratic"}
+        assert row["input"] in {"dense cost", "points"}
+        assert row["dtypes"]
         assert set(row["dtypes"]) <= {"float32", "float64"}
-        assert "cpu" in row["devices"]
+        assert {"cpu", "any"} & set(row["devices"])
         assert isinstance(row["batch_coupled"], bool)
         assert isinstance(row["installed"], bool)
         assert row["gradients"]
-        assert row["input"]
-    for name in ("exact", "pot", "scipy"):
+
+
+def test_solvers_tells_what_each_can_do(rows):
+    for name in EXACT:
         assert rows[name]["kind"] == "exact"
-        assert not rows[name]["batch_coupled"]
+        assert rows[name]["input"] == "dense cost"
+        assert rows[name]["devices"] == ("cpu",)
+        assert rows[name]["gradients"] == "value in cost, a, b (envelope)"
+    assert {name for name in EXACT if rows[name]["dtypes"] == ("float32",)} == {"opencv"}
+    assert rows["pot-sinkhorn"]["kind"] == "entropic"
+    assert rows["qpth"]["kind"] == "quadratic"
+    assert "plan" in rows["qpth"]["gradients"]
+    assert rows["qpth"]["batch_coupled"]
+    assert not any(rows[name]["batch_coupled"] for name in (*EXACT, "pot-sinkhorn"))
 
 
 def test_a_library_that_is_not_there_is_reported_not_raised(monkeypatch):
@@ -31,12 +52,39 @@ def test_a_library_that_is_not_there_is_reported_not_raised(monkeypatch):
     assert installed["exact"] is True
 
 
-@pytest.mark.parametrize("solver", [otfew.Exact, otfew.POT, otfew.SciPy])
-def test_a_name_means_its_defaults(solver, batch):
+@pytest.mark.parametrize("name", [name for name in SOLVERS if issubclass(lookup(name), ArraySolver)])
+def test_a_name_means_its_defaults(name, batch):
     problem = batch(size=2)
-    by_name, by_options = otfew.solve(*problem, solver=solver.name), otfew.solve(*problem, solver=solver())
-    assert by_name.solver == by_options.solver == solver.name
+    by_name, by_options = otfew.solve(*problem, solver=name), otfew.solve(*problem, solver=lookup(name)())
     assert by_name.value.tobytes() == by_options.value.tobytes()
+
+
+@pytest.mark.parametrize("solver", [name for name in SOLVERS if lookup(name).input == "dense cost"])
+def test_every_solver_answers_in_the_same_terms(solver, batch):
+    """Shapes, dtypes, gauge, status and certificate of contract 1, whatever the backend."""
+    cost, a, b = batch(size=3, n=5, m=4, mass=2.5)
+    for dtype in (np.float64, np.float32):
+        result = otfew.solve(cost.astype(dtype), a, b, solver=solver)
+        assert [x.dtype for x in (result.plan, *result.potentials)] == [dtype] * 3
+        for name in ("value", "value_linear", "gap", "marginal_error"):
+            assert getattr(result, name).dtype == np.float64
+            assert getattr(result, name).shape == (3,)
+        assert result.plan.shape == (3, 5, 4)
+        assert [p.shape for p in result.potentials] == [(3, 5), (3, 4)]
+        assert (result.status == otfew.Status.OPTIMAL).all()
+        assert (result.plan >= 0).all()
+        assert (result.marginal_error <= 1e-5).all()
+        assert (np.abs(result.plan.sum(-1) - a).max(-1) <= 2.5 * (result.marginal_error + 1e-6)).all()
+        assert (np.abs(result.plan.sum(-2) - b).max(-1) <= 2.5 * (result.marginal_error + 1e-6)).all()
+        assert (np.abs(result.gap) <= 1e-4).all()
+        np.testing.assert_allclose((result.potentials[1] * b).sum(-1), 0, atol=1e-5)
+        np.testing.assert_allclose(result.value_linear, (result.plan * cost).sum((1, 2)), rtol=1e-5)
+        if lookup(solver).kind == "exact":
+            np.testing.assert_array_equal(result.value, result.value_linear)
+            f, g = result.potentials
+            assert (f[..., None] + g[:, None] <= cost + 1e-6).all()
+        else:
+            assert (result.value >= otfew.solve(cost, a, b).value - 1e-6).all()
 
 
 @pytest.mark.parametrize("method", ["highs", "highs-ds", "highs-ipm"])
