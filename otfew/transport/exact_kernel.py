@@ -25,6 +25,8 @@ SCALE = 2.0**52
 OPTIMAL = 0
 MAX_ITER = 1
 FAILED = 2
+INVALID = 3
+"""The input of a problem is unsound: nothing was computed."""
 
 _REORDER = {"nnan", "nsz", "reassoc"}
 
@@ -58,12 +60,25 @@ def _violation(cost, i, v, u, m):
     return total
 
 
+@njit(error_model="numpy")
+def _cheapest(cost, i, v, m, grid, bits):
+    """Column of a row's least cost, net of the column potentials, up to 1 / grid.
+
+    A floating minimum does not vectorise with its index; one of integers that end in the index does.
+    """
+    best = np.int64(2**62)
+    for j in range(m):
+        best = min(best, (np.int64((cost[i, j] - v[j]) * grid) << bits) + j)
+    return best & ((np.int64(1) << bits) - 1)
+
+
 @njit(fastmath=_REORDER)
 def _least(cost, i, v, m):
     """Least cost of a row, net of the column potentials."""
     least = np.inf
     for j in range(m):
-        least = min(least, cost[i, j] - v[j])
+        c = cost[i, j] - v[j]
+        least = c if c < least else least
     return least
 
 
@@ -128,26 +143,28 @@ def _refresh(cost, n, m, root, u, v, parent, order):
 
 @njit(error_model="numpy")
 def _sort_down(keys, out, count):
-    """Write the indices of the first ``count`` keys to ``out``, largest key first."""
-    if count > 64:
+    if count > 128:
         out[:count] = np.argsort(-keys[:count])
         return
-    for k in range(count):
-        at = k
-        while at > 0 and keys[out[at - 1]] < keys[k]:
-            out[at] = out[at - 1]
-            at -= 1
-        out[at] = k
+    # Counting what comes before each key takes more comparisons than sorting, but no branches.
+    for j in range(count):
+        key = keys[j]
+        before = np.int64(0)
+        for k in range(count):
+            before += (keys[k] > key) | ((keys[k] == key) & (k < j))
+        out[before] = j
 
 
 @njit(error_model="numpy")
-def _start(cost, n, m, words, supply, demand, cheapest, regret, ranked, u, v, parent, flow, mask, order, active):
+def _start(
+    cost, n, m, words, supply, demand, cheapest, second, regret, ranked, u, v, parent, flow, mask, order, active
+):
     """Build a strongly feasible tree greedily on column-reduced costs and set its potentials.
 
-    Each column first takes from the row in which it is cheapest, the column that would lose most by its second choice
-    first; then each row with mass left takes the cheapest open columns. A node hangs under its partner when it is
-    exhausted; when both are, the column hangs under the row and the row goes on with nothing left, so that arcs
-    without flow lead from a row up to a column.
+    Each column first takes from the row in which it is cheapest and then from the second cheapest, the column that
+    would lose most by its second choice first; then each row with mass left takes the cheapest open columns. A node
+    hangs under its partner when it is exhausted; when both are, the column hangs under the row and the row goes on
+    with nothing left, so that arcs without flow lead from a row up to a column.
     """
     nodes = n + m
     for x in range(nodes):
@@ -161,14 +178,22 @@ def _start(cost, n, m, words, supply, demand, cheapest, regret, ranked, u, v, pa
     for k in range(m):
         j = ranked[k]
         i = cheapest[j]
+        if supply[i] == 0.0:
+            i = second[j]
         if supply[i] > 0.0:
-            if demand[j] <= supply[i]:
-                supply[i] -= demand[j]
-                count = _join(n + j, demand[j], i, parent, flow, mask, words, order, count)
-                continue
-            demand[j] -= supply[i]
-            count = _join(i, supply[i], n + j, parent, flow, mask, words, order, count)
-            supply[i] = 0.0
+            if demand[j] > supply[i]:
+                demand[j] -= supply[i]
+                count = _join(i, supply[i], n + j, parent, flow, mask, words, order, count)
+                supply[i] = 0.0
+                i = second[j]
+            if supply[i] > 0.0:
+                if demand[j] <= supply[i]:
+                    supply[i] -= demand[j]
+                    count = _join(n + j, demand[j], i, parent, flow, mask, words, order, count)
+                    continue
+                demand[j] -= supply[i]
+                count = _join(i, supply[i], n + j, parent, flow, mask, words, order, count)
+                supply[i] = 0.0
         active[open_columns] = j
         open_columns += 1
     root = -1
@@ -242,6 +267,7 @@ def _enter(cost, n, m, u, v, block, tolerance, cursor):
 @njit(inline="always", error_model="numpy")
 def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
     """Bring the arc (row i, column node j) into the tree, whose reduced cost is negative."""
+    # Rows and columns alternate on the way up: on the row's side rows may leave, on the column's side columns.
     theta = np.inf
     leaving = -1
     row_side = True
@@ -249,17 +275,25 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
     bit = j & 63
     x = i
     while (mask[x, word] >> bit) & 1 == 0:
-        if x < n and flow[x] < theta:
-            theta = flow[x]
-            leaving = x
+        amount = flow[x]
+        lower = amount < theta
+        theta = amount if lower else theta
+        leaving = x if lower else leaving
+        x = parent[x]
+        if (mask[x, word] >> bit) & 1 != 0:
+            break
         x = parent[x]
     apex = x
     x = j
     while x != apex:
-        if x >= n and flow[x] <= theta:
-            theta = flow[x]
-            leaving = x
-            row_side = False
+        amount = flow[x]
+        lower = amount <= theta
+        theta = amount if lower else theta
+        leaving = x if lower else leaving
+        row_side = False if lower else row_side
+        x = parent[x]
+        if x == apex:
+            break
         x = parent[x]
     inner, outer = (i, j) if row_side else (j, i)
     # Rows on the row's side and columns on the column's side send less, the others more.
@@ -268,14 +302,18 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
         moved[w] = mask[leaving, w]
         moved[words + w] = 0
     x = outer
+    change = row_change if x < n else column_change
     while x != apex:
-        flow[x] -= row_change if x < n else column_change
+        flow[x] -= change
+        change = -change
         for w in range(words):
             mask[x, w] |= moved[w]
         x = parent[x]
     x = parent[leaving]
+    change = row_change if x < n else column_change
     while x != apex:
-        flow[x] += row_change if x < n else column_change
+        flow[x] += change
+        change = -change
         for w in range(words):
             mask[x, w] &= ~moved[w]
         x = parent[x]
@@ -283,13 +321,15 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
     x = inner
     above = outer
     amount = theta
+    change = row_change if x < n else column_change
     while True:
         for w in range(words):
             below = mask[x, w]
             mask[x, w] = moved[w] & ~moved[words + w]
             moved[words + w] = below
         old_parent = parent[x]
-        old_flow = flow[x] + (row_change if x < n else column_change)
+        old_flow = flow[x] + change
+        change = -change
         parent[x] = above
         flow[x] = amount
         if x == leaving:
@@ -297,8 +337,17 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
         above = x
         amount = old_flow
         x = old_parent
-    # Shift the potentials of the moved nodes, or of all others the other way, whichever are fewer.
     shift = reduced if row_side else -reduced
+    if words == 1:
+        # Without branches this is vectorised.
+        bits = moved[0]
+        for k in range(n):
+            u[k] += shift if (bits >> k) & 1 != 0 else 0.0
+        bits >>= n
+        for k in range(nodes - n):
+            v[k] -= shift if (bits >> k) & 1 != 0 else 0.0
+        return
+    # Shift the potentials of the moved nodes, or of all others the other way, whichever are fewer.
     size = np.int64(0)
     for w in range(words):
         size += _count_ones(moved[w])
@@ -321,7 +370,7 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
 
 
 @njit(inline="always", error_model="numpy")
-def _simplex(cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved):
+def _simplex(cost, n, m, words, grid, bits, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved):
     """Pivot to optimality; returns (status, pivots)."""
     nodes = n + m
     # About sqrt(n m) arcs a block, but at least four rows: fewer pivots for little more pricing.
@@ -339,37 +388,50 @@ def _simplex(cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, m
             continue
         if pivots >= max_iter:
             return MAX_ITER, pivots
-        best = np.inf
-        column = 0
-        for j in range(m):
-            if cost[row, j] - v[j] < best:
-                best = cost[row, j] - v[j]
-                column = j
+        column = _cheapest(cost, row, v, m, grid, bits)
+        best = cost[row, column] - v[column]
+        if best >= u[row]:
+            # The grid was too coarse to tell.
+            for j in range(m):
+                if cost[row, j] - v[j] < best:
+                    best = cost[row, j] - v[j]
+                    column = j
         _pivot(row, n + column, best - u[row], n, nodes, words, u, v, parent, flow, mask, moved)
         pivots += 1
 
 
 @njit(error_model="numpy", fastmath=_REORDER)
-def _reduce(given, rows, cols, n, m, cost, low, cheapest, regret):
-    """Copy the kept part of a cost into ``cost`` less its column minima ``low``; returns the largest reduced cost.
+def _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret):
+    """Copy the kept part of a cost less its row means, then less its column minima; returns the largest of the rest.
 
-    Also finds the row where each column is cheapest and what the second cheapest costs more.
+    Also finds the two rows where each column is cheapest and what the second costs more. (The means make rows
+    comparable: a fifth fewer pivots than with column minima alone.)
     """
-    if n == given.shape[0] and m == given.shape[1]:
-        for i in range(n):
-            for j in range(m):
-                cost[i, j] = given[i, j]
-    else:
-        for i in range(n):
-            for j in range(m):
-                cost[i, j] = given[rows[i], cols[j]]
+    whole = n == given.shape[0] and m == given.shape[1]
+    share = 1.0 / m
     for j in range(m):
-        low[j] = cost[0, j]
+        low[j] = np.inf
         cheapest[j] = 0
         regret[j] = np.inf
-    for i in range(1, n):
+        second[j] = 0
+    for i in range(n):
+        centre = 0.0
+        if whole:
+            for j in range(m):
+                centre += given[i, j] * share
+                cost[i, j] = given[i, j]
+        else:
+            for j in range(m):
+                cost[i, j] = given[rows[i], cols[j]]
+                centre += cost[i, j] * share
+        mean[i] = centre
         for j in range(m):
-            c = cost[i, j]
+            c = cost[i, j] - centre
+            near = i if c < regret[j] else second[j]
+            second[j] = cheapest[j] if c < low[j] else near
+        for j in range(m):
+            c = cost[i, j] - centre
+            cost[i, j] = c
             lower = c < low[j]
             regret[j] = min(regret[j], max(low[j], c))
             cheapest[j] = i if lower else cheapest[j]
@@ -377,8 +439,9 @@ def _reduce(given, rows, cols, n, m, cost, low, cheapest, regret):
     spread = 0.0
     for i in range(n):
         for j in range(m):
-            cost[i, j] -= low[j]
-            spread = max(spread, cost[i, j])
+            c = cost[i, j] - low[j]
+            cost[i, j] = c
+            spread = c if c > spread else spread
     for j in range(m):
         regret[j] -= low[j]
     return spread
@@ -396,6 +459,7 @@ def _solve_batch(
     u = np.empty(full_n)
     v = np.empty(full_m)
     low = np.empty(full_m)
+    mean = np.empty(full_n)
     dropped_rows = np.empty(full_n, np.bool_)
     dropped_cols = np.empty(full_m, np.bool_)
     supply = np.empty(full_n)
@@ -405,6 +469,7 @@ def _solve_batch(
     regret = np.empty(full_m)
     ranked = np.empty(full_m, np.int64)
     cheapest = np.empty(full_m, np.int64)
+    second = np.empty(full_m, np.int64)
     active = np.empty(full_m, np.int64)
     parent = np.empty(nodes, np.int64)
     order = np.empty(nodes, np.int64)
@@ -419,18 +484,24 @@ def _solve_batch(
         n = _quantise(a, rows, supply, dropped_rows)
         m = _quantise(b, cols, demand, dropped_cols)
         words = (n + m + 63) >> 6
-        spread = _reduce(given, rows, cols, n, m, cost, low, cheapest, regret)
+        spread = _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret)
+        bits = 1
+        while (1 << bits) < m:
+            bits += 1
+        grid = min(2.0 ** (60 - bits) / ((n + m) * spread), 1e300) if spread > 0.0 else 1.0
         tolerance = spread * (1e-13 + 4e-16 * m)
         root = _start(
-            cost, n, m, words, supply, demand, cheapest, regret, ranked, u, v, parent, flow, mask, order, active
+            cost, n, m, words, supply, demand, cheapest, second, regret, ranked, u, v, parent, flow, mask, order, active
         )
         tolerance = max(tolerance, tol * spread)
         # Written twice, so that the compiler unrolls the loops over words where there is one.
         if words == 1:
-            status, pivots = _simplex(cost, n, m, 1, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved)
+            status, pivots = _simplex(
+                cost, n, m, 1, grid, bits, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved
+            )
         else:
             status, pivots = _simplex(
-                cost, n, m, words, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved
+                cost, n, m, words, grid, bits, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved
             )
         # Costs whose differences overflow have no reduced costs to decide by.
         out_status[k] = status if np.isfinite(spread) else FAILED
@@ -467,7 +538,7 @@ def _solve_batch(
         for j in range(m):
             g[cols[j]] = v[j] + low[j]
         for i in range(n):
-            f[rows[i]] = _least(cost, i, v, m)
+            f[rows[i]] = _least(cost, i, v, m) + mean[i]
         if n < full_n:
             for i in range(full_n):
                 if dropped_rows[i]:
