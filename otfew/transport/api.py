@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
-from otfew.transport.problem import Solution, Status, build, check_shapes, check_values
+from otfew.transport.problem import INVALID, Solution, Status, build, check_shapes, check_values
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, dense_plan, parts_of
 from otfew.transport.transforms import outside_graphs, refuse_batched_gradient, refuse_transforms
@@ -55,16 +56,30 @@ class _Value(torch.autograd.Function):
         return (*grads, None, None)
 
 
-def dense_parts(solver: Solver, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> Parts:
-    """Solve checked problems over a flat batch with a solver of dense costs."""
+def dense_parts(
+    solver: Solver, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, validate: bool = False
+) -> Parts:
+    """Check the values of problems and solve them over a flat batch with a solver of dense costs."""
     if isinstance(solver, TensorSolver):
+        if validate:
+            check_values(cost, a, b, solver.equal_totals)
         n, m = cost.shape[-2:]
         flat = cost.expand(*batch, n, m).reshape(batch.numel(), n, m)
         return solver.solve(flat, *flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals))
     assert isinstance(solver, ArraySolver)
-    solution = solver.solve(build(cost, a, b, batch))
+    if validate and not solver.checks_values:
+        check_values(cost, a, b, solver.equal_totals)
+    problem = build(cost, a, b, batch, checked=not (validate and solver.checks_values))
+    solution = solver.solve(problem)
+    if not problem.checked and (solution.status == INVALID).any():
+        check_values(cost, a, b, solver.equal_totals)
+        # Sound after all, by a rounding error in a total.
+        solution = solver.solve(replace(problem, checked=True))
     solution.status[~np.isfinite(solution.gap)] = Status.FAILED
-    value: Tensor = _Value.apply(cost, a, b, solution, batch)  # type: ignore[no-untyped-call]
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (cost, a, b)):
+        value: Tensor = _Value.apply(cost, a, b, solution, batch)  # type: ignore[no-untyped-call]
+    else:
+        value = torch.from_numpy(solution.value).to(cost.device, copy=True)
     return parts_of(value.reshape(-1), solution, cost)
 
 
@@ -121,8 +136,6 @@ def solve(
         raise ValueError("cost must be a torch tensor or a numpy array, got None")
     refuse_transforms(cost_t, a_t, b_t)
     batch = check_shapes(cost_t, a_t, b_t)
-    if validate:
-        check_values(cost_t, a_t, b_t, chosen.equal_totals)
-    parts = dense_parts(chosen, cost_t, a_t, b_t, batch)
+    parts = dense_parts(chosen, cost_t, a_t, b_t, batch, validate)
     report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, *cost_t.shape[-2:]), numpy_in)

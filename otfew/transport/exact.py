@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
-from otfew.transport.problem import Problem, Solution
+from otfew.transport.problem import TOTALS_RTOL, Problem, Solution
 from otfew.transport.registry import ArraySolver
 
 _COMPILING = "otfew: compiling the exact solver; this happens once, later runs load it from numba's cache\n"
@@ -43,6 +43,7 @@ class Exact(ArraySolver):
     kind: ClassVar[Literal["exact", "entropic"]] = "exact"
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
+    checks_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("max_iter", "threads"):
@@ -59,13 +60,14 @@ class Exact(ArraySolver):
         value, gap, error = np.empty(size), np.empty(size), np.empty(size)
         status, n_iter = np.empty(size, np.int8), np.empty(size, np.int64)
         max_iter = 10_000 + 20 * n * m if self.max_iter is None else self.max_iter
+        totals_rtol = np.inf if problem.checked else TOTALS_RTOL
         kernel = _kernel(problem.cost.dtype.str)
         cost = np.ascontiguousarray(problem.cost)
 
         def work(first: int, last: int) -> None:
             kernel(
                 cost, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
-                first, last, self.tol, max_iter, rows, cols, flow, f, g, value, gap, error, status, n_iter,
+                first, last, totals_rtol, self.tol, max_iter, rows, cols, flow, f, g, value, gap, error, status, n_iter,
             )  # fmt: skip
 
         _share_out(work, size, self.threads or torch.get_num_threads())

@@ -19,15 +19,14 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from otfew.transport.problem import INVALID, TOTALS_RANGE
+
 SCALE = 2.0**52
 """Total mass of every problem inside the kernel."""
 
 OPTIMAL = 0
 MAX_ITER = 1
 FAILED = 2
-INVALID = 3
-"""The input of a problem is unsound: nothing was computed."""
-
 _REORDER = {"nnan", "nsz", "reassoc"}
 
 
@@ -82,10 +81,30 @@ def _least(cost, i, v, m):
     return least
 
 
+@njit(fastmath={"reassoc"})
+def _all_finite(cost):
+    """Tell whether a cost holds neither NaN nor infinity: times zero, either is NaN."""
+    total = 0.0
+    for i in range(cost.shape[0]):
+        for j in range(cost.shape[1]):
+            total += cost[i, j] * 0.0
+    return total == 0.0
+
+
 @njit(error_model="numpy")
-def _quantise(weights, kept, out, dropped):
+def _checked_total(weights, least, largest):
+    """Total of weights, or NaN if one is negative, NaN or infinite or the total is out of range."""
+    total = 0.0
+    sound = True
+    for weight in weights:
+        sound &= weight >= 0.0
+        total += weight
+    return total if sound and least <= total <= largest else np.nan
+
+
+@njit(error_model="numpy")
+def _quantise(weights, total, kept, out, dropped):
     """Scale weights to integers that sum to SCALE; compress to those that do not round to zero, and mark the others."""
-    total = weights.sum()
     used = 0
     rest = SCALE
     largest = 0
@@ -448,10 +467,14 @@ def _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret):
 
 
 def _solve_batch(
-    costs, weights_a, weights_b, cost_index, a_index, b_index, first, last, tol, max_iter,
+    costs, weights_a, weights_b, cost_index, a_index, b_index, first, last, totals_rtol, tol, max_iter,
     out_rows, out_cols, out_flow, out_f, out_g, out_value, out_gap, out_error, out_status, out_iter,
 ):  # fmt: skip
-    """Solve problems first..last-1 and write plans, potentials and certificates in place."""
+    """Solve problems first..last-1 and write plans, potentials and certificates in place.
+
+    What is unsound - a cost or weight that is NaN or infinite, a negative weight, a total out of range, totals further
+    apart than ``totals_rtol`` - gets the status INVALID and NaN.
+    """
     full_n = costs.shape[1]
     full_m = costs.shape[2]
     nodes = full_n + full_m
@@ -481,8 +504,20 @@ def _solve_batch(
         given = costs[cost_index[k]]
         a = weights_a[a_index[k]]
         b = weights_b[b_index[k]]
-        n = _quantise(a, rows, supply, dropped_rows)
-        m = _quantise(b, cols, demand, dropped_cols)
+        total_a = _checked_total(a, TOTALS_RANGE[0], TOTALS_RANGE[1])
+        total_b = _checked_total(b, TOTALS_RANGE[0], TOTALS_RANGE[1])
+        agree = abs(total_a - total_b) <= totals_rtol * max(total_a, total_b)
+        if not agree or not _all_finite(given):
+            out_status[k] = INVALID
+            out_iter[k] = 0
+            out_f[k] = np.nan
+            out_g[k] = np.nan
+            out_value[k] = np.nan
+            out_gap[k] = np.nan
+            out_error[k] = np.nan
+            continue
+        n = _quantise(a, total_a, rows, supply, dropped_rows)
+        m = _quantise(b, total_b, cols, demand, dropped_cols)
         words = (n + m + 63) >> 6
         spread = _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret)
         bits = 1
@@ -507,8 +542,6 @@ def _solve_batch(
         out_status[k] = status if np.isfinite(spread) else FAILED
         out_iter[k] = pivots
 
-        total_a = a.sum()
-        total_b = b.sum()
         value = 0.0
         for i in range(full_n):
             error[i] = -a[i]
@@ -566,7 +599,7 @@ def _solve_batch(
 _READ = types.Array(types.int64, 1, "C")
 _SIGNATURE_TAIL = (
     types.Array(types.float64, 2, "C"), types.Array(types.float64, 2, "C"), _READ, _READ, _READ, types.int64,
-    types.int64, types.float64, types.int64,
+    types.int64, types.float64, types.float64, types.int64,
     types.Array(types.int32, 2, "C"), types.Array(types.int32, 2, "C"), types.Array(types.float64, 2, "C"),
     types.Array(types.float64, 2, "C"), types.Array(types.float64, 2, "C"), types.Array(types.float64, 1, "C"),
     types.Array(types.float64, 1, "C"), types.Array(types.float64, 1, "C"), types.Array(types.int8, 1, "C"),

@@ -27,6 +27,10 @@ class Status(IntEnum):
     FAILED = 2
 
 
+INVALID = 3
+"""Status, within a solver that checks its input itself, of a problem that is unsound."""
+
+
 @dataclass(frozen=True)
 class Problem:
     """A flat batch of problems in which costs and weights may be shared.
@@ -42,6 +46,7 @@ class Problem:
         a_index: (problems,) int64.
         b_index: (problems,) int64.
         batch: Batch shape that the flat index unfolds to.
+        checked: Whether costs and weights were checked, or are to be taken as sound.
     """
 
     cost: npt.NDArray[np.floating]
@@ -51,6 +56,7 @@ class Problem:
     a_index: npt.NDArray[np.int64]
     b_index: npt.NDArray[np.int64]
     batch: tuple[int, ...]
+    checked: bool = True
 
     def __len__(self) -> int:
         """Count the problems."""
@@ -174,6 +180,8 @@ def check_shapes(cost: Tensor, a: Tensor | None, b: Tensor | None) -> torch.Size
                 f"{name} must be (*batch, {size}) to fit cost {tuple(cost.shape)}, got {tuple(weights.shape)}"
             )
         batches.append(weights.shape[:-1])
+    if all(batch == batches[0] for batch in batches):
+        return batches[0]
     try:
         batch: torch.Size = torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
     except RuntimeError:
@@ -218,6 +226,8 @@ def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals:
 
 def _flat_index(shape: torch.Size, batch: torch.Size) -> npt.NDArray[np.int64]:
     """Index of each problem of the batch in a tensor whose own batch shape broadcasts to it."""
+    if shape == batch:
+        return np.arange(batch.numel())
     index = torch.arange(shape.numel()).reshape(shape).expand(batch)
     return index.reshape(-1).contiguous().numpy()
 
@@ -228,7 +238,7 @@ def _to_numpy(tensor: Tensor, item_dims: int) -> npt.NDArray[np.floating]:
     return array
 
 
-def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> Problem:
+def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool = True) -> Problem:
     """Lay out checked tensors for the solvers.
 
     A missing side is uniform with the other side's total, 1 if both are missing.
@@ -257,4 +267,5 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -
         a_index=_flat_index(a_shape, batch),
         b_index=_flat_index(b_shape, batch),
         batch=tuple(batch),
+        checked=checked,
     )

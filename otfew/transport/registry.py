@@ -20,6 +20,8 @@ SOLVERS: dict[str, str] = {
     "opencv": "otfew.transport.opencv:OpenCV",
     "qpth": "otfew.transport.qpth:QPTH",
     "scipy": "otfew.transport.scipy:SciPy",
+    "keops": "otfew.transport.keops:KeOps",
+    "geomloss": "otfew.transport.geomloss:GeomLoss",
 }
 
 
@@ -56,7 +58,14 @@ class Solver(ABC):
 
 
 class ArraySolver(Solver):
-    """A solver of dense costs on the CPU in numpy; ``otfew.solve`` adds the envelope gradient of the value."""
+    """A solver of dense costs on the CPU in numpy; ``otfew.solve`` adds the envelope gradient of the value.
+
+    Attributes:
+        checks_values: True where ``solve`` itself gives unsound problems the status ``INVALID``, unless the problem
+            says that it is checked, so that the data are read once.
+    """
+
+    checks_values: ClassVar[bool] = False
 
     @abstractmethod
     def solve(self, problem: Problem) -> Solution:

@@ -52,6 +52,7 @@ class Parts:
         status: Makes (problems,) int8, see ``Status``.
         n_iter: Makes (problems,) int64.
         solver: Name of the code that ran.
+        sound: Whether it is known that no problem failed.
     """
 
     value: Tensor
@@ -63,6 +64,7 @@ class Parts:
     status: Callable[[], Tensor]
     n_iter: Callable[[], Tensor]
     solver: str
+    sound: bool = False
 
 
 def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
@@ -85,6 +87,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
         status=lambda: out(solution.status),
         n_iter=lambda: out(solution.n_iter),
         solver=solution.solver,
+        sound=not solution.status.any(),
     )
 
 
