@@ -11,8 +11,9 @@ from otfew.experiments._cli import run
 COMMANDS = {
     "compare": "run methods on the same episodes and compare them",
     "pretrain": "train a backbone on base classes",
+    "solver-timings": "time every transport solver and compare what they reach",
 }
-"""File name in this folder -> what it does. Each file has a function ``main`` that reads ``sys.argv``."""
+"""File name in this folder, with hyphens -> what it does. Each file has a function ``main`` that reads ``sys.argv``."""
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
 
 def _dispatch() -> None:
     """Find the command's file and hand it the other arguments."""
-    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    name = sys.argv[1].replace("_", "-") if len(sys.argv) > 1 else "--help"
     if name in {"-h", "--help"}:
         width = max(map(len, COMMANDS))
         sys.stdout.write("usage: otfew COMMAND [options], with --help after a command for its options\n\n")
@@ -31,7 +32,7 @@ def _dispatch() -> None:
     if name not in COMMANDS:
         raise UserError(f"unknown command {name!r}: choose from {', '.join(COMMANDS)}.")
     sys.argv = [f"otfew {name}", *sys.argv[2:]]
-    importlib.import_module(f"otfew.experiments.{name}").main()
+    importlib.import_module(f"otfew.experiments.{name.replace('-', '_')}").main()
 
 
 if __name__ == "__main__":
