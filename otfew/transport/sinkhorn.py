@@ -1,0 +1,269 @@
+"""Our batched Sinkhorn: entropic transport in torch, each problem to its own end, differentiable in everything."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from otfew.transport import sinkhorn_newton, sinkhorn_plain
+from otfew.transport.problem import Status
+from otfew.transport.registry import TensorSolver
+from otfew.transport.result import Parts
+from otfew.transport.sinkhorn_gradient import attach_linear, attach_plan, attach_value
+from otfew.transport.sinkhorn_newton import Dual, Rhos
+from otfew.transport.sinkhorn_solved import (
+    Solved,
+    dual_value,
+    entropic_gap,
+    feasible_potentials,
+    marginal_error,
+    primal_value,
+    round_plan,
+)
+from otfew.transport.sinkhorn_unrolled import unroll
+
+Gradient = Literal["implicit", "unrolled"]
+
+Make = Callable[[], Tensor]
+"""Makes a tensor when it is first asked for."""
+
+
+@dataclass(frozen=True)
+class Sinkhorn(TensorSolver):
+    """Entropic transport: min <P, cost> + reg KL(P | a b' / total) over P with row sums a and column sums b.
+
+    KL(P | Q) = sum P log(P / Q) - P + Q. The plan is P_ij = a_i b_j / total exp((f_i + g_j - cost_ij) / reg), with the
+    potentials f and g in the units of the cost and sum_j g_j b_j = 0.
+
+    Problems whose costs range over few multiples of reg are scaled in the plain domain, in the cost's dtype (Cuturi
+    2013); those that have not converged after a hundred iterations, and all others, by damped Newton steps on the dual
+    in the log domain, in float64, along a regularisation that falls from the range of the costs to reg. Each problem
+    stops by itself, so an answer does not depend on batch-mates.
+
+    ``value`` is computed from the potentials, as the dual value: it misses the optimum by the square of what the
+    marginals miss. ``gap`` is the value of a plan with exact marginals minus the dual value, so it bounds the error of
+    ``value`` on either side. Gradients of ``value`` are the envelope's: plan for the cost, f and g for the weights.
+    Those of ``value_linear`` and ``plan`` are implicit: one linear system of size min(n, m) a problem, in float64.
+    Weights that are zero have finite gradients, the limits from above. Potentials are constants for autograd.
+
+    With ``round=True`` the plan has exact marginals (Altschuler, Weed and Rigollet 2017), ``value_linear`` is its cost,
+    ``potentials`` are feasible for the linear program (c-transforms of the entropic ones: f_i + g_j <= cost_ij), and
+    ``gap`` = value_linear - (f a + g b) bounds how far ``value_linear`` is above the optimum of the linear program.
+    ``value`` remains that of the regularised problem; gradients are those of the plan before it was rounded.
+
+    With ``unbalanced`` the marginals are free at a price: value = <P, cost> + reg KL(P | a b' / s) + rho_a KL(P 1 | a)
+    + rho_b KL(P' 1 | b), where s is the geometric mean of the totals of a and b, which may differ. Then P_ij = a_i b_j
+    / s exp((f_i + g_j - cost_ij) / reg), P 1 = a exp(-f / rho_a), P' 1 = b exp(-g / rho_b), and ``marginal_error`` is
+    the largest deviation from these two conditions, relative to s; a hard side keeps P 1 = a.
+
+    Args:
+        reg: Regularisation, in the units of the cost.
+        tol: Largest deviation of a marginal, relative to the total, at which a problem has converged.
+        max_iter: Iterations a problem may take, those in the plain domain and Newton's together.
+        gradient: "implicit", as said above, or "unrolled": autograd through every iteration, in float64 and without
+            any short cut, as a check.
+        round: Round the plan to exact marginals and certify it for the linear program.
+        unbalanced: None for hard marginals, or rho in the units of the cost, or (rho_a, rho_b), in which None makes
+            one side hard.
+    """
+
+    reg: float = 0.1
+    tol: float = 1e-6
+    max_iter: int = 1000
+    gradient: Gradient = "implicit"
+    round: bool = False
+    unbalanced: float | tuple[float | None, float | None] | None = None
+
+    name: ClassVar[str] = "sinkhorn"
+    kind: ClassVar[Literal["exact", "entropic"]] = "entropic"
+    requires: ClassVar[str] = "numba"
+    install: ClassVar[str] = "pip install numba"
+    gradients: ClassVar[str] = "value in cost, a, b (envelope); value_linear and plan (implicit)"
+
+    def __post_init__(self) -> None:
+        for name in ("reg", "tol"):
+            if not _positive(getattr(self, name)):
+                raise ValueError(f"Sinkhorn: {name} must be a positive finite number, got {getattr(self, name)!r}")
+        if not isinstance(self.max_iter, int) or self.max_iter < 1:
+            raise ValueError(f"Sinkhorn: max_iter must be an integer of at least 1, got {self.max_iter!r}")
+        if self.gradient not in get_args(Gradient):
+            raise ValueError(f"Sinkhorn: gradient must be 'implicit' or 'unrolled', got {self.gradient!r}")
+        given = self.unbalanced if isinstance(self.unbalanced, tuple) else (self.unbalanced,) * 2
+        if len(given) != 2 or not all(rho is None or _positive(rho) for rho in given):
+            raise ValueError(
+                "Sinkhorn: unbalanced must be None, a positive finite number or a pair of these, "
+                f"got {self.unbalanced!r}"
+            )
+        if self.round and not self.equal_totals:
+            raise ValueError("Sinkhorn: round needs hard marginals, so unbalanced must be None")
+
+    @property
+    def rhos(self) -> Rhos:
+        """Weights of the KL terms of the two marginals, None for a hard one."""
+        return self.unbalanced if isinstance(self.unbalanced, tuple) else (self.unbalanced, self.unbalanced)
+
+    @property
+    def equal_totals(self) -> bool:
+        """Whether the totals of a and b must agree; if not, b is not rescaled."""
+        return self.rhos == (None, None)
+
+    def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+        """Solve a flat batch; see ``TensorSolver.solve``."""
+        with torch.autocast(cost.device.type, enabled=False):
+            return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
+
+    def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+        with torch.no_grad():
+            solved = self._solved(cost.detach(), a.detach(), b.detach())
+            value = solved.scale * dual_value(solved)
+        inputs = (cost, a, b)
+
+        @functools.cache
+        def plan() -> Tensor:
+            """Make the plan of total 1 that is handed out."""
+            with torch.no_grad():
+                made = solved.unit_plan()
+                return round_plan(made.double(), solved.a, solved.b) if self.round else made
+
+        def value_linear() -> Tensor:
+            with torch.no_grad():
+                linear = solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
+            return attach_linear(*inputs, linear, solved)
+
+        def scaled_plan() -> Tensor:
+            with torch.no_grad():
+                made = (plan() * solved.scale.to(plan().dtype)[:, None, None]).to(cost.dtype)
+            return attach_plan(*inputs, made, solved)
+
+        differentiable = attach_value(*inputs, value, solved)
+        return self._parts(solved, differentiable, value_linear, scaled_plan, plan)
+
+    def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+        unit_a, unit_b, scale = self._normalised(a, b)
+        wide = cost.double()
+        offset = wide.detach().mean((1, 2)) if self.equal_totals else wide.new_zeros(len(cost))
+        net = wide - offset[:, None, None]
+        phi, psi, error, n_iter = unroll(net, unit_a, unit_b, self.reg, self.rhos, self.tol, self.max_iter)
+        status = torch.where(error <= self.tol, int(Status.OPTIMAL), int(Status.MAX_ITER))
+        status = torch.where(torch.isfinite(error), status, int(Status.FAILED)).to(torch.int8)
+        graph = Solved(wide, unit_a, unit_b, scale, self.reg, self.rhos, phi, psi, offset, error, status, n_iter)
+        solved = Solved(
+            cost.detach(), unit_a.detach(), unit_b.detach(), scale.detach(), self.reg, self.rhos,
+            phi.detach(), psi.detach(), offset, error, status, n_iter,
+        )  # fmt: skip
+        unit = graph.plan64()
+
+        @functools.cache
+        def plan() -> Tensor:
+            if not self.round:
+                return unit
+            return unit + (round_plan(unit, unit_a, unit_b) - unit).detach()
+
+        return self._parts(
+            solved,
+            scale * primal_value(graph, unit),
+            lambda: scale * (plan() * wide).sum((1, 2)),
+            lambda: (plan() * scale[:, None, None]).to(cost.dtype),
+            plan,
+        )
+
+    def _parts(self, solved: Solved, value: Tensor, value_linear: Make, plan: Make, unit_plan: Make) -> Parts:
+        @torch.no_grad()
+        def potentials() -> tuple[Tensor, Tensor]:
+            f, g = feasible_potentials(solved) if self.round else solved.potentials()
+            return f.to(solved.cost.dtype), g.to(solved.cost.dtype)
+
+        @torch.no_grad()
+        def gap() -> Tensor:
+            if not self.round:
+                return entropic_gap(solved)
+            f, g = feasible_potentials(solved)
+            # Costs net of the potentials are not negative, so nothing cancels.
+            net = solved.cost.double() - f[..., None] - g[:, None]
+            return solved.scale * (unit_plan().detach() * net).sum((1, 2))
+
+        @torch.no_grad()
+        def error() -> Tensor:
+            if not self.round:
+                return marginal_error(solved)
+            rows, columns = unit_plan().detach().sum(2) - solved.a, unit_plan().detach().sum(1) - solved.b
+            return torch.maximum(rows.abs().amax(-1), columns.abs().amax(-1))
+
+        return Parts(
+            value=value,
+            value_linear=value_linear,
+            plan=plan,
+            potentials=potentials,
+            gap=gap,
+            marginal_error=error,
+            status=solved.status.clone,
+            n_iter=solved.n_iter.clone,
+            solver=self.name,
+        )
+
+    def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights whose totals have the geometric mean 1, and what they were divided by."""
+        total_a, total_b = a.sum(-1, keepdim=True), b.sum(-1, keepdim=True)
+        if self.equal_totals:
+            return a / total_a, b / total_b, total_a[:, 0]
+        scale = total_a.sqrt() * total_b.sqrt()
+        return a / scale, b / scale, scale[:, 0]
+
+    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> Solved:
+        a, b, scale = self._normalised(a, b)
+        n, m = cost.shape[1:]
+        if not self.equal_totals:
+            dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
+            return self._of(dual, cost, a, b, scale, torch.zeros_like(scale), None)
+        most = self.max_iter if min(n, m) > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
+        most = min(most, self.max_iter)
+        plain = sinkhorn_plain.scale(cost, a.to(cost.dtype), b.to(cost.dtype), self.reg, self.tol, most)
+        done = (plain.n_iter > 0) & (plain.error <= self.tol)
+        dual = Dual(
+            -plain.p.log().double(),
+            -plain.q.log().double(),
+            plain.error.double(),
+            torch.where(done, int(Status.OPTIMAL), int(Status.MAX_ITER)).to(torch.int8),
+            plain.n_iter,
+        )
+        offset = plain.offset.double()
+        if not bool(done.all()):
+            self._finish(cost, a, b, dual, offset, plain.plan, ~done)
+        return self._of(dual, cost, a, b, scale, offset, plain.plan)
+
+    def _of(
+        self, dual: Dual, cost: Tensor, a: Tensor, b: Tensor, scale: Tensor, offset: Tensor, plan: Tensor | None
+    ) -> Solved:
+        return Solved(
+            cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, offset, dual.error, dual.status, dual.n_iter,
+            plan,
+        )  # fmt: skip
+
+    def _finish(
+        self, cost: Tensor, a: Tensor, b: Tensor, dual: Dual, offset: Tensor, plan: Tensor, left: Tensor
+    ) -> None:
+        """Solve in the log domain what the plain domain left over, in place: near its end, or from the start."""
+        near = left & (dual.n_iter > 0) & torch.isfinite(dual.error)
+        for group, warm in ((near, True), (left & ~near, False)):
+            index = group.nonzero()[:, 0]
+            used = dual.n_iter[index]
+            budget = self.max_iter - int(used.max()) if warm and len(index) else self.max_iter
+            if not len(index) or budget < 1:
+                continue
+            net = cost[index].double() - offset[index, None, None]
+            start = (dual.phi[index], dual.psi[index]) if warm else None
+            found = sinkhorn_newton.maximise(net, a[index], b[index], self.reg, self.rhos, self.tol, budget, start)
+            dual.phi[index], dual.psi[index], dual.error[index] = found.phi, found.psi, found.error
+            dual.status[index], dual.n_iter[index] = found.status, found.n_iter + used * warm
+            scores = found.phi[..., None] + found.psi[:, None] - net / self.reg
+            plan[index] = (a[index][..., None] * scores.exp_() * b[index][:, None]).to(plan.dtype)
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

@@ -1,0 +1,236 @@
+"""Entropic transport in the log domain: damped Newton steps on the dual along a falling regularisation, in float64.
+
+With g fixed, the best f is a soft minimum, and the dual is a concave function of g alone (Cuturi and Peyre 2016). It
+is generalised self-concordant: steps shortened to log(1 + d) / d, where d is the span of the Newton step in units of
+reg, climb from anywhere and become full steps near the top (Sun and Tran-Dinh 2019, the case nu = 2).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+from otfew.transport.problem import Status
+
+FALL = 4.0
+"""Factor between one regularisation and the next."""
+
+LEVEL_TOL = 0.05
+"""Sum of the deviations at which a regularisation above the last one is left, relative to the total."""
+
+LARGEST = 1024
+"""Nodes of the smaller side above which Sinkhorn's own steps are cheaper than Newton's."""
+
+RIDGE = 1e-13
+"""Added to matrices whose eigenvalues lie in [0, 1], which rounding could make indefinite."""
+
+CHUNK = 2**22
+"""Entries of the costs that are worked on at a time."""
+
+
+Rhos = tuple[float | None, float | None]
+"""Weights of the KL terms of rows and columns in the units of the cost; None for a hard marginal."""
+
+
+@dataclass(frozen=True)
+class Dual:
+    """Potentials over reg of a batch, relative to costs less ``offset``.
+
+    Attributes:
+        phi: (problems, n) float64.
+        psi: (problems, m) float64.
+        error: (problems,) float64, largest violation of a marginal condition.
+        status: (problems,) int8.
+        n_iter: (problems,) int64.
+    """
+
+    phi: Tensor
+    psi: Tensor
+    error: Tensor
+    status: Tensor
+    n_iter: Tensor
+
+
+def damping(rho: float | None, reg: Tensor) -> Tensor:
+    """Exponent tau = rho / (rho + reg) of a marginal's update; 1 for a hard marginal."""
+    return torch.ones_like(reg) if rho is None else rho / (rho + reg)
+
+
+def schur_solve(plan: Tensor, rows: Tensor, columns: Tensor, tau: Tensor, right: Tensor, singular: bool) -> Tensor:
+    """Solve (diag(columns) - plan' diag(tau / rows) plan) y = right, with y = 0 where columns is 0.
+
+    Args:
+        plan: (problems, n, m) float64.
+        rows: (problems, n).
+        columns: (problems, m).
+        tau: (problems, 1).
+        right: (problems, m).
+        singular: Whether constants are in the null space; y is then orthogonal to columns.
+    """
+    # LU fails in batches on some builds of torch, and the matrix is positive definite: Cholesky, after scaling its
+    # diagonal to one.
+    tiny = torch.finfo(plan.dtype).tiny
+    held = columns > tiny
+    root = columns.clamp_min(tiny).rsqrt().where(held, 0.0)
+    left = torch.where(rows > tiny, tau / rows.clamp_min(tiny), 0.0).sqrt()
+    weighted = plan * left[..., None] * root[:, None]
+    matrix = -(weighted.mT @ weighted)
+    if singular:
+        direction = columns * root
+        direction = direction / direction.square().sum(-1, keepdim=True).sqrt().clamp_min(tiny)
+        matrix += direction[..., None] * direction[:, None]
+    matrix.diagonal(dim1=-2, dim2=-1).add_(1 + RIDGE * plan.shape[-1])
+    factor, _ = torch.linalg.cholesky_ex(matrix)
+    return torch.cholesky_solve((right * root)[..., None], factor)[..., 0] * root
+
+
+@dataclass(frozen=True)
+class _Point:
+    """The dual at one g per problem: the plan with the best f, its column sums, and where they should be.
+
+    ``plan`` (problems, n, m) has row sums ``rows`` (problems, n); ``columns`` and ``goal`` are (problems, m).
+    """
+
+    phi: Tensor
+    plan: Tensor
+    rows: Tensor
+    columns: Tensor
+    goal: Tensor
+
+
+def _evaluate(scores: Tensor, a: Tensor, b: Tensor, psi: Tensor, tau_a: Tensor, tau_b: Tensor) -> _Point:
+    """Compute the plan that belongs to ``psi``; ``scores`` (problems, n, m) = log b - cost / reg, used up."""
+    scores += psi[:, None]
+    top = scores.amax(-1, keepdim=True)
+    plan = scores.sub_(top).exp_()
+    sums = plan.sum(-1, keepdim=True)
+    phi = -tau_a * (top + sums.log())[..., 0]
+    rows = a * (phi * (1 - 1 / tau_a)).exp()
+    plan *= (rows / sums[..., 0])[..., None]
+    return _Point(phi, plan, rows, plan.sum(1), b * (psi * (1 - 1 / tau_b)).exp())
+
+
+def _newton(point: _Point, psi: Tensor, tau_a: Tensor, tau_b: Tensor, held: Tensor, singular: bool) -> Tensor:
+    """Move psi by a Newton step of the dual, shortened where it is long."""
+    curvature = point.columns + (1 / tau_b - 1) * point.goal
+    step = schur_solve(point.plan, point.rows, curvature, tau_a, point.goal - point.columns, singular)
+    if singular:
+        high, low = step.where(held, -math.inf).amax(-1), step.where(held, math.inf).amin(-1)
+        length = (high - low)[:, None]
+    else:
+        length = 3 * step.abs().amax(-1, keepdim=True) * (1 / tau_b - 1).clamp_min(1)
+    length = length.clamp_min(torch.finfo(step.dtype).tiny)
+    return psi + step * (length.log1p() / length)
+
+
+def _sinkhorn(point: _Point, psi: Tensor, tau_b: Tensor, b: Tensor, held: Tensor) -> Tensor:
+    """Move psi to the best for the present f."""
+    tiny = torch.finfo(psi.dtype).tiny
+    return (tau_b * (psi - (point.columns.clamp_min(tiny) / b.where(held, 1)).log())).where(held, 0.0)
+
+
+def _climb(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None
+) -> Dual:  # fmt: skip
+    """Maximise the dual of one chunk; rows are no fewer than columns. See ``maximise``."""
+    size, m = len(cost), cost.shape[2]
+    singular = rhos == (None, None)
+    held = b > 0
+    log_b = b.where(held, 1.0).log().where(held, -math.inf)[:, None]
+    level = cost.flatten(1).amax(-1, keepdim=True) - cost.flatten(1).amin(-1, keepdim=True)
+    level = torch.full_like(level, reg) if start is not None else level.clamp_min(reg)
+    g = torch.zeros_like(b) if start is None else start * reg
+    out = Dual(
+        torch.zeros_like(a), torch.zeros_like(b), torch.full_like(a[:, 0], math.inf),
+        torch.full((size,), int(Status.MAX_ITER), dtype=torch.int8, device=a.device),
+        torch.full((size,), max_iter, device=a.device),
+    )  # fmt: skip
+    index = torch.arange(size, device=cost.device)
+    for used in range(1, max_iter + 1):
+        tau_a, tau_b = damping(rhos[0], level), damping(rhos[1], level)
+        psi = g / level
+        point = _evaluate(log_b - cost / level[..., None], a, b, psi, tau_a, tau_b)
+        missed = (point.goal - point.columns).abs()
+        worst, total = missed.amax(-1), missed.sum(-1)
+        last = level[:, 0] <= reg
+        broken = ~torch.isfinite(total)
+        ended = (last & (worst <= tol)) | broken
+        if used == max_iter:
+            ended = torch.ones_like(ended)
+        if bool(ended.any()):
+            into = index[ended]
+            out.phi[into], out.psi[into], out.error[into] = (
+                point.phi[ended],
+                psi[ended],
+                worst[ended].where(last[ended], math.inf),
+            )
+            out.n_iter[into] = used
+            state = torch.where(last & (worst <= tol), int(Status.OPTIMAL), int(Status.MAX_ITER))
+            out.status[into] = state.where(~broken, int(Status.FAILED)).to(torch.int8)[ended]
+            if bool(ended.all()):
+                break
+            rest = ~ended
+            cost, a, b, held, log_b, level, g, psi, index, last, total = (
+                x[rest] for x in (cost, a, b, held, log_b, level, g, psi, index, last, total)
+            )
+            tau_a, tau_b = tau_a[rest], tau_b[rest]
+            point = _Point(*(x[rest] for x in (point.phi, point.plan, point.rows, point.columns, point.goal)))
+        if m <= LARGEST:
+            psi = _newton(point, psi, tau_a, tau_b, held, singular)
+        else:
+            psi = _sinkhorn(point, psi, tau_b, b, held)
+        g = psi * level
+        level = torch.where(((total <= LEVEL_TOL) & ~last)[:, None], (level / FALL).clamp_min(reg), level)
+    return out
+
+
+def _flip(dual: Dual) -> Dual:
+    return Dual(dual.psi, dual.phi, dual.error, dual.status, dual.n_iter)
+
+
+def _extend(dual: Dual, cost: Tensor, a: Tensor, b: Tensor, reg: float, rho: float | None) -> Dual:
+    """Give columns without weight the potential that they would have with a little."""
+    empty = b == 0
+    if not bool(empty.any()):
+        return dual
+    log_a = a.where(a > 0, 1.0).log().where(a > 0, -math.inf)
+    best = -damping(rho, cost.new_tensor(reg)) * torch.logsumexp((log_a + dual.phi)[..., None] - cost / reg, 1)
+    return Dual(dual.phi, torch.where(empty, best, dual.psi), dual.error, dual.status, dual.n_iter)
+
+
+def maximise(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int,
+    start: tuple[Tensor, Tensor] | None = None,
+) -> Dual:  # fmt: skip
+    """Solve the dual of a batch, problem by problem in what is computed, a chunk of problems at a time.
+
+    Args:
+        cost: (problems, n, m), any floating dtype.
+        a: (problems, n) float64; the geometric mean of the totals of a and b is 1.
+        b: (problems, m) float64.
+        reg: Regularisation, in the units of the cost.
+        rhos: See ``Rhos``.
+        tol: Largest deviation from a marginal condition.
+        max_iter: Iterations a problem may take.
+        start: Potentials over reg (problems, n) and (problems, m) near the solution; by default the regularisation
+            falls from the range of the costs.
+    """
+    n, m = cost.shape[1:]
+    if m > n:
+        turned = None if start is None else (start[1], start[0])
+        return _flip(maximise(cost.mT, b, a, reg, (rhos[1], rhos[0]), tol, max_iter, turned))
+    step = max(1, CHUNK // (n * m))
+
+    def chunks() -> Iterator[Dual]:
+        for first in range(0, len(cost), step):
+            here = slice(first, first + step)
+            costs, begin = cost[here].double(), None if start is None else start[1][here]
+            dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin)
+            yield _extend(dual, costs, a[here], b[here], reg, rhos[1])
+
+    parts = list(chunks())
+    return Dual(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Dual)))

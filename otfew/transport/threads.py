@@ -1,0 +1,34 @@
+"""Work on a batch shared out over threads, for compiled code that lets go of the interpreter."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+
+def share_out(work: Callable[[int, int], None], size: int, threads: int) -> None:
+    """Run ``work(first, last)`` over chunks of range(size); a free thread takes the next, since problems differ."""
+    threads = min(threads, size)
+    if threads <= 1:
+        work(0, size)
+        return
+    chunk = max(1, size // (8 * threads))
+    counter = itertools.count()
+
+    def drain() -> None:
+        while (first := next(counter) * chunk) < size:
+            work(first, min(first + chunk, size))
+
+    helpers = [_pool(os.getpid(), threads - 1).submit(drain) for _ in range(threads - 1)]
+    drain()
+    for helper in helpers:
+        helper.result()
+
+
+@functools.lru_cache(maxsize=4)
+def _pool(_process: int, threads: int) -> ThreadPoolExecutor:
+    """Keep the threads between calls; a forked process gets its own."""
+    return ThreadPoolExecutor(threads, thread_name_prefix="otfew")
