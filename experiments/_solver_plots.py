@@ -10,7 +10,7 @@ from otfew.experiments._solver_report import regularised
 
 Row = dict[str, Any]
 KINDS = {"forward_ms": "forward", "backward_ms": "forward and backward"}
-STYLES = {"exact": "-", "entropic": "--"}
+STYLES = {"exact": "-", "entropic": "--", "quadratic": ":"}
 
 
 def pictures(results: Row) -> dict[str, bytes]:
@@ -78,7 +78,7 @@ def _grid(
     }
     shown = [name for name in names if name in handles]
     figure.legend([handles[name] for name in shown], shown, loc="center right", fontsize=9, frameon=False,
-                  title="solid: exact\ndashed: entropic", title_fontsize=8)  # fmt: skip
+                  title="solid: exact\ndashed: entropic\ndotted: quadratic", title_fontsize=8)  # fmt: skip
     figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 1))
     return _png(figure)
 
