@@ -13,7 +13,7 @@ SolveOne = Callable[[Array, Array, Array], tuple[Array, Array | None, Status, in
 """(cost (n, m), a (n,), b (m,), each of total 1) -> plan (n, m), column potentials (m,) or None, status, iterations."""
 
 
-def solve_each(problem: Problem, solve_one: SolveOne, solver: str) -> Solution:
+def solve_each(problem: Problem, solve_one: SolveOne, solver: str, tol: float = 1e-12) -> Solution:
     """Solve each problem with total mass 1 and certify it.
 
     A problem whose plan or potentials are not finite has failed: its answer is the product coupling, which meets the
@@ -24,6 +24,7 @@ def solve_each(problem: Problem, solve_one: SolveOne, solver: str) -> Solution:
         solve_one: Solves one problem; its potentials need not be feasible, they are c-transformed here. A solver
             that has none returns None for every problem: they are then recovered from the plans.
         solver: Name for the result.
+        tol: Precision of the plans from which potentials are recovered, see ``recover_potentials``.
     """
     size, (n, m) = len(problem), problem.shape
     cost, plan = np.empty((size, n, m)), np.empty((size, n, m))
@@ -40,6 +41,6 @@ def solve_each(problem: Problem, solve_one: SolveOne, solver: str) -> Solution:
         if not (np.isfinite(found).all() and np.isfinite(potential).all()):
             found, potential, status[k] = np.outer(unit_a, unit_b), np.zeros(m), Status.FAILED
         plan[k], g[k] = found * total, potential
-    f, g = c_transform(cost, g, a, b) if has_potentials else recover_potentials(cost, a, b, plan)
+    f, g = c_transform(cost, g, a, b) if has_potentials else recover_potentials(cost, a, b, plan, tol)
     value, gap, error = certify_plan(cost, a, b, plan, f, g)
     return Solution(value, f, g, gap, error, status, n_iter, solver, dense=plan)

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from otfew.transport.certificate import slackness
 from otfew.transport.dense import solve_each
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
@@ -48,7 +49,7 @@ class OpenCV(ArraySolver):
                 return np.outer(a, b), None, Status.FAILED, 0
             return flow.astype(np.float64), None, Status.OPTIMAL, 0
 
-        found = solve_each(problem, solve_one, self.name)
+        found = solve_each(problem, solve_one, self.name, tol=_ROUNDING / 100)
         return replace(found, status=_judge(problem, found))
 
 
@@ -56,7 +57,7 @@ def _judge(problem: Problem, found: Solution) -> npt.NDArray[np.int8]:
     """Tell from the plans which problems ended short of the optimum of their own sums, or missed the sums asked for."""
     assert found.dense is not None
     cost = problem.cost[problem.cost_index].astype(np.float64)
-    slack = (found.dense * (cost - found.f[:, :, None] - found.g[:, None])).sum((1, 2))
+    slack = slackness(cost, found.dense, found.f, found.g)
     size = np.ptp(cost, (1, 2)) + _ROUNDING * np.abs(cost).max((1, 2))
     short = (slack > _ROUNDING * size * problem.a.sum(-1)[problem.a_index]) | (found.marginal_error > 10 * _ROUNDING)
     return np.where(short & (found.status == Status.OPTIMAL), Status.MAX_ITER, found.status).astype(np.int8)
