@@ -4,7 +4,10 @@ from otfew.transport.api import solve
 from otfew.transport.certificate import Certificate, certify
 from otfew.transport.errors import ConvergenceError, ConvergenceWarning
 from otfew.transport.exact import Exact
+from otfew.transport.geomloss import GeomLoss
+from otfew.transport.keops import KeOps
 from otfew.transport.opencv import OpenCV
+from otfew.transport.points import solve_points
 from otfew.transport.pot import POT
 from otfew.transport.pot_sinkhorn import POTSinkhorn
 from otfew.transport.problem import Status
@@ -12,6 +15,7 @@ from otfew.transport.qpth import QPTH
 from otfew.transport.registry import SOLVERS, Solver, solvers
 from otfew.transport.result import OTResult
 from otfew.transport.scipy import SciPy
+from otfew.transport.sinkhorn import Sinkhorn
 
 __all__ = [
     "POT",
@@ -21,13 +25,17 @@ __all__ = [
     "ConvergenceError",
     "ConvergenceWarning",
     "Exact",
+    "GeomLoss",
+    "KeOps",
     "OTResult",
     "OpenCV",
     "POTSinkhorn",
     "SciPy",
+    "Sinkhorn",
     "Solver",
     "Status",
     "certify",
     "solve",
+    "solve_points",
     "solvers",
 ]

@@ -15,6 +15,7 @@ from otfew.transport.result import Parts
 
 SOLVERS: dict[str, str] = {
     "exact": "otfew.transport.exact:Exact",
+    "sinkhorn": "otfew.transport.sinkhorn:Sinkhorn",
     "pot": "otfew.transport.pot:POT",
     "pot-sinkhorn": "otfew.transport.pot_sinkhorn:POTSinkhorn",
     "opencv": "otfew.transport.opencv:OpenCV",

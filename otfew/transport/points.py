@@ -1,0 +1,149 @@
+"""Optimal transport between point clouds, with or without the matrix of costs."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otfew.transport.api import dense_parts
+from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
+from otfew.transport.costs import pairwise, parse_cost
+from otfew.transport.plan_operator import DensePlan, FlatPlan, PlanOperator
+from otfew.transport.problem import check_dtype, check_values, first_index, surely_finite
+from otfew.transport.registry import PointSolver, Solver, resolve
+from otfew.transport.result import OTResult, Parts
+from otfew.transport.transforms import outside_graphs, refuse_transforms
+
+
+@outside_graphs
+def solve_points(
+    x: Any,
+    y: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    cost: str = "sqeuclidean",
+    solver: str | Solver = "keops",
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> OTResult:
+    """Solve a batch of optimal transport problems between point clouds.
+
+    A solver of points ("keops", "geomloss") never holds the (n, m) costs. A solver of dense costs ("exact",
+    "sinkhorn", ...) is given them, and gradients reach the points through the cost.
+
+    Args:
+        x: (*batch, n, d) float32 or float64 points of the rows, torch on any device or numpy.
+        y: (*batch, m, d) points of the columns, of the same dtype and device.
+        a: (*batch, n) non-negative weights of x, or None: uniform with the total of b, 1 if both are None.
+        b: (*batch, m) non-negative weights of y, or None: uniform with the total of a. It is rescaled in float64 to
+            the total of a; totals may differ by 1e-4 of the larger.
+        cost: "sqeuclidean" |x - y|^2, "euclidean" |x - y|, "cosine" 1 - <x, y> / (|x| |y|), or "lp:p", such as "lp:3",
+            sum_k |x_k - y_k|^p for p >= 1; see ``otfew.costs``.
+        solver: A name from ``otfew.solvers()`` or options such as ``otfew.KeOps(reg=0.1)``.
+        on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
+            raise and others warn.
+        validate: Check what the tensors hold; turn off only for inputs known to be sound.
+
+    Returns:
+        An ``OTResult`` whose batch shape is that of x, y, a and b broadcast. Its plan is a ``PlanOperator``:
+        ``plan @ v``, ``plan.T @ u``, ``plan.dense()``.
+
+    Raises:
+        ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, an
+            unknown cost or solver; the message names the argument and the batch index.
+        ImportError: The solver's library is not installed.
+        ConvergenceError: An exact solver did not reach the optimum.
+
+    Example:
+        >>> import numpy as np
+        >>> x = np.array([[0.0, 0.0], [1.0, 0.0]])
+        >>> float(solve_points(x, x + 1, solver="exact").value)
+        2.0
+    """
+    check_on_fail(on_fail)
+    parse_cost(cost)
+    chosen = resolve(solver)
+    numpy_in = isinstance(x, np.ndarray)
+    x_t, y_t, a_t, b_t = (as_tensor(*given) for given in (("x", x), ("y", y), ("a", a), ("b", b)))
+    refuse_transforms(x_t, y_t, a_t, b_t)
+    x_t, y_t, batch = _check_shapes(x_t, y_t, a_t, b_t)
+    if validate:
+        _check_values(x_t, y_t, a_t, b_t, chosen.equal_totals)
+    n, m = x_t.shape[-2], y_t.shape[-2]
+    if isinstance(chosen, PointSolver):
+        flat_x, flat_y = (z.expand(*batch, *z.shape[-2:]).reshape(batch.numel(), *z.shape[-2:]) for z in (x_t, y_t))
+        flat_a, flat_b = flat_weights(n, m, a_t, b_t, batch, x_t.device)
+        parts = chosen.solve_points(flat_x, flat_y, flat_a, flat_b, cost)
+        parts = _with_plan(parts, batch, numpy_in, lambda plan: plan)
+    else:
+        with torch.autocast(x_t.device.type, enabled=False):
+            dense = pairwise(cost, x_t, y_t)
+        if validate and not surely_finite(dense):
+            where = first_index(~torch.isfinite(dense), dense.ndim - 2)
+            raise ValueError(f"{cost} costs between x and y overflow {x_t.dtype}{where}; rescale the points")
+        parts = _with_plan(dense_parts(chosen, dense, a_t, b_t, batch), batch, numpy_in, DensePlan)
+    report_failures(parts, batch, chosen, on_fail)
+    return OTResult(parts, (*batch, n, m), numpy_in)
+
+
+def _with_plan(parts: Parts, batch: torch.Size, numpy: bool, wrap: Any) -> Parts:
+    """Turn the plan of a flat batch into an operator of the batch's shape."""
+
+    def plan() -> PlanOperator:
+        flat: FlatPlan = wrap(parts.plan())
+        return PlanOperator(flat, tuple(batch), numpy)
+
+    return replace(parts, plan=plan)
+
+
+def _check_shapes(
+    x: Tensor | None, y: Tensor | None, a: Tensor | None, b: Tensor | None
+) -> tuple[Tensor, Tensor, torch.Size]:
+    """Check shapes and dtypes and return the clouds and the batch shape."""
+    for name, points in (("x", x), ("y", y)):
+        if points is None:
+            raise ValueError(f"{name} must be a torch tensor or a numpy array, got None")
+        if points.ndim < 2 or 0 in points.shape[-2:]:
+            raise ValueError(
+                f"{name} must be (*batch, points, dimensions) with at least one of each, got shape "
+                f"{tuple(points.shape)}"
+            )
+        check_dtype(name, points)
+    assert x is not None
+    assert y is not None
+    if x.shape[-1] != y.shape[-1]:
+        raise ValueError(f"x and y must have points of one dimension, got {x.shape[-1]} and {y.shape[-1]}")
+    if x.dtype != y.dtype or x.device != y.device:
+        given = f"{x.dtype} on {x.device} and {y.dtype} on {y.device}"
+        raise ValueError(f"x and y must have one dtype and device, got {given}; convert one of them")
+    batches = [x.shape[:-2], y.shape[:-2]]
+    for name, weights, cloud, points in (("a", a, "x", x), ("b", b, "y", y)):
+        if weights is None:
+            continue
+        check_dtype(name, weights)
+        if weights.ndim < 1 or weights.shape[-1] != points.shape[-2]:
+            raise ValueError(
+                f"{name} must be (*batch, {points.shape[-2]}) to fit {cloud} {tuple(points.shape)}, "
+                f"got {tuple(weights.shape)}"
+            )
+        batches.append(weights.shape[:-1])
+    try:
+        return x, y, torch.broadcast_shapes(*batches)  # type: ignore[no-untyped-call]
+    except RuntimeError:
+        given = ", ".join(str(tuple(batch)) for batch in batches)
+        raise ValueError(f"batch shapes of points and weights do not broadcast: {given}") from None
+
+
+def _check_values(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool) -> None:
+    """Check what the tensors hold."""
+    for name, points in (("x", x), ("y", y)):
+        if not surely_finite(points):
+            bad = ~torch.isfinite(points)
+            if bool(bad.any()):
+                raise ValueError(f"{name} holds NaN or infinity{first_index(bad, points.ndim - 2)}")
+    check_values(x.new_zeros(1), a, b, equal_totals)
