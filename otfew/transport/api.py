@@ -39,19 +39,23 @@ class _Value(torch.autograd.Function):
             scale = grad.reshape(-1).cpu().numpy()
             plan = dense_plan(solution, (*batch, *cost.shape[-2:]), cost.dtype, cost.device, scale)
             grads[0] = plan.sum_to_size(cost.shape)
+        f = torch.from_numpy(solution.f).reshape(*batch, cost.shape[-2])
+        g = torch.from_numpy(solution.g).reshape(*batch, cost.shape[-1])
         if ctx.needs_input_grad[1]:
-            f = torch.from_numpy(solution.f).reshape(*batch, a.shape[-1]).to(a.device)
-            grads[1] = (grad[..., None] * f).sum_to_size(a.shape).to(a.dtype)
+            if not solution.balanced and b is None:
+                # b is uniform with the total of a: each unit of a adds to all of b.
+                f = f + g.mean(-1, keepdim=True)
+            grads[1] = (grad[..., None] * f.to(a.device)).sum_to_size(a.shape).to(a.dtype)
         if ctx.needs_input_grad[2]:
-            g = torch.from_numpy(solution.g).reshape(*batch, b.shape[-1]).to(b.device)
-            # The problem solved is (a, b * sum(a) / sum(b)); without a, its total follows b.
-            total_b = b.double().sum(-1, keepdim=True)
-            if a is None:
+            if not solution.balanced:
+                g = (g if a is not None else g + f.mean(-1, keepdim=True)).to(b.device)
+            elif a is None:
                 # V(b) = sum(b) * V(b / sum(b)): the gauge's constant is the value of a unit of mass.
                 value = torch.from_numpy(solution.value).reshape(*batch, 1).to(b.device)
-                g = g + value / total_b
+                g = g.to(b.device) + value / b.double().sum(-1, keepdim=True)
             else:
-                g = g * (a.double().sum(-1, keepdim=True) / total_b)
+                # The problem solved is (a, b * sum(a) / sum(b)).
+                g = g.to(b.device) * (a.double().sum(-1, keepdim=True) / b.double().sum(-1, keepdim=True)).to(b.device)
             grads[2] = (grad[..., None] * g).sum_to_size(b.shape).to(b.dtype)
         return (*grads, None, None)
 

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 import torch
 
+from otfew.transport.partial import Mass, with_dummies, without_dummies
 from otfew.transport.problem import TOTALS_RTOL, Problem, Solution
 from otfew.transport.registry import ArraySolver
 
@@ -33,32 +34,58 @@ class Exact(ArraySolver):
             error.
         max_iter: Pivots a problem may take; None means a bound that no known problem reaches.
         threads: Threads to use; None means torch's number of threads.
+        mass: How much to transport where a and b need not have the same total: a number, the same for all problems,
+            or "min", the smaller total, as ``cv2.EMD`` does. Then row sums are at most a, column sums at most b;
+            nothing is rescaled; ``potentials`` are the derivatives of ``value`` in a and b; ``marginal_error`` is
+            what exceeds a or b or misses the mass, relative to it. None transports all and wants equal totals.
+
+    Raises:
+        ValueError: An option is out of range; when solving, ``mass`` is more than a problem holds.
     """
 
     tol: float = 0.0
     max_iter: int | None = None
     threads: int | None = None
+    mass: Mass | None = None
 
     name: ClassVar[str] = "exact"
     kind: ClassVar[Literal["exact", "entropic"]] = "exact"
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
-    checks_values: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         for name in ("max_iter", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"Exact: {name} must be at least 1 or None, got {value}")
+        if not (self.mass is None or self.mass == "min" or (not isinstance(self.mass, str) and self.mass > 0)):
+            raise ValueError(f"Exact: mass must be positive, 'min' or None, got {self.mass!r}")
+
+    @property
+    def equal_totals(self) -> bool:
+        """Whether the totals of a and b must agree."""
+        return self.mass is None
+
+    @property
+    def checks_values(self) -> bool:
+        """With dummy nodes, what is unsound may no longer look so to the kernel."""
+        return self.mass is None
 
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""
+        if self.mass is None:
+            return self._solve(problem)
+        extended, moved = with_dummies(problem, self.mass)
+        return without_dummies(problem, self._solve(extended), moved, self.mass)
+
+    def _solve(self, problem: Problem) -> Solution:
         size, (n, m) = len(problem), problem.shape
         arcs = n + m - 1
-        rows, cols = np.zeros((size, arcs), np.int32), np.zeros((size, arcs), np.int32)
-        flow, f, g = np.zeros((size, arcs)), np.empty((size, n)), np.empty((size, m))
+        rows, cols = np.empty((size, arcs), np.int32), np.empty((size, arcs), np.int32)
+        flow, f, g = np.empty((size, arcs)), np.empty((size, n)), np.empty((size, m))
         value, gap, error = np.empty(size), np.empty(size), np.empty(size)
         status, n_iter = np.empty(size, np.int8), np.empty(size, np.int64)
+        assigned = np.empty(size, np.bool_)
         max_iter = 10_000 + 20 * n * m if self.max_iter is None else self.max_iter
         totals_rtol = np.inf if problem.checked else TOTALS_RTOL
         kernel = _kernel(problem.cost.dtype.str)
@@ -67,11 +94,15 @@ class Exact(ArraySolver):
         def work(first: int, last: int) -> None:
             kernel(
                 cost, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
-                first, last, totals_rtol, self.tol, max_iter, rows, cols, flow, f, g, value, gap, error, status, n_iter,
+                first, last, totals_rtol, self.tol, max_iter,
+                rows, cols, flow, f, g, value, gap, error, status, n_iter, assigned,
             )  # fmt: skip
 
         _share_out(work, size, self.threads or torch.get_num_threads())
-        return Solution(value, f, g, gap, error, status, n_iter, self.name, rows=rows, cols=cols, flow=flow)
+        ran = self.name
+        if assigned.any():
+            ran += " (shortest augmenting paths)" if assigned.all() else " (simplex and shortest augmenting paths)"
+        return Solution(value, f, g, gap, error, status, n_iter, ran, rows=rows, cols=cols, flow=flow)
 
 
 def _share_out(work: Callable[[int, int], None], size: int, threads: int) -> None:

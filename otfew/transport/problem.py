@@ -91,6 +91,8 @@ class Solution:
         n_iter: (problems,) int64.
         solver: Name of the code that ran.
         linear: (problems,) <plan, cost> where that is not the value.
+        balanced: Whether the problem solved is that of (a, b * sum(a) / sum(b)); if not, f and g are the derivatives
+            of the value in a and b as they were given.
     """
 
     value: Array
@@ -106,6 +108,7 @@ class Solution:
     flow: Array | None = None
     dense: Array | None = None
     linear: Array | None = None
+    balanced: bool = True
 
 
 def first_index(bad: Tensor, batch_dims: int) -> str:
@@ -238,6 +241,12 @@ def _to_numpy(tensor: Tensor, item_dims: int) -> npt.NDArray[np.floating]:
     return array
 
 
+def _uniform(other: Array | None, size: int) -> Array:
+    """Uniform weights (rows of the other side, size) with the totals of the other side, 1 if it is missing too."""
+    total = np.ones(1) if other is None else other.sum(-1)
+    return np.repeat(total[:, None] / size, size, axis=1)
+
+
 def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool = True) -> Problem:
     """Lay out checked tensors for the solvers.
 
@@ -246,19 +255,13 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, c
     n, m = cost.shape[-2:]
     flat_a = None if a is None else np.ascontiguousarray(_to_numpy(a, 1), np.float64)
     flat_b = None if b is None else np.ascontiguousarray(_to_numpy(b, 1), np.float64)
-    # b is rescaled to the total of a, so that a missing b may have any total.
     one = torch.Size(())
+    a_shape = one if a is None else a.shape[:-1]
+    b_shape = one if b is None else b.shape[:-1]
     if flat_a is None:
-        total = np.ones(1) if flat_b is None else flat_b.sum(-1)
-        flat_a = np.repeat(total[:, None] / n, n, axis=1)
-        a_shape = one if b is None else b.shape[:-1]
-    else:
-        a_shape = a.shape[:-1] if a is not None else one
+        flat_a, a_shape = _uniform(flat_b, n), b_shape
     if flat_b is None:
-        flat_b = np.full((1, m), 1.0 / m)
-        b_shape = one
-    else:
-        b_shape = b.shape[:-1] if b is not None else one
+        flat_b, b_shape = _uniform(flat_a, m), a_shape
     return Problem(
         cost=_to_numpy(cost, 2),
         a=flat_a,

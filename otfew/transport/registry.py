@@ -59,14 +59,15 @@ class Solver(ABC):
 
 
 class ArraySolver(Solver):
-    """A solver of dense costs on the CPU in numpy; ``otfew.solve`` adds the envelope gradient of the value.
+    """A solver of dense costs on the CPU in numpy; ``otfew.solve`` adds the envelope gradient of the value."""
 
-    Attributes:
-        checks_values: True where ``solve`` itself gives unsound problems the status ``INVALID``, unless the problem
-            says that it is checked, so that the data are read once.
-    """
+    @property
+    def checks_values(self) -> bool:
+        """Whether ``solve`` itself gives unsound problems the status ``INVALID``, so that the data are read once.
 
-    checks_values: ClassVar[bool] = False
+        It leaves that to its caller where the problem says that it is checked.
+        """
+        return False
 
     @abstractmethod
     def solve(self, problem: Problem) -> Solution:

@@ -29,13 +29,14 @@ def dense_plan(
     assert solution.rows is not None
     assert solution.cols is not None
     assert solution.flow is not None
-    n, m = shape[-2:]
-    # Basis arcs are distinct but for unused ones, which add zero. Memory of numpy comes zeroed from the system: torch
-    # would wake all its threads to zero it, and they would then spin beside those of the next solve.
-    index = torch.from_numpy(solution.rows.astype(np.int64) * m + solution.cols)
-    flow = torch.from_numpy(solution.flow if scale is None else solution.flow * scale[:, None]).to(dtype)
-    zeros = torch.from_numpy(np.zeros((len(index), n * m), np.float32 if dtype == torch.float32 else np.float64))
-    return zeros.scatter_add_(1, index, flow).reshape(shape).to(device)
+    assert solution.flow is not None
+    # numba compiles at import, so only once there is an exact plan to lay out.
+    from otfew.transport.arcs import lay_out
+
+    out = np.empty((len(solution.flow), *shape[-2:]), np.float32 if dtype == torch.float32 else np.float64)
+    scale = np.ones(len(out)) if scale is None else np.ascontiguousarray(scale)
+    lay_out(solution.rows, solution.cols, solution.flow, scale, out)
+    return torch.from_numpy(out).reshape(shape).to(device)
 
 
 @dataclass(frozen=True)
