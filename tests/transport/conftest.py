@@ -90,7 +90,7 @@ def _weights(rng: np.random.Generator, kind: str, k: int) -> Array:
 
 
 WEIGHTS = ("random", "uniform", "integer", "ratios", "zeros")
-SIZES = st.integers(1, 12)
+SIZES = st.one_of(st.integers(1, 12), st.integers(1, 12), st.integers(13, 40))
 
 
 def _example(seed: int, n: int, m: int, cost: str, a: str, b: str, mass: float) -> Example:
