@@ -13,6 +13,8 @@ Skipped = str
 
 GROWTH = {"exact": 2.5, "entropic": 2.0, "quadratic": 6.0}
 """Time grows about as the number of nodes to this power, by the kind of solver; for predictions only."""
+POINT_GROWTH = 1.5
+"""The same for solvers of point clouds, whose small problems are mostly overhead."""
 
 
 @dataclass(frozen=True)

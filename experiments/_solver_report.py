@@ -151,13 +151,16 @@ def points(rows: Sequence[Row]) -> Table:
     """Point clouds: every solver, forward and backward, by the number of points."""
     here = [r for r in rows if r["panel"] == "points"]
     sizes = sorted({r["n"] for r in here})
-    head = ["solver", *(f"{n} points" for n in sizes), "marginals"]
+    head = ["solver", *(f"{n} points" for n in sizes), "value error", "marginals"]
     body = []
     for name in _names(here):
         mine = {r["n"]: r for r in here if r["solver"] == name}
         cells = ["/".join(_ms(mine.get(n, {}).get(kind)) for kind in ("forward_ms", "backward_ms")) for n in sizes]
-        errors = [r["marginal_error"] for r in mine.values() if r.get("marginal_error") is not None]
-        body.append([_label(next(iter(mine.values()))), *cells, _error(max(errors, default=None))])
+        errors = [
+            max((r[key] for r in mine.values() if r.get(key) is not None), default=None)
+            for key in ("value_error", "marginal_error")
+        ]
+        body.append([_label(next(iter(mine.values()))), *cells, *map(_error, errors)])
     return "a pair of point clouds in three dimensions, ms forward/with gradients", head, body
 
 
@@ -187,11 +190,11 @@ def regularised(reg: float) -> str:
 
 def table_six(results: Row) -> Table:
     """Table 6 of the DeepEMD paper: time of the layer, and what each solver does to accuracy."""
-    kinds = {"pooled": "3x3", "given": "all"}
+    kinds = {"pooled": "3x3", "given": "all nodes"}
     shown = [nodes for nodes in kinds if results["episodes"].get(nodes)]
-    head = ["solver", *(f"{n} nodes" for n in TABLE_NODES)]
+    head = ["solver", *(f"n = {n}" for n in TABLE_NODES)]
     for nodes in shown:
-        head += [f"accuracy, {kinds[nodes]}", "minus exact", "episode"]
+        head += [kinds[nodes], "minus exact", "ms"]
     rows = [r for r in results["timings"] if r["panel"] == "nodes" and r["batch"] == TABLE_BATCH]
     body = []
     for name in _names(rows):
@@ -223,13 +226,16 @@ def lines(results: Row) -> list[str]:
         f"accuracy: deepemd on {e['episodes']} episodes of {e['way']}-way {e['shot']}-shot, {e['query']} queries a "
         f"class, of {e['dataset']}; differences are paired, ± halves of 95 % intervals over episodes"
     )
-    said += [f"not installed: {', '.join(p['missing'])}"] if p["missing"] else []
-    skipped: dict[tuple[str, str], list[str]] = {}
+    missing = [name for name in p["missing"] if name not in results["kinds"]]
+    said += [f"not installed: {', '.join(missing)}"] if missing else []
+    left_out: dict[tuple[str, str], list[str]] = {}
     for r in results["timings"]:
-        if "skipped" in r:
-            reason = "predicted to take too long" if r["skipped"].startswith("a call would take") else r["skipped"]
-            skipped.setdefault((r["solver"], reason), []).append(f"{r['n']}x{r['batch']}")
-    said += [f"not timed: {name} at {', '.join(cells)}: {reason}" for (name, reason), cells in skipped.items()]
+        for kind, words in {"skipped": "not timed", "no_gradients": "no gradients"}.items():
+            if kind in r:
+                slow = r[kind].startswith("a call would take")
+                reason = "predicted to take too long" if slow else r[kind]
+                left_out.setdefault((f"{words}: {r['solver']}", reason), []).append(f"{r['n']}x{r['batch']}")
+    said += [f"{what} at {', '.join(dict.fromkeys(cells))}: {reason}" for (what, reason), cells in left_out.items()]
     for nodes, rows in results["episodes"].items():
         said += [
             f"no accuracy of {name} on {nodes} nodes: {r['skipped']}" for name, r in rows.items() if "skipped" in r

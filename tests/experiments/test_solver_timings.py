@@ -20,14 +20,14 @@ from otfew.experiments import _solver_clock as clock
 from otfew.experiments import _solver_measure as measure
 from otfew.experiments import _solver_problems as problems
 from otfew.experiments import _solver_report as report
-from otfew.experiments import compare, solver_timings
+from otfew.experiments import _solver_session, compare, solver_timings
 from otfew.experiments._cli import run
 from otfew.feature_file import load_feature_file
 from otfew.methods import METHODS
 from otfew.transport.registry import SOLVERS, PointSolver, lookup
 
 PNG = b"\x89PNG"
-QUICK = ["--quick", "--solvers", "exact", "opencv"]
+QUICK = ["--quick", "--call-seconds", "60", "--solvers", "exact", "opencv"]
 
 
 @pytest.fixture(autouse=True)
@@ -126,7 +126,7 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(finished, feature
             raise KeyboardInterrupt
         return measured(where, *rest)
 
-    monkeypatch.setattr(solver_timings, "measure_dense", counted)
+    monkeypatch.setattr(_solver_session, "measure_dense", counted)
     with pytest.raises(SystemExit) as ended:
         run_ok(*arguments)
     assert ended.value.code == 130
