@@ -225,17 +225,11 @@ class Sinkhorn(TensorSolver):
         most = min(most, self.max_iter)
         plain = sinkhorn_plain.scale(cost, a.to(cost.dtype), b.to(cost.dtype), self.reg, self.tol, most)
         done = (plain.n_iter > 0) & (plain.error <= self.tol)
-        dual = Dual(
-            -plain.p.log().double(),
-            -plain.q.log().double(),
-            plain.error.double(),
-            torch.where(done, int(Status.OPTIMAL), int(Status.MAX_ITER)).to(torch.int8),
-            plain.n_iter,
-        )
-        offset = plain.offset.double()
+        # OPTIMAL is 0 and MAX_ITER is 1.
+        dual = Dual(plain.phi, plain.psi, plain.error, (~done).to(torch.int8), plain.n_iter)
         if not bool(done.all()):
-            self._finish(cost, a, b, dual, offset, plain.plan, ~done)
-        return self._of(dual, cost, a, b, scale, offset, plain.plan)
+            self._finish(cost, a, b, dual, plain.offset, plain.plan, ~done)
+        return self._of(dual, cost, a, b, scale, plain.offset, plain.plan)
 
     def _of(
         self, dual: Dual, cost: Tensor, a: Tensor, b: Tensor, scale: Tensor, offset: Tensor, plan: Tensor | None

@@ -71,27 +71,60 @@ def _scores(cost, k, out, inverse, reach, table, size):
 
 
 @njit(fastmath=_REORDER, error_model="numpy")
-def _iterate(kernel, a, b, k, p, q, v, sums, zero, tol, max_iter, n, m, wide):
-    """Alternate both scalings; return the largest deviation of a column's sum and the iterations used."""
-    sums[:] = zero
-    for i in range(n):
-        weight = a[k, i]
+def _row_sums(kernel, v, out, k, zero, n, m, wide):
+    """Write K v; four rows at a time, since a single one keeps the processor waiting for its sum."""
+    four = np.uint64(4)
+    blocked = n // four * four
+    for i in range(np.uint64(0), blocked, four):
+        start = i * m
+        s0, s1, s2, s3 = zero, zero, zero, zero
         for j in range(wide):
-            sums[j] += weight * kernel[i * m + j]
+            s0 += kernel[start + j] * v[j]
+            s1 += kernel[start + m + j] * v[j]
+            s2 += kernel[start + m + m + j] * v[j]
+            s3 += kernel[start + m + m + m + j] * v[j]
+        out[k, i], out[k, i + np.uint64(1)], out[k, i + np.uint64(2)], out[k, i + np.uint64(3)] = s0, s1, s2, s3
+    for i in range(blocked, n):
+        s0 = zero
+        for j in range(wide):
+            s0 += kernel[i * m + j] * v[j]
+        out[k, i] = s0
+
+
+@njit(fastmath=_REORDER, error_model="numpy")
+def _column_sums(kernel, u, out, zero, n, m, wide):
+    """Write K' u."""
+    four = np.uint64(4)
+    blocked = n // four * four
+    out[:] = zero
+    for i in range(np.uint64(0), blocked, four):
+        start = i * m
+        u0, u1, u2, u3 = u[i], u[i + np.uint64(1)], u[i + np.uint64(2)], u[i + np.uint64(3)]
+        for j in range(wide):
+            out[j] += (u0 * kernel[start + j] + u1 * kernel[start + m + j]) + (
+                u2 * kernel[start + m + m + j] + u3 * kernel[start + m + m + m + j]
+            )
+    for i in range(blocked, n):
+        u0 = u[i]
+        for j in range(wide):
+            out[j] += u0 * kernel[i * m + j]
+
+
+@njit(fastmath=_REORDER, error_model="numpy")
+def _iterate(kernel, a, b, k, p, q, u, v, sums, zero, tol, max_iter, n, m, wide):
+    """Alternate both scalings; return the largest deviation of a column's sum and the iterations used."""
+    for i in range(n):
+        u[i] = a[k, i]
+    _column_sums(kernel, u, sums, zero, n, m, wide)
     used = 0
     while True:
         for j in range(m):
             q[k, j] = sums[j]
             v[j] = b[k, j] / sums[j]
-        sums[:] = zero
+        _row_sums(kernel, v, p, k, zero, n, m, wide)
         for i in range(n):
-            total = zero
-            for j in range(wide):
-                total += kernel[i * m + j] * v[j]
-            p[k, i] = total
-            weight = a[k, i] / total
-            for j in range(wide):
-                sums[j] += weight * kernel[i * m + j]
+            u[i] = a[k, i] / p[k, i]
+        _column_sums(kernel, u, sums, zero, n, m, wide)
         worst = zero
         for j in range(m):
             worst = max(worst, abs(v[j] * sums[j] - b[k, j]))
@@ -101,15 +134,15 @@ def _iterate(kernel, a, b, k, p, q, v, sums, zero, tol, max_iter, n, m, wide):
 
 
 @njit(nogil=True, cache=True, fastmath=_REORDER, error_model="numpy")
-def scale(cost, a, b, table, integers, first, last, inverse, reach, tol, max_iter, plan, p, q, offset, error, n_iter):
+def scale(table, integers, cost, a, b, first, last, inverse, reach, tol, max_iter, plan, p, q, offset, error, n_iter):
     """Scale the kernels exp((offset - cost) / reg) of problems first..last-1 to their marginals.
 
     Args:
+        table: See ``constants``.
+        integers: See ``constants``.
         cost: (problems, n * m), rows one after another.
         a: (problems, n) of total 1, in the cost's dtype, as all below.
         b: (problems, m) of total 1.
-        table: See ``constants``.
-        integers: See ``constants``.
         first: First problem.
         last: One after the last problem.
         inverse: 1 / reg.
@@ -130,16 +163,16 @@ def scale(cost, a, b, table, integers, first, last, inverse, reach, tol, max_ite
     kernel, scores = np.zeros(size + wide, cost.dtype), np.zeros(size + wide, cost.dtype)
     powers = np.zeros(size, integers.dtype)
     scales = powers.view(cost.dtype)
-    v, sums = np.zeros(wide, cost.dtype), np.zeros(wide, cost.dtype)
+    u, v, sums = np.zeros(n, cost.dtype), np.zeros(wide, cost.dtype), np.zeros(wide, cost.dtype)
     for k in range(first, last):
         offset[k], near = _scores(cost, k, scores, inverse, reach, table, size)
         n_iter[k] = 0
         if not near:
             continue
         _exp(scores, kernel, powers, scales, table, size)
-        error[k], n_iter[k] = _iterate(kernel, a, b, k, p, q, v, sums, table[14], tol, max_iter, n, m, wide)
+        error[k], n_iter[k] = _iterate(kernel, a, b, k, p, q, u, v, sums, table[14], tol, max_iter, n, m, wide)
         for i in range(n):
-            weight = a[k, i] / p[k, i]
+            weight = u[i]
             for j in range(wide):
                 scores[i * m + j] = weight * kernel[i * m + j] * v[j]
         for j in range(size):

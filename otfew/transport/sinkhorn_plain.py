@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from otfew.transport.compilation import announced
 from otfew.transport.threads import share_out
 
 REACH = 20.0
@@ -26,16 +29,16 @@ class Scaled:
 
     Attributes:
         plan: (problems, n, m) of total 1, with row sums a.
-        p: (problems, n), K v.
-        q: (problems, m), K' u for the u before.
-        offset: (problems,) subtracted from the costs.
-        error: (problems,) largest deviation of a column's sum.
+        phi: (problems, n) float64, -log K v: potentials over reg.
+        psi: (problems, m) float64, -log K' u for the u before.
+        offset: (problems,) float64, subtracted from the costs.
+        error: (problems,) float64, largest deviation of a column's sum.
         n_iter: (problems,) int64.
     """
 
     plan: Tensor
-    p: Tensor
-    q: Tensor
+    phi: Tensor
+    psi: Tensor
     offset: Tensor
     error: Tensor
     n_iter: Tensor
@@ -58,25 +61,38 @@ def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: 
 
 
 def _scale_compiled(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
-    from otfew.transport.sinkhorn_kernel import constants, scale
-
     size, n, m = cost.shape
     costs, rows, columns = cost.reshape(size, n * m).numpy(), a.numpy(), b.numpy()
     dtype = costs.dtype
-    plan, p, q = np.zeros_like(costs), np.ones_like(rows), np.ones_like(columns)
+    plan, p, q = np.empty_like(costs), np.ones_like(rows), np.ones_like(columns)
     offset, error, n_iter = np.zeros(size, dtype), np.zeros(size, dtype), np.zeros(size, np.int64)
-    table, integers = constants(dtype)
-    inverse, reach, worst = (dtype.type(x) for x in (1 / reg, REACH, tol))
+    # 1 / reg may overflow float32; all costs that are not equal are then out of reach.
+    inverse, reach, worst = (dtype.type(min(x, np.finfo(dtype).max)) for x in (1 / reg, REACH, tol))
+    kernel = _kernel(dtype.str)
 
     def work(first: int, last: int) -> None:
-        scale(
-            costs, rows, columns, table, integers, first, last, inverse, reach, worst, max_iter,
-            plan, p, q, offset, error, n_iter,
-        )  # fmt: skip
+        kernel(costs, rows, columns, first, last, inverse, reach, worst, max_iter, plan, p, q, offset, error, n_iter)
 
     share_out(work, size, torch.get_num_threads())
-    found = (torch.from_numpy(x) for x in (plan.reshape(size, n, m), p, q, offset, error, n_iter))
-    return Scaled(*found)
+    # numpy takes logarithms on one thread, where torch would wake all of its own for these few.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        phi, psi = (-np.log(sums).astype(np.float64) for sums in (p, q))
+    found = (plan.reshape(size, n, m), phi, psi, offset.astype(np.float64), error.astype(np.float64), n_iter)
+    return Scaled(*(torch.from_numpy(x) for x in found))
+
+
+@functools.cache
+def _kernel(dtype: str) -> Callable[..., None]:
+    """Load the compiled loop for a dtype, or compile it and say so."""
+    from otfew.transport.sinkhorn_kernel import constants, scale
+
+    table, integers = constants(np.dtype(dtype))
+    kernel = functools.partial(scale, table, integers)
+    with announced("the Sinkhorn solver"):
+        one, counts = np.ones((1, 1), dtype), np.ones(1, np.int64)
+        numbers = (table[0], table[0], table[0])
+        kernel(one, one, one, 0, 0, *numbers, 1, one, one, one, one[0], one[0], counts)
+    return kernel
 
 
 def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
@@ -86,10 +102,8 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
     kernel = (offset[:, None, None] - cost) / reg
     safe = kernel.abs().flatten(1).amax(1) <= REACH
     kernel = kernel.where(safe[:, None, None], 0.0).exp_()
-    out = Scaled(
-        torch.zeros_like(kernel), torch.ones_like(a), torch.ones_like(b), offset,
-        torch.zeros_like(offset), torch.zeros(size, dtype=torch.int64, device=cost.device),
-    )  # fmt: skip
+    plan, sums_of = torch.zeros_like(kernel), (torch.ones_like(a), torch.ones_like(b))
+    errors, iterations = torch.zeros_like(offset), torch.zeros(size, dtype=torch.int64, device=cost.device)
     index = safe.nonzero()[:, 0]
     kernel, a, b = kernel[index], a[index], b[index]
     # Products and sums, not matrix products, which may be rounded to TF32.
@@ -110,16 +124,13 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
         if used % CHECK == 0 or used == max_iter:
             ended = torch.ones_like(going) if used == max_iter else ~going
             into = index[ended]
-            out.p[into], out.q[into], out.error[into], out.n_iter[into] = (
-                p[ended],
-                q[ended],
-                error[ended],
-                n_iter[ended],
-            )
-            out.plan[into] = (a / p)[ended][..., None] * kernel[ended] * (b / q)[ended][:, None]
+            sums_of[0][into], sums_of[1][into] = p[ended], q[ended]
+            errors[into], iterations[into] = error[ended], n_iter[ended]
+            plan[into] = (a / p)[ended][..., None] * kernel[ended] * (b / q)[ended][:, None]
             rest = ~ended
             kernel, a, b, p, q, sums_q, error, n_iter, index, going = (
                 x[rest] for x in (kernel, a, b, p, q, sums_q, error, n_iter, index, going)
             )
         q = torch.where(going[:, None], sums_q, q)
-    return out
+    phi, psi = (-sums.log().double() for sums in sums_of)
+    return Scaled(plan, phi, psi, offset.double(), errors.double(), iterations)

@@ -82,9 +82,14 @@ def _side(weights: Tensor, potential: Tensor, rho: float | None) -> Tensor:
     return (weights * gain).sum(-1)
 
 
-def dual_value(solved: Solved, mass: Tensor | float = 1.0) -> Tensor:
-    """Value of the dual (problems,) for total 1; ``mass`` is the plan's, 1 where one marginal is hard and exact."""
+def dual_value(solved: Solved, mass: Tensor | None = None) -> Tensor:
+    """Value of the dual (problems,) for total 1; ``mass`` is the plan's, which hard marginals make 1."""
+    if solved.balanced:
+        # a phi + b psi, in which the gauge does not show.
+        value = solved.reg * ((solved.a * solved.phi).sum(-1) + (solved.b * solved.psi).sum(-1)) + solved.offset
+        return value if mass is None else value - solved.reg * (mass - 1)
     f, g = solved.potentials()
+    mass = solved.plan64().sum((1, 2)) if mass is None else mass
     lost = solved.reg * (mass - solved.a.sum(-1) * solved.b.sum(-1))
     return _side(solved.a, f, solved.rhos[0]) + _side(solved.b, g, solved.rhos[1]) - lost
 
