@@ -127,7 +127,10 @@ def _best(rows: Sequence[Row], kind: str) -> str:
     if not ranked:
         return "-"
     first = f"{_label(ranked[0])} {_ms(ranked[0][kind])}"
-    return first if len(ranked) == 1 else f"{first} ({_label(ranked[1])}×{ranked[1][kind] / ranked[0][kind]:.2g})"
+    if len(ranked) == 1:
+        return first
+    ratio = ranked[1][kind] / ranked[0][kind]
+    return f"{first} ({_label(ranked[1])}×{ratio:.0f})" if ratio >= 10 else f"{first} ({_label(ranked[1])}×{ratio:.1f})"
 
 
 def per_solver(rows: Sequence[Row]) -> Table:
