@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from otfew.methods.deepemd import DeepEMD, DeepEMDFCN
+from otfew.methods.deepemd import DeepEMD, DeepEMDFCN, DeepEMDGrid, DeepEMDSampling
 
 METHODS: dict[str, type] = {
     "deepemd": DeepEMD,
     "deepemd-fcn": DeepEMDFCN,
+    "deepemd-grid": DeepEMDGrid,
+    "deepemd-sampling": DeepEMDSampling,
 }
 
 __all__ = ["METHODS"]

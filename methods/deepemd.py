@@ -105,3 +105,19 @@ class DeepEMDFCN(DeepEMD):
     name: ClassVar[str] = "deepemd-fcn"
     nodes: ClassVar[str] = "fcn"
     preset_of: ClassVar[str] = "deepemd"
+
+
+class DeepEMDGrid(DeepEMD):
+    """DeepEMD on an image pyramid of grids: the preset of the paper's Grid variant."""
+
+    name: ClassVar[str] = "deepemd-grid"
+    nodes: ClassVar[str] = "grid:2,3"
+    preset_of: ClassVar[str] = "deepemd"
+
+
+class DeepEMDSampling(DeepEMD):
+    """DeepEMD on random crops: the preset of the paper's Sampling variant."""
+
+    name: ClassVar[str] = "deepemd-sampling"
+    nodes: ClassVar[str] = "sampling:9"
+    preset_of: ClassVar[str] = "deepemd"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -18,7 +19,9 @@ from otfew.backbones import Backbone
 from otfew.backbones import load as load_backbone
 from otfew.data.image import SUFFIXES, read_image
 from otfew.errors import UserError
+from otfew.features import embed
 from otfew.method import FewShotMethod
+from otfew.nodes import Extractor
 from otfew.preparation import Preparation
 
 Picture = str | Path | npt.NDArray[Any] | Tensor
@@ -33,11 +36,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         backbone: What stands after ``--backbone``, or a ``Backbone``; None takes efficientnet-lite0 if it is installed.
         method: Name of a few-shot method.
-        nodes: Kind of nodes.
+        nodes: Kind of nodes, such as "grid:2,3"; None takes what the method prefers.
         resolution: Side in pixels; None takes that of the backbone's training.
         crop: "none" or "center".
         options: Further options of the method's constructor.
-        batch_size: Images that go through the network at once.
+        batch_size: Images that are prepared at once.
         device: Where the network and the method run.
 
     Attributes:
@@ -54,7 +57,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self,
         backbone: str | Backbone | None = None,
         method: str = "deepemd-fcn",
-        nodes: str = "fcn",
+        nodes: str | None = None,
         resolution: int | None = None,
         crop: str = "none",
         options: Mapping[str, Any] | None = None,
@@ -150,23 +153,32 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
 
     def _nodes(self, images: Sequence[Picture]) -> Iterator[Tensor]:
         """Yield batches of nodes (images, nodes, channels)."""
-        extractor = nodes.parse(self.nodes)
+        extractor = nodes.parse(self.method_.nodes if self.nodes is None else self.nodes)
         side = self.backbone_.card.resolution if self.resolution is None else self.resolution
         preparation = Preparation(side, self.crop)  # type: ignore[arg-type]
         for start in range(0, len(images), self.batch_size):
-            views = []
-            for i in range(start, min(start + self.batch_size, len(images))):
-                picture = _decode(images[i], i)
-                views.append(extractor.views(picture, preparation, str(i)).astype(np.float32))
-            # Float in [0, 1] throughout: decoded files and the user's tensors may stand in one list.
-            pixels = torch.from_numpy(np.stack(views)) / 255
-            maps = self.backbone_.maps(pixels.flatten(0, 1).permute(0, 3, 1, 2))
-            found = extractor.nodes(maps.reshape(*pixels.shape[:2], *maps.shape[1:]))
+            numbers = range(start, min(start + self.batch_size, len(images)))
+            views = np.stack([_views(images[i], i, extractor, preparation) for i in numbers])
+            found = embed(torch.from_numpy(views) / 255, self.backbone_, extractor)
             bad = (~torch.isfinite(found).flatten(1).all(1)).nonzero()
             if len(bad):
                 raise UserError(f"features of image {start + int(bad[0])} are not finite: check image and backbone.")
             # Inference tensors cannot enter a method that differentiates.
             yield found.clone()
+
+
+def _views(image: Picture, index: int, extractor: Extractor, preparation: Preparation) -> npt.NDArray[np.float32]:
+    """Decode an image and cut it into views (n_views, resolution, resolution, 3) with values in [0, 255].
+
+    Random crops draw from the pixels, so that an image's nodes do not depend on its place among others. Floating
+    throughout: decoded files and the user's tensors may stand in one list.
+    """
+    picture = _decode(image, index)
+    name = hashlib.sha256(np.rint(picture).astype(np.uint8).tobytes()).hexdigest()
+    try:
+        return extractor.views(picture, preparation, name).astype(np.float32)
+    except UserError as error:
+        raise UserError(f"image {index}: {error}") from error
 
 
 def _decode(image: Picture, index: int) -> npt.NDArray[Any]:

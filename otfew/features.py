@@ -32,6 +32,9 @@ FORMAT = 1
 BASE_IMAGES = 20
 """Images of each base class that enter the base mean."""
 
+PIXELS = 1 << 20
+"""About how many pixels go through the backbone at once."""
+
 Progress = Callable[[int, int], None]
 """Called with images done and images in all."""
 
@@ -152,9 +155,31 @@ def base_mean(
     return features.nodes.double().mean((0, 1)).float()
 
 
+def embed(views: Tensor, backbone: Backbone, extractor: Extractor) -> Tensor:
+    """Send the views of a batch of images through the backbone, some at a time, and make nodes of their maps.
+
+    Args:
+        views: (images, n_views, resolution, resolution, 3) uint8, or float in [0, 1].
+        backbone: On any device.
+        extractor: Which cut the views.
+
+    Returns:
+        (images, nodes, channels) on the backbone's device.
+    """
+    # NHWC pixels seen as NCHW are channels_last already.
+    pixels = views.flatten(0, 1).permute(0, 3, 1, 2)
+    maps = torch.cat([backbone.maps(part) for part in torch.split(pixels, _at_once(views.shape[2]))])
+    return extractor.nodes(maps.view(*views.shape[:2], *maps.shape[1:]))
+
+
 def batch_size(extractor: Extractor, preparation: Preparation) -> int:
-    """Images that go through the backbone at once: about a million pixels, a function of shapes alone."""
-    return max(1, min(256, (1 << 20) // (extractor.n_views * preparation.resolution**2)))
+    """Images that are decoded and embedded together: about a million pixels, a function of shapes alone."""
+    return max(1, _at_once(preparation.resolution) // extractor.n_views)
+
+
+def _at_once(resolution: int) -> int:
+    """Views that go through the backbone at once."""
+    return max(1, min(256, PIXELS // resolution**2))
 
 
 def _fill(
@@ -171,10 +196,7 @@ def _fill(
     started = time.perf_counter()
     backbone.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for views in _decoded(images, extractor, preparation, done, size):
-        # NHWC pixels seen as NCHW are channels_last already.
-        pixels = torch.from_numpy(views).flatten(0, 1).permute(0, 3, 1, 2)
-        maps = backbone.maps(pixels)
-        nodes = extractor.nodes(maps.reshape(*views.shape[:2], *maps.shape[1:])).float().cpu()
+        nodes = embed(torch.from_numpy(views), backbone, extractor).float().cpu()
         bad = (~torch.isfinite(nodes).flatten(1).all(1)).nonzero()
         if len(bad):
             name = images.names[done + int(bad[0])]
@@ -195,7 +217,11 @@ def _decoded(
     """Yield batches (images, views, resolution, resolution, 3); threads decode the next while the last is used."""
 
     def decode(i: int) -> Image:
-        return extractor.views(images.read(i), preparation, images.names[i])
+        image, name = images.read(i), images.names[i]
+        try:
+            return extractor.views(image, preparation, name)
+        except UserError as error:
+            raise UserError(f"image {name!r} of {images.dataset!r}: {error}") from error
 
     batches = [range(i, min(i + size, len(images))) for i in range(start, len(images), size)]
     pool = ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1))

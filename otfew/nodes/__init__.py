@@ -5,24 +5,28 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from otfew.errors import UserError
-from otfew.nodes import fcn
+from otfew.nodes import fcn, grid, sampling
 from otfew.nodes.base import Extractor
 
 EXTRACTORS: dict[str, Callable[[str], Extractor]] = {
     "fcn": fcn.parse,
+    "grid": grid.parse,
+    "sampling": sampling.parse,
 }
 """Kind -> a function of what follows the colon in ``--nodes kind:arguments``. A new kind is one file and one line."""
 
 
 def parse(spec: str) -> Extractor:
-    """Build an extractor from a specification such as "fcn".
+    """Build an extractor from a specification such as "fcn", "fcn:2,1", "grid:2,3" or "sampling:9".
 
     Raises:
         UserError: Unknown kind or malformed arguments.
     """
-    kind, _, arguments = spec.partition(":")
+    kind, colon, arguments = spec.partition(":")
     if kind not in EXTRACTORS:
-        raise UserError(f"unknown nodes {spec!r}: choose from {', '.join(sorted(EXTRACTORS))}.")
+        raise UserError(f"unknown nodes {spec!r}: choose from {', '.join(EXTRACTORS)}, as in fcn:2,1 or grid:2,3.")
+    if colon and not arguments:
+        raise UserError(f"nodes {spec!r}: nothing follows the colon; give numbers, as in fcn:2,1 or grid:2,3.")
     return EXTRACTORS[kind](arguments)
 
 

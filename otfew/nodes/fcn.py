@@ -1,4 +1,4 @@
-"""Fully convolutional nodes: every location of the backbone's map is one node."""
+"""Fully convolutional nodes: every location of the backbone's map is one node, with a pyramid above it if wanted."""
 
 from __future__ import annotations
 
@@ -6,21 +6,34 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d
 
 from otfew.data.base import Image
 from otfew.errors import UserError
+from otfew.nodes.numbers import check_count, whole_numbers
 from otfew.preparation import Preparation
 
 
 @dataclass(frozen=True)
 class FCN:
-    """One view, h * w nodes in row-major order (DeepEMD-FCN, Zhang et al. 2020, section 3.3)."""
+    """One view, h * w nodes in row-major order (DeepEMD-FCN, Zhang et al. 2020, section 3.3).
+
+    With levels, a feature pyramid (Zhang et al. 2022, section 4.2): for each level l, l * l averages of the map, then
+    the map itself. Averages are those of adaptive pooling, as in the released code; the paper says RoI pooling. The
+    paper's pyramid (5, 2, 1) of a 5 x 5 map is levels 2, 1: the map always belongs to it.
+
+    Args:
+        levels: Sizes of the pooled maps, in the order of their nodes.
+    """
+
+    levels: tuple[int, ...] = ()
 
     @property
     def spec(self) -> str:
         """Return the canonical specification."""
-        return "fcn"
+        return f"fcn:{','.join(map(str, self.levels))}" if self.levels else "fcn"
 
     @property
     def n_views(self) -> int:
@@ -33,19 +46,33 @@ class FCN:
         return preparation(image)[None]
 
     def nodes(self, maps: Tensor) -> Tensor:
-        """Turn (images, 1, channels, h, w) into (images, h * w, channels)."""
-        return maps[:, 0].flatten(2).transpose(1, 2).contiguous()
+        """Turn (images, 1, channels, h, w) into (images, l * l for each level + h * w, channels).
+
+        Raises:
+            UserError: A level is larger than the map.
+        """
+        maps = maps[:, 0]
+        height, width = maps.shape[2:]
+        if self.levels and max(self.levels) > min(height, width):
+            raise UserError(
+                f"nodes {self.spec!r}: level {max(self.levels)} is larger than the backbone's map of {height} x "
+                f"{width} nodes; give smaller levels or a larger resolution."
+            )
+        pyramid = [*(adaptive_avg_pool2d(maps, level) for level in self.levels), maps]
+        return torch.cat([level.flatten(2) for level in pyramid], 2).transpose(1, 2).contiguous()
 
 
 def parse(arguments: str) -> FCN:
-    """Take every location of the backbone's map as one node.
+    """Take every location of the backbone's map as one node; fcn:2,1 adds its averages over 2 x 2 and 1 x 1 parts.
 
     Args:
-        arguments: What follows "fcn:"; there is nothing to choose.
+        arguments: What follows "fcn:": levels of a feature pyramid, or nothing.
 
     Raises:
-        UserError: Something follows.
+        UserError: Not a list of levels.
     """
-    if arguments:
-        raise UserError(f"nodes 'fcn' take no arguments, not {arguments!r}: write --nodes fcn.")
-    return FCN()
+    if not arguments:
+        return FCN()
+    fcn = FCN(whole_numbers("fcn", arguments.split(","), "fcn:2,1"))
+    check_count(fcn.spec, sum(level * level for level in fcn.levels))
+    return fcn

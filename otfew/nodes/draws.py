@@ -1,0 +1,25 @@
+"""Random numbers that are a pure function of a key: the same on every machine, in every order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import numpy as np
+
+_AT_ONCE = 16
+
+
+def uniforms(*key: str | int) -> Iterator[float]:
+    """Yield independent numbers, uniform in [0, 1), for ever.
+
+    Only raw bits of a counter-based generator (Philox) are used: the distributions of ``numpy.random`` may change
+    between versions.
+
+    Args:
+        *key: A seed and an image's name, say; different keys give unrelated streams.
+    """
+    digest = hashlib.sha256(repr(key).encode()).digest()
+    generator = np.random.Philox(key=np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64))
+    while True:
+        yield from ((generator.random_raw(_AT_ONCE) >> np.uint64(11)) * 2.0**-53).tolist()
