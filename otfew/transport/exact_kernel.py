@@ -140,16 +140,14 @@ def _join(child, amount, at, parent, flow, mask, words, order, count):
 
 
 @njit(error_model="numpy")
-def _tighten(x, cost, n, u, v, parent):
+def _tighten(x, cost, n, potential, parent):
     """Give a node the potential at which the arc to its parent has reduced cost zero."""
-    if x < n:
-        u[x] = cost[x, parent[x] - n] - v[parent[x] - n]
-    else:
-        v[x - n] = cost[parent[x], x - n] - u[parent[x]]
+    above = parent[x]
+    potential[x] = cost[min(x, above), max(x, above) - n] - potential[above]
 
 
 @njit(error_model="numpy")
-def _refresh(cost, n, m, root, u, v, parent, order):
+def _refresh(cost, n, m, root, potential, parent, order):
     """Recompute all potentials from the tree (after thousands of pivots they carry rounding errors)."""
     nodes = n + m
     done = np.zeros(nodes, np.bool_)
@@ -162,7 +160,7 @@ def _refresh(cost, n, m, root, u, v, parent, order):
             length += 1
             x = parent[x]
         for k in range(length - 1, -1, -1):
-            _tighten(order[k], cost, n, u, v, parent)
+            _tighten(order[k], cost, n, potential, parent)
             done[order[k]] = True
 
 
@@ -182,7 +180,7 @@ def _sort_down(keys, out, count):
 
 @njit(error_model="numpy")
 def _start(
-    cost, n, m, words, supply, demand, cheapest, second, regret, ranked, u, v, parent, flow, mask, order, active
+    cost, n, m, words, supply, demand, cheapest, second, regret, ranked, potential, parent, flow, mask, order, active
 ):
     """Build a strongly feasible tree greedily on column-reduced costs and set its potentials.
 
@@ -259,12 +257,12 @@ def _start(
                     x = parent[x]
                     for w in range(words):
                         mask[x, w] |= mask[i, w]
-    u[root] = 0.0
+    potential[root] = 0.0
     if ordered:
         for k in range(count - 1, -1, -1):
-            _tighten(order[k], cost, n, u, v, parent)
+            _tighten(order[k], cost, n, potential, parent)
     else:
-        _refresh(cost, n, m, root, u, v, parent, order)
+        _refresh(cost, n, m, root, potential, parent, order)
     return root
 
 
@@ -395,9 +393,11 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
 
 
 @njit(inline="always", error_model="numpy")
-def _simplex(cost, n, m, words, grid, bits, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved):
+def _simplex(cost, n, m, words, grid, bits, tolerance, max_iter, root, potential, parent, flow, mask, order, moved):
     """Pivot to optimality; returns (status, pivots)."""
     nodes = n + m
+    u = potential[:n]
+    v = potential[n:nodes]
     # About sqrt(n m) arcs a block, but at least four rows: fewer pivots for little more pricing.
     block = max(4, int(np.sqrt(n * m) / m) + 1)
     cursor = 0
@@ -408,7 +408,7 @@ def _simplex(cost, n, m, words, grid, bits, tolerance, max_iter, root, u, v, par
         if row < 0:
             if pivots - refreshed < 1000:
                 return OPTIMAL, pivots
-            _refresh(cost, n, m, root, u, v, parent, order)
+            _refresh(cost, n, m, root, potential, parent, order)
             refreshed = pivots
             continue
         if pivots >= max_iter:
@@ -622,8 +622,7 @@ def _solve_batch(
     full_m = costs.shape[2]
     nodes = full_n + full_m
     cost = np.empty((full_n, full_m))
-    u = np.empty(full_n)
-    v = np.empty(full_m)
+    storage = np.empty(nodes)
     low = np.empty(full_m)
     mean = np.empty(full_n)
     dropped_rows = np.empty(full_n, np.bool_)
@@ -666,6 +665,8 @@ def _solve_batch(
             continue
         n = _quantise(a, total_a, rows, supply, dropped_rows)
         m = _quantise(b, total_b, cols, demand, dropped_cols)
+        potential = storage[: n + m]
+        v = potential[n:]
         words = (n + m + 63) >> 6
         spread = _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret)
         bits = 1
@@ -688,22 +689,36 @@ def _solve_batch(
         else:
             tolerance = max(spread * (1e-13 + 4e-16 * m), tol * spread)
             root = _start(
-                cost, n, m, words, supply, demand, cheapest, second, regret, ranked, u, v, parent, flow, mask, order,
-                active,
+                cost, n, m, words, supply, demand, cheapest, second, regret, ranked,
+                potential, parent, flow, mask, order, active,
             )  # fmt: skip
             # Written twice, so that the compiler unrolls the loops over words where there is one.
             if words == 1:
                 status, pivots = _simplex(
-                    cost, n, m, 1, grid, bits, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved
+                    cost, n, m, 1, grid, bits, tolerance, max_iter, root, potential, parent, flow, mask, order, moved
                 )
             else:
                 status, pivots = _simplex(
-                    cost, n, m, words, grid, bits, tolerance, max_iter, root, u, v, parent, flow, mask, order, moved
+                    cost,
+                    n,
+                    m,
+                    words,
+                    grid,
+                    bits,
+                    tolerance,
+                    max_iter,
+                    root,
+                    potential,
+                    parent,
+                    flow,
+                    mask,
+                    order,
+                    moved,
                 )
             for x in range(n + m):
                 if x != root:
-                    out_rows[k, arcs] = rows[x] if x < n else rows[parent[x]]
-                    out_cols[k, arcs] = cols[parent[x] - n] if x < n else cols[x - n]
+                    out_rows[k, arcs] = rows[min(x, parent[x])]
+                    out_cols[k, arcs] = cols[max(x, parent[x]) - n]
                     out_flow[k, arcs] = flow[x] / SCALE * total_a
                     arcs += 1
         # Costs whose differences overflow have no reduced costs to decide by.
