@@ -130,6 +130,7 @@ import sys, numpy
 import otfew, otfew.transport, otfew.methods, otfew.baselines
 otfew.solvers()
 heavy = {"numba", "ot", "cv2", "sklearn", "matplotlib", "scipy", "kornia", "lightning_fabric", "pooch"}
+heavy |= {"pykeops", "keopscore", "geomloss"}
 print(*sorted({name.partition(".")[0] for name in sys.modules} & heavy))
 otfew.solve(numpy.eye(2))
 print("numba" in sys.modules, "ot" in sys.modules, "cv2" in sys.modules)

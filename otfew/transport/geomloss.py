@@ -80,8 +80,7 @@ class GeomLoss(PointSolver):
         if cloud.metric not in (SQUARED, Metric("euclidean")):
             raise ValueError(f"solver 'geomloss' has no cost {cost!r}; use solver 'keops'")
         backend, sums = self._choose(cloud.metric, x.shape[1] * y.shape[1], x.device.type)
-        with torch.no_grad():
-            found = self._solve(cloud.x, cloud.y, a, b, x.dtype, backend, sums)
+        found = self._solve(cloud.x.detach(), cloud.y.detach(), a.detach(), b.detach(), x.dtype, backend, sums)
         return entropic_parts(cloud, a, b, found, self.reg, sums, f"{self.name}[{backend}]")
 
     def _choose(self, metric: Metric, size: int, device: str) -> tuple[str, Reductions]:
@@ -119,7 +118,9 @@ class GeomLoss(PointSolver):
                 potentials=True,
                 backend=backend,
             )
-            potentials = loss(*(z[k].to(dtype).contiguous() for z in (share_a, x, share_b, y)))
+            # It leaves autograd switched on, whatever it was.
+            with torch.no_grad():
+                potentials = loss(*(z[k].to(dtype).contiguous() for z in (share_a, x, share_b, y)))
             f[k], g[k] = (p * z.double() for z in potentials)
             n_iter[k] = 2 + math.ceil(math.log(diameter / blur) / -math.log(self.scaling))
         temperature = torch.full_like(diameters, self.reg)
