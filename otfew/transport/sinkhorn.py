@@ -19,6 +19,7 @@ from otfew.transport.sinkhorn_gradient import attach_linear, attach_plan, attach
 from otfew.transport.sinkhorn_newton import Dual, Rhos
 from otfew.transport.sinkhorn_solved import (
     Solved,
+    density,
     dual_value,
     entropic_gap,
     feasible_potentials,
@@ -157,7 +158,8 @@ class Sinkhorn(TensorSolver):
             cost.detach(), unit_a.detach(), unit_b.detach(), scale.detach(), self.reg, self.rhos,
             phi.detach(), psi.detach(), offset, error, status, n_iter,
         )  # fmt: skip
-        unit = graph.plan64()
+        spread = graph.density()
+        unit = unit_a[..., None] * spread * unit_b[:, None]
 
         @functools.cache
         def plan() -> Tensor:
@@ -167,7 +169,7 @@ class Sinkhorn(TensorSolver):
 
         return self._parts(
             solved,
-            scale * primal_value(graph, unit),
+            scale * primal_value(graph, spread),
             lambda: scale * (plan() * wide).sum((1, 2)),
             lambda: (plan() * scale[:, None, None]).to(cost.dtype),
             plan,
@@ -255,8 +257,8 @@ class Sinkhorn(TensorSolver):
             found = sinkhorn_newton.maximise(net, a[index], b[index], self.reg, self.rhos, self.tol, budget, start)
             dual.phi[index], dual.psi[index], dual.error[index] = found.phi, found.psi, found.error
             dual.status[index], dual.n_iter[index] = found.status, found.n_iter + used * warm
-            scores = found.phi[..., None] + found.psi[:, None] - net / self.reg
-            plan[index] = (a[index][..., None] * scores.exp_() * b[index][:, None]).to(plan.dtype)
+            made = a[index][..., None] * density(net, found.phi, found.psi, self.reg) * b[index][:, None]
+            plan[index] = made.to(plan.dtype)
 
 
 def _positive(value: Any) -> bool:

@@ -226,7 +226,7 @@ def maximise(
     step = max(1, CHUNK // (n * m))
 
     def chunks() -> Iterator[Dual]:
-        for first in range(0, len(cost), step):
+        for first in range(0, max(len(cost), 1), step):
             here = slice(first, first + step)
             costs, begin = cost[here].double(), None if start is None else start[1][here]
             dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin)

@@ -62,7 +62,8 @@ def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: 
 
 def _scale_compiled(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
     size, n, m = cost.shape
-    costs, rows, columns = cost.reshape(size, n * m).numpy(), a.numpy(), b.numpy()
+    costs = np.ascontiguousarray(cost.numpy()).reshape(size, n * m)
+    rows, columns = np.ascontiguousarray(a.numpy()), np.ascontiguousarray(b.numpy())
     dtype = costs.dtype
     plan, p, q = np.empty_like(costs), np.ones_like(rows), np.ones_like(columns)
     offset, error, n_iter = np.zeros(size, dtype), np.zeros(size, dtype), np.zeros(size, np.int64)

@@ -15,6 +15,15 @@ from torch import Tensor
 from otfew.transport.sinkhorn_newton import Rhos
 
 
+LARGEST_EXPONENT = 700.0
+"""Between two nodes without weight the density may be anything; it must not overflow, or zero times it is NaN."""
+
+
+def density(net: Tensor, phi: Tensor, psi: Tensor, reg: float) -> Tensor:
+    """Plan over the product of the weights (problems, n, m), from costs less their offset, in float64."""
+    return (phi[..., None] + psi[:, None] - net / reg).clamp_max(LARGEST_EXPONENT).exp()
+
+
 @dataclass(frozen=True)
 class Solved:
     """Potentials of a batch of problems and what they belong to.
@@ -64,8 +73,7 @@ class Solved:
 
     def density(self) -> Tensor:
         """D (problems, n, m) in float64: the plan over the product of the weights."""
-        scores = (self.offset[:, None, None] - self.cost.double()) / self.reg
-        return (scores + self.phi[..., None] + self.psi[:, None]).exp_()
+        return density(self.cost.double() - self.offset[:, None, None], self.phi, self.psi, self.reg)
 
     def plan64(self) -> Tensor:
         """The plan (problems, n, m) in float64, from the potentials."""
@@ -94,21 +102,23 @@ def dual_value(solved: Solved, mass: Tensor | None = None) -> Tensor:
     return _side(solved.a, f, solved.rhos[0]) + _side(solved.b, g, solved.rhos[1]) - lost
 
 
-def _kl(p: Tensor, q: Tensor, dim: int | tuple[int, ...]) -> Tensor:
-    """KL(p | q) = sum p log(p / q) - p + q, with 0 log 0 = 0."""
-    ratio = torch.where(p > 0, p / q, 1.0)
-    return (p * ratio.log() - p + q).sum(dim)
+def _divergence(ratio: Tensor) -> Tensor:
+    """x log x - x + 1, which sums to KL(x q | q) under the weights q."""
+    return ratio * torch.where(ratio > 0, ratio, 1.0).log() - ratio + 1
 
 
-def primal_value(solved: Solved, plan: Tensor) -> Tensor:
-    """Value of a plan (problems, n, m) float64 for total 1; its marginals are taken as they are."""
+def primal_value(solved: Solved, density: Tensor) -> Tensor:
+    """Value (problems,) for total 1 of the plan with this density, whose marginals are taken as they are.
+
+    From the density alone, so that weights may be zero: nothing is divided by them.
+    """
     rho_a, rho_b = solved.rhos
     product = solved.a[..., None] * solved.b[:, None]
-    value = (plan * solved.cost).sum((1, 2)) + solved.reg * _kl(plan, product, (1, 2))
+    value = (product * (density * solved.cost + solved.reg * _divergence(density))).sum((1, 2))
     if rho_a is not None:
-        value = value + rho_a * _kl(plan.sum(2), solved.a, -1)
+        value = value + rho_a * (solved.a * _divergence((density * solved.b[:, None]).sum(2))).sum(-1)
     if rho_b is not None:
-        value = value + rho_b * _kl(plan.sum(1), solved.b, -1)
+        value = value + rho_b * (solved.b * _divergence((density * solved.a[..., None]).sum(1))).sum(-1)
     return value
 
 
@@ -148,7 +158,9 @@ def entropic_gap(solved: Solved) -> Tensor:
     """Value of a feasible plan minus the dual value (problems,): a bound on the error of either."""
     plan = solved.plan64()
     dual = dual_value(solved, plan.sum((1, 2)))
-    return solved.scale * (primal_value(solved, round_hard(solved, plan)) - dual)
+    product = solved.a[..., None] * solved.b[:, None]
+    feasible = torch.where(product > 0, round_hard(solved, plan) / product, 0.0)
+    return solved.scale * (primal_value(solved, feasible) - dual)
 
 
 def feasible_potentials(solved: Solved) -> tuple[Tensor, Tensor]:
