@@ -27,6 +27,11 @@ class Place:
     options: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def method(self) -> str:
+        """Return the key of the catalogue."""
+        return self.name
+
+    @property
     def kind(self) -> type[FewShotMethod]:
         """Return the method's class."""
         return catalogue.find(self.name)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
 import os
 import platform
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from otfew.episodes import Protocol
 from otfew.errors import UserError
+from otfew.experiments import _setup
 from otfew.experiments import _solver_problems as problems
 from otfew.experiments import _solver_report as report
 from otfew.experiments._cli import parse, run
@@ -21,7 +21,6 @@ from otfew.experiments._material import Material
 from otfew.experiments._solver_measure import Row
 from otfew.experiments._solver_session import Session
 from otfew.experiments.compare import Config as Compare
-from otfew.experiments.compare import _console, _device, _material, _set_threads, _versions
 from otfew.run_directory import RunDirectory, to_json
 
 
@@ -90,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    measure(parse(Config, "solver-timings", arguments), _console())
+    measure(parse(Config, "solver-timings", arguments), _setup.make_console())
 
 
 def measure(config: Config, console: Console) -> Path:
@@ -110,12 +109,11 @@ def measure(config: Config, console: Console) -> Path:
         config = replace(config, sizes=(4, 9), batches=(1, 8), point_sizes=(20, 40), regs=(0.1, 1.0, 10.0), episodes=10)
     _check(config)
     chosen, missing = problems.choose(config.solvers)
-    device = _device(config.device)
-    threads = _set_threads(config.threads)
+    device = _setup.pick_device(config.device)
+    threads = _setup.set_threads(config.threads)
     session = Session(config, _open_material(config, console), chosen, missing, device, console)
-    identity = session.identity({**_versions(), **_optional_versions()})
-    digest = hashlib.sha256(to_json(identity)).hexdigest()[:8]
-    output = config.output or Path("runs") / f"solver-timings-{digest}"
+    identity = session.identity({**_setup.versions(), **_optional_versions()})
+    output = config.output or Path("runs") / f"solver-timings-{_setup.short_hash(identity)}"
     RunDirectory.check(output, identity)
     session.prepare()
     results = {
@@ -153,7 +151,7 @@ def _check(config: Config) -> None:
 def _open_material(config: Config, console: Console) -> Material:
     """Open the user's features, or a split and a backbone, as compare does."""
     names = ("dataset", "data_root", "features", "backbone", "resolution", "split")
-    return _material(Compare(**{name: getattr(config, name) for name in names}), console)
+    return _setup.open_material(Compare(**{name: getattr(config, name) for name in names}), console)
 
 
 def _write(directory: RunDirectory, results: Row, console: Console) -> None:

@@ -16,7 +16,7 @@ from rich.console import Console
 from otfew import backbones
 from otfew.errors import UserError
 from otfew.experiments import __main__ as otfew_command
-from otfew.experiments import _listing, _material, compare
+from otfew.experiments import _listing, _material, _setup, compare
 from otfew.experiments._cli import parse, run
 from otfew.experiments._plot import spread
 from otfew.experiments._table import render
@@ -31,7 +31,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OTFEW_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(compare, "_set_threads", lambda threads: 1)
+    monkeypatch.setattr(_setup, "set_threads", lambda threads: 1)
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import otfew
 from otfew.episodes import Protocol, Sampler
 from otfew.errors import UserError
 from otfew.experiments import __main__ as otfew_command
+from otfew.experiments import _setup, _solver_session, compare, solver_timings
 from otfew.experiments import _solver_clock as clock
 from otfew.experiments import _solver_measure as measure
 from otfew.experiments import _solver_problems as problems
 from otfew.experiments import _solver_report as report
-from otfew.experiments import _solver_session, compare, solver_timings
 from otfew.experiments._cli import run
 from otfew.feature_file import load_feature_file
 from otfew.methods import METHODS
@@ -36,7 +36,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OTFEW_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(solver_timings, "_set_threads", lambda threads: 1)
+    monkeypatch.setattr(_setup, "set_threads", lambda threads: 1)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +55,7 @@ def finished(features, tmp_path_factory):
     """One finished run of two solvers."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(solver_timings, "_set_threads", lambda threads: 1)
+        patch.setattr(_setup, "set_threads", lambda threads: 1)
         run_ok(*QUICK, "--features", features, "--output", folder)
     return folder
 

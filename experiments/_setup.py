@@ -1,0 +1,112 @@
+"""What every command does before its work: console, device, threads, data and backbone, versions."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol
+
+from rich.console import Console
+
+from otfew.data import DataOptions
+from otfew.errors import UserError
+from otfew.experiments._material import FileMaterial, Material, load_image_material
+from otfew.run_directory import to_json
+
+
+class MaterialOptions(Protocol):
+    """The part of a command line that says what methods run on; see ``compare.Config``."""
+
+    dataset: str
+    data_root: Path | None
+    features: Path | None
+    split: str
+    backbone: str | None
+    nodes: str
+    resolution: int | None
+    crop: str | None
+    allow_overlap: bool
+    cub_split: str
+    split_seed: int
+
+
+def make_console() -> Console:
+    """Write to stdout; lines for files and pipes are wide enough for the tables."""
+    console = Console()
+    return console if console.is_terminal else Console(width=max(120, console.width))
+
+
+def open_material(options: MaterialOptions, console: Console) -> Material:
+    """Open the user's features, or a split and a backbone.
+
+    Args:
+        options: The command line.
+        console: Where progress is shown.
+
+    Raises:
+        UserError: Anything is missing or unknown, or classes were seen in training.
+    """
+    if options.features is not None:
+        return FileMaterial(options.features)
+    if options.cub_split not in {"feat", "closerlook"}:
+        raise UserError(f"unknown --cub-split {options.cub_split!r}: choose feat or closerlook.")
+    return load_image_material(
+        options.dataset,
+        options.split,
+        options.data_root,
+        DataOptions(cub_split=options.cub_split, split_seed=options.split_seed),  # type: ignore[arg-type]
+        options.backbone,
+        options.resolution,
+        options.crop,
+        options.nodes,
+        options.allow_overlap,
+        console,
+    )
+
+
+def check_solver(name: str) -> None:
+    """Raise ``UserError`` unless the solver exists and is installed."""
+    from otfew.transport.registry import resolve
+
+    try:
+        resolve(name)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"--solver: {error}.") from error
+
+
+def pick_device(name: str) -> str:
+    """Choose where to compute; raises ``UserError`` where there is no such device."""
+    import torch
+
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except Exception as error:
+        raise UserError(f"--device {name!r} cannot be used: choose auto, cpu, or what torch finds here.") from error
+    return name
+
+
+def set_threads(threads: int) -> int:
+    """Let torch, and with it the exact solver, use so many threads; 0 means all cores."""
+    import torch
+
+    if threads < 0:
+        raise UserError(f"--threads must be at least 0, not {threads}.")
+    threads = threads or os.cpu_count() or 1
+    torch.set_num_threads(threads)
+    return threads
+
+
+def versions() -> dict[str, str]:
+    """Versions that figures may depend on."""
+    names = ("otfew", "torch", "numpy", "numba", "scipy", "scikit-learn")
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+def short_hash(identity: Mapping[str, Any]) -> str:
+    """Tell runs apart by what they are."""
+    return hashlib.sha256(to_json(identity)).hexdigest()[:8]
