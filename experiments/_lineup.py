@@ -76,10 +76,16 @@ def choose(names: Sequence[str], material: Material, solver: str) -> tuple[list[
             continue
         places.append(Place(name, nodes, options))
     if everything:
-        same = {(place.name, place.nodes) for place in places}
-        for place in [p for p in places if (p.kind.preset_of, p.nodes) in same]:
+        ran = {place.name: place.nodes for place in places}
+        for place in [p for p in places if p.kind.preset_of in ran]:
             places.remove(place)
-            not_run[place.name] = f"a preset of {place.kind.preset_of}, which ran on the same nodes"
+            why = (
+                "which ran on the same nodes"
+                if place.nodes == ran[place.kind.preset_of]
+                # Beside methods that see each image once, more crops would pass for a better method.
+                else f"on nodes of its own: name it, or give --nodes {place.nodes} to all methods"
+            )
+            not_run[place.name] = f"a preset of {place.kind.preset_of}, {why}"
     return places, not_run
 
 

@@ -11,6 +11,8 @@ from typing import Any
 
 from otfew.episodes import Indices
 from otfew.evaluation import Scores
+from otfew.nodes import parse
+from otfew.nodes.patches import PatchExtractor
 from otfew.statistics import Estimate, estimate, holm, p_value, verdict
 
 FORMAT = 1
@@ -255,6 +257,16 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def _patch_lines(protocol: Mapping[str, Any]) -> list[str]:
+    """Say what patches are cut from, where methods ran on some."""
+    kinds = sorted({method["nodes"] for method in protocol["methods"].values()})
+    patches = [kind for kind in kinds if isinstance(parse(kind), PatchExtractor)]
+    if not patches:
+        return []
+    side = protocol["resolution"]
+    return [f"{' and '.join(patches)}: patches of whole images at their original resolution, resized to {side} px each"]
+
+
 def _noise_lines(results: Mapping[str, Any]) -> list[str]:
     """Say where intervals over classes are wide because episodes are few."""
     differences = [m["difference"] for m in results["methods"].values() if "difference" in m]
@@ -275,7 +287,7 @@ def _backbone_lines(protocol: Mapping[str, Any]) -> list[str]:
         return ["features: the user's own file; what their backbone was trained on is unknown to this report"]
     crop = "centre crop" if protocol["crop"] == "center" else "no crop"
     trained = f"backbone: {backbone['name']}, trained on {backbone['training_data'] or 'unknown data'}"
-    lines = [f"images: {protocol['resolution']} px, {crop}", trained]
+    lines = [f"images: {protocol['resolution']} px, {crop}", *_patch_lines(protocol), trained]
     seen, classes = backbone["test_classes_seen"], protocol["data"]["classes"]
     if backbone["external"]:
         count = "unknown" if seen is None else f"{seen} of {classes}"

@@ -59,6 +59,39 @@ def test_any_method_runs(method):
         assert answers.tolist() == NEW
 
 
+@pytest.mark.parametrize("method", sorted(catalogue.methods()))
+@pytest.mark.parametrize("kind", ["fcn:2,1", "grid:2,3", "sampling:3"])
+def test_any_method_runs_on_any_nodes(method, kind):
+    options = {"base_mean": torch.full((3,), 0.3)} if catalogue.find(method).needs_base_mean else {}
+    labels = ["red", "green", "green", "blue"]
+    images = [picture(label, i) for i, label in enumerate(labels)]
+    classifier = FewShotClassifier(backbone(), method=method, nodes=kind, options=options).fit(images, labels)
+    assert classifier.support_.shape == (1, 3, 2, {"fcn:2,1": 9, "grid:2,3": 13, "sampling:3": 3}[kind], 3)
+    assert np.isfinite(classifier.decision_function(new())).all()
+
+
+@pytest.mark.parametrize(("method", "count"), [("deepemd-fcn", 4), ("deepemd-grid", 13), ("deepemd-sampling", 9)])
+def test_a_method_gets_the_nodes_that_it_prefers(method, count):
+    classifier = FewShotClassifier(backbone(), method=method).fit([picture("red", 0), picture("blue", 1)], ["r", "b"])
+    assert classifier.support_.shape == (1, 2, 1, count, 3)
+
+
+def test_random_crops_do_not_depend_on_the_place_among_other_images(tmp_path):
+    images = [picture(label, i) for i, label in enumerate(COLOURS)]
+    classifier = FewShotClassifier(backbone(), method="fusion", nodes="sampling:3").fit(images, list(COLOURS))
+    path = tmp_path / "new.png"
+    cv2.imwrite(str(path), new()[2][:, :, ::-1])
+    scores = classifier.decision_function(new())
+    np.testing.assert_allclose(classifier.decision_function(new()[::-1]), scores[::-1], rtol=1e-6)
+    np.testing.assert_allclose(classifier.decision_function([path]), scores[2:3], rtol=1e-6)
+
+
+def test_an_image_too_small_for_its_patches_is_named():
+    classifier = FewShotClassifier(backbone(), method="protonet", nodes="grid:2,11")
+    with pytest.raises(UserError, match=r"image 1: nodes 'grid:2,11' cut 11 cells .* 12 x 10 pixels"):
+        classifier.fit([np.zeros((20, 20, 3), np.uint8), picture("red", 0)], ["a", "b"])
+
+
 def test_padding_of_short_classes_changes_nothing():
     # The class with one shot must be what it is among classes of one shot each.
     labels = ["red", "green", "blue"]

@@ -13,7 +13,7 @@ import pytest
 import torch
 from rich.console import Console
 
-from otfew import backbones
+from otfew import backbones, catalogue
 from otfew.errors import UserError
 from otfew.experiments import __main__ as otfew_command
 from otfew.experiments import _listing, _material, _setup, compare
@@ -149,7 +149,7 @@ def test_all_methods_that_apply(features, tmp_path, capsys):
     run_ok("--features", features, "--episodes", 4, "--shot", 2, "--query", 3, "--output", tmp_path / "run")
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {"simpleshot", "deepemd", "protonet", "frn", "logistic"} <= set(results["methods"])
-    assert "preset of deepemd" in results["not_run"]["deepemd-fcn"]
+    assert all("preset of deepemd" in results["not_run"][f"deepemd-{kind}"] for kind in ("fcn", "grid", "sampling"))
     assert "not run: deepemd-fcn" in capsys.readouterr().out
 
 
@@ -168,6 +168,48 @@ def test_images_through_a_backbone(pictures, tmp_path, backbone, capsys):
     assert extracted == pytest.approx(plain + 30 * timings["extraction_ms_per_image"]["fcn"])
     run_ok(*arguments)
     assert contents(folder) == first
+
+
+def test_each_preset_runs_on_its_nodes_when_named(pictures, tmp_path, backbone, capsys):
+    arguments = ["--dataset", "image-folder", "--data-root", pictures, "--query", 3, "--episodes", 4]
+    run_ok(*arguments, "--methods", "deepemd-fcn", "deepemd-grid", "deepemd-sampling", "--output", tmp_path / "run")
+    said = " ".join(capsys.readouterr().out.split())
+    assert "grid:2,3 and sampling:9: patches of whole images at their original resolution" in said
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [results["methods"][f"deepemd-{kind}"]["nodes"] for kind in ("fcn", "grid", "sampling")] == [
+        "fcn",
+        "grid:2,3",
+        "sampling:9",
+    ]
+
+
+@pytest.mark.parametrize("nodes", ["fcn:2,1", "grid:2,3", "sampling:9"])
+def test_all_methods_run_on_any_nodes(pictures, tmp_path, backbone, nodes):
+    arguments = ["--dataset", "image-folder", "--data-root", pictures, "--query", 3, "--episodes", 4]
+    run_ok(*arguments, "--nodes", nodes, "--output", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert {method["nodes"] for method in results["methods"].values()} == {nodes}
+    assert set(results["methods"]) | set(results["not_run"]) == set(catalogue.methods())
+    assert all("on the same nodes" in reason for reason in results["not_run"].values())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "said"),
+    [
+        ("grids:2", "unknown nodes"),
+        ("grid:2,x", "'x' is not a whole number"),
+        ("sampling:0", "'0' is not a whole number"),
+        (
+            "grid:21",
+            "image 'test/test-0/0.png' of 'image-folder': nodes 'grid:21' cut 21 cells to a side",
+        ),
+        ("fcn:3", "level 3 is larger than the backbone's map of 2 x 2 nodes"),
+    ],
+)
+def test_nodes_that_cannot_be_cut_are_refused(pictures, tmp_path, backbone, capsys, nodes, said):
+    arguments = ["--dataset", "image-folder", "--data-root", pictures, "--query", 3, "--episodes", 4]
+    assert said in refused(capsys, *arguments, "--nodes", nodes, "--output", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_base_classes_are_needed_for_centring(pictures, backbone, tmp_path, capsys):
