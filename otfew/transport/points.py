@@ -62,8 +62,8 @@ def solve_points(
     Example:
         >>> import numpy as np
         >>> x = np.array([[0.0, 0.0], [1.0, 0.0]])
-        >>> float(solve_points(x, x + 1, solver="exact").value)
-        2.0
+        >>> float(solve_points(x, x + np.array([0.0, 2.0]), solver="exact").value)
+        4.0
     """
     check_on_fail(on_fail)
     parse_cost(cost)
