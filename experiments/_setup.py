@@ -18,14 +18,11 @@ from otfew.run_directory import to_json
 
 
 class MaterialOptions(Protocol):
-    """The part of a command line that says what methods run on; see ``compare.Config``."""
+    """The part of a command line that says what methods run on, whatever the data set; see ``compare.Config``."""
 
-    dataset: str
     data_root: Path | None
-    features: Path | None
     split: str
     backbone: str | None
-    nodes: str
     resolution: int | None
     crop: str | None
     allow_overlap: bool
@@ -39,29 +36,34 @@ def make_console() -> Console:
     return console if console.is_terminal else Console(width=max(120, console.width))
 
 
-def open_material(options: MaterialOptions, console: Console) -> Material:
+def open_material(
+    options: MaterialOptions, dataset: str, features: Path | None, nodes: str, console: Console
+) -> Material:
     """Open the user's features, or a split and a backbone.
 
     Args:
         options: The command line.
+        dataset: Key of ``DATASETS``.
+        features: The user's own features instead, or None.
+        nodes: Kind of nodes for all methods; "" for what each prefers.
         console: Where progress is shown.
 
     Raises:
         UserError: Anything is missing or unknown, or classes were seen in training.
     """
-    if options.features is not None:
-        return FileMaterial(options.features)
+    if features is not None:
+        return FileMaterial(features)
     if options.cub_split not in {"feat", "closerlook"}:
         raise UserError(f"unknown --cub-split {options.cub_split!r}: choose feat or closerlook.")
     return load_image_material(
-        options.dataset,
+        dataset,
         options.split,
         options.data_root,
         DataOptions(cub_split=options.cub_split, split_seed=options.split_seed),  # type: ignore[arg-type]
         options.backbone,
         options.resolution,
         options.crop,
-        options.nodes,
+        nodes,
         options.allow_overlap,
         console,
     )

@@ -120,7 +120,7 @@ def compare(config: Config, console: Console) -> Path:
         if name != "all":
             catalogue.find(name)
 
-    material = _setup.open_material(config, console)
+    material = _setup.open_material(config, config.dataset, config.features, config.nodes, console)
     described = material.describe()
     data = described["data"]
     keyed = replace(episode_protocol, **{name: data[name] for name in ("dataset", "variant", "split")})

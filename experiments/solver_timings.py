@@ -150,8 +150,9 @@ def _check(config: Config) -> None:
 
 def _open_material(config: Config, console: Console) -> Material:
     """Open the user's features, or a split and a backbone, as compare does."""
-    names = ("dataset", "data_root", "features", "backbone", "resolution", "split")
-    return _setup.open_material(Compare(**{name: getattr(config, name) for name in names}), console)
+    names = ("data_root", "backbone", "resolution", "split")
+    options = Compare(**{name: getattr(config, name) for name in names})
+    return _setup.open_material(options, config.dataset, config.features, "", console)
 
 
 def _write(directory: RunDirectory, results: Row, console: Console) -> None:
