@@ -6,7 +6,8 @@ import functools
 import importlib.util
 import os
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -20,17 +21,24 @@ VERBOSITY = ("KEOPS_VERBOSE", "PYKEOPS_VERBOSE")
 """KeOps reads its switches at import, and prints what it misses unless they are "0"."""
 
 
-@functools.cache
-def import_quietly() -> None:
-    """Import KeOps without its messages about CUDA and compilation; whoever set its switches keeps them."""
+@contextmanager
+def keops_quiet() -> Iterator[None]:
+    """Keep KeOps, when it is imported, from its messages about CUDA and compilation; switches that are set stay."""
     given = {name: os.environ.get(name) for name in VERBOSITY}
     os.environ.update({name: "0" for name, value in given.items() if value is None})
     try:
-        import pykeops.torch  # noqa: F401
+        yield
     finally:
         for name, value in given.items():
             if value is None:
                 os.environ.pop(name, None)
+
+
+@functools.cache
+def import_quietly() -> None:
+    """Import KeOps without its messages."""
+    with keops_quiet():
+        import pykeops.torch  # noqa: F401
 
 
 @functools.cache

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from otfew.transport.dense import solve_each
+from otfew.transport.keops_reductions import keops_quiet
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
 
@@ -39,7 +40,8 @@ class POT(ArraySolver):
 
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""
-        from ot.lp.emd_wrap import emd_c
+        with keops_quiet():  # POT imports KeOps where it is installed
+            from ot.lp.emd_wrap import emd_c
 
         def solve_one(cost: Array, a: Array, b: Array) -> tuple[Array, Array, Status, int]:
             # Its optimality test is absolute, so it gets costs from zero to one; it drops nodes without mass.

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
+from otfew.transport.keops_reductions import keops_quiet
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
 
@@ -85,7 +86,8 @@ class POTSinkhorn(ArraySolver):
 
     def _scale_columns(self, cost: Array, a: Array, b: Array) -> tuple[Array, int]:
         """Run POT and return its column scalings as potentials, without those of weights of zero, and iterations."""
-        import ot
+        with keops_quiet():  # POT imports KeOps where it is installed
+            import ot
 
         rows, columns = a > 0, b > 0
         options = {"numItermax": self.max_iter, "stopThr": self.tol, "warn": False, "log": True}
