@@ -2,47 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from typing import ClassVar
 
 from torch import Tensor
 
-from otfew.method import MethodBase, check_episode, shot_mean
+from otfew.method import MethodBase, check_episode, global_vectors, shot_mean
+from otfew.methods.emd_score import EMDScore
+from otfew.methods.shot_heads import Head, fused, merged, nearest, with_uneven_shots
+from otfew.methods.structured_fc import StructuredFC
 from otfew.node_weights import NodeWeights, resolve_weights
-from otfew.pairwise import similarities
-from otfew.transport import Solver, solve
+from otfew.transport import Exact, Solver
 from otfew.transport.registry import resolve
 
-SHOT_HEADS = ("mean",)
-
-
-def emd_similarity(
-    support_map: Tensor,
-    query: Tensor,
-    solver: str | Solver = "exact",
-    weight_gradient: bool = False,
-    weights: str | NodeWeights = "cross_reference",
-) -> Tensor:
-    """Mean similarity of nodes under the cheapest transport between them, all queries against all classes.
-
-    The cost is 1 - sim, with sim the cosine of channel-centred nodes; weights have total one on both sides; the result
-    is sum_ij sim_ij P_ij = 1 - <P, cost> at the optimal plan P.
-
-    Args:
-        support_map: (episodes, way, n, channels).
-        query: (episodes, n_query, m, channels).
-        solver: As in ``otfew.solve``.
-        weight_gradient: Differentiate in the weights too; the released OpenCV path keeps them constant.
-        weights: Name in ``otfew.node_weights.NODE_WEIGHTS``, or weights with options.
-
-    Returns:
-        (episodes, n_query, way), in the dtype of the query.
-    """
-    support_map, query, s, d = resolve_weights(weights).weigh(support_map, query)
-    if not weight_gradient:
-        s, d = s.detach(), d.detach()
-    result = solve(1 - similarities(support_map, query), s, d, solver=solver)
-    similarity: Tensor = (1 - result.value_linear).to(query.dtype)
-    return similarity
+SHOT_HEADS = ("mean", "sfc", "nn", "fusion", "merge", "prototype")
 
 
 class DeepEMD(MethodBase):
@@ -52,19 +25,37 @@ class DeepEMD(MethodBase):
     of the nodes centred over channels (the centring and the 1e-3 in the weights are the released code's),
     cross-reference weights of the raw nodes, T = 12.5.
 
-    Several shots: ``shot_head="mean"`` averages the support's node sets location by location, which is where the
-    structured fully connected layer starts.
+    Several shots, by ``shot_head``; with one shot the first five are the same:
+
+    - "mean": location-wise mean of the class's node sets. This is the structured FC before its first step, and one
+      reading of the paper's "prototype learning".
+    - "sfc": the structured fully connected layer, see ``otfew.methods.structured_fc.StructuredFC``: SGD from the
+      mean, the paper's own answer. The options ``sfc_...`` and ``seed`` are its.
+    - "nn": score of the nearest support image.
+    - "fusion": mean or sum of the scores of the support images.
+    - "merge": one set of all nodes of the class's support images, with equal totals on both sides, or with partial
+      transport as the released code's normalisation implies.
+    - "prototype": the other reading: one node for the query and one for the class, the means over nodes and shots;
+      the score is their cosine after centring.
 
     Args:
         solver: Name or options of the OT solver.
         temperature: T.
-        shot_head: How several shots become one node set.
-        weight_gradient: Let gradients flow through the weights as well.
+        shot_head: How several shots are scored, one of the above.
+        weight_gradient: Let gradients flow through the weights as well, in the logits and in the fit of "sfc".
         weights: How much each node counts: a name in ``otfew.node_weights.NODE_WEIGHTS`` or weights with options, such
             as ``otfew.node_weights.KMeans(n_clusters=2)``.
+        sfc_lr: Step size of "sfc".
+        sfc_epochs: Its passes over the support set.
+        sfc_batch_size: Its support images a step.
+        sfc_iterations: Its steps, in place of ``sfc_epochs``: the paper's form is 100 with batches of 5.
+        seed: Of its random order.
+        fusion: "mean" or "sum".
+        merge_mass: "equal" or "partial"; the latter needs the solver ``exact``.
 
     Raises:
-        ValueError: Unknown solver, shot head or weights.
+        ValueError: Unknown solver, shot head or weights, or an option out of range; called with "sfc", a support of
+            one class.
     """
 
     name: ClassVar[str] = "deepemd"
@@ -76,14 +67,34 @@ class DeepEMD(MethodBase):
         shot_head: str = "mean",
         weight_gradient: bool = False,
         weights: str | NodeWeights = "cross_reference",
+        sfc_lr: float = 100.0,
+        sfc_epochs: int = 100,
+        sfc_batch_size: int = 4,
+        sfc_iterations: int | None = None,
+        seed: int = 0,
+        fusion: str = "mean",
+        merge_mass: str = "equal",
     ) -> None:
-        if shot_head not in SHOT_HEADS:
-            raise ValueError(f"unknown shot_head {shot_head!r}; there is: {', '.join(SHOT_HEADS)}")
+        for option, value, choices in (
+            ("shot_head", shot_head, SHOT_HEADS),
+            ("fusion", fusion, ("mean", "sum")),
+            ("merge_mass", merge_mass, ("equal", "partial")),
+        ):
+            if value not in choices:
+                raise ValueError(f"unknown {option} {value!r}; there are: {', '.join(choices)}")
         self.solver = resolve(solver)
+        if merge_mass == "partial" and not isinstance(self.solver, Exact):
+            raise ValueError(f"merge_mass='partial' needs solver='exact', got {self.solver.name!r}")
         self.temperature = temperature
         self.shot_head = shot_head
-        self.weight_gradient = weight_gradient
-        self.weights = resolve_weights(weights)
+        self.score = EMDScore(self.solver, resolve_weights(weights), weight_gradient)
+        self.structured_fc = StructuredFC(sfc_lr, sfc_epochs, sfc_batch_size, sfc_iterations, seed)
+        heads: dict[str, Head] = {
+            "nn": functools.partial(nearest, self.score),
+            "fusion": functools.partial(fused, self.score, total=fusion == "sum"),
+            "merge": functools.partial(merged, self.score, partial=merge_mass == "partial"),
+        }
+        self._head = heads.get(shot_head)
 
     def __call__(
         self,
@@ -95,8 +106,19 @@ class DeepEMD(MethodBase):
     ) -> Tensor:
         """Score queries against classes, see ``otfew.method.FewShotMethod``; ``class_prior`` is ignored."""
         check_episode(support, query, support_mask)
-        support_map = shot_mean(support, support_mask)
-        return self.temperature * emd_similarity(support_map, query, self.solver, self.weight_gradient, self.weights)
+        logits: Tensor = self.temperature * self._scores(support, support_mask, query)
+        return logits
+
+    def _scores(self, support: Tensor, support_mask: Tensor | None, query: Tensor) -> Tensor:
+        if self._head is not None:
+            return with_uneven_shots(self._head, support, support_mask, query)
+        if self.shot_head == "sfc":
+            support_map = self.structured_fc.fit(support, support_mask, self.score, self.temperature)
+        else:
+            support_map = shot_mean(support, support_mask)
+        if self.shot_head == "prototype":
+            support_map, query = (global_vectors(nodes)[..., None, :] for nodes in (support_map, query))
+        return self.score(support_map, query)
 
 
 class DeepEMDFCN(DeepEMD):
