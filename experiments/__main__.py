@@ -10,6 +10,7 @@ from otfew.experiments._cli import run
 
 COMMANDS = {
     "compare": "run methods on the same episodes and compare them",
+    "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",
     "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
     "pretrain": "train a backbone on base classes",
     "solver-timings": "time every transport solver and compare what they reach",

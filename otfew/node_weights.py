@@ -82,7 +82,7 @@ class CrossReference(NodeWeights):
         return Weighted(support_map, query, *cr_weights(support_map, query))
 
 
-class _Clustering(NodeWeights):
+class Clustering(NodeWeights):
     """Each image is clustered by itself; a cluster is one node, its mean, weighted by its share of the image's nodes.
 
     The mean stands in the place of the cluster's first node. The other nodes keep their places and get weight zero, so
@@ -115,7 +115,7 @@ class _Clustering(NodeWeights):
 
 
 @dataclass(frozen=True)
-class KMeans(_Clustering):
+class KMeans(Clustering):
     """Clusters of k-means (scikit-learn), one node each, weighted by size.
 
     The paper does not say which features are clustered; these are the raw nodes. With one cluster the score is the
@@ -154,7 +154,7 @@ class KMeans(_Clustering):
 
 
 @dataclass(frozen=True)
-class MeanShift(_Clustering):
+class MeanShift(Clustering):
     """Clusters of mean-shift (scikit-learn), one node each, weighted by size.
 
     Args:
