@@ -19,11 +19,17 @@ from otfew.transport.problem import Status
 FALL = 4.0
 """Factor between one regularisation and the next."""
 
-LEVEL_TOL = 0.05
-"""Sum of the deviations at which a regularisation above the last one is left, relative to the total."""
+LEVEL_TOL = 0.5
+"""Largest deviation, relative to what a column is to carry, at which a regularisation above the last one is left.
+
+Left too early, groups of nodes that hardly exchange anything keep each other's mass, and cannot pass it on later.
+"""
 
 LARGEST = 1024
 """Nodes of the smaller side above which Sinkhorn's own steps are cheaper than Newton's."""
+
+LIGHT = 1e-2
+"""Part of the tolerance below which a column has no say in the length of a step."""
 
 RIDGE = 1e-13
 """Added to matrices whose eigenvalues lie in [0, 1], which rounding could make indefinite."""
@@ -114,17 +120,30 @@ def _evaluate(scores: Tensor, a: Tensor, b: Tensor, psi: Tensor, tau_a: Tensor, 
     return _Point(phi, plan, rows, plan.sum(1), b * (psi * (1 - 1 / tau_b)).exp())
 
 
-def _newton(point: _Point, psi: Tensor, tau_a: Tensor, tau_b: Tensor, held: Tensor, singular: bool) -> Tensor:
-    """Move psi by a Newton step of the dual, shortened where it is long."""
+def _newton(point: _Point, psi: Tensor, tau_a: Tensor, tau_b: Tensor, light: float, singular: bool) -> Tensor:
+    """Move psi by a Newton step of the dual, shortened where it is long.
+
+    Columns that carry less than ``light`` and are to carry no more have steps of their own length: they would hold up
+    all others and matter to nobody.
+    """
     curvature = point.columns + (1 / tau_b - 1) * point.goal
     step = schur_solve(point.plan, point.rows, curvature, tau_a, point.goal - point.columns, singular)
-    if singular:
-        high, low = step.where(held, -math.inf).amax(-1), step.where(held, math.inf).amin(-1)
-        length = (high - low)[:, None]
-    else:
-        length = 3 * step.abs().amax(-1, keepdim=True) * (1 / tau_b - 1).clamp_min(1)
+    counts = torch.maximum(point.columns, point.goal) > light
+    high, low = step.where(counts, -math.inf).amax(-1, True), step.where(counts, math.inf).amin(-1, True)
+    longest = torch.maximum(high.abs(), low.abs())
+    # Constants of self-concordance of the rows' terms and of the columns'.
+    length = torch.maximum(high - low + 3 * (1 - tau_a) * longest, (1 / tau_b - 1) * longest)
     length = length.clamp_min(torch.finfo(step.dtype).tiny)
-    return psi + step * (length.log1p() / length)
+    alone = step.sign() * step.abs().log1p()
+    return psi + torch.where(counts, step * (length.log1p() / length), alone)
+
+
+def _translation(point: _Point, rhos: Rhos) -> Tensor:
+    """Best t (problems, 1) for f + t and g - t, which leave the plan alone (Sejourne, Vialard and Peyre 2022)."""
+    price = 1 / sum(1 / rho for rho in rhos if rho is not None)
+    tiny = torch.finfo(point.rows.dtype).tiny
+    rows, columns = (x.sum(-1, keepdim=True).clamp_min(tiny) for x in (point.rows, point.goal))
+    return price * (rows / columns).log()
 
 
 def _sinkhorn(point: _Point, psi: Tensor, tau_b: Tensor, b: Tensor, held: Tensor) -> Tensor:
@@ -142,7 +161,10 @@ def _climb(
     held = b > 0
     log_b = b.where(held, 1.0).log().where(held, -math.inf)[:, None]
     level = cost.flatten(1).amax(-1, keepdim=True) - cost.flatten(1).amin(-1, keepdim=True)
-    level = torch.full_like(level, reg) if start is not None else level.clamp_min(reg)
+    # Above the price of a soft marginal a regularisation teaches nothing.
+    soft = [rho for rho in rhos if rho is not None]
+    level = level.clamp_max(max(soft, default=math.inf)).clamp_min(reg)
+    level = torch.full_like(level, reg) if start is not None else level
     g = torch.zeros_like(b) if start is None else start * reg
     out = Dual(
         torch.zeros_like(a), torch.zeros_like(b), torch.full_like(a[:, 0], math.inf),
@@ -151,40 +173,45 @@ def _climb(
     )  # fmt: skip
     index = torch.arange(size, device=cost.device)
     for used in range(1, max_iter + 1):
+        if used == max_iter:
+            # Whatever g is by now, what is handed out is its plan at reg.
+            level = torch.full_like(level, reg)
         tau_a, tau_b = damping(rhos[0], level), damping(rhos[1], level)
         psi = g / level
         point = _evaluate(log_b - cost / level[..., None], a, b, psi, tau_a, tau_b)
         missed = (point.goal - point.columns).abs()
-        worst, total = missed.amax(-1), missed.sum(-1)
+        worst = missed.amax(-1)
+        strayed = (missed / (point.goal + LIGHT * tol)).amax(-1)
         last = level[:, 0] <= reg
-        broken = ~torch.isfinite(total)
+        broken = ~torch.isfinite(missed.sum(-1))
         ended = (last & (worst <= tol)) | broken
         if used == max_iter:
             ended = torch.ones_like(ended)
         if bool(ended.any()):
             into = index[ended]
-            out.phi[into], out.psi[into], out.error[into] = (
-                point.phi[ended],
-                psi[ended],
-                worst[ended].where(last[ended], math.inf),
-            )
+            out.phi[into], out.psi[into], out.error[into] = point.phi[ended], psi[ended], worst[ended]
             out.n_iter[into] = used
             state = torch.where(last & (worst <= tol), int(Status.OPTIMAL), int(Status.MAX_ITER))
             out.status[into] = state.where(~broken, int(Status.FAILED)).to(torch.int8)[ended]
             if bool(ended.all()):
                 break
             rest = ~ended
-            cost, a, b, held, log_b, level, g, psi, index, last, total = (
-                x[rest] for x in (cost, a, b, held, log_b, level, g, psi, index, last, total)
+            cost, a, b, held, log_b, level, g, psi, index, last, strayed = (
+                x[rest] for x in (cost, a, b, held, log_b, level, g, psi, index, last, strayed)
             )
             tau_a, tau_b = tau_a[rest], tau_b[rest]
             point = _Point(*(x[rest] for x in (point.phi, point.plan, point.rows, point.columns, point.goal)))
         if m <= LARGEST:
-            psi = _newton(point, psi, tau_a, tau_b, held, singular)
+            moved = _newton(point, psi, tau_a, tau_b, LIGHT * tol, singular)
+            if soft:
+                # Newton's steps go a long way along constants in many small ones; the best constant is known.
+                shift = _translation(point, rhos) / level
+                moved = torch.where(shift.abs() > 1, psi - shift, moved)
+            psi = moved
         else:
             psi = _sinkhorn(point, psi, tau_b, b, held)
         g = psi * level
-        level = torch.where(((total <= LEVEL_TOL) & ~last)[:, None], (level / FALL).clamp_min(reg), level)
+        level = torch.where(((strayed <= LEVEL_TOL) & ~last)[:, None], (level / FALL).clamp_min(reg), level)
     return out
 
 

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from otfew.transport.sinkhorn_newton import Rhos
 
-
 LARGEST_EXPONENT = 700.0
 """Between two nodes without weight the density may be anything; it must not overflow, or zero times it is NaN."""
 
@@ -103,7 +102,7 @@ def dual_value(solved: Solved, mass: Tensor | None = None) -> Tensor:
 
 
 def _divergence(ratio: Tensor) -> Tensor:
-    """x log x - x + 1, which sums to KL(x q | q) under the weights q."""
+    """X log x - x + 1, which sums to KL(x q | q) under the weights q."""
     return ratio * torch.where(ratio > 0, ratio, 1.0).log() - ratio + 1
 
 

@@ -346,3 +346,19 @@ def test_a_large_problem_takes_steps_without_linear_algebra(monkeypatch, batch):
 def test_bad_options(options, message):
     with pytest.raises(ValueError, match=message):
         otfew.Sinkhorn(**options)
+
+
+def test_potentials_of_a_run_cut_short_are_those_of_its_plan(batch):
+    """Also where the regularisation was still on its way down."""
+    cost, a, b = batch(size=3)
+    for max_iter in (1, 2, 5, 10):
+        result = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=1e-3, max_iter=max_iter), on_fail="ignore")
+        assert (result.status == otfew.Status.MAX_ITER).all()
+        f, g = result.potentials
+        plan = a[:, :, None] * b[:, None] * np.exp((f[:, :, None] + g[:, None] - cost) / 1e-3)
+        np.testing.assert_allclose(result.plan, plan, rtol=1e-9, atol=1e-14)
+        error = np.maximum(np.abs(plan.sum(2) - a).max(-1), np.abs(plan.sum(1) - b).max(-1))
+        np.testing.assert_allclose(result.marginal_error, error, rtol=1e-6)
+        optimum = otfew.solve(cost, a, b, solver=precise(1e-3)).value
+        assert (result.value <= optimum + 1e-12).all()
+        assert (result.value + result.gap >= optimum - 1e-12).all()

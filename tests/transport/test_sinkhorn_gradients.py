@@ -153,12 +153,10 @@ def test_gradients_of_the_value_are_plan_and_potentials(leaves):
 def test_upstream_gradient_scales_each_problem(leaves):
     inputs = leaves(size=3, n=5, m=4)
     upstream = torch.tensor([10.0, -1.0, 0.0], dtype=torch.float64)
-    for name in PARTS:
-        weights = constants(3, 5, 4)
-        plain = torch.autograd.grad(PARTS[name](otfew.solve(*inputs, solver=solver()), weights).sum(), inputs)
-        scaled = torch.autograd.grad(
-            (PARTS[name](otfew.solve(*inputs, solver=solver()), weights) * upstream).sum(), inputs
-        )
+    weights = constants(3, 5, 4)
+    for pick in PARTS.values():
+        plain = torch.autograd.grad(pick(otfew.solve(*inputs, solver=solver()), weights).sum(), inputs)
+        scaled = torch.autograd.grad((pick(otfew.solve(*inputs, solver=solver()), weights) * upstream).sum(), inputs)
         for x, y in zip(plain, scaled, strict=True):
             torch.testing.assert_close(y, x * upstream.view(3, *[1] * (x.ndim - 1)))
 
@@ -201,9 +199,9 @@ def test_nearly_separate_blocks_have_finite_gradients():
 def test_rounding_has_the_gradient_of_the_plan_before(gradient, leaves):
     inputs = leaves(size=2, n=5, m=4, mass=2.0)
     weights = constants(2, 5, 4)
-    for name in PARTS:
+    for pick in PARTS.values():
         rounded, plain = (
-            torch.autograd.grad(PARTS[name](otfew.solve(*inputs, solver=how), weights).sum(), inputs)
+            torch.autograd.grad(pick(otfew.solve(*inputs, solver=how), weights).sum(), inputs)
             for how in (solver(gradient, round=True), solver(gradient))
         )
         for x, y in zip(rounded, plain, strict=True):
@@ -233,8 +231,8 @@ def test_what_is_constant_for_autograd(leaves):
 
 def test_second_derivatives_are_refused(leaves):
     cost, a, b = leaves()
-    for name in PARTS:
-        found = PARTS[name](otfew.solve(cost, a, b, solver="sinkhorn"), 1.0).square().sum()
+    for pick in PARTS.values():
+        found = pick(otfew.solve(cost, a, b, solver="sinkhorn"), 1.0).square().sum()
         (grad,) = torch.autograd.grad(found, cost, create_graph=True)
         with pytest.raises(RuntimeError, match="once_differentiable"):
             grad.sum().backward()
