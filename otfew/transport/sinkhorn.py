@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -15,7 +14,7 @@ from otfew.transport import sinkhorn_newton, sinkhorn_plain
 from otfew.transport.problem import Status
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts
-from otfew.transport.sinkhorn_gradient import attach_linear, attach_plan, attach_value
+from otfew.transport.sinkhorn_gradient import Make, attach_linear, attach_plan, attach_value
 from otfew.transport.sinkhorn_newton import Dual, Rhos
 from otfew.transport.sinkhorn_solved import (
     Solved,
@@ -30,9 +29,6 @@ from otfew.transport.sinkhorn_solved import (
 from otfew.transport.sinkhorn_unrolled import unroll
 
 Gradient = Literal["implicit", "unrolled"]
-
-Make = Callable[[], Tensor]
-"""Makes a tensor when it is first asked for."""
 
 
 @dataclass(frozen=True)
@@ -132,18 +128,19 @@ class Sinkhorn(TensorSolver):
                 made = solved.unit_plan()
                 return round_plan(made.double(), solved.a, solved.b) if self.round else made
 
-        def value_linear() -> Tensor:
-            with torch.no_grad():
-                linear = solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
-            return attach_linear(*inputs, linear, solved)
+        def linear() -> Tensor:
+            return solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
 
-        def scaled_plan() -> Tensor:
-            with torch.no_grad():
-                made = (plan() * solved.scale.to(plan().dtype)[:, None, None]).to(cost.dtype)
-            return attach_plan(*inputs, made, solved)
+        def scaled() -> Tensor:
+            return (plan() * solved.scale.to(plan().dtype)[:, None, None]).to(cost.dtype)
 
-        differentiable = attach_value(*inputs, value, solved)
-        return self._parts(solved, differentiable, value_linear, scaled_plan, plan)
+        return self._parts(
+            solved,
+            attach_value(*inputs, lambda: value, solved),
+            lambda: attach_linear(*inputs, linear, solved),
+            lambda: attach_plan(*inputs, scaled, solved),
+            plan,
+        )
 
     def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         unit_a, unit_b, scale = self._normalised(a, b)

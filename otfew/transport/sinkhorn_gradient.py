@@ -13,6 +13,7 @@ et al. 2022). x is eliminated; what is left is positive (semi)definite of size m
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from otfew.transport.sinkhorn_newton import damping, schur_solve
 from otfew.transport.sinkhorn_solved import Solved
 
 Grads = tuple[Tensor, Tensor, Tensor]
+
+Make = Callable[[], Tensor]
+"""Makes a tensor, without a graph, when it is first asked for."""
 
 
 def _totals_term(weights: Tensor, amount: Tensor) -> Tensor:
@@ -91,9 +95,9 @@ class _EnvelopeValue(torch.autograd.Function):
     """The value, whose gradient needs no more than the plan and the potentials."""
 
     @staticmethod
-    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, value: Tensor, solved: Solved) -> Tensor:
+    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
         ctx.solved = solved
-        return value.clone()
+        return make()
 
     @staticmethod
     @once_differentiable
@@ -111,9 +115,9 @@ class _ImplicitPlan(torch.autograd.Function):
     """The plan, whose gradient is that of the conditions that define it."""
 
     @staticmethod
-    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, plan: Tensor, solved: Solved) -> Tensor:
+    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
         ctx.solved = solved
-        return plan.clone()
+        return make()
 
     @staticmethod
     @once_differentiable
@@ -126,9 +130,9 @@ class _ImplicitLinear(torch.autograd.Function):
     """<plan, cost>: through the plan and through the cost itself."""
 
     @staticmethod
-    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, value: Tensor, solved: Solved) -> Tensor:
+    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
         ctx.solved = solved
-        return value.clone()
+        return make()
 
     @staticmethod
     @once_differentiable
@@ -148,16 +152,16 @@ def linear_grads(solved: Solved) -> Grads:
     return by_cost + solved.scale[:, None, None] * solved.plan64(), by_a + f, by_b + g
 
 
-def attach_value(cost: Tensor, a: Tensor, b: Tensor, value: Tensor, solved: Solved) -> Tensor:
-    """Give the value (problems,) its gradients in the cost and the weights that it was solved for."""
-    return _EnvelopeValue.apply(cost, a, b, value, solved)  # type: ignore[no-any-return, no-untyped-call]
+def attach_value(cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
+    """Make the value (problems,), with its gradients in the cost and the weights that it was solved for."""
+    return _EnvelopeValue.apply(cost, a, b, make, solved)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def attach_plan(cost: Tensor, a: Tensor, b: Tensor, plan: Tensor, solved: Solved) -> Tensor:
-    """Give the plan (problems, n, m) its gradients."""
-    return _ImplicitPlan.apply(cost, a, b, plan, solved)  # type: ignore[no-any-return, no-untyped-call]
+def attach_plan(cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
+    """Make the plan (problems, n, m), a new tensor, with its gradients."""
+    return _ImplicitPlan.apply(cost, a, b, make, solved)  # type: ignore[no-any-return, no-untyped-call]
 
 
-def attach_linear(cost: Tensor, a: Tensor, b: Tensor, value: Tensor, solved: Solved) -> Tensor:
-    """Give <plan, cost> (problems,) its gradients."""
-    return _ImplicitLinear.apply(cost, a, b, value, solved)  # type: ignore[no-any-return, no-untyped-call]
+def attach_linear(cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
+    """Make <plan, cost> (problems,) with its gradients."""
+    return _ImplicitLinear.apply(cost, a, b, make, solved)  # type: ignore[no-any-return, no-untyped-call]
