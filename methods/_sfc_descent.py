@@ -139,7 +139,7 @@ class _Fit:
         def move(first: int, last: int) -> None:
             self.move(
                 first, last, chosen, self.support, plan, pull, by_class, by_image, self.weighted, NORM_EPS,
-                lr, keep, take, self.nodes,
+                float(lr), keep, take, self.nodes,
             )  # fmt: skip
 
         share_out(move, episodes * rows, self.threads)
