@@ -25,6 +25,7 @@ from otfew.transport.sinkhorn_solved import (
     marginal_error,
     primal_value,
     round_plan,
+    times,
 )
 from otfew.transport.sinkhorn_unrolled import unroll
 
@@ -132,7 +133,7 @@ class Sinkhorn(TensorSolver):
             return solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
 
         def scaled() -> Tensor:
-            return (plan() * solved.scale.to(plan().dtype)[:, None, None]).to(cost.dtype)
+            return times(plan(), solved.scale).to(cost.dtype)
 
         return self._parts(
             solved,

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from otfew.transport.sinkhorn_newton import damping, schur_solve
-from otfew.transport.sinkhorn_solved import Solved
+from otfew.transport.sinkhorn_solved import Solved, times
 
 Grads = tuple[Tensor, Tensor, Tensor]
 
@@ -105,7 +105,7 @@ class _EnvelopeValue(torch.autograd.Function):
         solved: Solved = ctx.solved
         by_cost = by_a = by_b = None
         if ctx.needs_input_grad[0]:
-            by_cost = solved.unit_plan() * (grad * solved.scale).to(solved.cost.dtype)[:, None, None]
+            by_cost = times(solved.unit_plan(), grad * solved.scale)
         if ctx.needs_input_grad[1] or ctx.needs_input_grad[2]:
             by_a, by_b = (grad[:, None] * x for x in value_weight_grads(solved))
         return by_cost, by_a, by_b, None, None
