@@ -13,6 +13,7 @@ COMMANDS = {
     "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",
     "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
     "pretrain": "train a backbone on base classes",
+    "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
     "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",
     "solver-timings": "time every transport solver and compare what they reach",
 }
