@@ -28,6 +28,12 @@ def difference(method: Mapping[str, Any]) -> list[str]:
     return [with_intervals(found, sign=True), words(found)]
 
 
+def short_difference(found: Mapping[str, Any]) -> str:
+    """Format a difference with its interval over classes in one cell, with a star for "better" or "worse"."""
+    star = "*" if found["verdict"] in {"better", "worse"} else ""
+    return f"{percent(found['mean'], sign=True)} ± {percent(found['class_ci'])}{star}"
+
+
 def milliseconds(value: float | None) -> str:
     """Format a time with three digits."""
     return "–" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"

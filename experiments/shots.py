@@ -172,12 +172,12 @@ def tables(
                   for name in names]  # fmt: skip
     reference = first["protocol"]["reference"]
     differences = [
-        [name, *(_short(r["methods"][name]["difference"]) for r in records.values())]
+        [name, *(_cells.short_difference(r["methods"][name]["difference"]) for r in records.values())]
         for name in names
         if name != reference
     ]
     heads = [
-        [name, *(_short(found[name]) for found in against_mean.values())]
+        [name, *(_cells.short_difference(found[name]) for found in against_mean.values())]
         for name in next(iter(against_mean.values()), {})
     ]
     found = [
@@ -186,12 +186,6 @@ def tables(
         ("heads: difference to the mean ± classes, * where it counts", ["head", *columns], heads),
     ]
     return [table for table in found if table[2]]
-
-
-def _short(difference: _analysis.Record) -> str:
-    """Format a difference in one cell, with a star for "better" or "worse"."""
-    star = "*" if difference["verdict"] in {"better", "worse"} else ""
-    return f"{_cells.percent(difference['mean'], sign=True)} ± {_cells.percent(difference['class_ci'])}{star}"
 
 
 if __name__ == "__main__":
