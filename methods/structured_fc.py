@@ -114,13 +114,15 @@ class StructuredFC:
         return fitted
 
     def _fit(self, items: Tensor, labels: Tensor, start: Tensor, score: EMDScore, temperature: float) -> Tensor:
-        by_hand = isinstance(score.weights, CrossReference | Uniform) and items.device.type == "cpu"
+        # Solvers that work on the CPU alone would copy their problems there and back at every step.
+        at_home = items.device.type == "cpu" or score.solver.devices == ("cpu",)
+        by_hand = at_home and isinstance(score.weights, CrossReference | Uniform)
         if not by_hand or (score.weight_gradient and score.solver.kind != "exact"):
             return self.fit_by_autograd(items, labels, start, score, temperature)
-        return descend(
-            items,
-            labels,
-            start,
+        fitted = descend(
+            items.cpu(),
+            labels.cpu(),
+            start.cpu(),
             lambda: self.batches(items.shape[1]),
             solver=score.solver,
             cross_reference=isinstance(score.weights, CrossReference),
@@ -130,6 +132,7 @@ class StructuredFC:
             momentum=MOMENTUM,
             dampening=DAMPENING,
         )
+        return fitted.to(items.device)
 
     def fit_by_autograd(
         self, items: Tensor, labels: Tensor, start: Tensor, score: EMDScore, temperature: float
