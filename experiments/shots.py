@@ -91,10 +91,14 @@ def compare_shots(config: Config, console: Console) -> Path:
     finished = session.evaluate()
     records = {k: finished[f"shot-{k}"].record for k in shots}
     against_mean = compare_heads(finished, list(heads), material)
+    span = f"{shots[0]}- to {shots[-1]}" if len(shots) > 1 else f"{shots[0]}"
     lines = [
         "episodes are nested: the same classes and queries at every k, the support of k images contains that of fewer",
         *left_out,
-        *report.protocol_lines(records[shots[-1]]),
+        *(
+            line.replace(f"-way {shots[-1]}-shot", f"-way {span}-shot")
+            for line in report.protocol_lines(records[shots[-1]])
+        ),
     ]
     from otfew.experiments._shots_plot import picture
 

@@ -1,0 +1,89 @@
+"""What tests of analysis commands share: small features, pictures, a stand-in for a backbone, and how commands end."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from otfew import backbones
+from otfew.experiments import _material, _setup
+from otfew.experiments._cli import run
+
+
+@pytest.fixture
+def surroundings(tmp_path, monkeypatch):
+    """Caches and default outputs in a folder of the test; thread settings as they were."""
+    monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.delenv("OTFEW_DATA", raising=False)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(_setup, "set_threads", lambda threads: 1)
+
+
+@pytest.fixture(scope="session")
+def own_features(tmp_path_factory):
+    """Own features: 12 classes of 20 images, 6 nodes of 8 channels, half of the nodes background."""
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(12), 20)
+    nodes = rng.normal(size=(12, 1, 8))[labels] + rng.normal(size=(240, 6, 8))
+    nodes[:, 3:] = rng.normal(size=(240, 3, 8))
+    path = tmp_path_factory.mktemp("own") / "features.npz"
+    np.savez(path, nodes=np.abs(nodes).astype(np.float32), labels=labels)
+    return path
+
+
+@pytest.fixture(scope="session")
+def toy_pictures(tmp_path_factory):
+    """Given splits of one-coloured pictures: 6 classes to test, 2 to train, 16 images each."""
+    root = tmp_path_factory.mktemp("toys")
+    rng = np.random.default_rng(0)
+    for split, classes in (("train", 2), ("test", 6)):
+        for c in range(classes):
+            folder = root / split / f"{split}-{c}"
+            folder.mkdir(parents=True)
+            colour = rng.integers(40, 216, 3)
+            for i in range(16):
+                noisy = np.clip(colour + rng.normal(0, 40, (20, 24, 3)), 0, 255)
+                cv2.imwrite(str(folder / f"{i}.png"), noisy.astype(np.uint8))
+    return root
+
+
+@pytest.fixture
+def toy_backbone(monkeypatch):
+    """Stand in for a checkpoint: averages of 4 x 4 parts; returns it."""
+    card = backbones.Card("parts", "parts", resolution=16, training_data="toys", training_classes=("toy",))
+    network = backbones.Backbone(torch.nn.AdaptiveAvgPool2d(4), card, "parts")
+    monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset=None: network)
+    return network
+
+
+@pytest.fixture
+def refused(capsys):
+    """Return a function that gives the one line with which a command line is refused, exit code 2."""
+
+    def refuse(main, *arguments):
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            run(lambda: main([str(a) for a in arguments]))
+        said = capsys.readouterr()
+        assert ended.value.code == 2
+        assert said.out == ""
+        assert said.err.startswith("error: ")
+        assert said.err.count("\n") == 1
+        return said.err
+
+    return refuse
+
+
+@pytest.fixture
+def finish():
+    """Return a function that runs a command into a folder and gives its results.json."""
+
+    def run_into(main, folder, *arguments):
+        run(lambda: main([str(a) for a in (*arguments, "--output", folder)]))
+        return json.loads((folder / "results.json").read_text())
+
+    return run_into

@@ -1,0 +1,219 @@
+"""Places of nodes against pooling and pixels, flows against cv2, pictures by plain loops, letters on real glyphs."""
+
+from __future__ import annotations
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from otfew.data import load as load_images
+from otfew.experiments import _material, show_flows
+from otfew.experiments._flow_measure import landing, on_target
+from otfew.experiments._flow_pictures import DIM, repaint, shade
+from otfew.experiments._flow_scenes import Scene, covered, in_picture, look, map_boxes
+from otfew.nodes import parse
+from otfew.preparation import Preparation
+
+pytestmark = pytest.mark.usefixtures("surroundings")
+PNG = b"\x89PNG"
+
+
+def scene(rng, name="x", side=12, cells=3, channels=5):
+    boxes = map_boxes(cells, cells, (), side)
+    picture = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
+    nodes = torch.from_numpy(rng.random((cells * cells, channels))).float()
+    return Scene(name, picture, boxes, nodes, (cells, cells))
+
+
+@pytest.mark.parametrize(("size", "levels"), [((5, 5), ()), ((5, 5), (2, 1)), ((7, 4), (3, 2)), ((4, 4), (4,))])
+def test_boxes_are_the_cells_that_pooling_averages(size, levels):
+    height, width = size
+    boxes = map_boxes(height, width, levels, 1)
+    # One hot cell at a time: a node sees it if and only if the cell's middle lies in its box.
+    hot = torch.eye(height * width).view(-1, 1, 1, height, width)
+    nodes = parse(f"fcn:{','.join(map(str, levels))}" if levels else "fcn").nodes(hot)[..., 0]
+    y, x = np.divmod(np.arange(height * width), width)
+    y, x = (y + 0.5) / height, (x + 0.5) / width
+    inside = (boxes[:, 0] < x[:, None]) & (x[:, None] < boxes[:, 2]) & (boxes[:, 1] < y[:, None])
+    inside &= y[:, None] < boxes[:, 3]
+    np.testing.assert_array_equal(nodes.numpy() > 0, inside)
+
+
+def test_covered_counts_pixels():
+    rng = np.random.default_rng(0)
+    low, high = rng.integers(0, 10, (20, 2)), rng.integers(1, 10, (20, 2))
+    boxes = np.concatenate([low, low + high], 1).astype(float)
+    target = np.array([4.0, 3.0, 12.0, 9.0])
+    grid = np.zeros((30, 30))
+    grid[3:9, 4:12] = 1
+    counted = [grid[int(y0) : int(y1), int(x0) : int(x1)].mean() for x0, y0, x1, y1 in boxes]
+    np.testing.assert_allclose(covered(boxes, target), counted)
+
+
+@pytest.mark.parametrize("crop", ["none", "center"])
+def test_boxes_move_with_the_preparation(crop):
+    preparation = Preparation(84, crop)
+    image = np.zeros((64, 64, 3), np.uint8)
+    box = np.array([[20.0, 12.0, 44.0, 40.0]])
+    image[12:40, 20:44] = 255
+    y, x = np.nonzero(preparation(image)[..., 0] > 127)
+    (moved,) = in_picture(box, 64, parse("fcn"), preparation)
+    np.testing.assert_allclose(moved, [x.min(), y.min(), x.max() + 1, y.max() + 1], atol=1.01)
+    np.testing.assert_array_equal(in_picture(box, 64, parse("grid:2"), preparation), box)
+
+
+@pytest.mark.parametrize("spec", ["fcn", "fcn:2", "grid:2", "sampling:4"])
+def test_looking_gives_the_nodes_of_extraction(spec, toy_pictures, toy_backbone):
+    images = load_images("image-folder", "test", toy_pictures)
+    preparation = Preparation(16)
+    seen = look(images.read(3), images.names[3], toy_backbone, parse(spec), preparation)
+    from otfew.features import embed
+
+    views = torch.from_numpy(parse(spec).views(images.read(3), preparation, images.names[3]))[None]
+    torch.testing.assert_close(seen.nodes, embed(views, toy_backbone, parse(spec))[0])
+    assert len(seen.boxes) == len(seen.nodes)
+    height, width = seen.picture.shape[:2]
+    assert (seen.boxes[:, 2:] > seen.boxes[:, :2]).all()
+    assert (seen.boxes.min(), seen.boxes[:, 2].max(), seen.boxes[:, 3].max()) >= (0, 0, 0)
+    assert seen.boxes[:, 2].max() <= width
+    assert seen.boxes[:, 3].max() <= height
+
+
+@pytest.mark.parametrize("weights", ["cross_reference", "uniform"])
+def test_flow_is_that_of_opencv(weights):
+    rng = np.random.default_rng(3)
+    a, b = scene(rng), scene(rng)
+    flow = show_flows.flow_between(a, b, weights, "exact")
+    u, v = a.nodes.numpy(), b.nodes.numpy()
+    s = np.maximum(u @ v.mean(0), 0) + 1e-3 if weights == "cross_reference" else np.ones(9)
+    d = np.maximum(v @ u.mean(0), 0) + 1e-3 if weights == "cross_reference" else np.ones(9)
+    s, d = (s / s.sum()).astype(np.float32), (d / d.sum()).astype(np.float32)
+    u, v = u - u.mean(1, keepdims=True), v - v.mean(1, keepdims=True)
+    cosine = (u / np.linalg.norm(u, axis=1)[:, None]) @ (v / np.linalg.norm(v, axis=1)[:, None]).T
+    distance, *_ = cv2.EMD(s[:, None], d[:, None], cv2.DIST_USER, (1 - cosine).astype(np.float32))
+    assert flow.similarity == pytest.approx(1 - distance, abs=1e-5)
+    np.testing.assert_allclose(flow.plan.sum(1), s, atol=1e-6)
+    np.testing.assert_allclose(flow.plan.sum(0), d, atol=1e-6)
+    assert (flow.plan * (1 - cosine)).sum() == pytest.approx(distance, abs=1e-5)
+
+
+def test_repainting_by_loops():
+    rng = np.random.default_rng(4)
+    a, b = scene(rng), scene(rng)
+    plan = rng.random((9, 9)) * (rng.random((9, 9)) < 0.4)
+    plan[2] = 0
+    for best in (False, True):
+        wanted = np.zeros((12, 12, 3))
+        for i in range(9):
+            for y in range(4):
+                for x in range(4):
+                    row = plan[i] if not best else plan[i] * (np.arange(9) == plan[i].argmax())
+                    for j in range(9):
+                        if row.sum() > 0:
+                            pixel = b.picture[j // 3 * 4 + y, j % 3 * 4 + x] / 255
+                            wanted[i // 3 * 4 + y, i % 3 * 4 + x] += row[j] / row.sum() * pixel
+        np.testing.assert_allclose(repaint(a, b, plan, best=best), wanted, atol=1e-6)
+
+
+def test_the_identity_repaints_the_image_itself():
+    a = scene(np.random.default_rng(5))
+    np.testing.assert_allclose(repaint(a, a, np.eye(9) / 9), a.picture / 255, atol=1e-6)
+
+
+def test_shading_darkens_what_counts_little():
+    a = scene(np.random.default_rng(6))
+    values = np.arange(9.0)
+    lit = shade(a.picture, a.boxes, values)
+    np.testing.assert_allclose(lit[8:, 8:], a.picture[8:, 8:] / 255, atol=1e-6)
+    np.testing.assert_allclose(lit[:4, :4], DIM * a.picture[:4, :4] / 255, atol=1e-6)
+
+
+def test_landing_by_loops():
+    rng = np.random.default_rng(7)
+    plan, here, there = rng.random((3, 2, 4, 5)), rng.random((3, 2, 4)), rng.random((3, 2, 5))
+    on, share = landing(*map(torch.from_numpy, (plan, here, there)))
+    for e in range(3):
+        for w in range(2):
+            mass = sum(plan[e, w, i, j] * here[e, w, i] for i in range(4) for j in range(5))
+            landed = sum(plan[e, w, i, j] * here[e, w, i] * there[e, w, j] for i in range(4) for j in range(5))
+            assert on[e, w] == pytest.approx(mass / plan[e, w].sum())
+            assert share[e, w] == pytest.approx(landed / mass)
+
+
+def test_two_files_become_three_pictures(toy_pictures, tmp_path, toy_backbone, finish, monkeypatch, capsys):
+    monkeypatch.setattr(show_flows, "load_backbone", lambda spec: toy_backbone)
+    files = [toy_pictures / "test" / "test-0" / f"{i}.png" for i in (0, 1)]
+    for nodes in ("fcn", "grid:2"):
+        results = finish(show_flows.main, tmp_path / nodes, *files, "--nodes", nodes)
+        assert "A = 0.png, B = 1.png" in capsys.readouterr().out
+        for weights in ("cross_reference", "uniform"):
+            plan = np.array(results["flows"][weights]["plan"])
+            np.testing.assert_allclose(plan.sum(1), results["flows"][weights]["query_weights"], atol=1e-6)
+        for name in ("flows.png", "full-flows.png", "reconstruction.png"):
+            assert (tmp_path / nodes / name).read_bytes().startswith(PNG)
+        assert str(tmp_path) not in (tmp_path / nodes / "results.json").read_text()
+
+
+def test_images_of_a_data_set_by_name_and_number(toy_pictures, tmp_path, toy_backbone, finish):
+    given = ["--dataset", "image-folder", "--data-root", toy_pictures, "--solver", "sinkhorn"]
+    names = load_images("image-folder", "test", toy_pictures).names
+    one = finish(show_flows.main, tmp_path / "one", 5, names[20], *given)
+    other = finish(show_flows.main, tmp_path / "other", names[5], 20, *given)
+    assert one == other
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((), "takes two images, not 0"),
+        (("a.jpg",), "takes two images, not 1"),
+        (("a.jpg", "b.jpg"), "image a.jpg does not exist"),
+        (("a.jpg", "b.jpg", "--weights", "heavy"), "not heavy"),
+        (("a.jpg", "b.jpg", "--nodes", "cells"), "unknown nodes 'cells'"),
+        (("a.jpg", "b.jpg", "--solver", "guess"), "--solver"),
+        (("--measure", "a.jpg", "b.jpg"), "draws its own pairs"),
+        (("--measure", "--pairs", "0"), "--pairs must be at least 1"),
+        (("--measure", "--dataset", "cub"), "which 'cub' does not have"),
+    ],
+)
+def test_what_cannot_be_shown_is_refused_in_a_sentence(arguments, said, refused):
+    assert said in refused(show_flows.main, *arguments)
+
+
+def test_an_image_that_is_not_there(toy_pictures, refused, toy_backbone):
+    given = ["--dataset", "image-folder", "--data-root", toy_pictures]
+    said = refused(show_flows.main, 0, 96, *given)
+    assert "'96' is no image of split 'test'" in said
+    assert "0 to 95" in said
+
+
+def test_where_the_flow_lands_on_glyphs(toy_backbone, tmp_path, finish, capsys):
+    results = finish(show_flows.main, tmp_path / "run", "--measure", "--pairs", 60)
+    assert "where the flow from the letter lands" in capsys.readouterr().out
+    shares, mass = results["shares"], results["mass"]
+    # Equal weights: the mass on the letter is its share of the picture's area, and without matching so is what lands.
+    images = load_images("glyphs", "test")
+    area = ((images.boxes[:, 2] - images.boxes[:, 0]) * (images.boxes[:, 3] - images.boxes[:, 1])).mean() / 64**2
+    assert mass["same class, uniform, plan"]["mean"] == pytest.approx(area, rel=0.15)
+    assert mass["same class, uniform, plan"] == mass["same class, uniform, product"]
+    assert shares["same class, uniform, product"]["mean"] == pytest.approx(area, rel=0.2)
+    difference = results["differences"]["same class, plan: cross-reference minus equal weights"]
+    gap = shares["same class, cross_reference, plan"]["mean"] - shares["same class, uniform, plan"]["mean"]
+    assert difference["mean"] == pytest.approx(gap, abs=1e-7)
+    assert len((tmp_path / "run" / "shares.csv").read_text().splitlines()) == 9
+    record = json.loads((tmp_path / "run" / "protocol.json").read_text())
+    assert record["settings"]["pairs"] == 60
+
+
+def test_nodes_of_a_glyph_are_on_it_by_area(toy_backbone):
+    from rich.console import Console
+
+    images = load_images("glyphs", "test")
+    material = _material.ImageMaterial(images, toy_backbone, Preparation(16), Console(), lambda: images, None)
+    inside = on_target(material, "fcn")
+    assert inside.shape == (len(images), 16)
+    area = (images.boxes[:, 2] - images.boxes[:, 0]) * (images.boxes[:, 3] - images.boxes[:, 1]) / 64**2
+    np.testing.assert_allclose(inside.mean(1), area, atol=1e-6)
