@@ -28,10 +28,15 @@ def difference(method: Mapping[str, Any]) -> list[str]:
     return [with_intervals(found, sign=True), words(found)]
 
 
+def short_interval(found: Mapping[str, Any]) -> str:
+    """Format a difference with its interval over classes in one cell."""
+    return f"{percent(found['mean'], sign=True)} ± {percent(found['class_ci'])}"
+
+
 def short_difference(found: Mapping[str, Any]) -> str:
     """Format a difference with its interval over classes in one cell, with a star for "better" or "worse"."""
     star = "*" if found["verdict"] in {"better", "worse"} else ""
-    return f"{percent(found['mean'], sign=True)} ± {percent(found['class_ci'])}{star}"
+    return f"{short_interval(found)}{star}"
 
 
 def milliseconds(value: float | None) -> str:

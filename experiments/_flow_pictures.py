@@ -55,7 +55,7 @@ def shade(picture: Image, boxes: Boxes, values: Floats) -> npt.NDArray[np.float3
         count[y0:y1, x0:x1] += 1
     mean = total / np.maximum(count, 1)
     light = DIM + (1 - DIM) * mean / max(mean.max(), 1e-12)
-    return (picture / 255 * light[..., None]).astype(np.float32)
+    return np.asarray(picture / 255 * light[..., None], np.float32)
 
 
 def repaint(a: Scene, b: Scene, plan: Floats, *, best: bool = False) -> npt.NDArray[np.float32]:

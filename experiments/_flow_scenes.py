@@ -63,7 +63,7 @@ def look(image: Image, name: str, backbone: Backbone, extractor: Extractor, prep
         boxes = map_boxes(height, width, extractor.levels, preparation.resolution)
         return Scene(name, views[0].numpy(), boxes, nodes, None if extractor.levels else (height, width))
     if isinstance(extractor, PatchExtractor):
-        patches = extractor.patches(*image.shape[:2], name)
+        patches = extractor.patches(image.shape[0], image.shape[1], name)
         places = np.array([(p.left, p.top, p.right, p.bottom) for p in patches], np.float64)
         return Scene(name, image, places, nodes, None)
     raise UserError(f"where nodes {extractor.spec!r} are in an image is unknown: choose fcn, grid or sampling.")

@@ -12,7 +12,8 @@ from otfew.transport import Solver, solve
 
 def entropy(p: Tensor) -> Tensor:
     """Sum -p log p over the last axis, in nats; zeros contribute nothing."""
-    return -torch.special.xlogy(p, p).sum(-1)
+    total: Tensor = torch.special.xlogy(p, p).sum(-1)
+    return -total
 
 
 def partners(plan: Tensor) -> Tensor:

@@ -32,7 +32,7 @@ def draw(rng, episodes=400, way=3):
 def test_effects_add_up_to_the_gain():
     classes, cells = draw(np.random.default_rng(0))
     a, b, c, d = (cell.mean() for cell in cells)
-    found = effects(cells, classes, NAMES)
+    found = effects((*cells, cells[0]), classes, NAMES)
     assert found["gain"]["mean"] == pytest.approx(d - a, abs=1e-8)
     # The Shapley value: over both orders, what a factor adds when its turn comes.
     assert found["weights"]["mean"] == pytest.approx(np.mean([b - a, d - c]), abs=1e-8)
@@ -44,9 +44,23 @@ def test_effects_add_up_to_the_gain():
     assert "share_undefined" not in found
 
 
+def test_what_comes_before_is_counted_apart():
+    classes, (a, b, c, d) = draw(np.random.default_rng(6))
+    start = a - 0.03
+    plain, apart = effects((a, b, c, d, a), classes, NAMES), effects((a, b, c, d, start), classes, NAMES)
+    assert plain["before"]["mean"] == 0
+    assert apart["before"]["mean"] == pytest.approx(0.03)
+    for part in ("weights", "matching", "interaction"):
+        assert apart[part] == plain[part]
+    parts = sum(apart[part]["mean"] for part in ("before", "weights", "matching"))
+    assert apart["gain"]["mean"] == pytest.approx(parts, abs=1e-7)
+    total = apart["gain"]["mean"]
+    assert apart["share_of_matching"]["mean"] == pytest.approx(apart["matching"]["mean"] / total, abs=1e-6)
+
+
 def test_swapping_weights_and_matching_swaps_their_parts():
     classes, (a, b, c, d) = draw(np.random.default_rng(1))
-    one, other = effects((a, b, c, d), classes, NAMES), effects((a, c, b, d), classes, NAMES)
+    one, other = effects((a, b, c, d, a), classes, NAMES), effects((a, c, b, d, a), classes, NAMES)
     assert one["weights"] == other["matching"]
     assert one["share_of_weights"]["mean"] + other["share_of_weights"]["mean"] == pytest.approx(1)
 
@@ -55,7 +69,7 @@ def test_swapping_weights_and_matching_swaps_their_parts():
 def test_no_gain_has_no_shares(sign):
     classes, (a, b, c, _) = draw(np.random.default_rng(2))
     end = a + sign * 0.1 + np.random.default_rng(3).normal(size=len(a)) / 50
-    found = effects((a, b, c, end), classes, NAMES)
+    found = effects((a, b, c, end, a), classes, NAMES)
     assert found["share_of_weights"] is None
     assert "no gain is shown" in found["share_undefined"]
 
@@ -110,7 +124,7 @@ def test_the_line_runs_from_the_lp_to_the_product(own_features, tmp_path, finish
         "--regs", "1e-2", "1000", "--entropy-episodes", 1,
     )  # fmt: skip
     said = capsys.readouterr().out
-    for word in ("does transport matter", "share of weights", "partners", "over cosine-centroid", "conditional on"):
+    for word in ("does transport matter", "node by node", "partners", "over cosine-centroid", "conditional on"):
         assert word in said
     methods = results["panels"]["all"]["methods"]
     product = methods["product-coupling"]["accuracy"]["mean"]
