@@ -65,14 +65,14 @@ def descend(
     """
     width, rows = items.shape[1] * items.shape[2], start.shape[1] * start.shape[2]
     together = _BYTES // (items.element_size() * width * (width + 4 * rows))
-    exact = isinstance(solver, Exact)
-    threads = (solver.threads if isinstance(solver, Exact) else None) or torch.get_num_threads()
+    exact = solver if isinstance(solver, Exact) else None
+    threads = (exact.threads if exact else None) or torch.get_num_threads()
     together = max(1, min(together, -(-len(items) // threads)))
     parts = [torch.split(x, together) for x in (items, labels, start)]
     # A thread for some episodes each, or all threads for the problems of a step: neither changes a bit of the answer.
     outer = min(threads, len(parts[0])) if exact else 1
     inner = 1 if outer > 1 else threads
-    inside = replace(solver, threads=inner) if isinstance(solver, Exact) else solver
+    inside = replace(exact, threads=inner) if exact else solver
 
     def fit(items: Tensor, labels: Tensor, start: Tensor) -> Tensor:
         state = _Fit(items, labels, start, inside, cross_reference, weight_gradient, temperature, inner)
