@@ -94,7 +94,8 @@ class Exact(ArraySolver):
                 rows, cols, flow, f, g, value, gap, error, status, n_iter, assigned,
             )  # fmt: skip
 
-        share_out(work, size, self.threads or torch.get_num_threads())
+        # A chunk costs some ten microseconds to hand over: a few problems of 25 x 25, many of 5 x 5.
+        share_out(work, size, self.threads or torch.get_num_threads(), least=1 + 10_000 // (n * m))
         ran = self.name
         if assigned.any():
             ran += " (shortest augmenting paths)" if assigned.all() else " (simplex and shortest augmenting paths)"

@@ -9,13 +9,20 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 
-def share_out(work: Callable[[int, int], None], size: int, threads: int) -> None:
-    """Run ``work(first, last)`` over chunks of range(size); a free thread takes the next, since problems differ."""
-    threads = min(threads, size)
+def share_out(work: Callable[[int, int], None], size: int, threads: int, least: int = 1) -> None:
+    """Run ``work(first, last)`` over chunks of range(size); a free thread takes the next, since problems differ.
+
+    Args:
+        work: Works on first..last-1.
+        size: How much there is.
+        threads: Threads to use, this one included.
+        least: Chunks smaller than this are not worth a thread's while.
+    """
+    chunk = max(least, size // (8 * threads))
+    threads = min(threads, -(-size // chunk))
     if threads <= 1:
         work(0, size)
         return
-    chunk = max(1, size // (8 * threads))
     counter = itertools.count()
 
     def drain() -> None:
