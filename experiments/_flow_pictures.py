@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.data.base import Image
-from otfew.experiments._figures import TRANSPORT, make_figure, to_png
+from otfew.experiments._figures import COLOURS, make_figure, to_png
 from otfew.experiments._flow_scenes import Boxes, Scene
 
 Floats = npt.NDArray[np.float64]
@@ -96,11 +96,13 @@ def draw_reconstructions(a: Scene, b: Scene, flows: Mapping[str, Flow]) -> bytes
         }
         for place, (title, picture) in zip(axes, shown.items(), strict=True):
             _show(place, picture, title)
-    return to_png(figure)
+    return to_png(figure, dpi=90)
 
 
 def draw_lines(a: Scene, b: Scene, flows: Mapping[str, Flow]) -> bytes:
     """Draw the flows as lines between the nodes of the two pictures side by side; discs are the weights."""
+    from matplotlib.patches import FancyArrowPatch
+
     figure, panels = make_figure(len(flows), 1, (9, 4.4 * len(flows)))
     height = max(LEAST_SIDE, a.picture.shape[0], b.picture.shape[0])
     for (axes,), (weights, flow) in zip(panels, flows.items(), strict=True):
@@ -114,14 +116,23 @@ def draw_lines(a: Scene, b: Scene, flows: Mapping[str, Flow]) -> bytes:
         most = flow.plan.max()
         for i, j in zip(*np.nonzero(flow.plan > 0.01 * most), strict=True):
             share = flow.plan[i, j] / most
-            axes.plot(*zip(starts[i], ends[j], strict=True), color=TRANSPORT, linewidth=0.4 + 2.6 * share,
-                      alpha=0.25 + 0.65 * share, solid_capstyle="round")  # fmt: skip
+            # Bent and coloured by query node, so that lines along a row of nodes can be told apart.
+            line = FancyArrowPatch(
+                starts[i],
+                ends[j],
+                arrowstyle="-",
+                connectionstyle=f"arc3,rad={0.06 + 0.05 * (i % 3):.2f}",
+                color=COLOURS[i % len(COLOURS)],
+                linewidth=0.4 + 2.6 * share,
+                alpha=0.3 + 0.65 * share,
+            )
+            axes.add_patch(line)
         for points, weight in ((starts, flow.s), (ends, flow.d)):
             axes.scatter(*points.T, s=140 * weight / weight.max(), color="white", edgecolors="black", linewidths=0.6,
                          zorder=3)  # fmt: skip
         axes.set_title(f"{weights} weights: similarity {flow.similarity:.3f}", fontsize=10)
         axes.set_axis_off()
-    return to_png(figure)
+    return to_png(figure, dpi=90)
 
 
 def draw_full_flows(a: Scene, b: Scene, flow: Flow) -> bytes:
@@ -140,7 +151,7 @@ def draw_full_flows(a: Scene, b: Scene, flow: Flow) -> bytes:
         light = INSET_DIM + (1 - INSET_DIM) * flow.s[i] / flow.s.max()
         inset = light * shade(b.picture, b.boxes, row / max(row.max(), 1e-12))
         _show(figure.add_subplot(insets[i // columns, i % columns]), inset, "")
-    return to_png(figure)
+    return to_png(figure, dpi=90)
 
 
 def _lit(picture: npt.NDArray[np.float32], a: Scene, flow: Flow) -> npt.NDArray[np.float32]:

@@ -31,7 +31,7 @@ CONTROLS = (PRODUCT, "chamfer", "cr-pooled", "cosine-nodes", "cosine-centroid")
 EQUAL = "deepemd uniform"
 DESIGNS = {
     "over cosine-centroid": Design("cosine-centroid", "cr-pooled", EQUAL, LP),
-    "over cosine-centroid, by way of cosine-nodes": Design("cosine-nodes", PRODUCT, EQUAL, LP, "cosine-centroid"),
+    "over cosine-centroid via cosine-nodes": Design("cosine-nodes", PRODUCT, EQUAL, LP, "cosine-centroid"),
     "over cosine-nodes": Design("cosine-nodes", PRODUCT, EQUAL, LP),
 }
 """Without matching, nodes are pooled and compared once, or all compared with all. From the first corner, "matching"
