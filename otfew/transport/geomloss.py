@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from otfew.transport.entropic_points import clouds, entropic_parts
-from otfew.transport.keops_reductions import KeOpsReductions, import_quietly, obstacle
+from otfew.transport.keops_reductions import KeOpsReductions, compiling, import_quietly, obstacle
 from otfew.transport.problem import Status
 from otfew.transport.reductions import SQUARED, ChunkedTorch, Metric, Reductions
 from otfew.transport.registry import PointSolver
@@ -118,8 +119,9 @@ class GeomLoss(PointSolver):
                 potentials=True,
                 backend=backend,
             )
+            turn = contextlib.nullcontext() if backend == "tensorized" else compiling(backend, p, x.shape[-1], dtype)
             # It leaves autograd switched on, whatever it was.
-            with torch.no_grad():
+            with torch.no_grad(), turn:
                 potentials = loss(*(z[k].to(dtype).contiguous() for z in (share_a, x, share_b, y)))
             f[k], g[k] = (p * z.double() for z in potentials)
             n_iter[k] = 2 + math.ceil(math.log(diameter / blur) / -math.log(self.scaling))

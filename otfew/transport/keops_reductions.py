@@ -41,6 +41,24 @@ def import_quietly() -> None:
         import pykeops.torch  # noqa: F401
 
 
+_ready: set[tuple[Any, ...]] = set()
+
+
+@contextmanager
+def compiling(*formula: Any) -> Iterator[None]:
+    """Let one process at a time run a formula for the first time: KeOps loads what another one has half written."""
+    if formula in _ready:
+        yield
+        return
+    import_quietly()
+    import pykeops
+    from filelock import FileLock
+
+    with FileLock(Path(pykeops.get_build_folder()) / "otfew.lock"):
+        yield
+    _ready.add(formula)
+
+
 @functools.cache
 def obstacle(device: str) -> str | None:
     """Say what keeps KeOps from running on a type of device, or None.
@@ -114,7 +132,9 @@ class KeOpsReductions(Reductions):
         given = [z.to(x.dtype).contiguous() for z in given]
         kinds = [(name, "Vi", z.shape[-1]) for name, z in left.items()]
         kinds += [(name, "Vj", z.shape[-1]) for name, z in right.items()]
-        out: Tensor = _compiled(formula.format(C=cost, D=derivative), tuple(kinds), reduction)(*given).double()
+        text = formula.format(C=cost, D=derivative)
+        with compiling(text, tuple(kinds), reduction, flat, x.dtype, x.device.type):
+            out: Tensor = _compiled(text, tuple(kinds), reduction)(*given).double()
         return out.reshape(*x.shape[:2], out.shape[-1])
 
 
