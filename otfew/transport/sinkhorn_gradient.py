@@ -91,13 +91,17 @@ def plan_grads(solved: Solved, upstream: Tensor) -> Grads:
     return by_cost, by_a, by_b
 
 
-class _EnvelopeValue(torch.autograd.Function):
-    """The value, whose gradient needs no more than the plan and the potentials."""
+class _Made(torch.autograd.Function):
+    """What ``make`` makes of a solved problem, given gradients by the classes below."""
 
     @staticmethod
     def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
         ctx.solved = solved
         return make()
+
+
+class _EnvelopeValue(_Made):
+    """The value, whose gradient needs no more than the plan and the potentials."""
 
     @staticmethod
     @once_differentiable
@@ -111,13 +115,8 @@ class _EnvelopeValue(torch.autograd.Function):
         return by_cost, by_a, by_b, None, None
 
 
-class _ImplicitPlan(torch.autograd.Function):
+class _ImplicitPlan(_Made):
     """The plan, whose gradient is that of the conditions that define it."""
-
-    @staticmethod
-    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
-        ctx.solved = solved
-        return make()
 
     @staticmethod
     @once_differentiable
@@ -126,13 +125,8 @@ class _ImplicitPlan(torch.autograd.Function):
         return by_cost.to(ctx.solved.cost.dtype), by_a, by_b, None, None
 
 
-class _ImplicitLinear(torch.autograd.Function):
+class _ImplicitLinear(_Made):
     """<plan, cost>: through the plan and through the cost itself."""
-
-    @staticmethod
-    def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
-        ctx.solved = solved
-        return make()
 
     @staticmethod
     @once_differentiable
