@@ -196,8 +196,8 @@ def prepare(config: Config) -> Plan:
     card = backbone.card
     if card.architecture not in backbones.ARCHITECTURES:
         raise UserError(
-            f"backbone {card.name!r} is of no architecture of ours, so no checkpoint of it can be written: give one that "
-            "experiments.pretrain wrote."
+            f"backbone {card.name!r} is of no architecture of ours, so no checkpoint of it can be written: give one "
+            "that experiments.pretrain wrote."
         )
     if card.dataset != config.dataset:
         raise UserError(
