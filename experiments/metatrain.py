@@ -74,6 +74,7 @@ class Config:
         flip: Mirror training images; default all but characters.
         colour: Strength of random brightness, contrast and saturation.
         tensorboard: Write curves for TensorBoard beside the checkpoint.
+        save_every: Seconds of work that a crash may cost at most, short of one step.
         data: Options of the data set.
         settings: How to train.
     """
@@ -97,6 +98,7 @@ class Config:
     flip: bool | None = None
     colour: float = 0.0
     tensorboard: bool = True
+    save_every: float = 60.0
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
@@ -172,7 +174,14 @@ def train(config: Config) -> Path:
         best, history = loop.run(
             lambda parts: EpisodeTraining(plan.backbone.module, task, config.settings, parts),
             config.settings,
-            loop.Plan(validation, config.method, plan.output / "state.pt", identity, initial=True),
+            loop.Plan(
+                validation,
+                config.method,
+                plan.output / "state.pt",
+                identity,
+                initial=True,
+                save_every=config.save_every,
+            ),
             watch(bar, console, config.settings.epochs, target, config.tensorboard) if FIRST else None,
         )
     if FIRST:
@@ -303,7 +312,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
 def command(config: Config, backbone: str) -> str:
     """Spell out the command that trains this, without paths of this machine."""
     always = {"dataset", "backbone", "method", "epochs", "seed"}
-    never = {"data_root", "output", "download", "tensorboard"}
+    never = {"data_root", "output", "download", "tensorboard", "save_every"}
     named = replace(config, backbone=backbone)
     return spell("metatrain", named, config.data, config.settings, always=always, never=never)
 

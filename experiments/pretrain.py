@@ -71,6 +71,7 @@ class Config:
         flip: Mirror training images; default all but characters.
         colour: Strength of random brightness, contrast and saturation.
         tensorboard: Write curves for TensorBoard beside the checkpoint.
+        save_every: Seconds of work that a crash may cost at most, short of one step.
         data: Options of the data set.
         settings: How to train.
     """
@@ -90,6 +91,7 @@ class Config:
     flip: bool | None = None
     colour: float = 0.0
     tensorboard: bool = True
+    save_every: float = 60.0
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
     settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
 
@@ -142,7 +144,7 @@ def train(config: Config) -> Path:
         best, history = loop.run(
             lambda parts: Classification(target.build, task, config.settings, parts),
             config.settings,
-            loop.Plan(validation, config.select, plan.output / "state.pt", identity),
+            loop.Plan(validation, config.select, plan.output / "state.pt", identity, save_every=config.save_every),
             watch(bar, console, config.settings.epochs, target, config.tensorboard) if FIRST else None,
         )
     if FIRST:
@@ -242,7 +244,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
 def command(config: Config) -> str:
     """Spell out the command that trains this, without paths of this machine."""
     always = {"dataset", "backbone", "epochs", "seed"}
-    never = {"data_root", "output", "download", "tensorboard"}
+    never = {"data_root", "output", "download", "tensorboard", "save_every"}
     return spell("pretrain", config, config.data, config.settings, always=always, never=never)
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from otfew.training.checkpoint import writing
 from otfew.training.progress import Epoch, Step, Watcher
 
 
@@ -34,22 +35,24 @@ class Board(Watcher):
     def on_step(self, step: Step) -> None:
         """Write the step's figures, now and then."""
         number = (step.epoch - 1) * step.steps + step.step
-        writer = self._open(number)
-        if number % self._every == 0:
-            writer.add_scalar("train/loss", step.loss, number)
-            writer.add_scalar("train/learning_rate", step.learning_rate, number)
-            writer.add_scalar("train/gradient_norm", step.gradient_norm, number)
+        with writing(self._folder):
+            writer = self._open(number)
+            if number % self._every == 0:
+                writer.add_scalar("train/loss", step.loss, number)
+                writer.add_scalar("train/learning_rate", step.learning_rate, number)
+                writer.add_scalar("train/gradient_norm", step.gradient_norm, number)
 
     def on_epoch(self, history: Sequence[Epoch], best: Mapping[str, Tensor] | None) -> None:
         """Write the epoch's figures."""
         del best
         record = history[-1]
-        writer = self._open(0)
-        for method, accuracy in record.validation.items():
-            writer.add_scalar(f"validation/{method}", accuracy.mean, record.epoch)
-        if record.train_accuracy is not None:
-            writer.add_scalar("train/accuracy", record.train_accuracy, record.epoch)
-        writer.flush()
+        with writing(self._folder):
+            writer = self._open(0)
+            for method, accuracy in record.validation.items():
+                writer.add_scalar(f"validation/{method}", accuracy.mean, record.epoch)
+            if record.train_accuracy is not None:
+                writer.add_scalar("train/accuracy", record.train_accuracy, record.epoch)
+            writer.flush()
 
     def _open(self, number: int) -> Any:
         """Open the event file at the first figure, so that a run which never starts leaves nothing."""

@@ -257,7 +257,9 @@ class _Run:
         sums = torch.zeros(3, dtype=torch.float64)
         for turn in range(accumulate):
             part = Part(epoch, step, self.fabric.global_rank * accumulate + turn, self.parts)
-            with self.fabric.no_backward_sync(self.wrapped, enabled=turn < accumulate - 1):
+            # Gradients are averaged over processes with the last part only.
+            alone = self.fabric.world_size > 1 and turn < accumulate - 1
+            with self.fabric.no_backward_sync(self.wrapped, enabled=alone):
                 outcome = self.objective.outcome(self.wrapped, part, self.fabric.device)
                 self.fabric.backward(outcome.loss / accumulate)
             sums += torch.tensor([float(outcome.loss.detach()), outcome.correct, outcome.answers], dtype=torch.float64)

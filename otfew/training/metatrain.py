@@ -128,7 +128,9 @@ class EpisodeTraining:
         views = task.views(indices, device, self.settings.seed, part.epoch, part.step, part.index)
         images = normalise(views.flatten(0, 1), task.mean, task.std).contiguous(memory_format=torch.channels_last)
         maps, learned = forward(images)
-        nodes = task.extractor.nodes(maps.float().view(*views.shape[:2], *maps.shape[1:]))
+        # Half precision is for the network: costs and plans want more.
+        maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
+        nodes = task.extractor.nodes(maps.view(*views.shape[:2], *maps.shape[1:]))
         shots = nodes[: support.numel()].view(1, *support.shape, *nodes.shape[1:])
         logits = task.method(learned)(shots, nodes[None, support.numel() :])[0]
         labels = torch.arange(len(query), device=device).repeat_interleave(query.shape[1])
