@@ -63,7 +63,7 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     threads: int = 0
-    """CPU threads; 0 takes all cores."""
+    """CPU threads; 0 takes all cores, or of several processes each its share."""
 
 
 @dataclass
@@ -295,6 +295,7 @@ class Run:
         for title, head, rows in tables:
             self.console.print(render(title, head, rows))
             pieces.append(f"## {title}\n\n{report.markdown(head, rows, [])}")
+        lines = [*lines, *dict.fromkeys(line for f in finished.values() for line in report.timing_lines(f.times))]
         for line in lines:
             self.console.print(f"- {line}", markup=False, highlight=False)
         pieces.append("".join(f"- {line}\n" for line in lines))

@@ -6,12 +6,13 @@ import hashlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-from otfew import catalogue
+from otfew import catalogue, processes
 from otfew.episodes import Sampler
 from otfew.evaluation import Contender, Scores, evaluate
 from otfew.experiments._material import Material
@@ -88,12 +89,15 @@ def timings(
 ) -> dict[str, Any]:
     """Collect times, with the machine they were taken on; never part of results.json.
 
+    Times are those of one process: the seconds that all have spent in a method's calls over all episodes. They are not
+    divided by the number of processes that ran side by side, and memory and caches were shared with the others.
+
     Args:
         contenders: Who ran.
         scores: By name.
         images: Images of an episode, for the time with extraction.
         device: Where methods ran.
-        threads: How many CPU threads.
+        threads: How many CPU threads each process has.
     """
     methods: dict[str, dict[str, float]] = {}
     extraction: dict[str, float] = {}
@@ -109,6 +113,8 @@ def timings(
         "methods": methods,
         "extraction_ms_per_image": extraction,
         "device": device,
+        "processes": processes.world().size,
         "threads": threads,
+        "episodes_run_by": [asdict(setup) for setup in next(iter(scores.values())).setups],
         "machine": machine,
     }

@@ -73,7 +73,7 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     threads: int = 0
-    """CPU threads; 0 takes all cores."""
+    """CPU threads; 0 takes all cores, or of several processes each its share."""
     list_names: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print data sets, backbones, nodes, methods and solvers, and end."""
 
@@ -171,7 +171,7 @@ def _write(
     from otfew.experiments._table import render
 
     head, rows = report.table(results, times)
-    lines = [*report.transport_lines(results), *report.protocol_lines(results)]
+    lines = [*report.transport_lines(results), *report.protocol_lines(results), *report.timing_lines(times)]
     names = results["protocol"]["order"]
     directory.write("results.json", to_json(results))
     directory.write("timings.json", to_json(times))

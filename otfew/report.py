@@ -257,6 +257,22 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def timing_lines(timings: Mapping[str, Any]) -> list[str]:
+    """Say how times were taken, where several processes or several numbers of threads had a part in them."""
+    setups = timings["episodes_run_by"]
+    if len(setups) < 2 and all(setup["processes"] == 1 for setup in setups):
+        return []
+    ran = ", ".join(
+        f"{s['episodes']:,} episodes by {s['processes']} process{'es' if s['processes'] > 1 else ''} "
+        f"of {s['threads']} thread{'s' if s['threads'] > 1 else ''}"
+        for s in setups
+    )
+    return [
+        f"times are those of one process, while the others run beside it: the seconds of all processes over all "
+        f"episodes; {ran}"
+    ]
+
+
 def _patch_lines(protocol: Mapping[str, Any]) -> list[str]:
     """Say what patches are cut from, where methods ran on some."""
     kinds = sorted({method["nodes"] for method in protocol["methods"].values()})
