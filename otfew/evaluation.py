@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -31,6 +32,8 @@ BATCH_BYTES = 256 << 20
 SETUP = "setup"
 """Entry of a block: processes, threads of each, episodes."""
 
+ClassPrior = Literal["uniform", "true", "estimated"]
+
 Progress = Callable[[int, str], None]
 """Called with the number of (method, episode) pairs that were just finished, and the method's name."""
 
@@ -44,12 +47,22 @@ class Contender:
         method: Follows ``otfew.method.FewShotMethod``.
         features: Node sets of the evaluated split.
         material: Sha256 of what it runs on; finished blocks that ran on something else are computed again.
+        class_prior: What a transductive method is told of the classes' shares in the queries: "uniform", "true" (each
+            episode's own: an oracle) or "estimated" (nothing: the method estimates them).
     """
 
     name: str
     method: FewShotMethod
     features: FeatureSet
     material: str = ""
+    class_prior: ClassPrior = "uniform"
+
+    def prior(self, episodes: Episodes) -> npt.NDArray[np.float64] | None:
+        """Return what the method is told: (episodes, way), or None."""
+        if not self.method.transductive or self.class_prior == "estimated":
+            return None
+        shares = episodes.proportions
+        return shares if self.class_prior == "true" else np.full_like(shares, 1 / shares.shape[1])
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ class Scores:
 
     Attributes:
         correct: (episodes, way) int64: queries of each class that were classified rightly.
-        queries: Queries of each class in an episode.
+        queries: Queries of an episode, divided by its classes; each class has as many where episodes are balanced.
         seconds: Time in the method's calls, from gathered features to logits: the sum over all processes.
         setups: On how many processes and threads it was taken.
     """
@@ -85,7 +98,7 @@ class Scores:
 
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
-        """Accuracy of each episode: (episodes,) in [0, 1]."""
+        """Share of each episode's queries that were classified rightly, whatever their class: (episodes,)."""
         fraction: npt.NDArray[np.float64] = self.correct.sum(1) / (self.correct.shape[1] * self.queries)
         return fraction
 
@@ -230,14 +243,15 @@ class _Runner:
             _, way, shot = episodes.support.shape
             size = batch_episodes(way, shot, self._queries, *nodes.shape[1:])
             for i in range(0, len(episodes), size):
-                support = self._gather(nodes, episodes.support[i : i + size])
-                query = self._gather(nodes, episodes.query[i : i + size]).flatten(1, 2)
+                part = episodes[i : i + size]
+                support = self._gather(nodes, part.support)
+                query = self._gather(nodes, part.query).flatten(1, 2)
                 if i == 0 and not self._warm:
                     # The first call compiles; its time belongs to no episode.
                     for contender in group:
-                        contender.method(support[:1], query[:1])
+                        self._ask(contender, part[:1], support[:1], query[:1])
                 for contender in group:
-                    right, elapsed = self._score(contender, support, query, start + i)
+                    right, elapsed = self._score(contender, part, support, query, start + i)
                     correct[contender.name].append(right)
                     seconds[contender.name] += elapsed
                     self._progress(len(right), contender.name)
@@ -252,16 +266,22 @@ class _Runner:
         flat = nodes.index_select(0, torch.from_numpy(indices.reshape(-1)))
         return flat.view(*indices.shape, *nodes.shape[1:]).to(self._device)
 
-    def _score(
-        self, contender: Contender, support: Tensor, query: Tensor, start: int
-    ) -> tuple[npt.NDArray[np.int64], float]:
-        """Call a method on a batch of episodes and count right answers for each class."""
+    def _ask(self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor) -> tuple[Tensor, float]:
+        """Call a method: logits (episodes, way * query, way) on the CPU, and seconds."""
+        prior = contender.prior(episodes)
+        told = {} if prior is None else {"class_prior": torch.from_numpy(prior).to(support)}
         started = time.perf_counter()
         # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
-        logits = contender.method(support, query).detach().cpu()
-        elapsed = time.perf_counter() - started
-        episodes, way = support.shape[:2]
-        expected = (episodes, way * self._queries, way)
+        logits = contender.method(support, query, **told).detach().cpu()
+        return logits, time.perf_counter() - started
+
+    def _score(
+        self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor, start: int
+    ) -> tuple[npt.NDArray[np.int64], float]:
+        """Call a method on a batch of episodes and count right answers for each class."""
+        logits, elapsed = self._ask(contender, episodes, support, query)
+        n_episodes, way = episodes.counts.shape
+        expected = (n_episodes, way * self._queries, way)
         if logits.shape != expected:
             raise UserError(f"method {contender.name!r} answered with shape {tuple(logits.shape)}, not {expected}.")
         bad = torch.isnan(logits).flatten(1).any(1).nonzero()
@@ -269,6 +289,7 @@ class _Runner:
             raise UserError(
                 f"method {contender.name!r} answered NaN in episode {start + int(bad[0])}: check its options."
             )
-        answers = logits.argmax(-1).view(episodes, way, self._queries)
-        right = (answers == torch.arange(way).view(1, way, 1)).sum(-1)
+        truth = torch.from_numpy(episodes.answers)
+        hits = (logits.argmax(-1) == truth).long()
+        right = torch.zeros(n_episodes, way, dtype=torch.int64).scatter_add_(1, truth, hits)
         return right.numpy(), elapsed
