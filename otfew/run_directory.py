@@ -109,10 +109,9 @@ def _claim(path: Path) -> Path:
 def _difference_to(claim: Path, identity: Mapping[str, Any]) -> str:
     """Name the first field in which an identity differs from the claimed one."""
     try:
-        there = json.loads(claim.read_bytes())
+        return first_difference(json.loads(claim.read_bytes()), identity) or "its protocol.json was edited"
     except ValueError:
         return "its protocol.json is damaged"
-    return first_difference(there, identity) or "its protocol.json was edited"
 
 
 def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
