@@ -47,8 +47,11 @@ def _inverse(matrix: Tensor) -> Tensor:
     """Invert symmetric positive definite matrices.
 
     By Cholesky's factors: LU of matrices of a few hundred rows fails on several threads in some CPU builds of torch.
+    Not by ``cholesky_inverse``, whose bits depend on the number of threads.
     """
-    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    factor = torch.linalg.cholesky(matrix)
+    half = torch.linalg.solve_triangular(factor, torch.eye(matrix.shape[-1]).to(matrix).expand_as(matrix), upper=False)
+    inverse: Tensor = half.mT @ half
     return inverse
 
 

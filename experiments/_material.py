@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from otfew import processes
 from otfew.backbones import Backbone, classes_seen
 from otfew.backbones import load as load_backbone
 from otfew.data import DATASETS, DataOptions, ImageSet
@@ -194,7 +195,7 @@ class ImageMaterial:
     def features(self, spec: str, device: str) -> FeatureSet:
         """Extract nodes, or take them from the cache."""
         if spec not in self._features:
-            with _progress(self.console, f"extracting {spec} nodes") as progress:
+            with processes.leaders_first(), _progress(self.console, f"extracting {spec} nodes") as progress:
                 self._features[spec] = extract(
                     self.images,
                     self.backbone.to(device),
@@ -208,7 +209,7 @@ class ImageMaterial:
 
     def base_mean(self, spec: str, device: str) -> Tensor:
         """Extract the mean of the base classes, or take it from the cache."""
-        with _progress(self.console, "extracting base classes") as progress:
+        with processes.leaders_first(), _progress(self.console, "extracting base classes") as progress:
             return base_mean(
                 self.base(),
                 self.backbone.to(device),
