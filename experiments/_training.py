@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from otfew import data
+from otfew import data, processes
 from otfew.backbones.base import Card
 from otfew.errors import UserError
 from otfew.preparation import Preparation
@@ -26,13 +25,10 @@ if TYPE_CHECKING:
 
     from otfew.training.validation import Validation
 
-FIRST = int(os.environ.get("RANK", "0")) == 0
-"""Whether this is the process that prints and writes; torchrun starts several."""
-
 
 def make_console() -> Console:
     """Write to stderr, in the first process only."""
-    return Console(stderr=True, quiet=not FIRST)
+    return Console(stderr=True, quiet=not processes.world().is_main)
 
 
 def progress_bar(console: Console) -> Progress:
@@ -101,9 +97,9 @@ class Target:
                     *(_accuracy(record, method) for method in methods),
                     f"{record.seconds:.0f}",
                 )
-        saved = validation(load(self.path).module, torch.device("cpu"))
-        again = replace(best, validation=saved)
-        table.add_row("as saved", "", "", *(_accuracy(again, method) for method in methods), "", end_section=True)
+        if processes.world().size == 1:  # the others have left, and would have to take part
+            again = replace(best, validation=validation(load(self.path).module, torch.device("cpu")))
+            table.add_row("as saved", "", "", *(_accuracy(again, method) for method in methods), "", end_section=True)
         console.print(table)
         size = self.path.stat().st_size / 1e6
         console.print(f"{self.path} ({size:.2f} MB); use it with --backbone {self.path}", soft_wrap=True)

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
-from otfew import catalogue, data
+from otfew import catalogue, data, processes
 from otfew.data.base import DataOptions, ImageSet
 from otfew.errors import UserError
 from otfew.experiments import _setup
 from otfew.experiments._cli import parse, run
 from otfew.experiments._training import (
-    FIRST,
     Target,
     augmentation_of,
     checkpoint_name,
@@ -170,6 +169,7 @@ def train(config: Config) -> Path:
         "val": plan.val.digest,
         "val_episodes": config.val_episodes,
     }
+    main_process = processes.world().is_main
     with progress_bar(console) as bar:
         best, history = loop.run(
             lambda parts: EpisodeTraining(plan.backbone.module, task, config.settings, parts),
@@ -182,9 +182,9 @@ def train(config: Config) -> Path:
                 initial=True,
                 save_every=config.save_every,
             ),
-            watch(bar, console, config.settings.epochs, target, config.tensorboard) if FIRST else None,
+            watch(bar, console, config.settings.epochs, target, config.tensorboard) if main_process else None,
         )
-    if FIRST:
+    if main_process:
         target.write(best, history)
         target.report(history, validation, Console())
     return path
@@ -200,7 +200,8 @@ def prepare(config: Config) -> Plan:
     if config.crop is not None and config.crop not in CROPS:
         raise UserError(f"unknown --crop {config.crop!r}: choose one of {', '.join(CROPS)}.")
     _setup.check_solver(config.solver)
-    train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
+    with processes.leaders_first():
+        train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
     backbone = backbones.load(config.backbone, dataset=config.dataset)
     card = backbone.card
     if card.architecture not in backbones.ARCHITECTURES:
@@ -293,7 +294,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
             "meta_trained_for": config.method,
             "method": {"options": plan.options, "nodes": plan.extractor.spec, "learned": sorted(plan.learned)},
             "optimizer": "SGD, Nesterov",
-            "processes": loop.processes(),
+            "processes": processes.world().size,
             **asdict(config.settings),
             "augmentation": asdict(plan.augmentation),
             "crop": plan.preparation.crop,

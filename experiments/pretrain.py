@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from otfew import catalogue, data
+from otfew import catalogue, data, processes
 from otfew.data.base import DataOptions, ImageSet
 from otfew.errors import UserError
 from otfew.experiments._cli import parse, run
 from otfew.experiments._training import (
-    FIRST,
     Target,
     augmentation_of,
     checkpoint_name,
@@ -140,14 +139,15 @@ def train(config: Config) -> Path:
         "val_episodes": config.val_episodes,
         "select": config.select,
     }
+    main_process = processes.world().is_main
     with progress_bar(console) as bar:
         best, history = loop.run(
             lambda parts: Classification(target.build, task, config.settings, parts),
             config.settings,
             loop.Plan(validation, config.select, plan.output / "state.pt", identity, save_every=config.save_every),
-            watch(bar, console, config.settings.epochs, target, config.tensorboard) if FIRST else None,
+            watch(bar, console, config.settings.epochs, target, config.tensorboard) if main_process else None,
         )
-    if FIRST:
+    if main_process:
         target.write(best, history)
         target.report(history, validation, Console())
     return path
@@ -161,7 +161,8 @@ def prepare(config: Config) -> Plan:
         raise UserError(f"unknown architecture {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
-    train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
+    with processes.leaders_first():
+        train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
     usual = data.DATASETS[config.dataset].resolution
     resolution = usual if config.resolution is None else config.resolution
     least = 16 if config.last_pool else 8
@@ -227,7 +228,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
             "command": command(config),
             "objective": OBJECTIVES[config.settings.rotation],
             "optimizer": "SGD, Nesterov",
-            "processes": loop.processes(),
+            "processes": processes.world().size,
             **asdict(config.settings),
             "augmentation": asdict(plan.augmentation),
             "crop": plan.preparation.crop,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import signal
 import threading
 import time
@@ -17,6 +16,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from otfew import processes
 from otfew.errors import UserError
 from otfew.training.augmentation import hashed
 from otfew.training.checkpoint import load_state, save_state
@@ -104,7 +104,7 @@ class Plan:
     """What a loop does besides minimising.
 
     Attributes:
-        validate: Called after every epoch, in the first process.
+        validate: Called after every epoch, in all processes, which may share the work; all get the same answer.
         select: The method whose accuracy chooses the epoch that is kept.
         state_path: Where the state is kept; written every epoch and every ``save_every`` seconds.
         identity: JSON-ready: data, architecture and all else that the run depends on beside its settings; a state of
@@ -172,8 +172,9 @@ class _Run:
         told: threading.Event,
     ) -> None:
         self.settings, self.plan, self.told = settings, plan, told
-        if settings.threads:
-            torch.set_num_threads(settings.threads)
+        here = processes.world()
+        if settings.threads or here.size > 1:
+            torch.set_num_threads(settings.threads or max(1, processes.cores() // here.local_size))
         self.fabric = make_fabric(settings)
         self.first = self.fabric.global_rank == 0
         self.parts = self.fabric.world_size * settings.accumulate
@@ -208,8 +209,7 @@ class _Run:
             self._close(0, None, None, time.monotonic())
         for epoch in range(self.progress.epoch, self.settings.epochs):
             self._epoch(epoch)
-        best, history = self.fabric.broadcast((self.best, self.history))
-        return best, history
+        return self.best, self.history
 
     def _epoch(self, epoch: int) -> None:
         """Train the rest of one epoch, validate, keep the best, save."""
@@ -232,16 +232,17 @@ class _Run:
 
     def _close(self, epoch: int, loss: float | None, train_accuracy: float | None, began: float) -> None:
         """Validate and record an epoch, keep its weights where they are the best, and save."""
-        improved = False
-        if self.first:
-            accuracies = self.plan.validate(self.objective.backbone.eval(), self.fabric.device)
-            record = Epoch(epoch, loss, train_accuracy, accuracies, time.monotonic() - began)
-            self.history.append(record)
-            improved = best_epoch(self.history, self.plan.select) is record
-            if improved:
-                state = self.objective.backbone.state_dict()
-                self.best = {name: tensor.detach().cpu().clone() for name, tensor in state.items()}
-        self.fabric.barrier()
+        backbone = self.objective.backbone.eval()
+        if self.fabric.world_size > 1:
+            # Each process has followed the statistics of its own images; the first one's are those that are kept.
+            for buffer in backbone.buffers():
+                buffer.copy_(self.fabric.broadcast(buffer))
+        accuracies = self.plan.validate(backbone, self.fabric.device)
+        record = Epoch(epoch, loss, train_accuracy, accuracies, time.monotonic() - began)
+        self.history.append(record)
+        improved = best_epoch(self.history, self.plan.select) is record
+        if improved:
+            self.best = {name: t.detach().cpu().clone() for name, t in backbone.state_dict().items()}
         self.progress = _Progress(epoch=epoch)
         self._save()
         if self.first:
@@ -343,9 +344,10 @@ def make_fabric(settings: LoopSettings) -> Any:
     """
     from lightning_fabric import Fabric
 
-    world = processes()
-    local = int(os.environ.get("LOCAL_WORLD_SIZE", world))
-    devices = {"devices": local, "num_nodes": world // local, "strategy": "ddp"} if world > 1 else {"devices": 1}
+    here = processes.world()
+    devices: dict[str, Any] = {"devices": 1}
+    if here.size > 1:
+        devices = {"devices": here.local_size, "num_nodes": here.size // here.local_size, "strategy": "ddp"}
     try:
         fabric = Fabric(accelerator=settings.accelerator, precision=settings.precision, **devices)
         fabric.launch()
@@ -359,15 +361,10 @@ def divided(flag: str, items: int, parts: int) -> int:
     """Return each part's share of items; raises ``UserError`` naming the option where they can't be divided evenly."""
     if items % parts:
         raise UserError(
-            f"{flag} {items} can't be divided into {parts} equal parts ({processes()} processes x --accumulate): "
-            "choose a multiple."
+            f"{flag} {items} can't be divided into {parts} equal parts ({processes.world().size} processes x "
+            "--accumulate): choose a multiple."
         )
     return items // parts
-
-
-def processes() -> int:
-    """Count the processes that torchrun started."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 @contextmanager

@@ -27,7 +27,7 @@ class LoopSettings:
         seed: Of the initial weights, the order of images and the augmentation.
         precision: As Lightning Fabric names it.
         accelerator: "auto" takes a GPU where there is one.
-        threads: CPU threads of each process; 0 leaves that to torch.
+        threads: CPU threads of each process; 0 leaves that to torch, or takes a process's share of the cores.
     """
 
     epochs: int = 120

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from otfew import processes
 from otfew.backbones.base import normalise
 from otfew.data.base import ImageSet
 from otfew.episodes import Protocol, Sampler
@@ -66,17 +67,19 @@ class Validation:
         scores = evaluate(contenders, self.sampler, self.episodes, device=device)
         return {name: interval(100 * score.accuracy) for name, score in scores.items()}
 
-    @torch.inference_mode()
+    @torch.no_grad()
     def _nodes(self, backbone: nn.Module, device: torch.device) -> Tensor:
-        """Extract the nodes of all images: (images, nodes, channels) on the CPU."""
+        """Extract the nodes of all images, shared out over processes: (images, nodes, channels) on the CPU."""
         views = self.pixels.shape[1]
-        parts = []
-        for pixels in torch.split(self.pixels, max(1, BATCH // views)):
+        here = processes.world()
+        batches = torch.split(self.pixels, max(1, BATCH // views))
+        own = []
+        for pixels in batches[here.rank :: here.size]:
             flat = normalise(pixels.to(device).flatten(0, 1), self.mean, self.std)
             maps = backbone(flat.contiguous(memory_format=torch.channels_last)).float()
-            parts.append(self.extractor.nodes(maps.unflatten(0, (-1, views))).cpu())
-        # A copy made outside of inference mode: methods may want to differentiate.
-        return torch.cat(parts)
+            own.append(self.extractor.nodes(maps.unflatten(0, (-1, views))).cpu())
+        everyones = processes.gather(own)
+        return torch.cat([everyones[index % here.size][index // here.size] for index in range(len(batches))])
 
 
 def interval(accuracies: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Accuracy:

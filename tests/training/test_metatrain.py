@@ -8,6 +8,7 @@ from torch import nn
 
 from otfew import catalogue
 from otfew.backbones.base import normalise
+from otfew.backbones.conv4 import Conv4
 from otfew.episodes import Protocol, Sampler
 from otfew.errors import UserError
 from otfew.nodes.fcn import FCN
@@ -20,7 +21,7 @@ from otfew.training.loop import Part, Plan
 from otfew.training.metatrain import EpisodeTraining, Settings, Task
 from otfew.training.progress import best_epoch
 from otfew.training.views import Patches, WholeImages, read_all
-from tests.training.conftest import MEAN, SIDE, STD, build
+from tests.training.conftest import MEAN, SIDE, STD
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(epochs=2, episodes_per_epoch=4, accelerator="cpu", learning_rate=0.01)
@@ -35,7 +36,7 @@ def sampler(train_images):
 @pytest.fixture
 def backbone():
     torch.manual_seed(0)
-    return build()
+    return Conv4(channels=6, last_pool=False)  # 2 x 2 nodes
 
 
 @pytest.fixture

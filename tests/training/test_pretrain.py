@@ -84,7 +84,7 @@ def test_rotation_as_a_second_task(task):
         turn_log = torch.log_softmax(objective.module.turn_head(vectors[i]).detach(), 0)
         expected -= float(class_log[labels[i]] + 0.3 * turn_log[turns[i]]) / 16
     outcome = objective.outcome(objective.module, part, CPU)
-    assert float(outcome.loss) == pytest.approx(expected, rel=1e-5)
+    assert float(outcome.loss.detach()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_rotation_turns_the_same_crops(task):
