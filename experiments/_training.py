@@ -67,6 +67,7 @@ class Target:
             "best_epoch": chosen.epoch,
             "val_accuracy": round(accuracy.mean, 3),
             "val_interval": round(accuracy.interval, 3),
+            **({"learned": {self.select: dict(chosen.learned)}} if chosen.learned else {}),
             "val_accuracies": {name: round(a.mean, 3) for name, a in chosen.validation.items()},
         }
         module = self.build()
@@ -98,7 +99,7 @@ class Target:
                     f"{record.seconds:.0f}",
                 )
         if processes.world().size == 1:  # the others have left, and would have to take part
-            again = replace(best, validation=validation(load(self.path).module, torch.device("cpu")))
+            again = replace(best, validation=validation(load(self.path).module, torch.device("cpu"), best.learned))
             table.add_row("as saved", "", "", *(_accuracy(again, method) for method in methods), "", end_section=True)
         console.print(table)
         size = self.path.stat().st_size / 1e6

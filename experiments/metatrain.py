@@ -132,9 +132,13 @@ class Plan:
     train: ImageSet
     val: ImageSet
 
-    def method(self, learned: Mapping[str, Tensor]) -> FewShotMethod:
+    def method(self, learned: Mapping[str, float | Tensor]) -> FewShotMethod:
         """Build the method from what it learns."""
         return catalogue.build(self.config.method, **self.options, **learned)
+
+    def methods(self, learned: Mapping[str, float]) -> dict[str, FewShotMethod]:
+        """Build the methods that are validated."""
+        return {self.config.method: self.method(learned), REFERENCE: catalogue.build(REFERENCE)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -249,14 +253,13 @@ def load_data(plan: Plan, console: Console) -> tuple[Task, Validation]:
         train.dataset, train.variant, train.split, config.settings.seed, config.way, config.shot, config.query
     )
     sampler = Sampler(protocol, train.labels, train.classes)
-    methods = {config.method: plan.method({}), REFERENCE: catalogue.build(REFERENCE)}
     with progress_bar(console) as bar:
         job = bar.add_task("reading images", total=len(train) + len(plan.val))
         views = _views(plan, lambda: bar.advance(job))
         pixels = decode(plan.val, plan.preparation, lambda: bar.advance(job), plan.extractor)
     task = Task(views, sampler, plan.extractor, plan.method, plan.learned, card.mean, card.std)
     validation = Validation(
-        pixels, plan.val, plan.extractor, make_sampler(plan.val), config.val_episodes, methods, card.mean, card.std
+        pixels, plan.val, plan.extractor, make_sampler(plan.val), config.val_episodes, plan.methods, card.mean, card.std
     )
     return task, validation
 
@@ -292,7 +295,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
                 f"classes, by the logits of {config.method}"
             ),
             "meta_trained_for": config.method,
-            "method": {"options": plan.options, "nodes": plan.extractor.spec, "learned": sorted(plan.learned)},
+            "method": {"options": plan.options, "nodes": plan.extractor.spec},
             "optimizer": "SGD, Nesterov",
             "processes": processes.world().size,
             **asdict(config.settings),

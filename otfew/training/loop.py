@@ -86,6 +86,10 @@ class Objective(Protocol):
         """Count the steps of an epoch."""
         ...
 
+    def learned(self) -> Mapping[str, float]:
+        """Return the values, by option of a method, of what is learned besides the backbone."""
+        ...
+
     def train(self) -> None:
         """Put the module into its mode of training."""
         ...
@@ -95,8 +99,8 @@ class Objective(Protocol):
         ...
 
 
-Validate = Callable[[nn.Module, torch.device], Mapping[str, Accuracy]]
-"""From the backbone, in evaluation mode, to accuracies by method."""
+Validate = Callable[[nn.Module, torch.device, Mapping[str, float]], Mapping[str, Accuracy]]
+"""From the backbone, in evaluation mode, its device, and what else is learned, to accuracies by method."""
 
 
 @dataclass(frozen=True)
@@ -237,8 +241,9 @@ class _Run:
             # Each process has followed the statistics of its own images; the first one's are those that are kept.
             for buffer in backbone.buffers():
                 buffer.copy_(self.fabric.broadcast(buffer))
-        accuracies = self.plan.validate(backbone, self.fabric.device)
-        record = Epoch(epoch, loss, train_accuracy, accuracies, time.monotonic() - began)
+        learned = dict(self.objective.learned())
+        accuracies = self.plan.validate(backbone, self.fabric.device, learned)
+        record = Epoch(epoch, loss, train_accuracy, accuracies, time.monotonic() - began, learned)
         self.history.append(record)
         improved = best_epoch(self.history, self.plan.select) is record
         if improved:

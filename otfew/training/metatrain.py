@@ -20,7 +20,7 @@ from otfew.training.settings import LoopSettings
 from otfew.training.views import Views
 
 BatchNorm = Literal["episode", "frozen"]
-BuildMethod = Callable[[Mapping[str, Tensor]], FewShotMethod]
+BuildMethod = Callable[[Mapping[str, float | Tensor]], FewShotMethod]
 """From the current values of what a method learns, by option, to the method."""
 
 
@@ -109,6 +109,10 @@ class EpisodeTraining:
         self.task, self.settings, self.backbone = task, settings, backbone
         self.steps = divided("--episodes-per-epoch", settings.episodes_per_epoch, parts)
         self.module = Episodic(backbone, task.learned)
+
+    def learned(self) -> dict[str, float]:
+        """Return the current values of what the method learns."""
+        return {name: float(value.detach()) for name, value in self.module.learned.items()}
 
     def train(self) -> None:
         """Let batch normalisation use each episode's statistics, or not."""

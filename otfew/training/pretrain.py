@@ -119,6 +119,10 @@ class Classification:
         self._augment = Augment(task.augmentation, task.resolution)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
+    def learned(self) -> dict[str, float]:
+        """Return nothing: heads are left behind."""
+        return {}
+
     def train(self) -> None:
         """Let batch normalisation use batches."""
         self.module.train()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from torch import Tensor
@@ -32,6 +32,7 @@ class Epoch:
         train_accuracy: On the augmented images, in percent; None before training.
         validation: By method.
         seconds: That it took, validation included.
+        learned: What was learned besides the backbone, at its end: option of the method -> value.
     """
 
     epoch: int
@@ -39,6 +40,7 @@ class Epoch:
     train_accuracy: float | None
     validation: Mapping[str, Accuracy]
     seconds: float
+    learned: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON-ready dictionary."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,7 +35,8 @@ class Validation:
         extractor: Kind of nodes.
         sampler: Of the episodes.
         episodes: How many.
-        methods: By name, scored on the same episodes.
+        methods: From what is learned besides the backbone (option -> value) to methods by name, which are all scored on
+            the same episodes.
         mean: Of each channel, subtracted.
         std: Of each channel, divided by.
     """
@@ -45,16 +46,19 @@ class Validation:
     extractor: Extractor
     sampler: Sampler
     episodes: int
-    methods: Mapping[str, FewShotMethod]
+    methods: Callable[[Mapping[str, float]], Mapping[str, FewShotMethod]]
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
-    def __call__(self, backbone: nn.Module, device: torch.device) -> dict[str, Accuracy]:
+    def __call__(
+        self, backbone: nn.Module, device: torch.device, learned: Mapping[str, float] | None = None
+    ) -> dict[str, Accuracy]:
         """Score a backbone in evaluation mode.
 
         Args:
             backbone: From normalised images to maps (images, channels, h, w), on the device.
             device: Where it is.
+            learned: What is learned besides, by option.
 
         Returns:
             By method: mean accuracy in percent and the half-width of its 95 % interval over episodes.
@@ -62,7 +66,7 @@ class Validation:
         features = FeatureSet(self._nodes(backbone, device), self.images.labels, self.images.classes)
         contenders = [
             Contender(name, method, features.pooled if method.pools else features)
-            for name, method in self.methods.items()
+            for name, method in self.methods(learned or {}).items()
         ]
         scores = evaluate(contenders, self.sampler, self.episodes, device=device)
         return {name: interval(100 * score.accuracy) for name, score in scores.items()}

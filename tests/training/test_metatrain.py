@@ -123,6 +123,7 @@ def test_every_method_moves_the_backbone_and_what_it_learns(make_task, backbone,
     assert not torch.equal(state["backbone.layers.1.running_mean"], before["layers.1.running_mean"])
     for name in catalogue.find(method).learned:
         assert float(state[f"learned.{name}"]) != task.learned[name]
+        assert history[-1].learned[name] == float(state[f"learned.{name}"])
     if best_epoch(history, "cosine-centroid").epoch == 0:
         assert all(torch.equal(best[name], before[name]) for name in before)
 
@@ -133,9 +134,9 @@ def test_a_start_that_nothing_beats_is_kept(make_task, backbone, validation, tmp
     class Falling:
         calls = 0
 
-        def __call__(self, network, device):
+        def __call__(self, network, device, learned):
             Falling.calls += 1
-            accuracies = validation(network, device)
+            accuracies = validation(network, device, learned)
             return {name: replace(a, mean=100.0 - Falling.calls) for name, a in accuracies.items()}
 
     plan = Plan(Falling(), "protonet", tmp_path / "state.pt", {}, initial=True)
