@@ -65,10 +65,11 @@ def neighbours(query: Tensor, k: int) -> Tensor:
 
 
 def bound_updates(unary: Tensor, nearest: Tensor, lam: Tensor, n_steps: int) -> Tensor:
-    """Minimise sum_q <y_q, a_q + log y_q> - lam sum_q sum_{p near q} <y_q, y_p> by its bound's closed-form steps.
+    """Repeat y_q <- softmax(-a_q + lam sum_{p near q} y_p), from y_q = softmax(-a_q).
 
-    Each step is y_q <- softmax(-a_q + lam sum_{p near q} y_p), from softmax(-a_q). An episode stops when its energy
-    changes by less than ``TOLERANCE`` of itself, from the third step on, whatever the others do.
+    Where nearness is mutual, each step minimises a bound of sum_q <y_q, a_q + log y_q> - lam / 2 sum_{p near q}
+    <y_q, y_p>. As in the code, an episode stops when this sum with lam in place of lam / 2 changes by less than
+    ``TOLERANCE`` of itself, from the third step on; whatever the others do.
 
     Args:
         unary: (episodes, n_query, way) a, squared distances to the prototypes.
