@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from otfew.methods.deepemd import DeepEMD, DeepEMDFCN, DeepEMDGrid, DeepEMDSampling
+from otfew.methods.lst import LST, PTMap
 
 METHODS: dict[str, type] = {
     "deepemd": DeepEMD,
     "deepemd-fcn": DeepEMDFCN,
     "deepemd-grid": DeepEMDGrid,
     "deepemd-sampling": DeepEMDSampling,
+    "lst": LST,
+    "pt-map": PTMap,
 }
 
 __all__ = ["METHODS"]

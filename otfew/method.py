@@ -20,6 +20,7 @@ class FewShotMethod(Protocol):
             global vectors.
         preset_of: Name of the method of which this is a preset, or "".
         pools: True where only the average of an image's nodes matters: the evaluator then averages once.
+        needs_nonnegative: True where features must not be negative; commands then say so before any episode.
     """
 
     name: ClassVar[str]
@@ -28,6 +29,7 @@ class FewShotMethod(Protocol):
     needs_base_mean: ClassVar[bool]
     preset_of: ClassVar[str]
     pools: ClassVar[bool]
+    needs_nonnegative: ClassVar[bool]
 
     def __call__(
         self,
@@ -60,6 +62,7 @@ class MethodBase:
     needs_base_mean: ClassVar[bool] = False
     preset_of: ClassVar[str] = ""
     pools: ClassVar[bool] = False
+    needs_nonnegative: ClassVar[bool] = False
 
 
 def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = None) -> None:
