@@ -86,7 +86,7 @@ class LST(MethodBase):
         lam: float = 10.0,
         head: str = "map",
         class_prior: str = "uniform",
-        slack: float = 1.0,
+        slack: float = 0.3,
         joint: bool = True,
     ) -> None:
         check_options(beta, delta, gamma)
@@ -185,6 +185,6 @@ class PTMap(LST):
         lam: float = 10.0,
         head: str = "map",
         class_prior: str = "uniform",
-        slack: float = 1.0,
+        slack: float = 0.3,
     ) -> None:
         super().__init__(beta, 1, 1, alpha, n_steps, lam, head, class_prior, slack, joint=False)

@@ -98,7 +98,8 @@ def evaluate(
         Scores by contender's name.
 
     Raises:
-        UserError: A method's answer has a wrong shape or is not a number, naming method and episode.
+        UserError: A method refuses its input, or its answer has a wrong shape or is not a number, naming method and
+            episode.
     """
     if n_episodes < 1:
         raise UserError(f"--episodes must be at least 1, not {n_episodes}.")
@@ -162,7 +163,7 @@ class _Runner:
                 if i == 0 and not self._warm:
                     # The first call compiles; its time belongs to no episode.
                     for contender in group:
-                        contender.method(support[:1], query[:1])
+                        self._logits(contender, support[:1], query[:1], start)
                 for contender in group:
                     right, elapsed = self._score(contender, support, query, start + i)
                     correct[contender.name].append(right)
@@ -178,13 +179,22 @@ class _Runner:
         flat = nodes.index_select(0, torch.from_numpy(indices.reshape(-1)))
         return flat.view(*indices.shape, *nodes.shape[1:]).to(self._device)
 
+    def _logits(self, contender: Contender, support: Tensor, query: Tensor, start: int) -> Tensor:
+        """Call a method on a batch of episodes; what it refuses is the user's to set right."""
+        try:
+            return contender.method(support, query)
+        except ValueError as error:
+            raise UserError(
+                f"method {contender.name!r} refuses the batch of {len(support)} from episode {start} on: {error}."
+            ) from error
+
     def _score(
         self, contender: Contender, support: Tensor, query: Tensor, start: int
     ) -> tuple[npt.NDArray[np.int64], float]:
         """Call a method on a batch of episodes and count right answers for each class."""
         started = time.perf_counter()
         # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
-        logits = contender.method(support, query).detach().cpu()
+        logits = self._logits(contender, support, query, start).detach().cpu()
         elapsed = time.perf_counter() - started
         episodes, way = support.shape[:2]
         expected = (episodes, way * self._queries, way)

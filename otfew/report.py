@@ -86,10 +86,13 @@ def _transport_adds(
         if not c.transport:
             continue
         controls = [o.name for o in competitors if o.name in CONTROLS and o.nodes == c.nodes]
-        if controls:
-            pairs.append((c.name, max(controls, key=lambda name: float(scores[name].accuracy.mean()))))
-        else:
+        if not controls:
             adds[c.name] = {"control": None, "reason": f"no control ran on nodes {c.nodes}"}
+        elif c.transductive:
+            # What it gains by looking at the other queries is not transport's doing.
+            adds[c.name] = {"control": None, "reason": "it sees all queries of an episode, the controls one at a time"}
+        else:
+            pairs.append((c.name, max(controls, key=lambda name: float(scores[name].accuracy.mean()))))
     for (name, control), difference in zip(pairs, _differences(scores, pairs, classes, class_names), strict=True):
         adds[name] = {"control": control, **difference}
     return adds
