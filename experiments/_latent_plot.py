@@ -58,6 +58,7 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
     figure.suptitle(
         f"{described}: the classes of the first episode, up to {QUERIES} images each beside the shots (stars)",
         fontsize=10,
+        y=0.95,
     )
     return {"latent-space.png": to_png(figure)}
 

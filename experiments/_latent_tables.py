@@ -12,7 +12,8 @@ from scipy import stats
 from otfew import report
 from otfew.experiments import _analysis, _cells
 from otfew.experiments._estimates import to_record
-from otfew.experiments._latent_variants import HEADS, name
+from otfew.experiments._latent_tuning import USED
+from otfew.experiments._latent_variants import HEADS, TRANSFORMS, name
 from otfew.statistics import estimate, holm, p_value, verdict
 
 Table = tuple[str, Sequence[str], list[list[str]]]
@@ -153,6 +154,25 @@ def _steps(shot: int, data: str, found: Mapping[str, Any]) -> Table:
     rows = [[step, _cells.with_intervals(record, sign=True), report.words(record)] for step, record in found.items()]
     head = ("step", "points\n± episodes ± classes", "verdict\n(Holm's p)")
     return f"{shot}-shot on {data}: what each step adds, over all settings of the others", head, rows
+
+
+def hyperparameters(shot: int, panel: _analysis.Finished, tuned: Mapping[str, Any]) -> Table:
+    """Lay out the options of every transform and head, and what they reached where they were chosen.
+
+    Args:
+        shot: Labelled images of each class.
+        panel: Of that many shots.
+        tuned: As ``Tuned.record`` gives it; empty where the options are the published ones.
+    """
+    rows = []
+    for method, head in itertools.product(TRANSFORMS, HEADS):
+        options = panel.record["protocol"]["methods"][name(method, head)]["options"]
+        shown = [f"{options[o]:g}" if o in options and o in USED[head] else "" for o in USED["map"]]
+        record = tuned.get(f"{method} {head}")
+        reached = [_cells.percent(record[key]) for key in ("published_on_val", "chosen_on_val")] if record else []
+        rows.append([name(method, head), *shown, *reached])
+    head_row = ("method", *USED["map"], *(("published,\n% on val", "chosen,\n% on val") if tuned else ()))
+    return f"{shot}-shot: hyper-parameters", head_row, rows
 
 
 def _p(value: float | None) -> str:

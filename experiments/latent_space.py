@@ -99,12 +99,17 @@ def compare_spaces(config: Config, console: Console) -> Path:
         }
         for shot in shots
     }
+    tuning = {str(shot): t.record() for shot, t in tuned.items()}
+    tables = [table for shot in shots for table in _latent_tables.tables(shot, finished, found[str(shot)])]
+    tables += [
+        _latent_tables.hyperparameters(shot, finished[f"shot-{shot}"], tuning.get(str(shot), {})) for shot in shots
+    ]
     from otfew.experiments._latent_plot import pictures
 
     return session.write(
         finished,
-        {"by_shot": found, "tuning": {str(shot): t.record() for shot, t in tuned.items()}},
-        [table for shot in shots for table in _latent_tables.tables(shot, finished, found[str(shot)])],
+        {"by_shot": found, "tuning": tuning},
+        tables,
         [*tuning_lines(config, source, tuned), *lines(finished, shots)],
         pictures(panels[0], material.features(nodes, device).pooled.nodes[:, 0]),
     )

@@ -111,10 +111,21 @@ def latent_space(
         ValueError: An option out of range; NaN, infinities, or negative features where beta is not 1.
     """
     check_options(beta, delta, gamma)
-    if support_mask is not None:
-        support = support.masked_fill(~support_mask[..., None], 0)
+    support = kept(support, support_mask)
     check_vectors(support, "support", beta)
     check_vectors(query, "query", beta)
+    return transformed(support, query, beta, delta, gamma, joint, support_mask)
+
+
+def kept(support: Tensor, support_mask: Tensor | None) -> Tensor:
+    """Put zeros where support vectors (episodes, n_support, channels) are to be ignored, whatever stands there."""
+    return support if support_mask is None else support.masked_fill(~support_mask[..., None], 0)
+
+
+def transformed(
+    support: Tensor, query: Tensor, beta: float, delta: float, gamma: float, joint: bool, support_mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Do the work of ``latent_space`` on arguments that have been checked."""
     split = (support.shape[1], query.shape[1])
     points = scaled(power(torch.cat([support, query], 1), beta), delta)
     if joint:

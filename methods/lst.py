@@ -20,7 +20,7 @@ from otfew.methods.centre_heads import (
     map_head,
     ncm_head,
 )
-from otfew.methods.latent_space import check_options, latent_space
+from otfew.methods.latent_space import check_options, check_vectors, kept, transformed
 
 HEADS = ("map", "kmeans", "gmm", "ncm")
 CLASS_PRIORS = ("uniform", "estimated")
@@ -118,8 +118,10 @@ class LST(MethodBase):
         if n_query < 2:
             raise ValueError(f"{self.name} classifies an episode's queries by each other and needs 2, not {n_query}")
         way, shot = support.shape[1:3]
-        vectors, queries = global_vectors(support).flatten(1, 2), global_vectors(query)
         mask = None if support_mask is None else support_mask.flatten(1)
+        vectors, queries = kept(global_vectors(support).flatten(1, 2), mask), global_vectors(query)
+        check_vectors(vectors, "support", self.beta)
+        check_vectors(queries, "query", self.beta)
         labels = torch.eye(way, dtype=queries.dtype, device=queries.device).repeat_interleave(shot, 0)
         labels = labels.expand(episodes, -1, -1) if mask is None else labels * mask[..., None]
         prior = queries.new_full((episodes, way), 1 / way)
@@ -128,20 +130,19 @@ class LST(MethodBase):
         points = self._points(vectors, queries, mask)
         are_products = fewer_products(points.shape[1], queries.shape[2])
         step = max(1, MAPPED // points[0].numel())
-        return torch.cat([
-            self._scores(Episode(*part[:1], are_products, *part[1:2]), part[2], class_prior is not None)
-            for part in zip(*(x.split(step) for x in (points, labels, prior)), strict=True)
-        ])  # fmt: skip
+        parts = zip(*(x.split(step) for x in (points, labels, prior)), strict=True)
+        given = class_prior is not None
+        return torch.cat([self._scores(Episode(some, are_products, own), shares, given) for some, own, shares in parts])
 
     def _points(self, support: Tensor, query: Tensor, mask: Tensor | None) -> Tensor:
         """Transform all episodes, a few at a time; see ``inner_points``."""
         step = max(1, TRANSFORMED // ((support.shape[1] + query.shape[1]) * query.shape[2]))
-        options = {"beta": self.beta, "delta": self.delta, "gamma": self.gamma, "joint": self.joint}
+        options = (self.beta, self.delta, self.gamma, self.joint)
         parts = []
         for start in range(0, len(query), step):
             chosen = slice(start, start + step)
             masked = None if mask is None else mask[chosen]
-            pair = latent_space(support[chosen], query[chosen], support_mask=masked, **options)
+            pair = transformed(support[chosen], query[chosen], *options, masked)
             parts.append(inner_points(torch.cat(pair, 1)))
         return torch.cat(parts)
 

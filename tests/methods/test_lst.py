@@ -248,7 +248,8 @@ def spoil(batch, where, value):
         ("query", torch.inf, "query holds a NaN or an infinity in episode 2"),
     ],
 )
-def test_bad_features_are_refused(name, where, value, said, batch):
+def test_bad_features_are_refused(name, where, value, said, batch, monkeypatch):
+    monkeypatch.setattr(lst, "TRANSFORMED", 1)
     with pytest.raises(ValueError, match=said):
         METHODS[name]()(*spoil(batch, where, value))
 
