@@ -130,7 +130,7 @@ def compare(config: Config, console: Console) -> Path:
     data = described["data"]
     keyed = replace(episode_protocol, **{name: data[name] for name in ("dataset", "variant", "split")})
     sampler = Sampler(keyed, material.labels, material.classes)
-    places, not_run = choose(config.methods, material, config.solver)
+    places, not_run = choose(config.methods, material, config.solver, device)
     reference = pick_reference(config.reference, places)
     protocol = {
         **described,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from otfew.methods.deepemd import DeepEMD, DeepEMDFCN, DeepEMDGrid, DeepEMDSampling
+from otfew.methods.lst import LST, PTMap
 from otfew.methods.self_optimal_transport import SelfOptimalTransport
 
 METHODS: dict[str, type] = {
@@ -10,6 +11,8 @@ METHODS: dict[str, type] = {
     "deepemd-fcn": DeepEMDFCN,
     "deepemd-grid": DeepEMDGrid,
     "deepemd-sampling": DeepEMDSampling,
+    "lst": LST,
+    "pt-map": PTMap,
     "sot": SelfOptimalTransport,
 }
 

@@ -137,8 +137,8 @@ def evaluate(
         Scores by contender's name.
 
     Raises:
-        UserError: A method's answer has a wrong shape or is not a number, naming method and episode; or a process has
-            another protocol or other features than the main one.
+        UserError: A method refuses its input, or its answer has a wrong shape or is not a number, naming method and
+            episode; or a process has another protocol or other features than the main one.
         PeerLostError: Another process has ended.
     """
     if n_episodes < 1:
@@ -249,7 +249,7 @@ class _Runner:
                 if i == 0 and not self._warm:
                     # The first call compiles; its time belongs to no episode.
                     for contender in group:
-                        self._ask(contender, part[:1], support[:1], query[:1])
+                        self._ask(contender, part[:1], support[:1], query[:1], start)
                 for contender in group:
                     right, elapsed = self._score(contender, part, support, query, start + i)
                     correct[contender.name].append(right)
@@ -266,20 +266,27 @@ class _Runner:
         flat = nodes.index_select(0, torch.from_numpy(indices.reshape(-1)))
         return flat.view(*indices.shape, *nodes.shape[1:]).to(self._device)
 
-    def _ask(self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor) -> tuple[Tensor, float]:
-        """Call a method: logits (episodes, way * query, way) on the CPU, and seconds."""
+    def _ask(
+        self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor, start: int
+    ) -> tuple[Tensor, float]:
+        """Call a method: logits (episodes, way * query, way) on the CPU, and seconds; what it refuses is the user's."""
         prior = contender.prior(episodes)
         told = {} if prior is None else {"class_prior": torch.from_numpy(prior).to(support)}
         started = time.perf_counter()
-        # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
-        logits = contender.method(support, query, **told).detach().cpu()
+        try:
+            # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
+            logits = contender.method(support, query, **told).detach().cpu()
+        except ValueError as error:
+            raise UserError(
+                f"method {contender.name!r} refuses the batch of {len(support)} from episode {start} on: {error}."
+            ) from error
         return logits, time.perf_counter() - started
 
     def _score(
         self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor, start: int
     ) -> tuple[npt.NDArray[np.int64], float]:
         """Call a method on a batch of episodes and count right answers for each class."""
-        logits, elapsed = self._ask(contender, episodes, support, query)
+        logits, elapsed = self._ask(contender, episodes, support, query, start)
         n_episodes, way = episodes.counts.shape
         expected = (n_episodes, way * self._queries, way)
         if logits.shape != expected:

@@ -215,6 +215,16 @@ def test_wrong_answers_name_the_method(features, sampler, change, said):
     assert "'wrong'" in str(caught.value)
 
 
+def test_what_a_method_refuses_is_the_users_to_set_right(features, sampler):
+    def refuse(answer):
+        if len(answer) > 1:
+            raise ValueError("episode 2 holds nonsense")
+        return answer
+
+    with pytest.raises(UserError, match="'wrong' refuses the batch of 5 from episode 0 on: episode 2 holds nonsense"):
+        evaluate([Contender("wrong", Wrong(refuse), features)], sampler, 5)
+
+
 def test_a_folder_of_another_protocol_is_refused_and_untouched(tmp_path):
     RunDirectory(tmp_path / "run", {"protocol": {"seed": 1}})
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}

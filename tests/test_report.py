@@ -1,5 +1,7 @@
 """The record of a comparison: pairs, families of corrections, and what transport adds."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -139,6 +141,15 @@ def test_transport_is_credited_with_what_it_adds_to_its_best_control(record):
     lines = transport_lines(record)
     assert "over chamfer" in lines[0]
     assert "no transductive control" in lines[1]
+
+
+def test_transport_is_not_credited_with_seeing_all_queries():
+    competitors = [replace(c, transductive=c.name == "deepemd") for c in COMPETITORS]
+    record = compare(competitors, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+    assert record["transport_adds"]["deepemd"] == {
+        "control": None,
+        "reason": "it sees all queries of an episode, the controls one at a time",
+    }
 
 
 def test_the_table_ranks_by_accuracy_and_marks_what_differs(record):
