@@ -68,6 +68,7 @@ def choose(names: Sequence[str], material: Material, solver: str, device: str) -
                 if base_missing:
                     raise UserError(f"method {name!r} needs the mean of the base classes, but {base_missing}.")
             options = {"solver": solver} if catalogue.accepts(kind, "solver") else {}
+            options |= material.learned(name)
             if not kind.needs_base_mean:
                 catalogue.build(name, **options)
             check_sign(name, kind, material, nodes, device)

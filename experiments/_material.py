@@ -62,6 +62,10 @@ class Material(Protocol):
         """Return the (channels,) mean of the base classes' global vectors."""
         ...
 
+    def learned(self, method: str) -> dict[str, float]:
+        """Return the options of a method that were learned with the backbone, where it was meta-trained for it."""
+        ...
+
 
 class FileMaterial:
     """A user's own features.
@@ -119,6 +123,11 @@ class FileMaterial:
         if self._features.base_mean is None:
             raise UserError(f"{self.base_mean_missing()}: add it or leave such methods out.")
         return self._features.base_mean
+
+    def learned(self, method: str) -> dict[str, float]:
+        """Return nothing: files of features do not say."""
+        del method
+        return {}
 
 
 @dataclass
@@ -219,6 +228,10 @@ class ImageMaterial:
                 progress=progress,
                 note=lambda text: self.console.print(text, markup=False, highlight=False),
             )
+
+    def learned(self, method: str) -> dict[str, float]:
+        """Return what the backbone's card says was learned with it."""
+        return dict(self.backbone.card.protocol.get("learned", {}).get(method, {}))
 
 
 def load_image_material(

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from otfew import backbones
 from otfew.backbones.weights import save
 from otfew.errors import UserError
-from otfew.experiments import metatrain, pretrain
+from otfew.experiments import _setup, compare, metatrain, pretrain
 
 
 @pytest.fixture(scope="module")
@@ -127,3 +127,19 @@ def test_a_backbone_that_has_seen_the_validation_classes(folder, start, tmp_path
     save(tmp_path / "seen.safetensors", backbone.module, card)
     with pytest.raises(UserError, match="1 of the 5 validation classes"):
         metatrain.main(arguments(folder, tmp_path / "seen.safetensors", tmp_path / "out"))
+
+
+def test_compare_takes_what_was_learned_with_the_backbone(folder, start, tmp_path, monkeypatch):
+    """FRN's factors come from the card; those of another method's backbone stay at their defaults."""
+    monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(_setup, "set_threads", lambda threads: 1)
+    metatrain.main(arguments(folder, start, tmp_path / "out", "--method", "frn", "--epochs", "1", "--no-tensorboard"))
+    path = tmp_path / "out" / "image-folder-conv4-frn.safetensors"
+    chosen = backbones.load(str(path)).card.protocol["learned"]["frn"]
+    for backbone, expected in ((path, chosen), (start, {})):
+        words = f"--dataset image-folder --data-root {folder} --backbone {backbone} --methods frn protonet --way 3 "
+        words += f"--query 4 --episodes 4 --output {tmp_path / backbone.stem}"
+        compare.main(words.split())
+        methods = json.loads((tmp_path / backbone.stem / "results.json").read_text())["protocol"]["methods"]
+        assert methods["frn"]["options"] == expected
+        assert methods["protonet"]["options"] == {}
