@@ -296,7 +296,6 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
             ),
             "meta_trained_for": config.method,
             "method": {"options": plan.options, "nodes": plan.extractor.spec},
-            "optimizer": "SGD, Nesterov",
             "processes": processes.world().size,
             **asdict(config.settings),
             "augmentation": asdict(plan.augmentation),

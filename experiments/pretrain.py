@@ -28,6 +28,7 @@ from otfew.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.pretrain import Classification, Settings, Task
+from otfew.training.s2m2 import S2M2
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -43,6 +44,10 @@ OBJECTIVES = {
     "self-supervised": (
         "softmax over the training classes on globally averaged maps of images turned by random quarters, plus "
         "rotation_weight times softmax over the turns"
+    ),
+    "s2m2": (
+        "softmax over the training classes and over turns of images in all four turns; in the last mixup_epochs "
+        "softmax of images or maps mixed in pairs as well"
     ),
 }
 
@@ -139,10 +144,11 @@ def train(config: Config) -> Path:
         "val_episodes": config.val_episodes,
         "select": config.select,
     }
+    objective = S2M2 if config.settings.recipe == "s2m2" else Classification
     main_process = processes.world().is_main
     with progress_bar(console) as bar:
         best, history = loop.run(
-            lambda parts: Classification(target.build, task, config.settings, parts),
+            lambda parts: objective(target.build, task, config.settings, parts),
             config.settings,
             loop.Plan(validation, config.select, plan.output / "state.pt", identity, save_every=config.save_every),
             watch(bar, console, config.settings.epochs, target, config.tensorboard) if main_process else None,
@@ -159,6 +165,8 @@ def prepare(config: Config) -> Plan:
 
     if config.backbone not in ARCHITECTURES:
         raise UserError(f"unknown architecture {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
+    if not config.last_pool and not catalogue.accepts(ARCHITECTURES[config.backbone], "last_pool"):
+        raise UserError(f"--no-last-pool: {config.backbone} has no last pooling to leave out.")
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
     with processes.leaders_first():
@@ -219,7 +227,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
     return Card(
         name=plan.name,
         architecture=config.backbone,
-        options={} if config.last_pool else {"last_pool": False},
+        options=_options(config),
         resolution=plan.preparation.resolution,
         mean=task.mean,
         std=task.std,
@@ -228,8 +236,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
         training_classes=images.classes,
         protocol={
             "command": command(config),
-            "objective": OBJECTIVES[config.settings.rotation],
-            "optimizer": "SGD, Nesterov",
+            "objective": OBJECTIVES["s2m2" if config.settings.recipe == "s2m2" else config.settings.rotation],
             "processes": processes.world().size,
             **asdict(config.settings),
             "augmentation": asdict(plan.augmentation),
@@ -251,10 +258,15 @@ def command(config: Config) -> str:
     return spell("pretrain", config, config.data, config.settings, always=always, never=never)
 
 
+def _options(config: Config) -> dict[str, bool]:
+    """Return the architecture's options that are not its defaults."""
+    return {} if config.last_pool else {"last_pool": False}
+
+
 def _build(config: Config) -> Any:
     from otfew.backbones.architectures import ARCHITECTURES
 
-    return ARCHITECTURES[config.backbone](last_pool=config.last_pool)
+    return ARCHITECTURES[config.backbone](**_options(config))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,8 @@ from otfew.training.settings import LoopSettings
 State = dict[str, Any]
 Forward = Callable[[Tensor], Tensor]
 """From normalised images (images, 3, height, width) to feature maps, or to what the objective's module gives."""
+DRAWS_OF_LAYERS = 2
+"""Tells these draws from an objective's own."""
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a run that SIGTERM stopped."""
 
@@ -192,13 +194,7 @@ class _Run:
         state = self._read_state()
         module: Any = self.objective.module
         module.to(memory_format=torch.channels_last)
-        self.optimizer = torch.optim.SGD(
-            module.parameters(),
-            lr=settings.learning_rate,
-            momentum=settings.momentum,
-            nesterov=True,
-            weight_decay=settings.weight_decay,
-        )
+        self.optimizer = _optimizer(module, settings)
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(module, self.optimizer)
         self.progress = _Progress()
         self.history: list[Epoch] = []
@@ -211,8 +207,9 @@ class _Run:
         """Run the remaining epochs."""
         if self.plan.initial and not self.history:
             self._close(0, None, None, time.monotonic())
-        for epoch in range(self.progress.epoch, self.settings.epochs):
-            self._epoch(epoch)
+        with torch.random.fork_rng(devices=[]):
+            for epoch in range(self.progress.epoch, self.settings.epochs):
+                self._epoch(epoch)
         return self.best, self.history
 
     def _epoch(self, epoch: int) -> None:
@@ -263,6 +260,8 @@ class _Run:
         sums = torch.zeros(3, dtype=torch.float64)
         for turn in range(accumulate):
             part = Part(epoch, step, self.fabric.global_rank * accumulate + turn, self.parts)
+            # What layers draw by themselves (dropout) is a function of the part too.
+            torch.manual_seed(hashed(self.settings.seed, epoch, step, part.index, DRAWS_OF_LAYERS))
             # Gradients are averaged over processes with the last part only.
             alone = self.fabric.world_size > 1 and turn < accumulate - 1
             with self.fabric.no_backward_sync(self.wrapped, enabled=alone):
@@ -339,6 +338,14 @@ class _Run:
         self.progress = _Progress(**state["progress"])
         self.history = [Epoch.from_json(record) for record in state["history"]]
         self.best = state["best"]
+
+
+def _optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+    """Make the optimizer that the settings name."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(module.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(module.parameters(), rate, settings.momentum, weight_decay=decay, nesterov=True)
 
 
 def make_fabric(settings: LoopSettings) -> Any:

@@ -17,6 +17,7 @@ from otfew.training.augmentation import Augment, Augmentation, hashed
 from otfew.training.loop import Forward, Outcome, Part, divided
 from otfew.training.settings import LoopSettings
 
+Recipe = Literal["softmax", "s2m2"]
 Rotation = Literal["none", "augment", "self-supervised"]
 TURNS = 4
 
@@ -27,18 +28,26 @@ class Settings(LoopSettings):
 
     Attributes:
         batch_size: Images a step, over all processes; an epoch's incomplete last batch is left out.
+        recipe: "softmax", with ``rotation`` as below; or "s2m2", see ``otfew.training.s2m2``.
+        mixup_epochs: With "s2m2": how many epochs at the end are its second stage.
+        mixup_alpha: With "s2m2": the share of an image in a mixture is from Beta(alpha, alpha).
         rotation: Turn each image by a random quarter: "augment" lets the classes stand, "self-supervised" has a second
             head tell the turn as well (DeepEMD, Zhang et al. 2022, section 5.3).
         rotation_weight: Of the second head's loss: the paper's gamma.
     """
 
     batch_size: int = 128
+    recipe: Recipe = "softmax"
+    mixup_epochs: int = 20
+    mixup_alpha: float = 2.0
     rotation: Rotation = "none"
     rotation_weight: float = 0.5
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.check_positive("batch_size")
+        self.check_positive("batch_size", "mixup_alpha")
+        if self.recipe == "s2m2" and not 0 <= self.mixup_epochs <= self.epochs:
+            raise UserError(f"--mixup-epochs must lie between 0 and --epochs {self.epochs}, not {self.mixup_epochs}.")
         if not 0 <= self.rotation_weight < math.inf:
             raise UserError(f"--rotation-weight must be at least 0, not {self.rotation_weight}.")
 
@@ -114,10 +123,14 @@ class Classification:
         self.backbone = build()
         with torch.inference_mode():
             channels = self.backbone.eval()(torch.zeros(1, 3, task.resolution, task.resolution)).shape[1]
-        turns = TURNS if settings.rotation == "self-supervised" else 0
-        self.module = Classifier(self.backbone, channels, task.classes, turns)
+        self.module = self.heads(channels)
         self._augment = Augment(task.augmentation, task.resolution)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+
+    def heads(self, channels: int) -> nn.Module:
+        """Put heads on the backbone, whose maps have so many channels."""
+        turns = TURNS if self.settings.rotation == "self-supervised" else 0
+        return Classifier(self.backbone, channels, self.task.classes, turns)
 
     def learned(self) -> dict[str, float]:
         """Return nothing: heads are left behind."""

@@ -17,7 +17,8 @@ class LoopSettings:
     Attributes:
         epochs: How many.
         learning_rate: Of the first step.
-        momentum: Nesterov's.
+        optimizer: "sgd" with Nesterov's momentum, or "adam".
+        momentum: With "sgd".
         weight_decay: Of all parameters.
         schedule: "cosine" to zero, or "step".
         step_epochs: With "step": epochs between steps.
@@ -32,6 +33,7 @@ class LoopSettings:
 
     epochs: int = 120
     learning_rate: float = 0.1
+    optimizer: Literal["sgd", "adam"] = "sgd"
     momentum: float = 0.9
     weight_decay: float = 5e-4
     schedule: Schedule = "cosine"

@@ -102,6 +102,8 @@ def test_another_run_in_the_same_folder_is_refused(trained, folder):
         (("--batch-size", "1000"), "--batch-size"),
         (("--val-episodes", "0"), "--val-episodes"),
         (("--accumulate", "3"), "3 equal parts"),
+        (("--recipe", "s2m2", "--mixup-epochs", "1"), "wrn16_2"),
+        (("--backbone", "wrn16_2", "--no-last-pool"), "no last pooling"),
         (("--select", "chamfer"), "chamfer"),
         (("--name", "a/b"), "--name"),
         (("--data-root", "/nowhere/at/all"), "/nowhere/at/all"),
@@ -111,6 +113,15 @@ def test_mistakes(folder, tmp_path, wrong, said):
     with pytest.raises(UserError, match=said):
         pretrain.main([*arguments(folder, tmp_path / "out"), *wrong])
     assert not (tmp_path / "out").exists()
+
+
+def test_s2m2(folder, tmp_path):
+    words = ("--backbone", "wrn16_2", "--recipe", "s2m2", "--mixup-epochs", "1", "--optimizer", "adam")
+    pretrain.main([*arguments(folder, tmp_path / "out"), *words, "--learning-rate", "0.001", "--batch-size", "8"])
+    backbone = backbones.load(str(tmp_path / "out" / "image-folder-wrn16_2.safetensors"))
+    assert backbone.card.options == {}
+    assert backbone.card.protocol["recipe"] == "s2m2"
+    assert float(backbone.maps(torch.randint(0, 256, (2, 3, 16, 16), dtype=torch.uint8)).min()) >= 0
 
 
 def test_a_mistake_is_one_line_and_exit_code_2(folder, tmp_path):
