@@ -29,6 +29,7 @@ from otfew.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.metatrain import EpisodeTraining, Settings, Task
+from otfew.training.progress import best_epoch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from otfew.backbones.base import Card
     from otfew.method import FewShotMethod
     from otfew.nodes import Extractor
+    from otfew.training.progress import Epoch
     from otfew.training.validation import Validation
     from otfew.training.views import Views
 
@@ -190,8 +192,43 @@ def train(config: Config) -> Path:
         )
     if main_process:
         target.write(best, history)
-        target.report(history, validation, Console())
+        output = Console()
+        target.report(history, validation, output)
+        if processes.world().size == 1:
+            gain(plan, path, history, validation, output)
     return path
+
+
+def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validation, console: Console) -> None:
+    """Print what meta-training gained on the validation episodes, pair by pair, and write it to gain.json."""
+    import torch
+
+    from otfew import backbones
+    from otfew.backbones.weights import write_atomic
+    from otfew.run_directory import to_json
+    from otfew.training.validation import interval
+
+    start = backbones.load(plan.config.backbone, dataset=plan.config.dataset)
+    device = torch.device("cpu")
+    before = validation.accuracies(start.module, device, plan.learned)
+    chosen = best_epoch(history, plan.config.method)
+    after = validation.accuracies(backbones.load(str(path)).module, device, chosen.learned)
+    record = {}
+    for name in after:
+        pair = {"before": before[name], "after": after[name], "difference": after[name] - before[name]}
+        record[name] = {key: asdict(interval(values)) for key, values in pair.items()}
+        words = {key: f"{value['mean']:.2f} ± {value['interval']:.2f}" for key, value in record[name].items()}
+        console.print(
+            f"{name} on {validation.episodes} validation episodes: {words['before']} before, {words['after']} after, "
+            f"{record[name]['difference']['mean']:+.2f} ± {record[name]['difference']['interval']:.2f} paired",
+            soft_wrap=True,
+        )
+    console.print(
+        f"epoch {chosen.epoch} of {len(history) - 1} was chosen on these very episodes, by {plan.config.method}, which "
+        "leans towards a gain",
+        soft_wrap=True,
+    )
+    write_atomic(path.parent / "gain.json", to_json(record))
 
 
 def prepare(config: Config) -> Plan:

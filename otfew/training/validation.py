@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
@@ -53,7 +54,13 @@ class Validation:
     def __call__(
         self, backbone: nn.Module, device: torch.device, learned: Mapping[str, float] | None = None
     ) -> dict[str, Accuracy]:
-        """Score a backbone in evaluation mode.
+        """Score a backbone in evaluation mode: mean accuracies by method; see ``accuracies``."""
+        return {name: interval(each) for name, each in self.accuracies(backbone, device, learned).items()}
+
+    def accuracies(
+        self, backbone: nn.Module, device: torch.device, learned: Mapping[str, float] | None = None
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Score a backbone in evaluation mode, episode by episode.
 
         Args:
             backbone: From normalised images to maps (images, channels, h, w), on the device.
@@ -61,7 +68,7 @@ class Validation:
             learned: What is learned besides, by option.
 
         Returns:
-            By method: mean accuracy in percent and the half-width of its 95 % interval over episodes.
+            By method: accuracies (episodes,) in percent, of the same episodes every time.
         """
         features = FeatureSet(self._nodes(backbone, device), self.images.labels, self.images.classes)
         contenders = [
@@ -69,7 +76,7 @@ class Validation:
             for name, method in self.methods(learned or {}).items()
         ]
         scores = evaluate(contenders, self.sampler, self.episodes, device=device)
-        return {name: interval(100 * score.accuracy) for name, score in scores.items()}
+        return {name: 100 * score.accuracy for name, score in scores.items()}
 
     @torch.no_grad()
     def _nodes(self, backbone: nn.Module, device: torch.device) -> Tensor:
@@ -86,8 +93,8 @@ class Validation:
         return torch.cat([everyones[index % here.size][index // here.size] for index in range(len(batches))])
 
 
-def interval(accuracies: np.ndarray[tuple[int], np.dtype[np.float64]]) -> Accuracy:
-    """Average accuracies (episodes,) in percent, with a 95 % interval."""
+def interval(accuracies: npt.NDArray[np.float64]) -> Accuracy:
+    """Average accuracies (episodes,) in percent, or differences of them, with a 95 % interval over episodes."""
     spread = float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan")
     return Accuracy(float(accuracies.mean()), Z * spread / float(np.sqrt(len(accuracies))))
 

@@ -50,6 +50,18 @@ def test_it_writes_a_checkpoint_with_where_it_comes_from(trained, start):
     assert set(history[0]["validation"]) == {"deepemd", "cosine-centroid"}
 
 
+def test_the_gain_is_paired(trained, start):
+    record = json.loads((trained / "gain.json").read_text())
+    history = json.loads((trained / "history.json").read_text())
+    best = max(history, key=lambda r: (r["validation"]["deepemd"]["mean"], -r["epoch"]))
+    for name in ("deepemd", "cosine-centroid"):
+        parts = record[name]
+        assert parts["difference"]["mean"] == pytest.approx(parts["after"]["mean"] - parts["before"]["mean"])
+        # Weights are stored in half precision: an answer may change.
+        assert parts["before"] == pytest.approx(history[0]["validation"][name], abs=1.5)
+        assert parts["after"] == pytest.approx(best["validation"][name], abs=1.5)
+
+
 def test_the_start_is_validated_as_the_pretraining_did(trained, start):
     """Half-precision weights apart, epoch 0 is the backbone that was given: the same episodes, the same accuracy."""
     first = json.loads((trained / "history.json").read_text())[0]["validation"]["cosine-centroid"]["mean"]

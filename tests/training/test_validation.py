@@ -23,7 +23,7 @@ def test_accuracy_against_a_loop():
     methods = {"cosine-centroid": catalogue.build("cosine-centroid")}
     scored = Validation(pixels[:, None], images, FCN(), make_sampler(images), 12, lambda _: methods, MEAN, STD)
     assert scored.sampler.protocol.query == 8
-    vectors = torch.stack([backbone((p.float() / 255 - 0.5)[None] / 0.25)[0].mean((1, 2)) for p in pixels])
+    vectors = torch.stack([backbone((p.float() / 255 - 0.5)[None] / 0.25)[0].mean((1, 2)) for p in pixels]).detach()
     episodes = scored.sampler(0, 12)
     each = []
     for i in range(12):
