@@ -68,6 +68,7 @@ def choose(names: Sequence[str], material: Material, solver: str, device: str) -
                 if base_missing:
                     raise UserError(f"method {name!r} needs the mean of the base classes, but {base_missing}.")
             options = {"solver": solver} if catalogue.accepts(kind, "solver") else {}
+            options |= material.learned(name)
             if not kind.needs_base_mean:
                 catalogue.build(name, **options)
             check_sign(name, kind, material, nodes, device)
@@ -115,6 +116,8 @@ def check_sign(name: str, kind: type[FewShotMethod], material: Material, nodes: 
 def pick_reference(given: str, places: Sequence[Place]) -> str:
     """Return the method that the others are compared with: the given one, cosine-centroid if it runs, or the first.
 
+    Transductive methods have a reference of their own, see ``report.compare``; the first is one only where all are.
+
     Raises:
         UserError: The given one does not run.
     """
@@ -123,4 +126,5 @@ def pick_reference(given: str, places: Sequence[Place]) -> str:
         raise UserError("no method applies here: --list prints the methods, --methods chooses them.")
     if given and given not in names:
         raise UserError(f"--reference {given!r} is not among the methods of this run: {', '.join(names)}.")
-    return given or ("cosine-centroid" if "cosine-centroid" in names else names[0])
+    inductive = [place.name for place in places if not place.kind.transductive]
+    return given or ("cosine-centroid" if "cosine-centroid" in names else next(iter(inductive or names)))

@@ -101,14 +101,13 @@ def tables(
     backbone, names = first["protocol"]["backbone"]["name"], first["protocol"]["order"]
     reference = first["protocol"]["reference"]
     accuracies = [
-        [name, *(_cells.with_intervals(record["methods"][name]["accuracy"]) for record in records.values())]
+        [
+            report.mark(name, first["methods"][name]),
+            *(_cells.with_intervals(record["methods"][name]["accuracy"]) for record in records.values()),
+        ]
         for name in names
     ]
-    differences = [
-        [name, *(_cells.short_difference(record["methods"][name]["difference"]) for record in records.values())]
-        for name in names
-        if name != reference
-    ]
+    differences = _cells.difference_rows(list(records.values()))
     adds = [
         [f"{name}, {dataset}", add["control"], _cells.with_intervals(add, sign=True), report.words(add)]
         for dataset, record in records.items()

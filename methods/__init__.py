@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from otfew.methods.deepemd import DeepEMD, DeepEMDFCN, DeepEMDGrid, DeepEMDSampling
 from otfew.methods.lst import LST, PTMap
+from otfew.methods.self_optimal_transport import SelfOptimalTransport
 
 METHODS: dict[str, type] = {
     "deepemd": DeepEMD,
@@ -12,6 +13,7 @@ METHODS: dict[str, type] = {
     "deepemd-sampling": DeepEMDSampling,
     "lst": LST,
     "pt-map": PTMap,
+    "sot": SelfOptimalTransport,
 }
 
 __all__ = ["METHODS"]
