@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,6 @@ from otfew import catalogue
 from otfew.episodes import Sampler
 from otfew.evaluation import Contender, evaluate
 from otfew.features import FeatureSet
-from otfew.methods.presets import published
 
 Options = dict[str, float | int]
 
@@ -63,38 +62,45 @@ class Tuned:
         }
 
 
-def tune(features: FeatureSet, sampler: Sampler, episodes: int, source: str, device: str, console: Console) -> Tuned:
+def tune(
+    features: FeatureSet,
+    sampler: Sampler,
+    episodes: int,
+    start: Mapping[tuple[str, str], Options],
+    fixed: Sequence[str],
+    device: str,
+    console: Console,
+) -> Tuned:
     """Choose options of every transform and head on the same episodes of the validation classes.
 
-    From the published ones: all values of an option are tried with the others as they are, the most accurate
-    is kept (of equal ones the present, else the first), twice through all options.
+    All values of an option are tried with the others as they are, the most accurate is kept (of equal ones the present,
+    else the first), twice through all options.
 
     Args:
         features: Averaged nodes of the validation classes.
         sampler: Their episodes.
         episodes: How many.
-        source: Data set whose published options are the start.
+        start: Options of every (method, head) to start from.
+        fixed: Options that stay as they are.
         device: Where methods run.
         console: Where progress is shown.
     """
     options: dict[tuple[str, str], Options] = {}
     accuracies: dict[tuple[str, str], tuple[float, float]] = {}
-    shot = sampler.protocol.shot
     columns = (TextColumn("{task.description}"), BarColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        for method in ("pt-map", "lst"):
-            for head, used in USED.items():
-                task = bar.add_task(f"{shot}-shot: choosing options of {method} with {head} on val", total=PASSES)
-                search = _Search(features, sampler, episodes, device, method, head)
-                chosen: Options = dict(published(method, source, shot))
-                first = search.accuracy(chosen)
-                for _ in range(PASSES):
-                    for option in (o for o in used if o in chosen):
-                        chosen = search.best(chosen, option)
-                    bar.advance(task)
-                options[method, head] = chosen
-                accuracies[method, head] = (first, search.accuracy(chosen))
-                bar.remove_task(task)
+        for (method, head), given in start.items():
+            title = f"{sampler.protocol.shot}-shot: choosing options of {method} with {head} on val"
+            task = bar.add_task(title, total=PASSES)
+            search = _Search(features, sampler, episodes, device, method, head)
+            chosen = given
+            for _ in range(PASSES):
+                for option in (o for o in USED[head] if o in chosen and o not in fixed):
+                    chosen = search.best(chosen, option)
+                bar.advance(task)
+            options[method, head] = chosen
+            accuracies[method, head] = (search.accuracy(given), search.accuracy(chosen))
+            bar.remove_task(task)
     return Tuned(options, accuracies)
 
 

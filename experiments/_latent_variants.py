@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otfew.experiments._analysis import Variant
-from otfew.experiments._latent_tuning import Tuned
+from otfew.experiments._latent_tuning import Options
 from otfew.methods.presets import published
 
 HEADS = {"ncm": "NCM", "kmeans": "k-means", "gmm": "GMM", "map": "MAP"}
@@ -19,20 +19,28 @@ def name(method: str, head: str) -> str:
     return f"{TRANSFORMS[method]}+{HEADS[head]}"
 
 
-def comparison(nodes: str, source: str, shot: int, tuned: Tuned | None) -> tuple[Variant, ...]:
+def published_options(source: str, shot: int, beta: float | None) -> dict[tuple[str, str], Options]:
+    """Return the published options of every (transform, head), which has them from its transform.
+
+    Args:
+        source: Data set whose options are taken.
+        shot: Labelled images of each class.
+        beta: Another exponent of the power transform, or None.
+    """
+    changed = {} if beta is None else {"beta": beta}
+    return {(m, head): {**published(m, source, shot), **changed} for m in TRANSFORMS for head in HEADS}
+
+
+def comparison(nodes: str, options: Mapping[tuple[str, str], Options]) -> tuple[Variant, ...]:
     """List the rows of the paper's Tables 2 and 3.
 
     Args:
         nodes: Canonical kind of nodes.
-        source: Data set whose published hyper-parameters are taken.
-        shot: Labelled images of each class.
-        tuned: Other hyper-parameters instead, or None.
+        options: Of every (transform, head).
     """
     rows = [Variant("NCM", "protonet", nodes)]
     for head in HEADS:
-        for method in TRANSFORMS:
-            options = tuned.options[method, head] if tuned else published(method, source, shot)
-            rows.append(Variant(name(method, head), method, nodes, {**options, "head": head}))
+        rows += [Variant(name(m, head), m, nodes, {**options[m, head], "head": head}) for m in TRANSFORMS]
     return tuple(rows)
 
 

@@ -18,7 +18,7 @@ from otfew.errors import UserError
 from otfew.experiments import _analysis, _latent_tables, _setup
 from otfew.experiments._cli import parse, run
 from otfew.experiments._latent_tuning import Tuned, tune
-from otfew.experiments._latent_variants import ablation, comparison
+from otfew.experiments._latent_variants import ablation, comparison, published_options
 from otfew.experiments._lineup import check_sign
 from otfew.experiments._material import Material
 
@@ -41,6 +41,9 @@ class Config(_analysis.OneSet):
     """Other methods beside them."""
     published: str = ""
     """Whose published hyper-parameters: cifar-fs or cub. Default: the data set's own, else those of cub."""
+    beta: float | None = None
+    """Exponent of the power transform everywhere; 1 leaves features as they are, and negative ones are allowed then.
+    Default: the published one."""
     tune_on: str = ""
     """val: choose the hyper-parameters on the validation classes instead."""
     tune_episodes: int = 300
@@ -75,13 +78,14 @@ def compare_spaces(config: Config, console: Console) -> Path:
     material = _setup.open_material(config, config.dataset, config.features, config.nodes, console)
     nodes = material.nodes_spec("fcn")
     samplers = {shot: _analysis.sample(material, config, shot) for shot in shots}
-    check_sign("lst", catalogue.find("lst"), material, nodes, device)
+    refuse_signed(config, material, nodes, device)
     rivals, not_run = available(config.rivals, material, nodes, device)
     source = config.published or material.describe()["data"]["dataset"]
     tuned = tune_all(config, shots, source, device, console) if config.tune_on else {}
     panels = []
     for shot in shots:
-        variants = comparison(nodes, source, shot, tuned[shot] if tuned else None)
+        options = tuned[shot].options if tuned else published_options(source, shot, config.beta)
+        variants = comparison(nodes, options)
         lst = next(variant for variant in variants if variant.name == "LST+MAP")
         others = (_analysis.Variant(name, name, nodes) for name in rivals)
         sampler = samplers[shot]
@@ -121,6 +125,8 @@ def check(config: Config) -> None:
         raise UserError(f"--shots must be whole numbers of at least 1, not {list(config.shots)}.")
     if config.published not in {"", "cifar-fs", "cub"}:
         raise UserError(f"--published must be cifar-fs or cub, not {config.published!r}.")
+    if config.beta is not None and not 0 < config.beta < float("inf"):
+        raise UserError(f"--beta must be a number above 0, not {config.beta}.")
     if config.tune_on not in {"", "val"}:
         raise UserError(f"--tune-on must be val, not {config.tune_on!r}: nothing is chosen on other classes.")
     if config.tune_episodes < 1:
@@ -129,13 +135,22 @@ def check(config: Config) -> None:
         raise UserError("--tune-on val and --published exclude each other: give one.")
     if config.tune_on and config.features is not None:
         raise UserError(
-            "--tune-on val needs a data set with validation classes, but --features is one file: leave out."
+            "--tune-on val needs a data set with validation classes, and --features is one file: give one of the two."
         )
     if config.tune_on and config.split == "val":
         raise UserError("--tune-on val and --split val would choose on the evaluated classes: evaluate another split.")
     for name in config.rivals:
         if name not in RIVALS:
             catalogue.find(name)
+
+
+def refuse_signed(config: Config, material: Material, nodes: str, device: str) -> None:
+    """Raise ``UserError`` where features are negative and a power is to be taken."""
+    if config.beta != 1:
+        try:
+            check_sign("lst", catalogue.find("lst"), material, nodes, device)
+        except UserError as error:
+            raise UserError(f"{str(error).rstrip('.')}; or give --beta 1, which takes no power.") from error
 
 
 def available(names: Sequence[str], material: Material, nodes: str, device: str) -> tuple[list[str], dict[str, str]]:
@@ -163,12 +178,15 @@ def tune_all(config: Config, shots: Sequence[int], source: str, device: str, con
     chosen = replace(config, split="val", episodes=config.tune_episodes)
     material = _setup.open_material(chosen, config.dataset, None, config.nodes, console)
     nodes = material.nodes_spec("fcn")
-    check_sign("lst", catalogue.find("lst"), material, nodes, device)
+    refuse_signed(config, material, nodes, device)
     features = material.features(nodes, device).pooled
-    return {
-        shot: tune(features, _analysis.sample(material, chosen, shot), config.tune_episodes, source, device, console)
-        for shot in shots
-    }
+    found = {}
+    for shot in shots:
+        start = published_options(source, shot, config.beta)
+        sampler = _analysis.sample(material, chosen, shot)
+        fixed = () if config.beta is None else ("beta",)
+        found[shot] = tune(features, sampler, config.tune_episodes, start, fixed, device, console)
+    return found
 
 
 def tuned_on(config: Config) -> dict[str, Any] | None:
@@ -178,15 +196,18 @@ def tuned_on(config: Config) -> dict[str, Any] | None:
 
 def tuning_lines(config: Config, source: str, tuned: Mapping[int, Tuned]) -> list[str]:
     """Say where the hyper-parameters come from."""
+    beta = "" if config.beta is None else f", but for beta, which --beta sets to {config.beta:g}"
     if tuned:
         return [
-            f"hyper-parameters of PT and LST, of each head by itself: the best on {config.tune_episodes} episodes of "
-            "the validation classes, found option by option from the published ones; rivals run with their defaults"
+            f"hyper-parameters of PT and LST, of each head by itself{beta}: the best on {config.tune_episodes} "
+            "episodes of the validation classes, found option by option from the published ones; rivals run with their "
+            "defaults"
         ]
     whose = source if source in {"cifar-fs", "cub"} else "cub"
     return [
-        f"hyper-parameters of PT and LST: as published for {whose} with another backbone, without saying on which "
-        "classes they were chosen; --tune-on val chooses them on validation classes; rivals run with their defaults"
+        f"hyper-parameters of PT and LST{beta}: as published for {whose} with another backbone, without saying on "
+        "which classes they were chosen; --tune-on val chooses them on validation classes; rivals run with their "
+        "defaults"
     ]
 
 

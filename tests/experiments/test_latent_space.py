@@ -13,6 +13,7 @@ from scipy import stats
 from otfew.episodes import Protocol, Sampler
 from otfew.experiments import __main__ as otfew_command
 from otfew.experiments import _latent_tuning, _setup, latent_space
+from otfew.experiments._latent_variants import published_options
 from otfew.experiments._material import FileMaterial
 from otfew.feature_file import load_feature_file
 from otfew.methods import METHODS
@@ -152,7 +153,8 @@ def test_no_other_value_of_the_last_option_is_better_on_the_tuning_episodes(two_
     features = load_feature_file(own_features).pooled
     protocol = Protocol("features", "x", "val", seed=1, way=5, shot=1, query=4)
     sampler = Sampler(protocol, features.labels, features.classes)
-    tuned = _latent_tuning.tune(features, sampler, 10, "cub", "cpu", _setup.make_console())
+    start = published_options("cub", 1, None)
+    tuned = _latent_tuning.tune(features, sampler, 10, start, ["delta"], "cpu", _setup.make_console())
     drawn = sampler(0, 10)
     support = features.nodes[torch.from_numpy(drawn.support)]
     query = features.nodes[torch.from_numpy(drawn.query)].flatten(1, 2)
@@ -162,20 +164,31 @@ def test_no_other_value_of_the_last_option_is_better_on_the_tuning_episodes(two_
         return (logits.argmax(-1).view(10, 5, 4) == torch.arange(5)[:, None]).double().mean().item()
 
     best = tuned.options["lst", "map"]
+    assert best["delta"] == start["lst", "map"]["delta"]
     before, after = tuned.accuracies["lst", "map"]
     assert before == pytest.approx(accuracy(published("lst", "cub", 1)), abs=1e-6)
     assert after == pytest.approx(accuracy(best), abs=1e-6)
     assert all(accuracy({**best, "alpha": value}) <= after + 1e-6 for value in (0.2, 0.9))
 
 
-def test_what_cannot_be_run_is_refused_in_a_sentence(own_features, tmp_path, refused):
+def test_signed_features_are_refused_unless_no_power_is_taken(own_features, tmp_path, refused, finish):
     with np.load(own_features) as file:
         np.savez(tmp_path / "signed.npz", nodes=file["nodes"] - 1, labels=file["labels"])
-    said = refused(latent_space.main, "--features", tmp_path / "signed.npz", "--query", 4)
+    arguments = ["--features", tmp_path / "signed.npz", "--query", 4, "--episodes", 2, "--shots", 1, "--rivals"]
+    said = refused(latent_space.main, *arguments)
     assert "method 'lst' needs features of at least 0, since it takes a power of them" in said
+    assert said.endswith("take a backbone whose features end in ReLU; or give --beta 1, which takes no power.\n")
+    results = finish(latent_space.main, tmp_path / "run", *arguments, "--beta", 1)
+    methods = results["panels"]["shot-1"]["protocol"]["methods"]
+    assert all(m["options"]["beta"] == 1 for row, m in methods.items() if row != "NCM")
+    assert "but for beta, which --beta sets to 1" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_what_cannot_be_run_is_refused_in_a_sentence(own_features, refused):
     for arguments, words in (
         (["--shots", "0"], "--shots must be whole numbers of at least 1"),
         (["--published", "mini"], "--published must be cifar-fs or cub, not 'mini'"),
+        (["--beta", "0"], "--beta must be a number above 0"),
         (["--tune-on", "test"], "--tune-on must be val, not 'test'"),
         (["--tune-on", "val", "--split", "val"], "would choose on the evaluated classes"),
         (["--tune-on", "val", "--tune-episodes", "0"], "--tune-episodes must be at least 1"),
