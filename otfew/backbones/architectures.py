@@ -8,10 +8,12 @@ from functools import partial
 from torch import nn
 
 from otfew.backbones.conv4 import Conv4
+from otfew.backbones.lenet5_wide import LeNet5Wide
 from otfew.backbones.resnet12 import ResNet12
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "conv4": Conv4,
+    "lenet5-wide": LeNet5Wide,
     "resnet12": ResNet12,
     "resnet12-half": partial(ResNet12, width=0.5),
     "resnet12-quarter": partial(ResNet12, width=0.25),
