@@ -95,8 +95,8 @@ def _lines(session: Session, diverged: Mapping[str, Mapping[int, str]]) -> list[
         f"{c.epochs} epochs",
         "identical first weights and batches for every loss of a seed; differences are paired by seed, intervals are "
         "Student's t over seeds, verdicts after Holm's correction: about these data and this network, not others",
-        f"retrieval by Euclidean distance among the test items{without_self}; for losses that compare embeddings divided "
-        "by their norms, so are these",
+        f"retrieval by Euclidean distance among the test items{without_self}; embeddings are divided by their norms "
+        "for the losses that compare them so",
         *material.notes,
     ]
     if not material.shared_classes:
