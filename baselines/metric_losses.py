@@ -6,6 +6,7 @@ from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from otfew.baselines._lifted_structure import LiftedStructure
 from otfew.errors import UserError
 from otfew.training.pairings import Joined, Matched, PairLoss
 
@@ -13,12 +14,13 @@ Build = Callable[..., PairLoss]
 """(classes, channels, **options) -> loss."""
 
 
-def _of_pairs(name: str, **defaults: Any) -> Build:
+def _of_pairs(name: str) -> Build:
     """Take a loss that pairs embeddings."""
 
     def build(classes: int, channels: int, **options: Any) -> PairLoss:
-        return Joined(_class_of("losses", name)(**{**defaults, **options}))
+        return Joined(_class_of("losses", name)(**options))
 
+    build.__doc__ = f"pytorch-metric-learning's {name}."
     return build
 
 
@@ -28,6 +30,7 @@ def _of_proxies(name: str) -> Build:
     def build(classes: int, channels: int, **options: Any) -> PairLoss:
         return Joined(_class_of("losses", name)(num_classes=classes, embedding_size=channels, **options))
 
+    build.__doc__ = f"pytorch-metric-learning's {name}, which learns vectors for the classes."
     return build
 
 
@@ -49,14 +52,20 @@ def _n_pair(classes: int, channels: int, regularisation: float = 2e-4, **options
     )
 
 
+def _lifted(classes: int, channels: int, **options: Any) -> PairLoss:
+    """Lifted structured loss (Song et al. 2016)."""
+    return Joined(LiftedStructure(**options))
+
+
 def _matched(classes: int, channels: int, **options: Any) -> PairLoss:
+    """Contrastive loss of matched positions, the pair-wise baseline of the batch-wise OT paper."""
     return Matched(**options)
 
 
 LOSSES: dict[str, Build] = {
     "matched-pairs": _matched,
     "triplet-batch-hard": _batch_hard,
-    "lifted-structure": _of_pairs("LiftedStructureLoss"),
+    "lifted-structure": _lifted,
     "n-pair": _n_pair,
     "normalised-softmax": _of_proxies("NormalizedSoftmaxLoss"),
     "contrastive": _of_pairs("ContrastiveLoss"),

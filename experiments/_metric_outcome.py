@@ -41,7 +41,7 @@ def write(session: Session) -> Path:
         raise UserError(f"every run diverged ({why.rstrip('.')}): give lower --learning-rates and another --output.")
     reference = session.reference if session.reference in histories else ""
     summary = _metric_report.summarise(histories, reference)
-    timing = _metric_report.equal_time(histories, reference)
+    timing = _metric_report.equal_time(histories, reference, session.config.clock)
     rates = {loss: found[0]["rate"] for loss, found in runs.items()}
     results = {
         "protocol": session.protocol,
@@ -117,7 +117,7 @@ def _lines(session: Session, diverged: Mapping[str, Mapping[int, str]]) -> list[
 
 def _timeless(run: Sequence[Record]) -> list[dict[str, Any]]:
     """Leave the times out: what remains is the same for the same protocol."""
-    return [{k: v for k, v in record.items() if k not in {"seconds", "evaluation_seconds"}} for record in run]
+    return [{k: v for k, v in record.items() if not k.endswith("seconds")} for record in run]
 
 
 def _markdown(tables: Tables, lines: Sequence[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from rich.console import Console
 
@@ -89,6 +90,8 @@ class Config:
     """auto, cpu, gpu or mps."""
     threads: int = 0
     """CPU threads; 0 takes all cores. Other numbers may round differently."""
+    clock: Literal["wall", "cpu"] = "wall"
+    """What "equal time" means: wall-clock time, or cpu time where other work shares the machine."""
     list: bool = False
     """Print the losses and end."""
 

@@ -42,6 +42,7 @@ class BatchwisePairs(PairLoss):
 
 
 def _batchwise(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
+    """Batch-wise optimal transport loss; see ``otfew.methods.batchwise_ot``."""
     return BatchwisePairs(BatchwiseOTLoss(**options), joined)
 
 
@@ -54,6 +55,7 @@ def _published(code: str) -> Any:
     def build(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
         return BatchwisePairs(BatchwiseOTLoss.published(code, **options), joined)
 
+    build.__doc__ = f"What the published {code} code computes; see ``BatchwiseOTLoss.published``."
     return build
 
 

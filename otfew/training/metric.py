@@ -37,6 +37,7 @@ class _Progress:
     loss: float = 0.0
     diagnostics: Diagnostics = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
 class DivergedError(UserError):
@@ -139,7 +140,7 @@ class _Run:
     def __call__(self) -> tuple[Space, list[Epoch]]:
         """Run the remaining epochs."""
         if not self.history:
-            self._evaluate(epoch=0, loss=None, diagnostics={}, seconds=0.0)
+            self._evaluate(epoch=0, loss=None, diagnostics={})
             self._save()
         self._warm_up()
         for epoch in range(self.progress.epoch, self.settings.epochs):
@@ -158,7 +159,8 @@ class _Run:
         """Train the rest of one epoch, evaluate, save."""
         progress, settings = self.progress, self.settings
         began = saved = time.monotonic()
-        earlier = progress.seconds
+        cpu_began = time.process_time()
+        earlier, cpu_earlier = progress.seconds, progress.cpu_seconds
         for group in self.optimizer.param_groups:
             group["lr"] = settings.learning_rate * settings.decay**epoch
         stream = batches(self.task.train[0].labels, 2 * settings.batch_size, settings.seed, epoch, settings.per_class)
@@ -167,13 +169,14 @@ class _Run:
             value = self._step(epoch, batch, stream[batch])
             now = time.monotonic()
             progress.seconds = earlier + now - began
+            progress.cpu_seconds = cpu_earlier + time.process_time() - cpu_began
             if self.on_batch is not None:
                 self.on_batch(epoch + 1, batch + 1, self.batches, value)
             if now - saved > self.save_every:
                 self._save()
                 saved = time.monotonic()
         diagnostics = {name: total / self.batches for name, total in progress.diagnostics.items()}
-        self._evaluate(epoch + 1, progress.loss / self.batches, diagnostics, progress.seconds)
+        self._evaluate(epoch + 1, progress.loss / self.batches, diagnostics)
         self.progress = _Progress(epoch=epoch + 1)
         self._save()
 
@@ -246,7 +249,7 @@ class _Run:
             embeddings = functional.normalize(embeddings, dim=1)
         return Embedded(embeddings, part.labels[chosen])
 
-    def _evaluate(self, epoch: int, loss: float | None, diagnostics: Diagnostics, seconds: float) -> None:
+    def _evaluate(self, epoch: int, loss: float | None, diagnostics: Diagnostics) -> None:
         """Measure the embeddings and add to the history."""
         began = time.monotonic()
         self.space.eval()
@@ -261,7 +264,10 @@ class _Run:
             figures = evaluate(tests[last], tests[0], probe, exclude_self=last == 0 or task.same_things)
         except ValueError as error:
             raise UserError(f"the test images cannot be evaluated: {error}; give more of them.") from error
-        self.history.append(Epoch(epoch, loss, figures, diagnostics, seconds, time.monotonic() - began))
+        spent = self.progress
+        self.history.append(
+            Epoch(epoch, loss, figures, diagnostics, spent.seconds, spent.cpu_seconds, time.monotonic() - began)
+        )
 
     def _save(self) -> None:
         """Write the state."""

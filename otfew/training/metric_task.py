@@ -109,6 +109,7 @@ class Epoch:
         figures: See ``otfew.training.metric_evaluation.FIGURES``.
         diagnostics: Means over its batches of what the loss said about itself.
         seconds: Of training, without evaluation.
+        cpu_seconds: That the process spent computing in them, over all threads.
         evaluation_seconds: Of evaluation.
     """
 
@@ -117,4 +118,5 @@ class Epoch:
     figures: dict[str, float | None]
     diagnostics: Diagnostics
     seconds: float
+    cpu_seconds: float
     evaluation_seconds: float

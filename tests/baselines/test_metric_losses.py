@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from otfew.baselines._lifted_structure import LiftedStructure
 from otfew.baselines.metric_losses import LOSSES
 from otfew.errors import UserError
 from otfew.experiments._metric_losses import LOSSES as ALL
@@ -52,6 +53,31 @@ def test_losses_of_one_batch_see_both_together():
     mined = miners.BatchHardMiner()(embeddings, labels)
     value, _ = LOSSES["triplet-batch-hard"](4, 6, margin=0.5)(first, first_labels, second, second_labels)
     torch.testing.assert_close(value, losses.TripletMarginLoss(margin=0.5)(embeddings, labels, mined))
+
+
+def test_lifted_structure_is_pytorch_metric_learnings_with_its_gradient():
+    from pytorch_metric_learning import losses
+
+    first, first_labels, second, second_labels = batch(3)
+    gradients = []
+    for loss in (LiftedStructure(neg_margin=1.2, pos_margin=0.1), losses.LiftedStructureLoss(1.2, 0.1)):
+        embeddings = torch.cat([first, second]).detach().requires_grad_()
+        loss(embeddings, torch.cat([first_labels, second_labels])).backward()
+        gradients.append(embeddings.grad)
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_lifted_structure_without_positives_or_negatives_or_with_twins():
+    loss = LiftedStructure()
+    for labels, twins in (([0, 1, 2], False), ([0, 0, 0], False), ([0, 0, 1], True)):
+        embeddings = torch.ones(3, 4) if twins else torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
+        embeddings.requires_grad_()
+        value = loss(embeddings, torch.tensor(labels))
+        value.backward()
+        assert bool(embeddings.grad.isfinite().all())
+        assert (float(value.detach()) > 0) is twins
+    with pytest.raises(ValueError, match="give no miner"):
+        loss(embeddings, torch.tensor([0, 0, 1]), (torch.tensor([0]),) * 4)
 
 
 def test_matched_pairs_by_a_loop():
