@@ -42,9 +42,10 @@ def _batch_hard(classes: int, channels: int, **options: Any) -> PairLoss:
 
 
 def _n_pair(classes: int, channels: int, regularisation: float = 2e-4, **options: Any) -> PairLoss:
-    """N-pair loss (Sohn 2016); its embeddings are held by the square of their norms, as in its paper."""
+    """N-pair loss (Sohn 2016) on inner products; the square of the norms is held down, as in its paper."""
     return Joined(
         _class_of("losses", "NPairsLoss")(
+            distance=_class_of("distances", "DotProductSimilarity")(normalize_embeddings=False),
             embedding_regularizer=_class_of("regularizers", "LpRegularizer")(power=2),
             embedding_reg_weight=regularisation,
             **options,

@@ -99,7 +99,11 @@ def _lines(session: Session, diverged: Mapping[str, Mapping[int, str]]) -> list[
         "for the losses that compare them so",
         *material.notes,
     ]
-    if not material.shared_classes:
+    if material.shared_classes:
+        of = " of the gallery's modality" if p["across"] else ""
+        count = min(p["probe_images"] or train_images[0], train_images[0])
+        lines.append(f"kNN (5 neighbours) and linear accuracy: classifiers fitted on {count:,} training items{of}")
+    else:
         lines.append("kNN and linear accuracy need test classes among the training classes: not measured")
     if len(p["learning_rates"]) > 1:
         rates = ", ".join(f"{rate:g}" for rate in p["learning_rates"])

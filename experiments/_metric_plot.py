@@ -48,6 +48,8 @@ def picture(histories: Histories, title: str) -> bytes:
     for panel, label in zip(axes.flat, labels, strict=True):
         panel.set_ylabel(label)
         panel.set_xlabel("seconds of training" if panel is second else "epoch")
+        if panel is not second:
+            panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.25)
     first.legend(fontsize=7)
     figure.suptitle(title, fontsize=11, y=0.92)

@@ -134,8 +134,8 @@ def tables(
     ]
     plans = _plans(histories)
     if plans:
-        head = ["loss", "entropy", "mass on violating pairs", "share of violating pairs", "mass on positives"]
-        result.append(("plans, first to last epoch; entropy 1 is uniform, masses in %", head, plans))
+        head = ["loss", "entropy", "violating: mass", "pairs", "positives: mass"]
+        result.append(("plans, first to last epoch; entropy 1 is uniform, shares in %", head, plans))
     return result
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -23,20 +23,15 @@ from otfew.run_directory import RunDirectory, to_json
 from otfew.training.augmentation import Augmentation
 from otfew.training.embedding import Space, default_head, default_pool
 from otfew.training.metric import DivergedError, train
-from otfew.training.metric_task import Settings, Task
+from otfew.training.metric_task import Settings, Task, check_training
+
+if TYPE_CHECKING:
+    from otfew.experiments.metric_learning import Config
 
 TUNING_SEED = 0
 """Seed of the trials of learning rates: none of those that are reported."""
 
 Record = dict[str, Any]
-
-
-class Config(Protocol):
-    """The command line; see ``metric_learning.Config``."""
-
-    def __getattr__(self, name: str) -> Any:
-        """Return an option."""
-        ...
 
 
 class Session:
@@ -65,6 +60,7 @@ class Session:
         self.augmentation = None if plain else Augmentation(config.min_scale, config.flip, config.colour)
         self.material = self._load()
         self.head = tuple(config.head) or default_head(config.backbone)
+        check_training(self.material.splits["train"][0], config.batch_size)
         # Fails here, before a folder is made, where images are too small or options are wrong.
         space = self._space()
         for spec in self.losses:

@@ -21,7 +21,7 @@ from otfew.training.checkpoint import load_state, save_state
 from otfew.training.embedding import Space
 from otfew.training.metric_batches import batches, partners
 from otfew.training.metric_evaluation import Embedded, evaluate, subset
-from otfew.training.metric_task import Epoch, Part, Settings, Task
+from otfew.training.metric_task import Epoch, Part, Settings, Task, check_training
 from otfew.training.pairings import Diagnostics, PairLoss
 
 State = dict[str, Any]
@@ -102,14 +102,8 @@ class _Run:
 
         self.task, self.settings, self.state_path = task, settings, state_path
         self.on_batch, self.save_every = on_batch, save_every
+        check_training(task.train[0], settings.batch_size)
         self.batches = len(task.train[0].labels) // (2 * settings.batch_size)
-        if self.batches == 0:
-            raise UserError(
-                f"--batch-size {settings.batch_size} needs {2 * settings.batch_size} training images for its two "
-                f"batches, and there are {len(task.train[0].labels)}: lower it."
-            )
-        if len(torch.unique(task.train[0].labels)) < 2:
-            raise UserError("the training images hold one class only: a metric needs two or more.")
         augmentation = None if task.augmentation is None else asdict(task.augmentation)
         self.fingerprint = json.dumps([asdict(settings), augmentation, task.identity], sort_keys=True)
         state = self._read_state()

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from otfew.errors import UserError
@@ -120,3 +121,22 @@ class Epoch:
     seconds: float
     cpu_seconds: float
     evaluation_seconds: float
+
+
+def check_training(part: Part, batch_size: int) -> None:
+    """Refuse training images that make no batch, or no pair of two classes.
+
+    Args:
+        part: The (first) modality's training images.
+        batch_size: Of each of the two batches.
+
+    Raises:
+        UserError: Too few of them, or one class only.
+    """
+    if len(part.labels) < 2 * batch_size:
+        raise UserError(
+            f"--batch-size {batch_size} needs {2 * batch_size} training images for its two batches, and there are "
+            f"{len(part.labels)}: lower it."
+        )
+    if len(torch.unique(part.labels)) < 2:
+        raise UserError("the training images hold one class only: a metric needs two or more.")

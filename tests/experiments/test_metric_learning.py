@@ -198,6 +198,7 @@ def test_refusals(folder, finished, tmp_path, refused):
         (("--output", finished, "--epochs", "3"), "another protocol"),
     ):
         assert message in refused(metric_learning.main, *arguments(folder, tmp_path / "run", *more)), more
+    assert not (tmp_path / "run").exists()
     other = pictures(tmp_path / "other", {"train": 2, "test": 2}, extra=["mauve"])
     said = refused(metric_learning.main, *arguments(folder, tmp_path / "run", "--across", other))
     assert "the modalities differ in classes: 'mauve'" in said

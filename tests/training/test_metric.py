@@ -268,6 +268,21 @@ def test_across_modalities_four_losses_are_summed(tmp_path):
     assert not torch.equal(*[e.head[0].weight for e in found.embedders])
 
 
+def test_every_loss_sees_the_same_batches_and_first_weights(tmp_path):
+    class WithVectors(Recorder):
+        def __init__(self):
+            super().__init__()
+            self.vectors = nn.Parameter(torch.randn(3, 8))
+
+    plain, richer = Recorder(), WithVectors()
+    train(space, lambda: plain, task(), SETTINGS, tmp_path / "a.pt")
+    train(space, lambda: richer, task(), SETTINGS, tmp_path / "b.pt")
+    for call, other in zip(plain.calls[1:], richer.calls[1:], strict=True):
+        assert torch.equal(call[1], other[1])
+        assert torch.equal(call[3], other[3])
+    assert torch.equal(plain.calls[1][0], richer.calls[1][0])
+
+
 def test_objects_of_several_views(tmp_path):
     shapes = task(train=(part(views=3),), test=(part(30, 1, views=3),), augmentation=Augmentation(min_scale=0.8))
     _, history = train(space, OT, shapes, SETTINGS, tmp_path / "s.pt")
