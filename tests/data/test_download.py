@@ -192,7 +192,7 @@ def test_a_single_file_is_fetched_and_checked_by_whatever_sum_there_is(tmp_path,
     url, good = f"{server.url}/grey.gz", hashlib.md5(b"pixels").hexdigest()
     with pytest.raises(UserError, match="its md5 is not 0000000000000000"):
         install_file(url, f"md5:{'0' * 32}", tmp_path / "raw", instead=INSTEAD)
-    assert listing(tmp_path) == []
+    assert listing(tmp_path / "raw") == []
     path = install_file(url, f"md5:{good}", tmp_path / "raw", instead=INSTEAD)
     assert path == tmp_path / "raw" / "grey.gz"
     assert path.read_bytes() == b"pixels"
