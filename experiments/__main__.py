@@ -16,6 +16,7 @@ COMMANDS = {
     "extractors": "kinds of nodes with the same methods: Table 3 of the DeepEMD paper",
     "latent-space": "LST beside PT-MAP and other transductive methods: Tables 2 to 4 of the LST paper",
     "metatrain": "train a backbone end to end on episodes, through a method and its transport solver",
+    "metric-learning": "compare losses of metric learning on the same batches",
     "pretrain": "train a backbone on base classes",
     "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
     "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",

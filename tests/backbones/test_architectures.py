@@ -32,6 +32,8 @@ def test_resnet12_has_the_published_size():
         ("resnet12-quarter", 160, 32, False, 4),
         ("conv4", 64, 84, True, 5),
         ("conv4", 64, 32, False, 4),
+        ("lenet5-wide", 64, 28, True, 7),
+        ("lenet5-wide", 64, 28, False, 14),
     ],
 )
 def test_shapes(name, channels, side, last_pool, nodes):
