@@ -13,6 +13,7 @@ COMMANDS = {
     "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",
     "cross-domain": "one backbone on several data sets: Table 5 of the DeepEMD paper",
     "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
+    "long-tail": "OT re-weighting for long-tailed training against its rivals",
     "extractors": "kinds of nodes with the same methods: Table 3 of the DeepEMD paper",
     "pretrain": "train a backbone on base classes",
     "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",

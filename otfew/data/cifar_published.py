@@ -39,9 +39,7 @@ def load_cifar10(root: Path, part: Part, options: DataOptions) -> ImageSet:
     )
     classes = cifar.read_names(base / "batches.meta", "label_names", cifar10.ARCHIVE.url)
     paths = [base / name for name in files]
-    return _assembled(
-        "cifar10", part, paths, "labels", classes, cifar10.ARCHIVE.url, (cifar10.COPY,) if copied else ()
-    )
+    return _assembled("cifar10", part, paths, "labels", classes, cifar10.ARCHIVE.url, (cifar10.COPY,) if copied else ())
 
 
 def load_cifar100(root: Path, part: Part, options: DataOptions) -> ImageSet:

@@ -41,7 +41,7 @@ def load(name: str, root: Path | None = None, download: bool = True) -> Parts:
         raise UserError(f"cannot read {error.filename or place}: {error.strerror or error}.") from error
 
 
-def from_folder(root: Path, options: DataOptions) -> Parts:  # noqa: ARG001 - the signature that all sources share
+def from_folder(root: Path, options: DataOptions) -> Parts:
     """Load class folders: below ``train`` and ``test``, which must have the same classes, or a test part is drawn.
 
     A drawn test part takes a fifth of each class, at least one image, ranked by the sha256 of class and file name: the

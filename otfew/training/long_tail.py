@@ -35,8 +35,8 @@ class Recipe:
         learning_rate: Of the first step.
         momentum: Nesterov's.
         weight_decay: Of all parameters.
-        milestones: Shares of the epochs at which the rate is multiplied by ``factor``: 160 and 180 of 200.
-        factor: See ``milestones``.
+        milestones: Shares of the epochs at which the rate is multiplied by ``decay``: 160 and 180 of 200.
+        decay: See ``milestones``.
         seed: Of the initial weights, the order of images and the augmentation.
         precision: As Lightning Fabric names it.
         accelerator: "auto" takes a GPU where there is one.
@@ -48,13 +48,13 @@ class Recipe:
     momentum: float = 0.9
     weight_decay: float = 5e-4
     milestones: tuple[float, ...] = (0.8, 0.9)
-    factor: float = 0.01
+    decay: float = 0.01
     seed: int = 1
     precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "factor"):
+        for name in ("epochs", "batch_size", "learning_rate", "decay"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise UserError(f"--{name.replace('_', '-')} must be positive, not {value}.")
@@ -68,7 +68,7 @@ class Recipe:
     def rate(self, epoch: int) -> float:
         """Return the learning rate of an epoch (from 0)."""
         passed = sum(epoch >= round(share * self.epochs) for share in self.milestones)
-        return self.learning_rate * self.factor**passed
+        return self.learning_rate * self.decay**passed
 
 
 @dataclass(frozen=True)
@@ -376,7 +376,7 @@ class _Run:
         self.kept = state["kept"]
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def extract(
     backbone: nn.Module,
     pixels: Tensor,

@@ -39,12 +39,12 @@ class HeadRecipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
-                raise UserError(f"--head-{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
+                raise UserError(f"--head.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
         if not self.learning_rates:
-            raise UserError("--head-learning-rates needs at least one rate.")
+            raise UserError("--head.learning-rates needs at least one rate.")
         for rate in self.learning_rates:
             if not (math.isfinite(rate) and rate > 0):
-                raise UserError(f"--head-learning-rates must be positive, not {rate}.")
+                raise UserError(f"--head.learning-rates must be positive, not {rate}.")
 
 
 @dataclass(frozen=True)
@@ -84,9 +84,7 @@ class Choice:
     validation_error: float
 
 
-def train_head(
-    features: Features, start: HeadState, objective: Objective, recipe: HeadRecipe, seed: int
-) -> Choice:
+def train_head(features: Features, start: HeadState, objective: Objective, recipe: HeadRecipe, seed: int) -> Choice:
     """Train with each learning rate and keep the best epoch of the best rate, by validation error; the first of equals.
 
     The result is a function of the arguments alone: the order of samples follows seed and epoch.
@@ -141,9 +139,7 @@ def _train_once(
     optimizer = torch.optim.SGD(
         head.parameters(), lr=rate, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
     )
-    data, labels = pooled_with(
-        objective, (features.train, features.train_labels, features.meta, features.meta_labels)
-    )
+    data, labels = pooled_with(objective, (features.train, features.train_labels, features.meta, features.meta_labels))
     batches = math.ceil(len(data) / recipe.batch_size)
     best: Choice | None = None
     for epoch in range(recipe.epochs):

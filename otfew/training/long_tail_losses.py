@@ -13,12 +13,12 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits (batch, classes), labels (batch,), counts (classes,)) -> losses (batch,)."""
 
 
-def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:  # noqa: ARG001 - as all losses
+def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """Compute the plain softmax loss."""
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
-def focal(logits: Tensor, labels: Tensor, counts: Tensor, gamma: float = 2.0) -> Tensor:  # noqa: ARG001
+def focal(logits: Tensor, labels: Tensor, counts: Tensor, gamma: float = 2.0) -> Tensor:
     """Compute (1 - p)^gamma times the softmax loss (Lin et al. 2017), with p the probability of the true class."""
     losses = functional.cross_entropy(logits, labels, reduction="none")
     return (1 - torch.exp(-losses)) ** gamma * losses
