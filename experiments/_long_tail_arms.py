@@ -9,13 +9,12 @@ from typing import Literal
 from torch import Tensor
 
 from otfew.experiments._long_tail_setting import Cached
-from otfew.methods.ot_reweighting import OTReweighting, Reweighting
+from otfew.methods.ot_reweighting import META_COEFFICIENT, Cost, OTReweighting, Reweighting
 from otfew.training import long_tail_losses as losses
 from otfew.training.long_tail_losses import Objective
 
-META = 10.0
-"""Coefficient of the cross-entropy on the meta set, as published."""
-COSTS: tuple[Literal["label", "feature", "combined"], ...] = ("label", "feature", "combined")
+META = META_COEFFICIENT
+COSTS: tuple[Cost, ...] = ("label", "feature", "combined")
 
 
 @dataclass(frozen=True)
@@ -53,7 +52,7 @@ class Weights:
         self.cached, self.options = cached, options
         self._solved: dict[str, Reweighting] = {}
 
-    def ot(self, cost: Literal["label", "feature", "combined"]) -> Reweighting:
+    def ot(self, cost: Cost) -> Reweighting:
         """Solve for the weights of one cost."""
         if cost not in self._solved:
             f, o = self.cached.features, self.options
@@ -70,7 +69,7 @@ class Weights:
             self._solved[cost] = method.fit(f.train, f.train_labels, f.meta, f.meta_labels)
         return self._solved[cost]
 
-    def factors(self, cost: Literal["label", "feature", "combined"]) -> Tensor:
+    def factors(self, cost: Cost) -> Tensor:
         """Return the weights of one cost, with mean 1."""
         return self.ot(cost).mean_one()
 

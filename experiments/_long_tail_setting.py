@@ -21,12 +21,13 @@ from otfew.data.long_tail import draw, subset
 from otfew.data.long_tail_sources import load
 from otfew.errors import UserError
 from otfew.experiments._setup import short_hash
-from otfew.methods._otrw_costs import prototypes
+from otfew.methods.ot_reweighting import prototypes
 from otfew.preparation import Preparation
 from otfew.training.checkpoint import load_state, save, save_state
 from otfew.training.images import decode, statistics
-from otfew.training.long_tail import Epoch, Images, Network, Recipe, Watcher, extract, train_images
+from otfew.training.long_tail import Epoch, Recipe, Watcher, train_images
 from otfew.training.long_tail_head import Features, HeadState
+from otfew.training.long_tail_images import Images, Network, extract
 from otfew.training.long_tail_losses import Objective
 
 if TYPE_CHECKING:
@@ -339,4 +340,4 @@ def progress(console: Console) -> Progress:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -30,10 +30,11 @@ from otfew.experiments._long_tail_setting import (
     run_stage1,
     stage1_folder,
 )
-from otfew.methods import _otrw_published as published
+from otfew.methods import ot_reweighting as published
 from otfew.run_directory import RunDirectory, to_json
-from otfew.training.long_tail import Network, Recipe, extract, train_images
+from otfew.training.long_tail import Recipe, train_images
 from otfew.training.long_tail_head import HeadRecipe, error_percent, head_of, initial_head, train_head
+from otfew.training.long_tail_images import Network, extract
 from otfew.training.long_tail_losses import Objective, adjusted
 
 if TYPE_CHECKING:
@@ -57,6 +58,12 @@ class AllLayers:
 
     epochs: int = 20
     learning_rate: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise UserError(f"--all-layers.{name.replace('_', '-')} must be positive, not {value}.")
 
 
 @dataclass(frozen=True)
@@ -126,19 +133,25 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(config: Config) -> Path:
     """Run as configured; returns the folder of the run."""
-    console = _setup.make_console()
+    from rich.console import Console
+
+    console, stderr = _setup.make_console(), Console(stderr=True)
     arms = _chosen(config)
     _check(config)
     _setup.set_threads(config.threads)
     setting = find(config)
+    if config.recipe.batch_size > len(setting.train):
+        raise UserError(
+            f"--batch-size {config.recipe.batch_size} is more than the {len(setting.train)} training images."
+        )
     builder(config, setting)
     identity = _identity(config, setting, arms)
     output = config.output or Path("runs") / f"long-tail-{_setup.short_hash(identity)}"
     # The claim comes first: a wrong folder must not be refused after hours of training.
     directory = RunDirectory(output, identity)
-    stage1 = run_stage1(config, setting, stage1_folder(config, setting), console)
+    stage1 = run_stage1(config, setting, stage1_folder(config, setting), stderr)
     weights = Weights(stage1.cached, config.ot)
-    blocks = _run_arms(config, arms, stage1, weights, directory, console)
+    blocks = _run_arms(config, arms, stage1, weights, directory, stderr)
     results, tables, lines = report.compare(
         blocks, stage1.cached.test_labels.numpy(), setting.train.classes, setting.counts.numpy(), COMPARISONS
     )
@@ -179,7 +192,6 @@ def _check(config: Config) -> None:
         value = getattr(config.ot, name)
         if not (0 <= value < float("inf")) or (name == "reg" and value == 0):
             raise UserError(f"--ot.{name.replace('_', '-')} must be a positive finite number, not {value}.")
-    _all_layers_recipe(config, 0)
 
 
 def _identity(config: Config, setting: Setting, arms: list[str]) -> dict[str, Any]:

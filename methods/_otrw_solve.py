@@ -147,10 +147,10 @@ def by_gradient(
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = transport_cost(cost, torch.softmax(logits(), 0), reg, entropy)
-        value.backward()  # type: ignore[no-untyped-call]
+        value.backward()
         return value.detach()
 
-    optimizer.step(closure)  # type: ignore[no-untyped-call]
+    optimizer.step(closure)
     n_iter = int(optimizer.state[parameters[0]]["n_iter"])
     if n_iter >= max_iter:
         _warn(f"the weights did not converge in {max_iter} steps")

@@ -23,8 +23,20 @@ from otfew.methods._otrw_costs import (
     label_costs,
     prototypes,
 )
-from otfew.methods._otrw_published import BATCH, EPOCHS, PublishedSchedule
+from otfew.methods._otrw_published import BATCH, EPOCHS, HEAD_LEARNING_RATE, META_COEFFICIENT, PublishedSchedule
 from otfew.methods._otrw_solve import Entropy, WeightNet, alternation, by_gradient, closed_form
+
+__all__ = [
+    "BATCH",
+    "EPOCHS",
+    "HEAD_LEARNING_RATE",
+    "META_COEFFICIENT",
+    "Cost",
+    "OTReweighting",
+    "PublishedSchedule",
+    "Reweighting",
+    "prototypes",
+]
 
 Meta = Literal["prototypes", "whole"]
 Parameters = Literal["vector", "net"]

@@ -144,7 +144,7 @@ def _train_once(
     best: Choice | None = None
     for epoch in range(recipe.epochs):
         order = objective.order(labels, torch.Generator().manual_seed(hashed(seed, epoch)))
-        for batch, index in enumerate(order.split(recipe.batch_size)):
+        for batch, index in enumerate(torch.split(order, recipe.batch_size)):
             if recipe.cosine_schedule:
                 done = (epoch + batch / batches) / recipe.epochs
                 optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
