@@ -93,6 +93,9 @@ class Weights:
         )
 
 
+PUBLISHED = "ot-published"
+"""The arm whose recipe is the released one; it trains the classifier only."""
+
 Make = Callable[[Weights, int], Objective]
 """Weights and a seed -> objective."""
 
@@ -134,7 +137,7 @@ ARMS: dict[str, tuple[str, Make]] = {
         lambda w, s: Objective(weights=w.factors("combined"), meta=META),
     ),
     "ot-shuffled+meta-ce": ("both, meta coefficient 10", lambda w, s: Objective(weights=w.shuffled(s), meta=META)),
-    "ot-published": (
+    PUBLISHED: (
         "the published mini-batch schedule, meta coefficient 10",
         lambda w, s: Objective(update=w.published(), meta=META, summed=True),
     ),

@@ -12,7 +12,7 @@ import torch
 from otfew import backbones
 from otfew.errors import UserError
 from otfew.experiments import _long_tail_report as report
-from otfew.experiments import _setup, long_tail
+from otfew.experiments import _long_tail_stage2, _setup, long_tail
 from otfew.experiments._long_tail_arms import ARMS, COMPARISONS, POST_HOC
 
 SIDE = 16
@@ -84,7 +84,7 @@ def test_again_reads_what_is_there(finished, folder, monkeypatch):
     def forbidden(*_):
         raise AssertionError("a finished arm ran again")
 
-    monkeypatch.setattr(long_tail, "_run_arm", forbidden)
+    monkeypatch.setattr(_long_tail_stage2, "_run_arm", forbidden)
     long_tail.main(arguments(folder, finished))
     assert {name: (finished / name).read_bytes() for name in before} == before
 
