@@ -141,10 +141,18 @@ def find(config: Config) -> Setting:
         "notes": list(dict.fromkeys((*train.notes, *test.notes))),
         "resolution": side,
         "flip": config.flip,
-        "backbone": config.backbone,
+        "backbone": _backbone_identity(config.backbone),
         "recipe": {key: value for key, value in asdict(config.recipe).items() if key != "accelerator"},
     }
     return Setting(**parts, test=test, counts=torch.from_numpy(drawn.counts), identity=identity)
+
+
+def _backbone_identity(spec: str) -> str:
+    """Name an architecture, or a trained backbone with its weights: a path says neither."""
+    if spec in ARCHITECTURES:
+        return spec
+    trained = backbones.load(spec)
+    return f"{trained.name} {trained.digest[:12]}"
 
 
 def stage1_folder(config: Config, setting: Setting) -> Path:

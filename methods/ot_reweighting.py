@@ -23,7 +23,7 @@ from otfew.methods._otrw_costs import (
     label_costs,
     prototypes,
 )
-from otfew.methods._otrw_published import BATCH, EPOCHS, HEAD_LEARNING_RATE, META_COEFFICIENT, PublishedSchedule
+from otfew.methods._otrw_published import BATCH, EPOCHS, HEAD_LEARNING_RATE, META_COEFFICIENT, REG, PublishedSchedule
 from otfew.methods._otrw_solve import Entropy, WeightNet, alternation, by_gradient, closed_form
 
 __all__ = [
@@ -205,4 +205,4 @@ class OTReweighting:
                 schedule(index.to(features.device))
                 steps += 1
         weights = schedule.weights.double()
-        return Reweighting(weights / weights.sum(), None, self.reg, math.nan, steps, math.nan)
+        return Reweighting(weights / weights.sum(), None, REG, math.nan, steps, math.nan)

@@ -1,4 +1,4 @@
-"""The thin residual networks of He et al. (2016, section 4.2) for 32x32 images, as long-tailed CIFAR papers use."""
+"""The thin residual networks of He et al. (2016) for 32x32 images, as papers on long-tailed CIFAR use them."""
 
 from __future__ import annotations
 

@@ -66,7 +66,8 @@ def class_sizes(available: Sequence[int], factor: float) -> list[int]:
     most = min(math.ceil((available[label] + 1) / share) - 1 for label, share in zip(ranked, shares, strict=True))
     sizes = [0] * len(available)
     for label, share in zip(ranked, shares, strict=True):
-        sizes[label] = int(most * share)
+        # The minimum guards against what rounding does to (n + 1) / share.
+        sizes[label] = min(int(most * share), available[label])
     if min(sizes) < 1:
         raise UserError(
             f"an imbalance factor of {factor:g} leaves a class without a training image (the largest keeps {most}): "
