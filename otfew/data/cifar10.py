@@ -63,7 +63,7 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     if any(hashlib.md5((base / name).read_bytes(), usedforsecurity=False).hexdigest() != md5
            for name, md5 in files.items()):  # fmt: skip
         notes = (*notes, COPY)
-    order = np.lexsort((names, labels))
+    order = np.lexsort((np.array(names), labels))
     rows, labels, names = rows[order], labels[order], [names[i] for i in order]
     if split != "test":
         kept = part_of(split, names, labels)
