@@ -13,6 +13,7 @@ COMMANDS = {
     "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",
     "cross-domain": "one backbone on several data sets: Table 5 of the DeepEMD paper",
     "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
+    "long-tail": "OT re-weighting for long-tailed training against its rivals",
     "extractors": "kinds of nodes with the same methods: Table 3 of the DeepEMD paper",
     "latent-space": "LST beside PT-MAP and other transductive methods: Tables 2 to 4 of the LST paper",
     "metatrain": "train a backbone end to end on episodes, through a method and its transport solver",

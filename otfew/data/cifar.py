@@ -55,7 +55,7 @@ def load_cifar100(dataset: str, root: Path, split: Split, options: DataOptions) 
     Raises:
         UserError: The data are missing or damaged.
     """
-    base = _folder(root, options)
+    base = find(root, options)
     published = class_lists(dataset).classes[split]
     place = {name: label for label, name in enumerate(published)}
     all_classes = read_names(base / "meta", "fine_label_names", ARCHIVE.url)
@@ -92,7 +92,7 @@ def load_cifar100(dataset: str, root: Path, split: Split, options: DataOptions) 
     )
 
 
-def _folder(root: Path, options: DataOptions) -> Path:
+def find(root: Path, options: DataOptions) -> Path:
     """The publisher's folder, fetched if it is missing."""
     instead = f"put the publisher's folder at {root / FOLDER}, with the files train, test and meta in it"
     base = find_folder(root, FOLDER, "meta")

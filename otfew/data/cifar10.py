@@ -49,7 +49,7 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     Raises:
         UserError: The data are missing or damaged.
     """
-    base = _folder(root, options)
+    base = find(root, options)
     classes = read_names(base / "batches.meta", "label_names", ARCHIVE.url)
     part, files = ("test", TEST) if split == "test" else ("train", TRAIN)
     read = [read_part(base / name, "labels", len(classes), ARCHIVE.url) for name in files]
@@ -85,7 +85,7 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     )
 
 
-def _folder(root: Path, options: DataOptions) -> Path:
+def find(root: Path, options: DataOptions) -> Path:
     """The publisher's folder, fetched if it is missing."""
     wanted = ("batches.meta", *TRAIN, *TEST)
     instead = f"put the publisher's folder at {root / FOLDER}, with {wanted[0]} and the six files of images in it"
