@@ -3,7 +3,6 @@ import pytest
 import torch
 
 from otfew import catalogue
-from otfew.backbones.conv4 import Conv4
 from otfew.data.base import ImageSet
 from otfew.nodes.fcn import FCN
 from otfew.training.validation import Validation, make_sampler
@@ -12,7 +11,7 @@ SIDE = 16
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
-def made_images(split, classes, each, seed):
+def draw(split, classes, each, seed):
     """Noisy fields, one colour a class: easy, so that a few steps already learn something."""
     rng = np.random.default_rng(seed)
     colours = rng.integers(40, 216, (classes, 3))
@@ -25,18 +24,19 @@ def made_images(split, classes, each, seed):
     return images, torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
 
-def build():
-    return Conv4(channels=6)
+@pytest.fixture(scope="session")
+def made_images():
+    return draw
 
 
 @pytest.fixture(scope="session")
 def train_images():
-    return made_images("train", 4, 20, 0)
+    return draw("train", 4, 20, 0)
 
 
 @pytest.fixture(scope="session")
 def validation():
-    images, pixels = made_images("val", 6, 8, 1)
+    images, pixels = draw("val", 6, 8, 1)
     methods = {name: catalogue.build(name) for name in ("cosine-centroid", "protonet")}
     return Validation(pixels[:, None], images, FCN(), make_sampler(images), 20, lambda _: methods, MEAN, STD)
 

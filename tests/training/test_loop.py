@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
 from otfew.training import checkpoint, loop
 from otfew.training.augmentation import Augmentation
@@ -15,7 +16,13 @@ from otfew.training.loop import Plan
 from otfew.training.pretrain import Classification, Settings, Task
 from otfew.training.progress import Watcher
 from otfew.training.settings import LoopSettings
-from tests.training.conftest import MEAN, SIDE, STD, build
+
+SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def build():
+    return Conv4(channels=6)
+
 
 SETTINGS = Settings(epochs=3, batch_size=16, accelerator="cpu")
 

@@ -21,7 +21,8 @@ from otfew.training.loop import Part, Plan
 from otfew.training.metatrain import EpisodeTraining, Settings, Task
 from otfew.training.progress import best_epoch
 from otfew.training.views import Patches, WholeImages, read_all
-from tests.training.conftest import MEAN, SIDE, STD
+
+SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(epochs=2, episodes_per_epoch=4, accelerator="cpu", learning_rate=0.01)

@@ -4,12 +4,19 @@ import pytest
 import torch
 from torch import nn
 
+from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.loop import Part, Plan
 from otfew.training.pretrain import Classification, Settings, Task, turned
-from tests.training.conftest import MEAN, SIDE, STD, build
+
+SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def build():
+    return Conv4(channels=6)
+
 
 CPU = torch.device("cpu")
 

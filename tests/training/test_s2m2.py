@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional
 
+from otfew.backbones.conv4 import Conv4
 from otfew.backbones.wide_resnet import WideResNet
 from otfew.errors import UserError
 from otfew.training import loop
@@ -11,7 +12,13 @@ from otfew.training.augmentation import Augmentation
 from otfew.training.loop import Part, Plan
 from otfew.training.pretrain import Settings, Task
 from otfew.training.s2m2 import S2M2
-from tests.training.conftest import MEAN, SIDE, STD, build
+
+SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def build():
+    return Conv4(channels=6)
+
 
 CPU = torch.device("cpu")
 SETTINGS = Settings(epochs=3, batch_size=16, recipe="s2m2", mixup_epochs=1, accelerator="cpu", learning_rate=0.02)

@@ -11,12 +11,13 @@ from otfew.nodes.fcn import FCN
 from otfew.nodes.sampling import Sampling
 from otfew.training import validation as module
 from otfew.training.validation import Validation, make_sampler
-from tests.training.conftest import MEAN, STD, made_images
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 CPU = torch.device("cpu")
 
 
-def test_accuracy_against_a_loop():
+def test_accuracy_against_a_loop(made_images):
     images, pixels = made_images("val", 7, 9, 3)
     torch.manual_seed(0)
     backbone = nn.Conv2d(3, 4, 8, 8)
@@ -55,13 +56,13 @@ def test_patches_are_views(validation):
     assert thrice(backbone, CPU) == validation(backbone, CPU)
 
 
-def test_small_splits_shrink_the_episode():
+def test_small_splits_shrink_the_episode(made_images):
     images, _ = made_images("val", 3, 3, 0)
     protocol = make_sampler(images).protocol
     assert (protocol.way, protocol.query) == (3, 2)
 
 
 @pytest.mark.parametrize(("classes", "each"), [(1, 20), (5, 1)])
-def test_too_small_to_validate(classes, each):
+def test_too_small_to_validate(made_images, classes, each):
     with pytest.raises(UserError):
         make_sampler(made_images("val", classes, each, 0)[0])
