@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from otfew import backbones
 from otfew.errors import UserError
 from otfew.experiments import pretrain
+from otfew.training import board
 
 
 def arguments(folder, output, *more):
@@ -48,7 +49,7 @@ def test_it_writes_a_checkpoint_that_loads(trained):
     assert card.protocol["val_accuracy"] == pytest.approx(max(means), abs=1e-3)
     assert card.protocol["best_epoch"] == 1 + means.index(max(means))
     assert set(card.protocol["val_accuracies"]) == {"deepemd-fcn", "cosine-centroid"}
-    assert any((trained / "tensorboard").iterdir())
+    assert (trained / "tensorboard").is_dir() == board.installed()
     assert card.protocol["seed"] == 1
     assert backbone.maps(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 64, 2, 2)
 
