@@ -61,6 +61,8 @@ class Config:
         method: deepemd, protonet, matchingnet, frn, or any other method whose logits have a gradient.
         solver: Transport solver of methods that have one: exact (envelope gradient), sinkhorn, qpth, ...
         weight_gradient: For deepemd: let the gradient flow through the nodes' weights too, by the solver's potentials.
+        temperature: Scale of the method's logits; default its own. Squared distances of wide features want a small one:
+            1/64 for protonet in the code of Ye et al. (2020).
         nodes: Kind of nodes; default what the method prefers. Patches of grid and sampling are drawn anew each time.
         way: Classes in a training episode.
         shot: Labelled images of each class.
@@ -86,6 +88,7 @@ class Config:
     method: str = "deepemd"
     solver: str = "exact"
     weight_gradient: bool = True
+    temperature: float | None = None
     nodes: str = ""
     way: int = 5
     shot: int = 1
@@ -263,14 +266,22 @@ def prepare(config: Config) -> Plan:
         )
     name = checkpoint_name(config.name, f"{card.name}-{config.method}")
     defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
-    given = {"solver": config.solver, "weight_gradient": config.weight_gradient}
+    given: dict[str, Any] = {"solver": config.solver, "weight_gradient": config.weight_gradient}
+    learned = {option: float(defaults[option]) for option in kind.learned}
+    if config.temperature is not None:
+        if not catalogue.accepts(kind, "temperature"):
+            raise UserError(f"--temperature: method {config.method!r} has none.")
+        if "temperature" in learned:
+            learned["temperature"] = config.temperature
+        else:
+            given["temperature"] = config.temperature
     return Plan(
         config=config,
         name=name,
         output=config.output or Path("runs") / name,
         backbone=backbone,
         options={option: value for option, value in given.items() if catalogue.accepts(kind, option)},
-        learned={option: float(defaults[option]) for option in kind.learned},
+        learned=learned,
         extractor=nodes.parse(config.nodes or kind.nodes),
         preparation=Preparation(card.resolution, config.crop or default_crop(data.DATASETS[config.dataset].resolution)),
         augmentation=augmentation_of(config.dataset, config.min_scale, config.flip, config.colour),
