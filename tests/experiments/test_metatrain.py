@@ -116,7 +116,7 @@ def test_the_command_in_the_card_parses(trained):
     [
         (("--method", "deepmd"), "deepemd"),
         (("--solver", "simplex"), "simplex"),
-        (("--temperature", "-1"), "temperature"),
+        (("--method", "protonet", "--temperature", "-1"), "temperature"),
         (("--method", "linear-classifier", "--temperature", "2"), "has none"),
         (("--backbone", "nowhere.safetensors"), "nowhere"),
         (("--backbone", "efficientnet-lite0"), "no architecture of ours"),
