@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from otfew import catalogue
 from otfew.episodes import Sampler
-from otfew.evaluation import Contender, evaluate
-from otfew.features import FeatureSet
+from otfew.evaluation import Contender, Scores, evaluate
+from otfew.experiments._analysis import Variant
+from otfew.experiments._material import Material
+from otfew.experiments._running import get_ready
 
 Options = dict[str, float | int]
 
@@ -20,9 +21,10 @@ GRID: Mapping[str, tuple[float, ...]] = {
     "beta": (0.3, 0.4, 0.5, 0.6, 0.75, 1.0),
     "delta": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0),
     "gamma": (0.7, 0.8, 0.85, 0.9, 0.95, 0.98, 1.0),
-    "lam": (5.0, 7.5, 10.0, 15.0, 20.0, 30.0),
+    "lam": (5.0, 7.5, 10.0, 15.0, 20.0, 30.0, 50.0),
     "alpha": (0.1, 0.2, 0.3, 0.4, 0.6),
     "n_steps": (10, 20, 30, 50),
+    "slack": (0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0),
 }
 """What is tried of each option, in this order."""
 
@@ -30,9 +32,12 @@ USED = {
     "ncm": ("beta", "delta", "gamma"),
     "kmeans": ("beta", "delta", "gamma"),
     "gmm": ("beta", "delta", "gamma", "lam"),
-    "map": ("beta", "delta", "gamma", "lam", "alpha", "n_steps"),
+    "map": ("beta", "delta", "gamma", "lam", "alpha", "n_steps", "slack"),
 }
-"""Options that a head's answers depend on, and that are worth choosing."""
+"""Options that a head's answers depend on, and that are worth choosing; slack where the prior is estimated."""
+
+SLACK = 0.3
+"""Where the search for the slack starts: the methods' default."""
 
 PASSES = 2
 """Times that all options are gone through."""
@@ -63,11 +68,13 @@ class Tuned:
 
 
 def tune(
-    features: FeatureSet,
+    material: Material,
+    nodes: str,
     sampler: Sampler,
     episodes: int,
     start: Mapping[tuple[str, str], Options],
     fixed: Sequence[str],
+    class_prior: str,
     device: str,
     console: Console,
 ) -> Tuned:
@@ -77,11 +84,13 @@ def tune(
     else the first), twice through all options.
 
     Args:
-        features: Averaged nodes of the validation classes.
-        sampler: Their episodes.
+        material: The validation classes.
+        nodes: Canonical kind of nodes.
+        sampler: Episodes.
         episodes: How many.
         start: Options of every (method, head) to start from.
         fixed: Options that stay as they are.
+        class_prior: What methods are told of the classes' shares: "uniform", "true" or "estimated".
         device: Where methods run.
         console: Where progress is shown.
     """
@@ -89,10 +98,16 @@ def tune(
     accuracies: dict[tuple[str, str], tuple[float, float]] = {}
     columns = (TextColumn("{task.description}"), BarColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        for (method, head), given in start.items():
+        for (method, head), published in start.items():
             title = f"{sampler.protocol.shot}-shot: choosing options of {method} with {head} on val"
             task = bar.add_task(title, total=PASSES)
-            search = _Search(features, sampler, episodes, device, method, head)
+            given = {**published, "slack": SLACK} if class_prior == "estimated" and head == "map" else published
+
+            def make(name: str, chosen: Options, method: str = method, head: str = head) -> Contender:
+                variant = Variant(name, method, nodes, {**chosen, "head": head})
+                return get_ready(variant, material, device, class_prior)  # type: ignore[arg-type]
+
+            search = _Search(make, lambda contenders: evaluate(contenders, sampler, episodes, device=device))
             chosen = given
             for _ in range(PASSES):
                 for option in (o for o in USED[head] if o in chosen and o not in fixed):
@@ -105,13 +120,19 @@ def tune(
 
 
 class _Search:
-    """Accuracies of one method with one head, each computed once."""
+    """Accuracies of one method with one head, each computed once.
+
+    Args:
+        make: Makes a contender of a name and options.
+        run: Gives the scores of contenders by name.
+    """
 
     def __init__(
-        self, features: FeatureSet, sampler: Sampler, episodes: int, device: str, method: str, head: str
+        self,
+        make: Callable[[str, Options], Contender],
+        run: Callable[[list[Contender]], Mapping[str, Scores]],
     ) -> None:
-        self._features, self._sampler, self._episodes, self._device = features, sampler, episodes, device
-        self._method, self._head = method, head
+        self._make, self._run = make, run
         self._known: dict[tuple[tuple[str, float | int], ...], float] = {}
 
     def best(self, options: Options, option: str) -> Options:
@@ -128,12 +149,9 @@ class _Search:
     def _evaluate(self, candidates: list[Options]) -> None:
         """Run those that are not known yet on the same episodes."""
         missing = {_key(o): o for o in candidates if _key(o) not in self._known}
-        contenders = [
-            Contender(str(i), catalogue.build(self._method, **o, head=self._head), self._features)
-            for i, o in enumerate(missing.values())
-        ]
+        contenders = [self._make(str(i), o) for i, o in enumerate(missing.values())]
         if contenders:
-            scores = evaluate(contenders, self._sampler, self._episodes, device=self._device)
+            scores = self._run(contenders)
             self._known |= {key: float(scores[str(i)].accuracy.mean()) for i, key in enumerate(missing)}
 
 

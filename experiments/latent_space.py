@@ -164,8 +164,11 @@ def available(names: Sequence[str], material: Material, nodes: str, device: str)
         try:
             check_sign(name, kind, material, nodes, device)
             if kind.needs_base_mean:
-                raise UserError("it needs the mean of the base classes, which this command does not have")
-            catalogue.build(name)
+                missing = material.base_mean_missing()
+                if missing:
+                    raise UserError(f"it needs the mean of the base classes, but {missing}")
+            else:
+                catalogue.build(name)
         except UserError as error:
             not_run[name] = str(error).rstrip(".")
         else:
@@ -179,13 +182,13 @@ def tune_all(config: Config, shots: Sequence[int], source: str, device: str, con
     material = _setup.open_material(chosen, config.dataset, None, config.nodes, console)
     nodes = material.nodes_spec("fcn")
     refuse_signed(config, material, nodes, device)
-    features = material.features(nodes, device).pooled
     found = {}
     for shot in shots:
         start = published_options(source, shot, config.beta)
         sampler = _analysis.sample(material, chosen, shot)
         fixed = () if config.beta is None else ("beta",)
-        found[shot] = tune(features, sampler, config.tune_episodes, start, fixed, device, console)
+        prior = config.class_prior
+        found[shot] = tune(material, nodes, sampler, config.tune_episodes, start, fixed, prior, device, console)
     return found
 
 
@@ -216,9 +219,9 @@ def lines(finished: Mapping[str, _analysis.Finished], shots: Sequence[int]) -> l
     *others, last = (report.protocol_lines(finished[f"shot-{shot}"].record) for shot in shots)
     own = [line for other in others for line in other if line not in last]
     return [
-        "NCM, the nearest class mean of raw features, sees one query at a time; all other rows see all of them, and "
-        "MAP is told that each class has equally many",
-        "paper: WRN-28-10 trained on the base classes, 10,000 episodes: compare the differences, not the level",
+        "NCM is the nearest class mean of raw features; it sees one query at a time, all other rows see all of them",
+        "paper: balanced queries, WRN-28-10 trained on the base classes, 10,000 episodes: compare the differences, not "
+        "the level",
         *own,
         *last,
     ]

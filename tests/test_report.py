@@ -148,7 +148,7 @@ def test_transport_is_not_credited_with_seeing_all_queries():
     record = compare(competitors, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
     assert record["transport_adds"]["deepemd"] == {
         "control": None,
-        "reason": "it sees all queries of an episode, the controls one at a time",
+        "reason": "no transductive control ran on nodes fcn",
     }
 
 

@@ -100,7 +100,7 @@ def test_report_and_pictures(finished, folder):
         "as published for cifar-fs",
         "| LST+MAP | 0.5 | 0.4 | 0.95 | 10 | 0.2 | 20 |",
         "| PT+NCM | 0.5 |  |  |",
-        "compare them among themselves",
+        "they are compared among themselves",
     ):
         assert words in said
     assert (folder / "latent-space.png").read_bytes().startswith(b"\x89PNG")
@@ -114,7 +114,7 @@ def test_rivals_that_are_not_there_are_listed(own_features, folder, finish, monk
     )  # fmt: skip
     reasons = results["panels"]["shot-1"]["not_run"]
     assert reasons["of-another-time"] == "this version has no such method"
-    assert "mean of the base classes" in reasons["simpleshot"]
+    assert reasons["simpleshot"] == "it needs the mean of the base classes, but the features file has no base_mean"
 
 
 @pytest.fixture
@@ -127,8 +127,8 @@ def two_splits(own_features, monkeypatch):
         return FileMaterial(own_features)
 
     monkeypatch.setattr(_setup, "open_material", open_material)
-    grid = {name: (published("lst", "cub", 1)[name],) for name in _latent_tuning.GRID}
-    grid |= {"delta": (0.0, 1.0), "lam": (1.0, 10.0), "alpha": (0.2, 0.9)}
+    grid = {name: (value,) for name, value in published("lst", "cub", 1).items()}
+    grid |= {"delta": (0.0, 1.0), "lam": (1.0, 10.0), "alpha": (0.2, 0.9), "slack": (0.05, 2.0)}
     monkeypatch.setattr(_latent_tuning, "GRID", grid)
     return opened
 
@@ -149,12 +149,28 @@ def test_tuning_uses_the_validation_classes_and_finds_what_is_better(two_splits,
     assert "| published, % on val | chosen, % on val |" in said
 
 
+def test_the_slack_of_an_estimated_prior_is_chosen_too(two_splits, folder, finish):
+    results = finish(
+        latent_space.main, folder, "--query", 3, "--episodes", 30, "--shots", 1, "--rivals", "--tune-on", "val",
+        "--tune-episodes", 10, "--query-balance", "dirichlet:1", "--class-prior", "estimated",
+    )  # fmt: skip
+    methods = results["panels"]["shot-1"]["protocol"]["methods"]
+    assert methods["LST+MAP"]["options"]["slack"] in {0.05, _latent_tuning.SLACK, 2.0}
+    assert all("slack" not in methods[f"LST+{head}"]["options"] for head in ("NCM", "k-means", "GMM"))
+    said = (folder / "report.md").read_text()
+    assert "class prior estimated" in said
+    assert "published, % on val" in said
+
+
 def test_no_other_value_of_the_last_option_is_better_on_the_tuning_episodes(two_splits, own_features):
+    material = FileMaterial(own_features)
     features = load_feature_file(own_features).pooled
     protocol = Protocol("features", "x", "val", seed=1, way=5, shot=1, query=4)
     sampler = Sampler(protocol, features.labels, features.classes)
     start = published_options("cub", 1, None)
-    tuned = _latent_tuning.tune(features, sampler, 10, start, ["delta"], "cpu", _setup.make_console())
+    tuned = _latent_tuning.tune(
+        material, "file", sampler, 10, start, ["delta"], "uniform", "cpu", _setup.make_console()
+    )
     drawn = sampler(0, 10)
     support = features.nodes[torch.from_numpy(drawn.support)]
     query = features.nodes[torch.from_numpy(drawn.query)].flatten(1, 2)
