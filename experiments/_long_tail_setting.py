@@ -220,7 +220,7 @@ def _decoded(config: Config, setting: Setting, card: Card | None, console: Conso
     sets = {"train": setting.train, "meta": setting.meta, "validation": setting.validation, "test": setting.test}
     with progress(console) as bar:
         job = bar.add_task("reading images", total=sum(map(len, sets.values())))
-        pixels = {name: decode(part, preparation, lambda: bar.advance(job)) for name, part in sets.items()}
+        pixels = {name: decode(part, preparation, lambda: bar.advance(job))[:, 0] for name, part in sets.items()}
     if card is not None:
         mean, std = card.mean, card.std
     elif config.dataset in CIFAR:

@@ -132,7 +132,7 @@ def test_sigkill_and_the_same_command_again(folder, finished, tmp_path):
     command = [sys.executable, "-m", "otfew.experiments.long_tail", *arguments(folder, output)]
     for sign, done in ((tmp_path / "run-stage1" / "state.pt", 0), (output / "blocks" / "000004.npz", 5)):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 600
         while not sign.exists() and time.monotonic() < deadline:
             time.sleep(0.002)
         process.send_signal(signal.SIGKILL)
