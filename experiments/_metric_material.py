@@ -175,7 +175,7 @@ def _parts(
 
 def _pixels(source: Source, preparation: Preparation, on_image: Callable[[int], None]) -> Tensor:
     if isinstance(source, ImageSet):
-        return decoding.decode(source, preparation, lambda: on_image(0))
+        return decoding.decode(source, preparation, lambda: on_image(0))[:, 0]
     side = preparation.resolution
     pixels = torch.empty(len(source), source.views, 3, side, side, dtype=torch.uint8)
     for i in range(len(source)):
