@@ -1,0 +1,212 @@
+"""How good rankings are: mAP, R-precision, MAP@R, P@1 and the measures of shape retrieval, in bounded memory.
+
+Shapes: Q queries, G gallery items, B queries of one block, K ranks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+Scores = Tensor | Callable[[int, int], Tensor]
+"""(Q, G), larger is more similar, or a function that makes rows start to stop (exclusive) of it."""
+
+METRICS = ("map", "r_precision", "map_at_r", "p_at_1", "nn", "ft", "st", "e", "dcg")
+"""The keys of every answer; nn and ft are p_at_1 and r_precision under their names in shape retrieval."""
+
+E_RANK = 32
+"""Rank at which the E measure looks."""
+
+BLOCK_ELEMENTS = 1 << 22
+"""Entries of one block of rows: about 100 MB with everything that ranking them needs."""
+
+
+def retrieval_metrics(
+    scores: Scores,
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    *,
+    exclude_self: bool,
+    block: int | None = None,
+) -> dict[str, Tensor]:
+    """Rank the gallery for every query and measure the rankings; see ``ranking_metrics`` for the formulas.
+
+    Equal scores rank in the order of the gallery.
+
+    Args:
+        scores: Similarities, larger is closer: pass minus a distance. As a function, no matrix of all of them is made.
+        query_labels: (Q,) integers; an item is relevant where its label equals the query's.
+        gallery_labels: (G,) integers.
+        exclude_self: Query i is item i of the gallery, and is left out of its own ranking.
+        block: Rows at a time; None chooses by ``BLOCK_ELEMENTS``.
+
+    Returns:
+        Name in ``METRICS`` -> (Q,) float64 on the CPU, NaN where nothing in the gallery is relevant.
+
+    Raises:
+        ValueError: Shapes that do not fit, an empty side, or a score that is NaN.
+    """
+    _check_labels(query_labels, gallery_labels, exclude_self)
+    parts = [
+        ranking_metrics(relevant, n_relevant)
+        for relevant, n_relevant in relevances(
+            scores, query_labels, gallery_labels, exclude_self=exclude_self, block=block
+        )
+    ]
+    return {name: torch.cat([part[name] for part in parts]) for name in METRICS}
+
+
+def relevances(
+    scores: Scores,
+    query_labels: Tensor,
+    gallery_labels: Tensor,
+    *,
+    exclude_self: bool,
+    block: int | None = None,
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Rank the gallery, block by block of queries; arguments as of ``retrieval_metrics``.
+
+    Yields:
+        relevant (B, G) bool, or (B, G - 1) without the query itself, nearest first; and n_relevant (B,), how many are.
+    """
+    _check_labels(query_labels, gallery_labels, exclude_self)
+    queries, gallery = len(query_labels), len(gallery_labels)
+    step = max(1, BLOCK_ELEMENTS // gallery) if block is None else block
+    if step < 1:
+        raise ValueError(f"block must be at least 1, not {block}")
+    for start in range(0, queries, step):
+        stop = min(start + step, queries)
+        rows = scores[start:stop] if isinstance(scores, Tensor) else scores(start, stop)
+        if rows.shape != (stop - start, gallery):
+            raise ValueError(
+                f"scores of queries {start} to {stop} must be {(stop - start, gallery)}, not {tuple(rows.shape)}"
+            )
+        if bool(rows.isnan().any()):
+            raise ValueError(f"scores[{start + int(rows.isnan().any(1).nonzero()[0])}] holds NaN")
+        order = rows.argsort(dim=1, descending=True, stable=True)
+        if exclude_self:
+            own = torch.arange(start, stop, device=order.device)[:, None]
+            order = order[order != own].view(stop - start, gallery - 1)
+        device = order.device
+        relevant = gallery_labels.to(device)[order] == query_labels[start:stop].to(device)[:, None]
+        yield relevant, relevant.sum(1)
+
+
+def ranking_metrics(relevant: Tensor, n_relevant: Tensor) -> dict[str, Tensor]:
+    """Measure rankings that are there already, re-ranked ones say.
+
+    With R relevant items in the gallery, rel(i) the relevance at rank i and P(i) = sum_{j <= i} rel(j) / i:
+
+    - map: sum_i P(i) rel(i) / R;  map_at_r: the same over i <= R (Musgrave et al. 2020);
+    - p_at_1, nn: rel(1);  r_precision, ft (first tier): sum_{i <= R} rel(i) / R;  st (second tier): sum_{i <= 2R} / R;
+    - e: the F1 measure of the first 32 (Shilane et al. 2004);
+    - dcg: rel(1) + sum_{i >= 2} rel(i) / log2(i), divided by 1 + sum_{2 <= i <= R} 1 / log2(i) (the same source).
+
+    Args:
+        relevant: (B, K) bool, nearest first. Relevant items beyond rank K count as never found.
+        n_relevant: (B,) integers, R: relevant items in the whole gallery, without the query itself.
+
+    Returns:
+        Name in ``METRICS`` -> (B,) float64 on the CPU, NaN where R is 0.
+
+    Raises:
+        ValueError: Shapes that do not fit, no rank, or more relevant items in the ranking than in the gallery.
+    """
+    if relevant.ndim != 2 or n_relevant.shape != relevant.shape[:1] or relevant.shape[1] == 0:
+        raise ValueError(
+            "relevant must be (queries, ranks) with at least one rank and n_relevant (queries,); "
+            f"got {tuple(relevant.shape)} and {tuple(n_relevant.shape)}"
+        )
+    hits = relevant.bool().cumsum(1)
+    if bool((hits[:, -1] > n_relevant).any()):
+        raise ValueError("a ranking holds more relevant items than n_relevant says there are")
+    ranks = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
+    total = n_relevant.double()
+
+    def recall(rank: Tensor) -> Tensor:
+        """Share of the relevant items among the first ``rank``."""
+        at = rank.clamp(1, len(ranks)) - 1
+        return hits.gather(1, at[:, None])[:, 0] / total
+
+    precision = torch.where(relevant, hits / ranks.double(), 0.0)
+    in_top_r = ranks <= n_relevant[:, None]
+    # log2(1) = 0 and log2(2) = 1: the first two ranks count fully.
+    discount = 1 / ranks.double().log2().clamp_min(1)
+    first = relevant[:, 0].double()
+    r_precision = recall(n_relevant)
+    seen = min(E_RANK, len(ranks))
+    found = {
+        "map": precision.sum(1) / total,
+        "r_precision": r_precision,
+        "map_at_r": (precision * in_top_r).sum(1) / total,
+        "p_at_1": first,
+        "nn": first,
+        "ft": r_precision,
+        "st": recall(2 * n_relevant),
+        "e": 2 * hits[:, seen - 1] / (seen + total),
+        "dcg": (relevant * discount).sum(1) / _ideal_gain(n_relevant),
+    }
+    return {name: torch.where(n_relevant > 0, found[name], torch.nan).cpu() for name in METRICS}
+
+
+def means(metrics: dict[str, Tensor]) -> dict[str, float]:
+    """Average over the queries for which the gallery holds something relevant.
+
+    Raises:
+        ValueError: There is no such query.
+    """
+    if bool(metrics["map"].isnan().all()):
+        raise ValueError("no query has a relevant item in the gallery")
+    return {name: float(values.nanmean()) for name, values in metrics.items()}
+
+
+def embedding_scores(
+    queries: Tensor, gallery: Tensor, similarity: Literal["euclidean", "cosine"] = "euclidean"
+) -> Callable[[int, int], Tensor]:
+    """Make the scores of embeddings, block by block.
+
+    Args:
+        queries: (Q, channels) float.
+        gallery: (G, channels).
+        similarity: "euclidean" ranks by distance (minus its square is the score), "cosine" by the angle.
+
+    Returns:
+        What ``retrieval_metrics`` takes.
+
+    Raises:
+        ValueError: Shapes that do not fit, or an embedding that is not finite.
+    """
+    if queries.ndim != 2 or gallery.ndim != 2 or queries.shape[1] != gallery.shape[1]:
+        raise ValueError(
+            "queries and gallery must be (items, channels) with as many channels; "
+            f"got {tuple(queries.shape)} and {tuple(gallery.shape)}"
+        )
+    for name, side in (("queries", queries), ("gallery", gallery)):
+        if not bool(side.isfinite().all()):
+            raise ValueError(f"{name}[{int((~side.isfinite()).any(1).nonzero()[0])}] is not finite")
+    if similarity == "cosine":
+        queries, gallery = (torch.nn.functional.normalize(side, dim=1) for side in (queries, gallery))
+        return lambda start, stop: queries[start:stop] @ gallery.T
+    half_norms = gallery.square().sum(1) / 2
+    # |q|^2 is the same for the whole row: it does not change the ranking and would only cost digits.
+    return lambda start, stop: queries[start:stop] @ gallery.T - half_norms
+
+
+def _ideal_gain(n_relevant: Tensor) -> Tensor:
+    """1 + sum_{2 <= i <= R} 1 / log2(i), for each R."""
+    ranks = torch.arange(1, max(2, int(n_relevant.max())) + 1, device=n_relevant.device, dtype=torch.float64)
+    gains = 1 / ranks.log2().clamp_min(1)
+    return gains.cumsum(0)[n_relevant.clamp_min(1) - 1]
+
+
+def _check_labels(query_labels: Tensor, gallery_labels: Tensor, exclude_self: bool) -> None:
+    if query_labels.ndim != 1 or gallery_labels.ndim != 1 or not len(query_labels) or not len(gallery_labels):
+        raise ValueError(
+            "query_labels (queries,) and gallery_labels (items,) must not be empty; "
+            f"got {tuple(query_labels.shape)} and {tuple(gallery_labels.shape)}"
+        )
+    if exclude_self and (len(gallery_labels) < 2 or not torch.equal(query_labels.cpu(), gallery_labels.cpu())):
+        raise ValueError("exclude_self needs the gallery to be the queries: two items or more, with equal labels")
