@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -86,7 +87,7 @@ def relevances(
             )
         if bool(rows.isnan().any()):
             raise ValueError(f"scores[{start + int(rows.isnan().any(1).nonzero()[0])}] holds NaN")
-        order = rows.argsort(dim=1, descending=True, stable=True)
+        order = _order(rows)
         if exclude_self:
             own = torch.arange(start, stop, device=order.device)[:, None]
             order = order[order != own].view(stop - start, gallery - 1)
@@ -120,34 +121,34 @@ def ranking_metrics(relevant: Tensor, n_relevant: Tensor) -> dict[str, Tensor]:
             "relevant must be (queries, ranks) with at least one rank and n_relevant (queries,); "
             f"got {tuple(relevant.shape)} and {tuple(n_relevant.shape)}"
         )
-    hits = relevant.bool().cumsum(1)
-    if bool((hits[:, -1] > n_relevant).any()):
+    hits = relevant.sum(1)
+    if bool((hits > n_relevant).any()):
         raise ValueError("a ranking holds more relevant items than n_relevant says there are")
-    ranks = torch.arange(1, relevant.shape[1] + 1, device=relevant.device)
-    total = n_relevant.double()
-
-    def recall(rank: Tensor) -> Tensor:
-        """Share of the relevant items among the first ``rank``."""
-        at = rank.clamp(1, len(ranks)) - 1
-        return hits.gather(1, at[:, None])[:, 0] / total
-
-    precision = torch.where(relevant, hits / ranks.double(), 0.0)
-    in_top_r = ranks <= n_relevant[:, None]
+    # Everything follows from the ranks of the relevant items, few beside all ranks: the k-th of a row has P = k / rank.
+    rows, places = relevant.nonzero(as_tuple=True)
+    ranks = places + 1
+    kth = torch.arange(1, len(rows) + 1, device=rows.device) - (hits.cumsum(0) - hits)[rows]
+    precision = kth.double() / ranks
     # log2(1) = 0 and log2(2) = 1: the first two ranks count fully.
-    discount = 1 / ranks.double().log2().clamp_min(1)
+    gain = 1 / ranks.double().log2().clamp_min(1)
+    total, wanted = n_relevant.double(), n_relevant[rows]
+
+    def summed(values: Tensor) -> Tensor:
+        """Sum over the relevant items of each row."""
+        return torch.zeros_like(total).index_add_(0, rows, values.double())
+
     first = relevant[:, 0].double()
-    r_precision = recall(n_relevant)
-    seen = min(E_RANK, len(ranks))
+    r_precision = summed(ranks <= wanted) / total
     found = {
-        "map": precision.sum(1) / total,
+        "map": summed(precision) / total,
         "r_precision": r_precision,
-        "map_at_r": (precision * in_top_r).sum(1) / total,
+        "map_at_r": summed(precision * (ranks <= wanted)) / total,
         "p_at_1": first,
         "nn": first,
         "ft": r_precision,
-        "st": recall(2 * n_relevant),
-        "e": 2 * hits[:, seen - 1] / (seen + total),
-        "dcg": (relevant * discount).sum(1) / _ideal_gain(n_relevant),
+        "st": summed(ranks <= 2 * wanted) / total,
+        "e": 2 * summed(ranks <= E_RANK) / (min(E_RANK, relevant.shape[1]) + total),
+        "dcg": summed(gain) / _ideal_gain(n_relevant),
     }
     return {name: torch.where(n_relevant > 0, found[name], torch.nan).cpu() for name in METRICS}
 
@@ -193,6 +194,19 @@ def embedding_scores(
     half_norms = gallery.square().sum(1) / 2
     # |q|^2 is the same for the whole row: it does not change the ranking and would only cost digits.
     return lambda start, stop: queries[start:stop] @ gallery.T - half_norms
+
+
+def _order(scores: Tensor) -> Tensor:
+    """Indices of each row's scores in descending order, ties in ascending order of the index."""
+    if scores.device.type != "cpu" or scores.dtype != torch.float32:
+        return scores.argsort(dim=1, descending=True, stable=True)
+    # One integer holds the score, its bits turned so that integers order as floats do, and below it the index: numpy
+    # sorts these ten times as fast as torch finds a stable order. Adding 0 makes -0 equal to 0.
+    bits = (-scores + 0.0).contiguous().view(torch.int32).numpy().astype(np.int64)
+    bits ^= (bits >> 31) & 0x7FFFFFFF
+    keys = (bits << 32) | np.arange(scores.shape[1])
+    keys.sort(axis=1)
+    return torch.from_numpy(keys & 0xFFFFFFFF)
 
 
 def _ideal_gain(n_relevant: Tensor) -> Tensor:

@@ -121,6 +121,21 @@ def test_blocks_do_not_change_a_bit_and_functions_are_asked_for_rows():
     assert all(torch.equal(whole[name], parts[name]) for name in METRICS)
 
 
+def test_float32_ranks_as_a_stable_sort_does():
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.randint(-3, 4, (40, 500), generator=generator) * 0.5
+    scores[:, ::7] = -0.0
+    scores[:, 5], scores[:, 6] = math.inf, -math.inf
+    scores[:, 8:60] = torch.randn(40, 52, generator=generator)
+    labels = torch.arange(500)
+    for query in range(40):
+        ((relevant, _),) = relevances(scores[[query]].expand(500, -1), labels, labels, exclude_self=False, block=500)
+        # Item i is relevant for query i alone: row i shows its rank.
+        torch.testing.assert_close(
+            relevant.int().argmax(1), scores[query].argsort(descending=True, stable=True).argsort()
+        )
+
+
 def test_self_is_excluded_by_its_place_even_among_duplicates():
     labels = torch.tensor([0, 0, 1, 1])
     found = retrieval_metrics(torch.ones(4, 4), labels, labels, exclude_self=True)
