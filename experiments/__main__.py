@@ -15,6 +15,7 @@ COMMANDS = {
     "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
     "extractors": "kinds of nodes with the same methods: Table 3 of the DeepEMD paper",
     "pretrain": "train a backbone on base classes",
+    "retrieve": "find images of the same class, ranked again node by node: Table 8 of the DeepEMD paper",
     "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
     "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",
     "solver-timings": "time every transport solver and compare what they reach",
