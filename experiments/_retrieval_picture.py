@@ -19,11 +19,11 @@ SIDE = 96
 _RIGHT, _WRONG = "#2a9d3a", "#c1121f"
 
 
-def choose(first: Ranked, second: Ranked) -> dict[str, int]:
+def choose(first: Ranked, second: Ranked) -> dict[int, str]:
     """Choose queries by a rule, not by taste: two of a fixed draw, and the largest gain and loss in MAP@R.
 
     Returns:
-        Why -> number of the query; several reasons for one query are one entry.
+        Number of the query -> why.
     """
     change = second.metrics[MAIN] - first.metrics[MAIN]
     usable = np.flatnonzero(~np.isnan(change))
@@ -35,7 +35,7 @@ def choose(first: Ranked, second: Ranked) -> dict[str, int]:
         ("largest loss", int(usable[change[usable].argmin()])),
     ):
         reasons.setdefault(query, []).append(reason)
-    return {" and ".join(why): query for query, why in reasons.items()}
+    return {query: ", ".join(why) for query, why in reasons.items()}
 
 
 def picture(images: ImageSet, first: Ranked, second: Ranked, name: str) -> bytes:
@@ -54,13 +54,13 @@ def picture(images: ImageSet, first: Ranked, second: Ranked, name: str) -> bytes
     figure, panels = make_figure(2 * len(chosen), SHOWN + 1, (1.25 * (SHOWN + 1), 3.1 * len(chosen)))
     for axes in panels.flat:
         axes.axis("off")
-    for k, (why, query) in enumerate(chosen.items()):
+    for k, (query, why) in enumerate(chosen.items()):
         label = images.labels[query]
         for row, ranked, title, colour in ((0, first, GLOBAL, CONTROL), (1, second, name, TRANSPORT)):
             places = panels[2 * k + row]
             if row == 0:
                 _show(places[0], images, query, "#1a1a1a")
-                places[0].set_title(f"query, {why}", fontsize=7, loc="left")
+                places[0].set_title(why, fontsize=7, loc="left")
             score = 100 * ranked.metrics[MAIN][query]
             places[1].set_title(f"{title}: MAP@R {score:.1f} %", fontsize=7, loc="left", color=colour)
             for axes, found in zip(places[1:], ranked.head[query, :SHOWN], strict=False):

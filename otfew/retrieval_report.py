@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from otfew.nodes import parse
 from otfew.nodes.patches import PatchExtractor
-from otfew.report import words
+from otfew.report import backbone_lines, words
 from otfew.reranking import CONTROLS, TRANSPORT
 from otfew.retrieval import GLOBAL, METRICS, Ranked
 from otfew.statistics import LEAST_EPISODES, Estimate, estimate, holm, p_value, verdict
@@ -177,7 +177,7 @@ def lines(results: Record) -> list[str]:
         f"data: {data['dataset']}{variant}, {data['split']}: {data['classes']} of {data['published_classes']} classes, "
         f"{data['images']:,} images",
         *data["notes"],
-        *_backbone_lines(p, backbone),
+        *_image_lines(p, backbone),
     ]
     scored = "all pairs are scored" if p["rerank"] == data["images"] - 1 else f"the first {p['rerank']} are re-ranked"
     text.append(
@@ -206,8 +206,8 @@ def lines(results: Record) -> list[str]:
     return text
 
 
-def _backbone_lines(p: Record, backbone: Record | None) -> list[str]:
-    """Say what the images went through, and what of them it has seen."""
+def _image_lines(p: Record, backbone: Record | None) -> list[str]:
+    """Say what the images went through."""
     if backbone is None:
         return ["features: the user's own file; what their backbone was trained on is unknown to this report"]
     text = [f"images: {p['resolution']} px, {'centre crop' if p['crop'] == 'center' else 'no crop'}"]
@@ -217,17 +217,7 @@ def _backbone_lines(p: Record, backbone: Record | None) -> list[str]:
             f"{' and '.join(patches)}: patches of whole images at their original resolution, resized to "
             f"{p['patch_resolution']} px each"
         )
-    text.append(f"backbone: {backbone['name']}, trained on {backbone['training_data'] or 'unknown data'}")
-    seen, classes = backbone["test_classes_seen"], p["data"]["classes"]
-    if backbone["external"]:
-        text.append(
-            f"external data; test classes seen in pretraining: {'unknown' if seen is None else seen} of {classes}"
-        )
-    elif seen is None:
-        text.append("whether the backbone has seen the test classes is unknown: its card names no training classes")
-    elif seen:
-        text.append(f"LEAK, allowed by --allow-overlap: {seen} of {classes} test classes were seen in training")
-    return text
+    return [*text, *backbone_lines(backbone, p["data"]["classes"])]
 
 
 def _percent(value: float | None, *, sign: bool = False) -> str:
