@@ -261,7 +261,7 @@ def _write(
     directory.write("results.json", to_json(results))
     directory.write("timings.json", to_json(times))
     directory.write("queries.csv", _queries_csv(ranked))
-    pieces = [f"## {title}\n\n{report.markdown(head, rows, [])}" for title, head, rows in tables]
+    pieces = [f"## {title}\n\n{report.markdown(head, rows, []).rstrip()}\n" for title, head, rows in tables]
     directory.write("report.md", "\n".join([*pieces, "".join(f"- {line}\n" for line in lines)]).encode())
     if isinstance(material, ImageMaterial):
         from otfew.experiments._retrieval_picture import picture

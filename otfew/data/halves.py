@@ -69,7 +69,9 @@ def load_half(name: str, half: str, root: Path | None, options: DataOptions) -> 
     published = sum(part.published_classes for part in parts)
     notes = [f"the {half.replace('-', ' ')}, by name, of the {len(present)} classes that are there"]
     if len(present) < published:
-        notes.append(f"partial: {len(present)} of {published} classes are there, so these are other halves")
+        notes.append(
+            f"partial: {len(present)} of {published} classes are there; the halves are not those of the whole set"
+        )
     notes += dict.fromkeys(note for part in parts for note in part.notes if not note.startswith(_OF_SPLITS))
     notes += [f"no {split} split was found to be joined" for split in missing]
     return ImageSet(

@@ -77,4 +77,4 @@ def test_real_birds(otdata):
     assert max(first.classes) < min(second.classes)
     assert len(first) + len(second) == 5902
     assert len(set(second.names)) == len(second)
-    assert "partial: 100 of 200 classes are there, so these are other halves" in second.notes
+    assert "partial: 100 of 200 classes are there; the halves are not those of the whole set" in second.notes
