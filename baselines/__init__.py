@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from otfew.baselines.alpha_tim import AlphaTIM
 from otfew.baselines.chamfer import Chamfer
 from otfew.baselines.cosine_centroid import CosineCentroid
 from otfew.baselines.cosine_classifier import CosineClassifier
@@ -10,12 +11,14 @@ from otfew.baselines.cr_pooled import CRPooled
 from otfew.baselines.frn import FRN
 from otfew.baselines.fusion import Fusion
 from otfew.baselines.knn import KNN
+from otfew.baselines.laplacianshot import LaplacianShot
 from otfew.baselines.linear_classifier import LinearClassifier
 from otfew.baselines.logistic import Logistic
 from otfew.baselines.matchingnet import MatchingNet
 from otfew.baselines.product_coupling import ProductCoupling
 from otfew.baselines.protonet import ProtoNet
 from otfew.baselines.simpleshot import SimpleShot
+from otfew.baselines.tim import TIM
 
 BASELINES: dict[str, type] = {
     "protonet": ProtoNet,
@@ -32,6 +35,9 @@ BASELINES: dict[str, type] = {
     "chamfer": Chamfer,
     "product-coupling": ProductCoupling,
     "cosine-nodes": CosineNodes,
+    "tim": TIM,
+    "alpha-tim": AlphaTIM,
+    "laplacianshot": LaplacianShot,
 }
 
 __all__ = ["BASELINES"]

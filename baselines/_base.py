@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -55,7 +56,10 @@ class MeanMapControl(Baseline):
         """Compute (episodes, n_query, way) similarities from (episodes, way, nodes, channels) maps."""
 
 
-def positive(method: str, option: str, value: float) -> float:
+Number = TypeVar("Number", float, "float | Tensor")
+
+
+def positive(method: str, option: str, value: Number) -> Number:
     """Return a finite value above zero, else raise ``UserError`` naming method and option."""
     if not 0 < value < float("inf"):
         raise UserError(f"{method}: {option} must be a number above 0, not {value}")

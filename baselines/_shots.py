@@ -25,6 +25,13 @@ def shot_weights(support: Tensor, support_mask: Tensor | None) -> Tensor:
     return support_mask.to(support.dtype) / support_mask.sum(-1, keepdim=True)
 
 
+def mean_shots(support: Tensor, support_mask: Tensor | None) -> Tensor:
+    """Count the shots of a class, on average over the classes: (episodes,), of the support's dtype."""
+    if support_mask is None:
+        return support.new_full((len(support),), support.shape[2])
+    return support_mask.to(support.dtype).sum(-1).mean(-1)
+
+
 def shot_vectors(support: Tensor, support_mask: Tensor | None) -> Tensor:
     """Average each support image's nodes; zeros where masked.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -10,8 +11,11 @@ from torch import Tensor
 from otfew.baselines._base import Baseline, in_chunks, positive
 from otfew.baselines._shots import pooled_nodes
 
+Number = float | Tensor
+"""A setting, or the tensor () that is its value in training."""
 
-def reconstruction_errors(nodes: Tensor, count: Tensor, query: Tensor, alpha: float, beta: float) -> Tensor:
+
+def reconstruction_errors(nodes: Tensor, count: Tensor, query: Tensor, alpha: Number, beta: Number) -> Tensor:
     """Measure how badly ridge regression on a class's nodes reconstructs the query's nodes.
 
     Whichever of the n x n and the C x C system is smaller is inverted; the reconstruction itself is never formed.
@@ -27,23 +31,31 @@ def reconstruction_errors(nodes: Tensor, count: Tensor, query: Tensor, alpha: fl
         Squared error, mean over query nodes, (episodes, n_query, way).
     """
     channels = nodes.shape[-1]
-    penalty = (count.to(nodes.dtype) * (math.exp(alpha) / channels))[..., None, None]
+    penalty = (count.to(nodes.dtype) * (_exp(alpha) / channels))[..., None, None]
     form = _by_nodes if nodes.shape[2] <= channels else _by_channels
     scale = channels**-0.5
-    errors = form(nodes * scale, penalty, query.flatten(1, 2) * scale, math.exp(beta))
+    errors = form(nodes * scale, penalty, query.flatten(1, 2) * scale, _exp(beta))
     return errors.view(*nodes.shape[:2], *query.shape[1:3]).mean(-1).mT
+
+
+def _exp(value: Number) -> Number:
+    """Exponentiate; a tensor stays differentiable."""
+    return value.exp() if isinstance(value, Tensor) else math.exp(value)
 
 
 def _inverse(matrix: Tensor) -> Tensor:
     """Invert symmetric positive definite matrices.
 
     By Cholesky's factors: LU of matrices of a few hundred rows fails on several threads in some CPU builds of torch.
+    Not by ``cholesky_inverse``, whose bits depend on the number of threads.
     """
-    inverse: Tensor = torch.cholesky_inverse(torch.linalg.cholesky(matrix))
+    factor = torch.linalg.cholesky(matrix)
+    half = torch.linalg.solve_triangular(factor, torch.eye(matrix.shape[-1]).to(matrix).expand_as(matrix), upper=False)
+    inverse: Tensor = half.mT @ half
     return inverse
 
 
-def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tensor:
+def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: Number) -> Tensor:
     """Invert S S^T + penalty * I.
 
     With R = Q S^T (S S^T + penalty I)^-1, the reconstruction is R S and |R S|^2 = <R, Q S^T> - penalty |R|^2, row by
@@ -59,7 +71,7 @@ def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tens
     return errors
 
 
-def _by_channels(nodes: Tensor, penalty: Tensor, query: Tensor, rho: float) -> Tensor:
+def _by_channels(nodes: Tensor, penalty: Tensor, query: Tensor, rho: Number) -> Tensor:
     """Invert S^T S + penalty * I: the residual is Q ((1 - rho) I + rho * penalty * inverse)."""
     identity = torch.eye(nodes.shape[-1]).to(nodes)
     inverse = _inverse(nodes.mT @ nodes + penalty * identity)
@@ -76,14 +88,17 @@ class FRN(Baseline):
     from the nodes that it has, under a penalty in proportion.
 
     Args:
-        temperature: Scale of the logits; learned in the paper, from 1. Without effect on accuracy.
-        alpha: Learned in the paper, from 0.
-        beta: Learned in the paper, from 0.
+        temperature: Scale of the logits. Without effect on accuracy.
+        alpha: See above.
+        beta: See above.
+
+    The paper learns all three with the backbone, from these defaults; so does ``experiments.metatrain``.
     """
 
     name = "frn"
+    learned: ClassVar[tuple[str, ...]] = ("temperature", "alpha", "beta")
 
-    def __init__(self, temperature: float = 1.0, alpha: float = 0.0, beta: float = 0.0) -> None:
+    def __init__(self, temperature: Number = 1.0, alpha: Number = 0.0, beta: Number = 0.0) -> None:
         self.temperature = positive(self.name, "temperature", temperature)
         self.alpha = alpha
         self.beta = beta

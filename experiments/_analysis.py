@@ -16,10 +16,10 @@ from rich.console import Console
 from otfew import catalogue, report
 from otfew.episodes import Episodes, Indices, Protocol, Sampler
 from otfew.errors import UserError
-from otfew.evaluation import Contender, Scores
+from otfew.evaluation import ClassPrior, Contender, Scores
 from otfew.experiments import _setup
 from otfew.experiments._material import Material
-from otfew.experiments._running import get_ready, run_episodes, timings
+from otfew.experiments._running import competitor, get_ready, query_settings, run_episodes, timings
 from otfew.experiments._table import render
 from otfew.features import BASE_IMAGES
 from otfew.method import FewShotMethod
@@ -48,6 +48,11 @@ class Options:
     """Classes in an episode."""
     query: int = 15
     """Images to classify of each class."""
+    query_balance: str = "balanced"
+    """balanced, or dirichlet:ALPHA: as many queries in all, divided among the classes at random (2 is usual)."""
+    class_prior: str = "uniform"
+    """What transductive methods are told of the classes' shares in the queries: uniform, true (an oracle) or estimated
+    (nothing)."""
     episodes: int = 600
     """How many episodes."""
     seed: int = 1
@@ -63,7 +68,7 @@ class Options:
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     threads: int = 0
-    """CPU threads; 0 takes all cores."""
+    """CPU threads; 0 takes all cores, or of several processes each its share."""
 
 
 @dataclass
@@ -85,12 +90,14 @@ class Variant:
         method: Key of the catalogue.
         nodes: Canonical kind of nodes.
         options: Of the constructor; objects among them are told apart by ``repr``.
+        class_prior: What it is told of the classes' shares in the queries, if not what --class-prior says.
     """
 
     name: str
     method: str
     nodes: str
     options: Mapping[str, Any] = field(default_factory=dict)
+    class_prior: ClassPrior | None = None
 
     @property
     def kind(self) -> type[FewShotMethod]:
@@ -101,7 +108,8 @@ class Variant:
         """Return what tells it from other variants, JSON-ready."""
         plain = (str, int, float, bool, type(None))
         options = {key: value if isinstance(value, plain) else repr(value) for key, value in self.options.items()}
-        return {"method": self.method, "nodes": self.nodes, "options": options}
+        told = {"class_prior": self.class_prior} if self.class_prior else {}
+        return {"method": self.method, "nodes": self.nodes, "options": options, **told}
 
 
 @dataclass(frozen=True)
@@ -130,6 +138,7 @@ class Panel:
         return {
             **self.material.describe(),
             **{name: getattr(p, name) for name in ("way", "shot", "query", "seed")},
+            **query_settings(self.sampler, options.class_prior, [variant.kind for variant in self.variants]),
             "episodes": options.episodes,
             "allow_overlap": options.allow_overlap,
             "device": device.partition(":")[0],
@@ -157,7 +166,7 @@ class FirstShots(Sampler):
     def __call__(self, start: int, stop: int) -> Episodes:
         """Draw episodes ``start`` to ``stop - 1``."""
         episodes = self._sampler(start, stop)
-        return Episodes(episodes.classes, episodes.support[:, :, : self.protocol.shot].copy(), episodes.query)
+        return replace(episodes, support=episodes.support[:, :, : self.protocol.shot].copy())
 
 
 @dataclass(frozen=True)
@@ -183,7 +192,7 @@ def check(options: Options) -> str:
     Raises:
         UserError: A number out of range, or no such device.
     """
-    Protocol("", "", options.split, options.seed, way=options.way, query=options.query)
+    Protocol("", "", options.split, options.seed, options.way, 1, options.query, options.query_balance)
     if options.episodes < 1:
         raise UserError(f"--episodes must be at least 1, not {options.episodes}.")
     device = _setup.pick_device(options.device)
@@ -195,7 +204,8 @@ def sample(material: Material, options: Options, shot: int) -> Sampler:
     """Make the sampler of a material's episodes; the same episodes as those of ``compare``."""
     data = material.describe()["data"]
     keys = {name: data[name] for name in ("dataset", "variant", "split")}
-    protocol = Protocol(**keys, seed=options.seed, way=options.way, shot=shot, query=options.query)
+    numbers = {"seed": options.seed, "way": options.way, "shot": shot, "query": options.query}
+    protocol = Protocol(**keys, **numbers, query_balance=options.query_balance)
     return Sampler(protocol, material.labels, material.classes)
 
 
@@ -235,7 +245,11 @@ class Run:
         RunDirectory.check(output, self.identity)
         # Features first: an image that cannot be used must not leave a claimed folder behind.
         self._contenders = {
-            panel.key: [get_ready(v, panel.material, device) for v in panel.variants] for panel in panels
+            panel.key: [
+                get_ready(v, panel.material, device, v.class_prior or options.class_prior)  # type: ignore[arg-type]
+                for v in panel.variants
+            ]
+            for panel in panels
         }
         self.directory = RunDirectory(output, self.identity)
 
@@ -254,10 +268,7 @@ class Run:
             scores = run_episodes(
                 contenders, panel.sampler, self.options.episodes, directory, self.device, self.console
             )
-        competitors = [
-            report.Competitor(v.name, v.nodes, v.method in catalogue.ot_methods(), v.kind.transductive)
-            for v in panel.variants
-        ]
+        competitors = [competitor(*pair) for pair in zip(panel.variants, contenders, strict=True)]
         classes = panel.sampler(0, self.options.episodes).classes
         record = {
             "protocol": protocol,
@@ -295,6 +306,7 @@ class Run:
         for title, head, rows in tables:
             self.console.print(render(title, head, rows))
             pieces.append(f"## {title}\n\n{report.markdown(head, rows, [])}")
+        lines = [*lines, *dict.fromkeys(line for f in finished.values() for line in report.timing_lines(f.times))]
         for line in lines:
             self.console.print(f"- {line}", markup=False, highlight=False)
         pieces.append("".join(f"- {line}\n" for line in lines))

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from otfew.report import words
+from otfew.report_text import mark, milliseconds, percent, words
 
-
-def percent(value: float | None, *, sign: bool = False) -> str:
-    """Format a fraction as per cent with two digits; a dash where there is none."""
-    if value is None:
-        return "–"
-    return f"{100 * value:+.2f}" if sign else f"{100 * value:.2f}"
+__all__ = [
+    "difference", "difference_rows", "milliseconds", "percent", "short_difference", "short_interval", "with_intervals",
+]  # fmt: skip
 
 
 def with_intervals(record: Mapping[str, Any], *, sign: bool = False) -> str:
@@ -39,6 +36,18 @@ def short_difference(found: Mapping[str, Any]) -> str:
     return f"{short_interval(found)}{star}"
 
 
-def milliseconds(value: float | None) -> str:
-    """Format a time with three digits."""
-    return "–" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+def difference_rows(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Lay out differences, a column for every panel of the same methods and a row for each that is not a reference.
+
+    A method that is compared with another one than the panel's reference, because it is transductive, says with which.
+    """
+    first = records[0]
+    rows = []
+    for name in first["protocol"]["order"]:
+        method = first["methods"][name]
+        if "difference" in method:
+            to = method["difference"]["to"]
+            other = "" if to == first["protocol"]["reference"] else f", to {to}"
+            cells = [short_difference(record["methods"][name]["difference"]) for record in records]
+            rows.append([mark(name, method) + other, *cells])
+    return rows

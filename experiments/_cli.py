@@ -1,4 +1,7 @@
-"""What all commands share: arguments from a typed dataclass, and one clear line for every mistake."""
+"""What all commands share: arguments from a typed dataclass, and one clear line for every mistake.
+
+One line also where torchrun started several processes: the first that fails says why.
+"""
 
 from __future__ import annotations
 
@@ -7,13 +10,15 @@ import io
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 import tyro
 
+from otfew import processes
 from otfew.errors import UserError
 
 Config = TypeVar("Config")
+LOST = 1
 USAGE = 2
 INTERRUPTED = 130
 
@@ -25,16 +30,25 @@ def run(function: Callable[[], object]) -> None:
         function: The command, without arguments.
 
     Raises:
-        SystemExit: With code 2 or 130.
+        SystemExit: With code 2 or 130, or 1 where another process of the run has ended.
     """
     try:
         function()
     except UserError as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        raise SystemExit(USAGE) from None
+        _end(USAGE, f"error: {' '.join(str(error).split())}")
+    except processes.PeerLostError as error:
+        _end(LOST, f"error: {error}; the same command resumes")
     except KeyboardInterrupt:
-        sys.stderr.write("interrupted; the same command resumes\n")
-        raise SystemExit(INTERRUPTED) from None
+        _end(INTERRUPTED, "interrupted; the same command resumes")
+    processes.leave()
+
+
+def _end(code: int, line: str) -> NoReturn:
+    """End with a line, unless another process of the run has had its say."""
+    if processes.first_to_fail():
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+    raise SystemExit(code) from None
 
 
 def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = None) -> Config:

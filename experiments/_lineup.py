@@ -37,13 +37,14 @@ class Place:
         return catalogue.find(self.name)
 
 
-def choose(names: Sequence[str], material: Material, solver: str) -> tuple[list[Place], dict[str, str]]:
+def choose(names: Sequence[str], material: Material, solver: str, device: str) -> tuple[list[Place], dict[str, str]]:
     """Settle who runs.
 
     Args:
         names: Of methods; "all" alone takes every method that applies.
         material: What they run on.
         solver: Name of the transport solver, given to the methods that take one.
+        device: Where features are extracted, if it takes their values to tell whether a method applies.
 
     Returns:
         Places, in the order of the names, and name -> reason for the methods that "all" leaves out.
@@ -67,8 +68,10 @@ def choose(names: Sequence[str], material: Material, solver: str) -> tuple[list[
                 if base_missing:
                     raise UserError(f"method {name!r} needs the mean of the base classes, but {base_missing}.")
             options = {"solver": solver} if catalogue.accepts(kind, "solver") else {}
+            options |= material.learned(name)
             if not kind.needs_base_mean:
                 catalogue.build(name, **options)
+            check_sign(name, kind, material, nodes, device)
         except UserError as error:
             if not everything:
                 raise
@@ -89,8 +92,31 @@ def choose(names: Sequence[str], material: Material, solver: str) -> tuple[list[
     return places, not_run
 
 
+def check_sign(name: str, kind: type[FewShotMethod], material: Material, nodes: str, device: str) -> None:
+    """Raise ``UserError`` where a method needs features of at least 0 and the material's are not.
+
+    Args:
+        name: Of the method.
+        kind: Its class.
+        material: What it would run on.
+        nodes: On which nodes.
+        device: Where they are extracted.
+    """
+    if not kind.needs_nonnegative:
+        return
+    features = material.features(nodes, device)
+    least = float((features.pooled if kind.pools else features).nodes.min())
+    if least < 0:
+        raise UserError(
+            f"method {name!r} needs features of at least 0, since it takes a power of them, but these reach "
+            f"{least:.3g}: take a backbone whose features end in ReLU."
+        )
+
+
 def pick_reference(given: str, places: Sequence[Place]) -> str:
     """Return the method that the others are compared with: the given one, cosine-centroid if it runs, or the first.
+
+    Transductive methods have a reference of their own, see ``report.compare``; the first is one only where all are.
 
     Raises:
         UserError: The given one does not run.
@@ -100,4 +126,5 @@ def pick_reference(given: str, places: Sequence[Place]) -> str:
         raise UserError("no method applies here: --list prints the methods, --methods chooses them.")
     if given and given not in names:
         raise UserError(f"--reference {given!r} is not among the methods of this run: {', '.join(names)}.")
-    return given or ("cosine-centroid" if "cosine-centroid" in names else names[0])
+    inductive = [place.name for place in places if not place.kind.transductive]
+    return given or ("cosine-centroid" if "cosine-centroid" in names else next(iter(inductive or names)))

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
+from otfew import processes
 from otfew.backbones import Backbone, classes_seen
 from otfew.backbones import load as load_backbone
 from otfew.data import DATASETS, DataOptions, ImageSet
@@ -60,6 +61,10 @@ class Material(Protocol):
 
     def base_mean(self, spec: str, device: str) -> Tensor:
         """Return the (channels,) mean of the base classes' global vectors."""
+        ...
+
+    def learned(self, method: str) -> dict[str, float]:
+        """Return the options of a method that were learned with the backbone, where it was meta-trained for it."""
         ...
 
 
@@ -119,6 +124,11 @@ class FileMaterial:
         if self._features.base_mean is None:
             raise UserError(f"{self.base_mean_missing()}: add it or leave such methods out.")
         return self._features.base_mean
+
+    def learned(self, method: str) -> dict[str, float]:
+        """Return nothing: files of features do not say."""
+        del method
+        return {}
 
 
 @dataclass
@@ -195,7 +205,7 @@ class ImageMaterial:
     def features(self, spec: str, device: str) -> FeatureSet:
         """Extract nodes, or take them from the cache."""
         if spec not in self._features:
-            with _progress(self.console, f"extracting {spec} nodes") as progress:
+            with processes.leaders_first(), _progress(self.console, f"extracting {spec} nodes") as progress:
                 self._features[spec] = extract(
                     self.images,
                     self.backbone.to(device),
@@ -209,7 +219,7 @@ class ImageMaterial:
 
     def base_mean(self, spec: str, device: str) -> Tensor:
         """Extract the mean of the base classes, or take it from the cache."""
-        with _progress(self.console, "extracting base classes") as progress:
+        with processes.leaders_first(), _progress(self.console, "extracting base classes") as progress:
             return base_mean(
                 self.base(),
                 self.backbone.to(device),
@@ -219,6 +229,10 @@ class ImageMaterial:
                 progress=progress,
                 note=lambda text: self.console.print(text, markup=False, highlight=False),
             )
+
+    def learned(self, method: str) -> dict[str, float]:
+        """Return what the backbone's card says was learned with it."""
+        return dict(self.backbone.card.protocol.get("learned", {}).get(method, {}))
 
 
 def load_image_material(

@@ -6,6 +6,8 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from otfew.report import mark
+
 SPACING = 0.045
 """Least distance between two labels, as a share of the picture's height."""
 
@@ -57,7 +59,7 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
     for name, place in zip(names, places, strict=True):
         point = (timings["methods"][name]["ms_per_episode"], 100 * methods[name]["accuracy"]["mean"])
         axes.annotate(
-            name,
+            mark(name, methods[name]),
             point,
             xytext=(1.04, place),
             textcoords="axes fraction",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
 from rich.console import Console
 
+from otfew import processes
 from otfew.data import DataOptions
 from otfew.errors import UserError
 from otfew.experiments._material import FileMaterial, Material, load_image_material
@@ -31,7 +31,9 @@ class MaterialOptions(Protocol):
 
 
 def make_console() -> Console:
-    """Write to stdout; lines for files and pipes are wide enough for the tables."""
+    """Write to stdout, the main process alone; lines for files and pipes are wide enough for the tables."""
+    if not processes.world().is_main:
+        return Console(quiet=True, force_terminal=False)
     console = Console()
     return console if console.is_terminal else Console(width=max(120, console.width))
 
@@ -55,18 +57,20 @@ def open_material(
         return FileMaterial(features)
     if options.cub_split not in {"feat", "closerlook"}:
         raise UserError(f"unknown --cub-split {options.cub_split!r}: choose feat or closerlook.")
-    return load_image_material(
-        dataset,
-        options.split,
-        options.data_root,
-        DataOptions(cub_split=options.cub_split, split_seed=options.split_seed),  # type: ignore[arg-type]
-        options.backbone,
-        options.resolution,
-        options.crop,
-        nodes,
-        options.allow_overlap,
-        console,
-    )
+    # What has to be fetched or drawn is fetched or drawn once a machine.
+    with processes.leaders_first():
+        return load_image_material(
+            dataset,
+            options.split,
+            options.data_root,
+            DataOptions(cub_split=options.cub_split, split_seed=options.split_seed),  # type: ignore[arg-type]
+            options.backbone,
+            options.resolution,
+            options.crop,
+            nodes,
+            options.allow_overlap,
+            console,
+        )
 
 
 def check_solver(name: str) -> None:
@@ -80,11 +84,17 @@ def check_solver(name: str) -> None:
 
 
 def pick_device(name: str) -> str:
-    """Choose where to compute; raises ``UserError`` where there is no such device."""
+    """Choose where to compute; raises ``UserError`` where there is no such device.
+
+    Processes of one machine take its accelerators in turn, unless the name says which.
+    """
     import torch
 
     if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    here = processes.world()
+    if name == "cuda" and here.size > 1 and torch.cuda.is_available():
+        name = f"cuda:{here.local_rank % torch.cuda.device_count()}"
     try:
         torch.empty(1, device=name)
     except Exception as error:
@@ -93,14 +103,20 @@ def pick_device(name: str) -> str:
 
 
 def set_threads(threads: int) -> int:
-    """Let torch, and with it the exact solver, use so many threads; 0 means all cores."""
+    """Let torch, and with it the exact solver, use so many threads; 0 means this process's share of the cores."""
     import torch
 
     if threads < 0:
         raise UserError(f"--threads must be at least 0, not {threads}.")
-    threads = threads or os.cpu_count() or 1
+    threads = threads or max(1, processes.cores() // processes.world().local_size)
     torch.set_num_threads(threads)
     return threads
+
+
+def need_one_process(command: str) -> None:
+    """Raise ``UserError`` where a command whose work is not shared was started as several processes."""
+    if (size := processes.world().size) > 1:
+        raise UserError(f"{command} does not share its work, but {size} processes were started: start one.")
 
 
 def versions() -> dict[str, str]:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otfew.experiments._figures import COLOURS, MARKERS, make_figure, to_png
+from otfew.report import mark
 
 Record = Mapping[str, Any]
 
@@ -39,10 +40,11 @@ def picture(records: Mapping[int, Record]) -> bytes:
             shifted,
             [100 * a["mean"] for a in accuracies],
             [100 * (a["episode_ci"] or 0) for a in accuracies],
-            label=name,
+            label=mark(name, first["methods"][name]),
             **style,
         )
-        if name != reference:
+        # Transductive methods have a reference of their own.
+        if first["methods"][name].get("difference", {}).get("to") == reference:
             differences = [r["methods"][name]["difference"] for r in records.values()]
             right.errorbar(
                 shifted,

@@ -17,7 +17,7 @@ from otfew.evaluation import Scores
 from otfew.experiments import _setup
 from otfew.experiments._cli import parse, run
 from otfew.experiments._lineup import choose, pick_reference
-from otfew.experiments._running import get_ready, run_episodes, timings
+from otfew.experiments._running import competitor, get_ready, query_settings, run_episodes, timings
 from otfew.features import BASE_IMAGES
 from otfew.run_directory import RunDirectory, to_json
 
@@ -43,6 +43,11 @@ class Config:
     """Labelled images of each class."""
     query: int = 15
     """Images to classify of each class."""
+    query_balance: str = "balanced"
+    """balanced, or dirichlet:ALPHA: as many queries in all, divided among the classes at random (2 is usual)."""
+    class_prior: str = "uniform"
+    """What transductive methods are told of the classes' shares in the queries: uniform, true (an oracle) or estimated
+    (nothing)."""
     episodes: int = 600
     """How many episodes."""
     seed: int = 1
@@ -73,7 +78,7 @@ class Config:
     device: str = "auto"
     """auto, cpu, cuda, ..."""
     threads: int = 0
-    """CPU threads; 0 takes all cores."""
+    """CPU threads; 0 takes all cores, or of several processes each its share."""
     list_names: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print data sets, backbones, nodes, methods and solvers, and end."""
 
@@ -109,7 +114,7 @@ def compare(config: Config, console: Console) -> Path:
     """
     # What needs no data is checked first.
     episode_protocol = Protocol(
-        config.dataset, "", config.split, config.seed, way=config.way, shot=config.shot, query=config.query
+        config.dataset, "", config.split, config.seed, config.way, config.shot, config.query, config.query_balance
     )
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, not {config.episodes}.")
@@ -125,11 +130,12 @@ def compare(config: Config, console: Console) -> Path:
     data = described["data"]
     keyed = replace(episode_protocol, **{name: data[name] for name in ("dataset", "variant", "split")})
     sampler = Sampler(keyed, material.labels, material.classes)
-    places, not_run = choose(config.methods, material, config.solver)
+    places, not_run = choose(config.methods, material, config.solver, device)
     reference = pick_reference(config.reference, places)
     protocol = {
         **described,
         **{name: getattr(config, name) for name in ("way", "shot", "query", "episodes", "seed", "solver")},
+        **query_settings(sampler, config.class_prior, [place.kind for place in places]),
         "allow_overlap": config.allow_overlap,
         "device": device.partition(":")[0],
         "base_images_per_class": BASE_IMAGES,
@@ -141,12 +147,10 @@ def compare(config: Config, console: Console) -> Path:
     output = config.output or Path("runs") / f"compare-{data['dataset']}-{_setup.short_hash(identity)}"
     RunDirectory.check(output, identity)
     # Features first: an image that cannot be used must not leave a claimed folder behind.
-    contenders = [get_ready(place, material, device) for place in places]
+    contenders = [get_ready(place, material, device, config.class_prior) for place in places]  # type: ignore[arg-type]
     directory = RunDirectory(output, identity)
     scores = run_episodes(contenders, sampler, config.episodes, directory, device, console)
-    competitors = [
-        report.Competitor(p.name, p.nodes, p.name in catalogue.ot_methods(), p.kind.transductive) for p in places
-    ]
+    competitors = [competitor(*pair) for pair in zip(places, contenders, strict=True)]
     classes = sampler(0, config.episodes).classes
     results = {
         **identity,
@@ -171,7 +175,7 @@ def _write(
     from otfew.experiments._table import render
 
     head, rows = report.table(results, times)
-    lines = [*report.transport_lines(results), *report.protocol_lines(results)]
+    lines = [*report.transport_lines(results), *report.protocol_lines(results), *report.timing_lines(times)]
     names = results["protocol"]["order"]
     directory.write("results.json", to_json(results))
     directory.write("timings.json", to_json(times))

@@ -76,7 +76,7 @@ def compare_domains(config: Config, console: Console) -> Path:
     datasets = list(dict.fromkeys(config.datasets))
     # One and the same for all of them, whatever is shipped for the others.
     config = replace(config, backbone=config.backbone or default_for(datasets[0]) or EXTERNAL)
-    panels = [_panel(config, dataset, console) for dataset in datasets]
+    panels = [_panel(config, dataset, device, console) for dataset in datasets]
     settings = {"datasets": datasets, "reference": panels[0].reference}
     session = _analysis.Run("cross-domain", config, panels, settings, device, console)
     finished = session.evaluate()
@@ -84,10 +84,10 @@ def compare_domains(config: Config, console: Console) -> Path:
     return session.write(finished, {}, tables(records), lines(records), {})
 
 
-def _panel(config: Config, dataset: str, console: Console) -> _analysis.Panel:
+def _panel(config: Config, dataset: str, device: str, console: Console) -> _analysis.Panel:
     """Open a data set with the backbone."""
     material = _setup.open_material(config, dataset, None, config.nodes, console)
-    places, not_run = choose(config.methods, material, config.solver)
+    places, not_run = choose(config.methods, material, config.solver, device)
     variants = tuple(_analysis.Variant(p.name, p.name, p.nodes, p.options) for p in places)
     sampler = _analysis.sample(material, config, config.shot)
     return _analysis.Panel(dataset, material, variants, sampler, pick_reference(config.reference, places), not_run)
@@ -101,14 +101,13 @@ def tables(
     backbone, names = first["protocol"]["backbone"]["name"], first["protocol"]["order"]
     reference = first["protocol"]["reference"]
     accuracies = [
-        [name, *(_cells.with_intervals(record["methods"][name]["accuracy"]) for record in records.values())]
+        [
+            report.mark(name, first["methods"][name]),
+            *(_cells.with_intervals(record["methods"][name]["accuracy"]) for record in records.values()),
+        ]
         for name in names
     ]
-    differences = [
-        [name, *(_cells.short_difference(record["methods"][name]["difference"]) for record in records.values())]
-        for name in names
-        if name != reference
-    ]
+    differences = _cells.difference_rows(list(records.values()))
     adds = [
         [f"{name}, {dataset}", add["control"], _cells.with_intervals(add, sign=True), report.words(add)]
         for dataset, record in records.items()

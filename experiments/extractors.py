@@ -153,10 +153,13 @@ def tables(
 ) -> list[tuple[str, Sequence[str], list[list[str]]]]:
     """Lay out accuracies, what each kind of nodes brings to each method, and what transport adds on each kind."""
     by_nodes, by_method = found["by_nodes"], found["by_method"]
-    by_nodes, by_method = found["by_nodes"], found["by_method"]
     first, *others = sizes
     accuracies = [
-        [method, *(_accuracy(by_nodes[spec]["methods"][method]["accuracy"]) for spec in sizes)] for method in by_method
+        [
+            report.mark(method, by_nodes[first]["methods"][method]),
+            *(_accuracy(by_nodes[spec]["methods"][method]["accuracy"]) for spec in sizes),
+        ]
+        for method in by_method
     ]
     accuracies.append(["paper, deepemd", *(f"{PUBLISHED[spec]:.2f}" if spec in PUBLISHED else "" for spec in sizes)])
     gains = [

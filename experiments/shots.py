@@ -19,6 +19,7 @@ from otfew.experiments import _analysis, _cells, _setup
 from otfew.experiments._cli import parse, run
 from otfew.experiments._material import Material
 from otfew.methods.deepemd import SHOT_HEADS
+from otfew.query_balance import BALANCED
 
 
 @dataclass
@@ -78,7 +79,8 @@ def compare_shots(config: Config, console: Console) -> Path:
         catalogue.build("deepemd", **options)
     material = _setup.open_material(config, config.dataset, config.features, config.nodes, console)
     nodes = material.nodes_spec("fcn")
-    shots, left_out = affordable(sorted(set(config.shots)), config.query, material)
+    queries = config.query if config.query_balance == BALANCED else config.way * config.query
+    shots, left_out = affordable(sorted(set(config.shots)), queries, material)
     variants = (
         *(_analysis.Variant(name, "deepemd", nodes, options) for name, options in heads.items()),
         *(_analysis.Variant(name, name, nodes) for name in dict.fromkeys(config.baselines)),
@@ -172,14 +174,13 @@ def tables(
     first = next(iter(records.values()))
     names, data = first["protocol"]["order"], first["protocol"]["data"]["dataset"]
     columns = [f"{k}-shot" for k in records]
-    accuracies = [[name, *(_cells.with_intervals(r["methods"][name]["accuracy"]) for r in records.values())]
-                  for name in names]  # fmt: skip
-    reference = first["protocol"]["reference"]
-    differences = [
-        [name, *(_cells.short_difference(r["methods"][name]["difference"]) for r in records.values())]
+    marked = {name: report.mark(name, first["methods"][name]) for name in names}
+    accuracies = [
+        [marked[name], *(_cells.with_intervals(r["methods"][name]["accuracy"]) for r in records.values())]
         for name in names
-        if name != reference
     ]
+    reference = first["protocol"]["reference"]
+    differences = _cells.difference_rows(list(records.values()))
     heads = [
         [name, *(_cells.short_difference(found[name]) for found in against_mean.values())]
         for name in next(iter(against_mean.values()), {})

@@ -90,6 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Instead of those of the process.
     """
     config = parse(Config, "show-flows", arguments)
+    _setup.need_one_process("show-flows")
     if config.measure:
         measure(config, _setup.make_console())
     else:

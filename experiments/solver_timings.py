@@ -89,7 +89,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    measure(parse(Config, "solver-timings", arguments), _setup.make_console())
+    config = parse(Config, "solver-timings", arguments)
+    _setup.need_one_process("solver-timings")
+    measure(config, _setup.make_console())
 
 
 def measure(config: Config, console: Console) -> Path:

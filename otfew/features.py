@@ -9,6 +9,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +19,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from torch import Tensor
 
 from otfew.backbones.base import Backbone
@@ -118,7 +119,7 @@ def extract(
     }
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
     entry = Entry(cache, key, len(images))
-    with FileLock(entry.lock):
+    with _locked(entry.lock, note):
         found = entry.load(note)
         if found is None:
             record = _fill(entry, images, backbone, extractor, preparation, progress)
@@ -129,6 +130,21 @@ def extract(
     nodes, record = found
     source = {"features_sha256": record["sha256"]}
     return FeatureSet(nodes, images.labels, images.classes, extractor.spec, record["milliseconds"], source=source)
+
+
+@contextmanager
+def _locked(path: Path, note: Note) -> Iterator[None]:
+    """Hold a lock; say so where that means to wait for another process."""
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        note("another process extracts these features; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def base_mean(

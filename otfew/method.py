@@ -20,6 +20,8 @@ class FewShotMethod(Protocol):
             global vectors.
         preset_of: Name of the method of which this is a preset, or "".
         pools: True where only the average of an image's nodes matters: the evaluator then averages once.
+        learned: Options that meta-training learns with the backbone; the constructor takes tensors () for them.
+        needs_nonnegative: True where features must not be negative; commands then say so before any episode.
     """
 
     name: ClassVar[str]
@@ -28,6 +30,8 @@ class FewShotMethod(Protocol):
     needs_base_mean: ClassVar[bool]
     preset_of: ClassVar[str]
     pools: ClassVar[bool]
+    learned: ClassVar[tuple[str, ...]]
+    needs_nonnegative: ClassVar[bool]
 
     def __call__(
         self,
@@ -60,6 +64,8 @@ class MethodBase:
     needs_base_mean: ClassVar[bool] = False
     preset_of: ClassVar[str] = ""
     pools: ClassVar[bool] = False
+    learned: ClassVar[tuple[str, ...]] = ()
+    needs_nonnegative: ClassVar[bool] = False
 
 
 def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = None) -> None:

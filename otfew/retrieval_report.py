@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from otfew.nodes import parse
 from otfew.nodes.patches import PatchExtractor
-from otfew.report import backbone_lines, words
+from otfew.report_text import backbone_lines, milliseconds, percent, words
 from otfew.reranking import CONTROLS, TRANSPORT
 from otfew.retrieval import GLOBAL, METRICS, Ranked
 from otfew.statistics import LEAST_EPISODES, Estimate, estimate, holm, p_value, verdict
@@ -164,8 +164,7 @@ def _row(name: str, results: Record, times: Record) -> list[str]:
         row += [_with_both(difference), words(difference)]
     else:
         row += ["reference", ""]
-    milliseconds = times["methods"][name]["ms_per_query"]
-    return [*row, f"{milliseconds:.3g}" if milliseconds < 100 else f"{milliseconds:.0f}"]
+    return [*row, milliseconds(times["methods"][name]["ms_per_query"])]
 
 
 def lines(results: Record) -> list[str]:
@@ -220,18 +219,11 @@ def _image_lines(p: Record, backbone: Record | None) -> list[str]:
     return [*text, *backbone_lines(backbone, p["data"]["classes"])]
 
 
-def _percent(value: float | None, *, sign: bool = False) -> str:
-    """Format a fraction as per cent with two digits; a dash where there is none."""
-    if value is None:
-        return "–"
-    return f"{100 * value:+.2f}" if sign else f"{100 * value:.2f}"
-
-
 def _with_class(record: Record, *, sign: bool = False) -> str:
     """Format a mean with its interval over classes."""
-    return f"{_percent(record['mean'], sign=sign)} ± {_percent(record['class_ci'])}"
+    return f"{percent(record['mean'], sign=sign)} ± {percent(record['class_ci'])}"
 
 
 def _with_both(record: Record) -> str:
     """Format a difference with both intervals."""
-    return f"{_percent(record['mean'], sign=True)} ± {_percent(record['query_ci'])} ± {_percent(record['class_ci'])}"
+    return f"{percent(record['mean'], sign=True)} ± {percent(record['query_ci'])} ± {percent(record['class_ci'])}"

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from otfew import processes
 from otfew.errors import UserError
 from otfew.feature_cache import Note, write_atomically
 
@@ -25,6 +26,8 @@ def to_json(record: Mapping[str, Any]) -> bytes:
 class RunDirectory:
     """Claims a folder for one run, or goes on with what is there.
 
+    Of several processes the main one alone looks at the disk: the others may not see it.
+
     Args:
         path: Created if missing.
         identity: JSON-ready: protocol and versions. A folder of another identity is refused.
@@ -36,6 +39,10 @@ class RunDirectory:
     def __init__(self, path: Path, identity: Mapping[str, Any]) -> None:
         self.check(path, identity)
         self.path = path
+        self.identity = identity
+        self._owned = processes.world().is_main
+        if not self._owned:
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
             # The claim comes before all else: a run that is killed here can be gone on with.
@@ -51,13 +58,15 @@ class RunDirectory:
         Raises:
             UserError: The folder holds another run or foreign files.
         """
+        if not processes.world().is_main:
+            return
         claim = _claim(path)
         if path.exists() and not path.is_dir():
             raise UserError(f"--output {path} is a file: give a folder.")
         if claim.exists():
             if claim.read_bytes() != to_json(identity):
                 raise UserError(
-                    f"--output {path} holds a run of another protocol ({_first_difference(claim, identity)}): "
+                    f"--output {path} holds a run of another protocol ({_difference_to(claim, identity)}): "
                     "give another folder."
                 )
         elif path.exists() and any(not entry.name.startswith(f".{claim.name}.") for entry in path.iterdir()):
@@ -65,12 +74,13 @@ class RunDirectory:
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the run, completely or not at all."""
-        write_atomically(self.path / name, data)
+        if self._owned:
+            write_atomically(self.path / name, data)
 
     def load_block(self, index: int, note: Note) -> Arrays | None:
         """Read a finished block; None where there is none or, said in one line, where it is damaged."""
         file = self._block(index)
-        if not file.exists():
+        if not self._owned or not file.exists():
             return None
         try:
             with np.load(file, allow_pickle=False) as arrays:
@@ -81,6 +91,8 @@ class RunDirectory:
 
     def save_block(self, index: int, arrays: Arrays) -> None:
         """Keep a finished block."""
+        if not self._owned:
+            return
         buffer = io.BytesIO()
         np.savez(buffer, allow_pickle=False, **arrays)
         write_atomically(self._block(index), buffer.getvalue())
@@ -94,17 +106,21 @@ def _claim(path: Path) -> Path:
     return path / "protocol.json"
 
 
-def _first_difference(claim: Path, identity: Mapping[str, Any]) -> str:
-    """Name the first field in which two identities differ."""
+def _difference_to(claim: Path, identity: Mapping[str, Any]) -> str:
+    """Name the first field in which an identity differs from the claimed one."""
     try:
-        there = _flat(json.loads(claim.read_bytes()))
+        return first_difference(json.loads(claim.read_bytes()), identity) or "its protocol.json was edited"
     except ValueError:
         return "its protocol.json is damaged"
-    here = _flat(json.loads(to_json(identity)))
-    for name in sorted(there.keys() | here.keys()):
-        if there.get(name) != here.get(name):
-            return f"{name} is {there.get(name)!r} there and {here.get(name)!r} here"
-    return "its protocol.json was edited"
+
+
+def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """Name the first field in which two JSON-ready records differ, with both values; "" where none does."""
+    flat_there, flat_here = _flat(json.loads(to_json(there))), _flat(json.loads(to_json(here)))
+    for name in sorted(flat_there.keys() | flat_here.keys()):
+        if flat_there.get(name) != flat_here.get(name):
+            return f"{name} is {flat_there.get(name)!r} there and {flat_here.get(name)!r} here"
+    return ""
 
 
 def _flat(record: Any, prefix: str = "") -> dict[str, Any]:

@@ -29,6 +29,58 @@ def test_first_episodes_are_pinned():
     assert episodes.query.tolist() == GOLDEN["query"]
 
 
+def test_the_first_unbalanced_episodes_are_pinned():
+    labels = np.arange(180) % 6
+    episodes = Sampler(replace(PROTOCOL, query=4, query_balance="dirichlet:0.5"), labels, NAMES)(0, 3)
+    assert episodes.counts.tolist() == UNBALANCED["counts"]
+    assert episodes.query.reshape(3, -1).tolist() == UNBALANCED["query"]
+
+
+@pytest.mark.parametrize("alpha", ["0.1", "2", "50"])
+def test_an_unbalanced_episode_is_the_balanced_one_with_other_queries(alpha):
+    labels = np.arange(360) % 6
+    balanced = Sampler(replace(PROTOCOL, shot=2, query=5), labels, NAMES)(0, 60)
+    unbalanced = Sampler(replace(PROTOCOL, shot=2, query=5, query_balance=f"dirichlet:{alpha}"), labels, NAMES)(0, 60)
+    np.testing.assert_array_equal(unbalanced.classes, balanced.classes)
+    np.testing.assert_array_equal(unbalanced.support, balanced.support)
+    assert (balanced.counts == 5).all()
+    assert not (unbalanced.counts == 5).all()
+    for i in range(60):
+        assert unbalanced.counts[i].sum() == 15
+        assert len(set(unbalanced.support[i].ravel()) | set(unbalanced.query[i].ravel())) == 6 + 15
+        answers = unbalanced.answers[i]
+        np.testing.assert_array_equal(labels[unbalanced.query[i].ravel()], unbalanced.classes[i][answers])
+        for c in range(3):
+            rows = unbalanced.query[i].ravel()[answers == c]
+            assert len(rows) == unbalanced.counts[i, c] == round(15 * unbalanced.proportions[i, c])
+            assert rows[:5].tolist() == balanced.query[i, c, : len(rows)].tolist()
+    np.testing.assert_array_equal(balanced.answers, np.tile(np.repeat(np.arange(3), 5), (60, 1)))
+
+
+def test_unbalanced_episodes_need_none_of_their_predecessors():
+    draw_some = Sampler(replace(PROTOCOL, query_balance="dirichlet:1"), LABELS, NAMES)
+    whole, part = draw_some(0, 20), draw_some(13, 20)
+    np.testing.assert_array_equal(part.counts, whole.counts[13:])
+    np.testing.assert_array_equal(part.query, whole.query[13:])
+    np.testing.assert_array_equal(whole[13:20].query, part.query)
+
+
+def test_parameters_of_the_balance_are_told_apart_by_value():
+    def counts(balance):
+        return sampler(query_balance=balance)(0, 30).counts.tolist()
+
+    assert counts("dirichlet:2") == counts("dirichlet:2.0")
+    assert counts("dirichlet:2") != counts("dirichlet:2.1")
+    assert replace(PROTOCOL, query_balance="dirichlet:02.0").query_balance == "dirichlet:2"
+
+
+def test_a_class_that_might_run_out_of_images_is_named():
+    # Ten images each: enough for 1 + 3, not for 1 + 3 x 4 of one class.
+    sampler(query=4)
+    with pytest.raises(UserError, match=r"'a'.*10 images, but an episode may need 13 .*--way 3 x --query 4"):
+        sampler(query=4, query_balance="dirichlet:2")
+
+
 def test_an_episode_needs_none_of_its_predecessors():
     whole = sampler()(0, 40)
     for start, stop in [(0, 7), (7, 40), (39, 40)]:
@@ -118,4 +170,12 @@ GOLDEN = {
     "classes": [[4, 2, 5], [5, 4, 0]],
     "support": [[[40], [20], [11]], [[53], [58], [48]]],
     "query": [[[22, 34], [14, 56], [29, 53]], [[17, 47], [34, 40], [18, 42]]],
+}
+UNBALANCED = {
+    "counts": [[5, 7, 0], [2, 9, 1], [10, 1, 1]],
+    "query": [
+        [26, 152, 116, 80, 92, 125, 113, 47, 143, 155, 137, 89],
+        [70, 46, 103, 133, 145, 175, 157, 169, 85, 127, 67, 105],
+        [32, 68, 146, 122, 86, 164, 98, 2, 176, 170, 83, 12],
+    ],
 }

@@ -67,6 +67,57 @@ def test_accuracies_equal_a_plain_loop(features, sampler):
     assert len(scores.accuracy) == EPISODES
 
 
+def test_uneven_queries_count_as_in_a_plain_loop(features):
+    sampler = Sampler(Protocol("toy", "", "test", way=3, shot=1, query=3, query_balance="dirichlet:0.3"), LABELS, NAMES)
+    scores = evaluate([Contender("nearest", Nearest(), features)], sampler, EPISODES)["nearest"]
+    rows = features.nodes.mean(1).numpy()
+    empty = 0
+    for i in range(EPISODES):
+        episode = sampler(i, i + 1)
+        means = [rows[support].mean(0) for support in episode.support[0]]
+        right, asked = [0, 0, 0], [0, 0, 0]
+        for image in episode.query.ravel():
+            truth = episode.classes[0].tolist().index(LABELS[image])
+            asked[truth] += 1
+            right[truth] += int(np.argmin([np.linalg.norm(rows[image] - m) for m in means]) == truth)
+        assert asked == episode.counts[0].tolist()
+        assert scores.correct[i].tolist() == right
+        assert scores.accuracy[i] == pytest.approx(sum(right) / 9)
+        empty += 0 in asked
+    assert empty > 10
+
+
+class Told(MethodBase):
+    """Remembers what it is told of the classes' shares."""
+
+    name = "told"
+
+    def __init__(self, transductive):
+        self.transductive = transductive
+        self.priors = []
+
+    def __call__(self, support, query, **told):
+        self.priors.append(told)
+        return torch.zeros(*query.shape[:2], support.shape[1])
+
+
+@pytest.mark.parametrize("prior", ["uniform", "true", "estimated"])
+def test_transductive_methods_are_told_the_prior(features, prior):
+    sampler = Sampler(Protocol("toy", "", "test", way=3, shot=1, query=3, query_balance="dirichlet:1"), LABELS, NAMES)
+    methods = {"inductive": Told(False), "transductive": Told(True)}
+    evaluate([Contender(name, m, features, class_prior=prior) for name, m in methods.items()], sampler, 70)
+    assert methods["inductive"].priors == [{}] * 3
+    # After the warm-up: two blocks.
+    told = methods["transductive"].priors[1:]
+    if prior == "estimated":
+        assert told == [{}, {}]
+        return
+    given = torch.cat([call["class_prior"] for call in told])
+    assert given.dtype == torch.float32
+    wanted = sampler(0, 70).counts / 9 if prior == "true" else np.full((70, 3), 1 / 3)
+    np.testing.assert_allclose(given.numpy(), wanted, rtol=1e-6)
+
+
 def test_a_constant_answer_is_right_by_chance(features, sampler):
     scores = evaluate([Contender("first", First(), features)], sampler, 10)["first"]
     assert scores.accuracy.tolist() == [0.25] * 10
@@ -162,6 +213,16 @@ def test_wrong_answers_name_the_method(features, sampler, change, said):
     with pytest.raises(UserError, match=said) as caught:
         evaluate([Contender("wrong", Wrong(change), features)], sampler, 5)
     assert "'wrong'" in str(caught.value)
+
+
+def test_what_a_method_refuses_is_the_users_to_set_right(features, sampler):
+    def refuse(answer):
+        if len(answer) > 1:
+            raise ValueError("episode 2 holds nonsense")
+        return answer
+
+    with pytest.raises(UserError, match="'wrong' refuses the batch of 5 from episode 0 on: episode 2 holds nonsense"):
+        evaluate([Contender("wrong", Wrong(refuse), features)], sampler, 5)
 
 
 def test_a_folder_of_another_protocol_is_refused_and_untouched(tmp_path):

@@ -97,6 +97,17 @@ def test_map_equals_scikit_learn():
         assert float(value) == pytest.approx(average_precision_score(gallery_labels == label, row))
 
 
+def test_a_common_offset_changes_nothing_and_gradients_are_let_go():
+    (queries, query_labels), (gallery, gallery_labels) = material()
+    found = [
+        retrieval_metrics(embedding_scores(q, g), query_labels, gallery_labels, exclude_self=False)["map"]
+        for q, g in ((queries, gallery), (queries + 1000, gallery + 1000), (queries.clone().requires_grad_(), gallery))
+    ]
+    # Adding 1000 itself rounds at 6e-5.
+    torch.testing.assert_close(found[1], found[0], atol=0.01, rtol=0)
+    assert torch.equal(found[2], found[0])
+
+
 def test_cosine_ranks_by_the_angle():
     (queries, query_labels), (gallery, gallery_labels) = material()
     expected = torch.nn.functional.cosine_similarity(queries[:, None], gallery[None], dim=-1)

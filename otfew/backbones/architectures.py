@@ -8,12 +8,21 @@ from functools import partial
 from torch import nn
 
 from otfew.backbones.conv4 import Conv4
+from otfew.backbones.lenet5 import LeNet5
+from otfew.backbones.lenet5_wide import LeNet5Wide
 from otfew.backbones.resnet12 import ResNet12
+from otfew.backbones.resnet_cifar import ResNetCIFAR
+from otfew.backbones.wide_resnet import WideResNet
 
 ARCHITECTURES: dict[str, Callable[..., nn.Module]] = {
     "conv4": Conv4,
+    "lenet5-wide": LeNet5Wide,
     "resnet12": ResNet12,
     "resnet12-half": partial(ResNet12, width=0.5),
     "resnet12-quarter": partial(ResNet12, width=0.25),
+    "wrn28_10": partial(WideResNet, depth=28, width=10, dropout=0.5),
+    "wrn16_2": partial(WideResNet, depth=16, width=2),
+    "resnet32": partial(ResNetCIFAR, depth=32),
+    "lenet5": LeNet5,
 }
 """Name -> factory of a module from images (images, 3, height, width) to maps (images, channels, h, w)."""

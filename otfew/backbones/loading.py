@@ -20,8 +20,15 @@ def zoo() -> dict[str, Card]:
 
 
 def default_for(dataset: str) -> str | None:
-    """Name the zoo's backbone for a data set: the one with the best validation accuracy, or None."""
-    fitting = [(name, card) for name, card in zoo().items() if card.dataset == dataset]
+    """Name the zoo's backbone for a data set: the pre-trained one with the best validation accuracy, or None.
+
+    One that was meta-trained favours the method that it was trained for, so it must be asked for.
+    """
+    fitting = [
+        (name, card)
+        for name, card in zoo().items()
+        if card.dataset == dataset and "meta_trained_for" not in card.protocol
+    ]
     if not fitting:
         return None
     return max(fitting, key=lambda entry: float(entry[1].protocol.get("val_accuracy", 0)))[0]

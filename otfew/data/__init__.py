@@ -7,8 +7,10 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from otfew.data import (
+    cifar10,
     cifar_fs,
     cub,
+    fashion_mnist,
     fc100,
     glyphs,
     image_folder,
@@ -44,6 +46,8 @@ DATASETS: dict[str, Dataset] = {
         omniglot.DATASET,
         miniimagenet.DATASET,
         tieredimagenet.DATASET,
+        fashion_mnist.DATASET,
+        cifar10.DATASET,
         image_folder.DATASET,
     )
 }

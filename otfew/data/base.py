@@ -84,6 +84,7 @@ class Dataset:
         resolution: Side in pixels at which it is usually evaluated.
         load: (root, split, options) -> ImageSet; raises ``UserError`` naming what to put where.
         needs_root: False where the data are generated.
+        drawn: True for characters: mirroring makes another class, and a small crop leaves nothing to recognise.
     """
 
     name: str
@@ -91,3 +92,4 @@ class Dataset:
     resolution: int
     load: Callable[[Path, Split, DataOptions], ImageSet]
     needs_root: bool = True
+    drawn: bool = False

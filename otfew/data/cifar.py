@@ -55,14 +55,14 @@ def load_cifar100(dataset: str, root: Path, split: Split, options: DataOptions) 
     Raises:
         UserError: The data are missing or damaged.
     """
-    base = _folder(root, options)
+    base = find(root, options)
     published = class_lists(dataset).classes[split]
     place = {name: label for label, name in enumerate(published)}
-    all_classes = _names(base)
+    all_classes = read_names(base / "meta", "fine_label_names", ARCHIVE.url)
     found: list[tuple[int, str, str]] = []
     parts: list[npt.NDArray[np.uint8]] = []
     for part in ("train", "test"):
-        rows, labels, files = _part(base / part, len(all_classes))
+        rows, labels, files = read_part(base / part, "fine_labels", len(all_classes), ARCHIVE.url)
         kept = [i for i, label in enumerate(labels) if all_classes[label] in place]
         parts.append(rows[kept])
         found += [(place[all_classes[labels[i]]], part, files[i]) for i in kept]
@@ -92,7 +92,7 @@ def load_cifar100(dataset: str, root: Path, split: Split, options: DataOptions) 
     )
 
 
-def _folder(root: Path, options: DataOptions) -> Path:
+def find(root: Path, options: DataOptions) -> Path:
     """The publisher's folder, fetched if it is missing."""
     instead = f"put the publisher's folder at {root / FOLDER}, with the files train, test and meta in it"
     base = find_folder(root, FOLDER, "meta")
@@ -103,30 +103,31 @@ def _folder(root: Path, options: DataOptions) -> Path:
     return base
 
 
-def _names(base: Path) -> list[str]:
-    """The 100 class names, in the order of the publisher's labels."""
-    names = load_pickle(base / "meta").get("fine_label_names")
-    if not isinstance(names, list):
-        raise _damaged(base / "meta", "fine_label_names is missing")
-    return [_text(name) for name in names]
-
-
-def _part(path: Path, n_classes: int) -> tuple[npt.NDArray[np.uint8], list[int], list[str]]:
-    """Rows, labels and original file names of the publisher's train or test file."""
+def read_part(path: Path, key: str, n_classes: int, url: str) -> tuple[npt.NDArray[np.uint8], list[int], list[str]]:
+    """Rows, labels (under ``key``) and original file names of one of the publisher's files of images."""
     record = load_pickle(path)
-    rows, labels, files = record.get("data"), record.get("fine_labels"), record.get("filenames")
+    rows, labels, files = record.get("data"), record.get(key), record.get("filenames")
     if not isinstance(rows, np.ndarray) or rows.ndim != 2 or rows.shape[1] != _ROW:
-        raise _damaged(path, f"data is not (images, {_ROW})")
+        raise damaged(path, f"data is not (images, {_ROW})", url)
     if not isinstance(labels, list) or not isinstance(files, list) or not len(labels) == len(files) == len(rows):
-        raise _damaged(path, "fine_labels, filenames and data differ in length")
+        raise damaged(path, f"{key}, filenames and data differ in length", url)
     if not all(isinstance(label, int) and 0 <= label < n_classes for label in labels):
-        raise _damaged(path, f"a label is not in 0..{n_classes - 1}")
+        raise damaged(path, f"a label is not in 0..{n_classes - 1}", url)
     return rows, labels, [_text(file) for file in files]
+
+
+def read_names(path: Path, key: str, url: str) -> list[str]:
+    """The class names (under ``key``) of the publisher's file of names, in the order of its labels."""
+    names = load_pickle(path).get(key)
+    if not isinstance(names, list):
+        raise damaged(path, f"{key} is missing", url)
+    return [_text(name) for name in names]
 
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
-def _damaged(path: Path, why: str) -> UserError:
-    return UserError(f"{path} is not the publisher's file ({why}); fetch it again from {ARCHIVE.url}.")
+def damaged(path: Path, why: str, url: str) -> UserError:
+    """Say that a file is not the publisher's."""
+    return UserError(f"{path} is not the publisher's file ({why}); fetch it again from {url}.")

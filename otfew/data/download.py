@@ -61,7 +61,7 @@ def install(archive: Archive, into: Path, *, instead: str) -> Path:
         return target
     try:
         into.mkdir(parents=True, exist_ok=True)
-        path = _fetch(archive, into, instead)
+        path = _fetch(archive.url, f"sha256:{archive.sha256}", into, instead)
         unpack(path, archive.creates, into)
         path.unlink(missing_ok=True)
     except OSError as error:
@@ -69,24 +69,41 @@ def install(archive: Archive, into: Path, *, instead: str) -> Path:
     return target
 
 
-def _fetch(archive: Archive, into: Path, instead: str) -> Path:
-    """The verified archive in ``into``."""
+def install_file(url: str, checksum: str, into: Path, *, instead: str) -> Path:
+    """Download a single file that needs no unpacking, unless it is already there.
+
+    Args:
+        url: Where it is.
+        checksum: "sha256:..." or, where a publisher gives no other, "md5:...".
+        into: Folder to put it in; made if missing.
+        instead: What the user can do by hand, as the end of a sentence.
+
+    Returns:
+        Its path.
+
+    Raises:
+        UserError: No connection, a wrong checksum, or nowhere to write.
+    """
+    try:
+        into.mkdir(parents=True, exist_ok=True)
+        return _fetch(url, checksum, into, instead)
+    except OSError as error:
+        raise UserError(f"cannot store {url} in {into} ({error.strerror or error}); {instead}.") from error
+
+
+def _fetch(url: str, checksum: str, into: Path, instead: str) -> Path:
+    """The verified file in ``into``, under the last part of its URL."""
     import pooch
     import requests
 
-    part = into / f"{archive.filename}.part"
+    name = PurePosixPath(url).name
     try:
-        path = pooch.retrieve(
-            archive.url, f"sha256:{archive.sha256}", archive.filename, into, downloader=ResumingDownloader(part)
-        )
+        path = pooch.retrieve(url, checksum, name, into, downloader=ResumingDownloader(into / f"{name}.part"))
     except requests.RequestException as error:
-        raise UserError(
-            f"downloading {archive.url} failed ({_reason(error)}); try again to go on, or {instead}."
-        ) from error
+        raise UserError(f"downloading {url} failed ({_reason(error)}); try again to go on, or {instead}.") from error
     except ValueError as error:  # pooch's way to report a wrong checksum; it has removed the file
-        raise UserError(
-            f"{archive.url} is not the published file: its sha256 is not {archive.sha256[:16]}...; {instead}."
-        ) from error
+        kind, _, digest = checksum.partition(":")
+        raise UserError(f"{url} is not the published file: its {kind} is not {digest[:16]}...; {instead}.") from error
     return Path(path)
 
 

@@ -124,4 +124,5 @@ DATASET = Dataset(
     resolution=RESOLUTION,
     load=load,
     needs_root=False,
+    drawn=True,
 )

@@ -65,4 +65,6 @@ def _folder(root: Path, options: DataOptions) -> Path:
     return base
 
 
-DATASET = Dataset("omniglot", "Omniglot: 1,623 handwritten characters, split of Vinyals et al. 2016", 28, load)
+DATASET = Dataset(
+    "omniglot", "Omniglot: 1,623 handwritten characters, split of Vinyals et al. 2016", 28, load, drawn=True
+)

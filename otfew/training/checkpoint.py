@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +14,32 @@ import torch
 from otfew.backbones.weights import load, save, write_atomic
 from otfew.errors import UserError
 
-__all__ = ["load", "load_state", "save", "save_state"]
+__all__ = ["load", "load_state", "save", "save_state", "writing"]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write a training state (tensors, numbers, strings, lists, dictionaries), whole or not at all."""
+    """Write a training state (tensors, numbers, strings, lists, dictionaries), whole or not at all.
+
+    Raises:
+        UserError: It can't be written, as on a full disk; the state that was there before is still there.
+    """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    write_atomic(path, buffer.getvalue())
+    with writing(path):
+        write_atomic(path, buffer.getvalue())
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system has against writing a file into a sentence."""
+    try:
+        yield
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise UserError(
+            f"cannot write {path} ({reason}): what was written before is whole; make room or rights, then the same "
+            "command goes on from there."
+        ) from None
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

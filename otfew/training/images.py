@@ -11,25 +11,35 @@ import torch
 from torch import Tensor
 
 from otfew.data.base import ImageSet
+from otfew.nodes import Extractor
+from otfew.nodes.fcn import FCN
 from otfew.preparation import Preparation
 
 
-def decode(images: ImageSet, preparation: Preparation, on_image: Callable[[], None] | None = None) -> Tensor:
-    """Decode and resize all images of a split.
+def decode(
+    images: ImageSet,
+    preparation: Preparation,
+    on_image: Callable[[], None] | None = None,
+    extractor: Extractor | None = None,
+) -> Tensor:
+    """Decode all images of a split and cut them into views.
 
     Args:
         images: Of which every one is read.
         preparation: Resolution and crop.
         on_image: Called after each image, for progress.
+        extractor: Whose views to cut; by default one, the whole image.
 
     Returns:
-        (images, 3, resolution, resolution) uint8.
+        (images, views, 3, resolution, resolution) uint8.
     """
+    extractor = extractor or FCN()
     side = preparation.resolution
-    pixels = np.empty((len(images), 3, side, side), dtype=np.uint8)
+    pixels = np.empty((len(images), extractor.n_views, 3, side, side), dtype=np.uint8)
 
     def fill(index: int) -> None:
-        pixels[index] = preparation(images.read(index)).transpose(2, 0, 1)
+        views = extractor.views(images.read(index), preparation, images.names[index])
+        pixels[index] = views.transpose(0, 3, 1, 2)
 
     # Decoding and resizing release the interpreter's lock.
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
-from torch.nn import functional
+from torch import Tensor, nn
 
+from otfew import processes
+from otfew.backbones.base import normalise
 from otfew.data.base import ImageSet
-from otfew.episodes import Episodes, Protocol, Sampler
+from otfew.episodes import Protocol, Sampler
+from otfew.evaluation import Contender, evaluate
+from otfew.features import FeatureSet
+from otfew.method import FewShotMethod
+from otfew.nodes import Extractor
+from otfew.statistics import Z
+from otfew.training.progress import Accuracy
 
-SHOT = 1
 MAX_QUERY = 15
+BATCH = 256
+"""Views that go through the backbone at once."""
 
 
 @dataclass(frozen=True)
@@ -23,41 +31,85 @@ class Validation:
     """Fixed episodes over decoded images.
 
     Attributes:
-        pixels: (images, 3, height, width) uint8.
-        protocol: What the episodes are a function of.
-        episodes: Drawn once.
+        pixels: (images, views, 3, height, width) uint8.
+        images: Where they come from.
+        extractor: Kind of nodes.
+        sampler: Of the episodes.
+        episodes: How many.
+        methods: From what is learned besides the backbone (option -> value) to methods by name, which are all scored on
+            the same episodes.
+        mean: Of each channel, subtracted.
+        std: Of each channel, divided by.
     """
 
     pixels: Tensor
-    protocol: Protocol
-    episodes: Episodes
+    images: ImageSet
+    extractor: Extractor
+    sampler: Sampler
+    episodes: int
+    methods: Callable[[Mapping[str, float]], Mapping[str, FewShotMethod]]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
 
-    def accuracy(self, maps: Callable[[Tensor], Tensor], batch_size: int = 256) -> tuple[float, float]:
-        """Classify by the largest cosine to a support image's global vector.
+    def __call__(
+        self, backbone: nn.Module, device: torch.device, learned: Mapping[str, float] | None = None
+    ) -> dict[str, Accuracy]:
+        """Score a backbone in evaluation mode: mean accuracies by method; see ``accuracies``."""
+        return {name: interval(each) for name, each in self.accuracies(backbone, device, learned).items()}
+
+    def accuracies(
+        self, backbone: nn.Module, device: torch.device, learned: Mapping[str, float] | None = None
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Score a backbone in evaluation mode, episode by episode.
 
         Args:
-            maps: From uint8 images (images, 3, height, width) to maps (images, channels, h, w).
-            batch_size: Images at a time.
+            backbone: From normalised images to maps (images, channels, h, w), on the device.
+            device: Where it is.
+            learned: What is learned besides, by option.
 
         Returns:
-            Mean accuracy in percent and the half-width of its 95 % interval over episodes.
+            By method: accuracies (episodes,) in percent, of the same episodes every time.
         """
-        parts = [self.pixels[start : start + batch_size] for start in range(0, len(self.pixels), batch_size)]
-        vectors = torch.cat([maps(part).float().mean((2, 3)).cpu() for part in parts])
-        return episode_accuracy(vectors, self.episodes)
+        features = FeatureSet(self._nodes(backbone, device), self.images.labels, self.images.classes)
+        contenders = [
+            Contender(name, method, features.pooled if method.pools else features)
+            for name, method in self.methods(learned or {}).items()
+        ]
+        scores = evaluate(contenders, self.sampler, self.episodes, device=device)
+        return {name: 100 * score.accuracy for name, score in scores.items()}
+
+    @torch.no_grad()
+    def _nodes(self, backbone: nn.Module, device: torch.device) -> Tensor:
+        """Extract the nodes of all images, shared out over processes: (images, nodes, channels) on the CPU."""
+        views = self.pixels.shape[1]
+        here = processes.world()
+        batches = torch.split(self.pixels, max(1, BATCH // views))
+        own = []
+        for pixels in batches[here.rank :: here.size]:
+            flat = normalise(pixels.to(device).flatten(0, 1), self.mean, self.std)
+            maps = backbone(flat.contiguous(memory_format=torch.channels_last)).float()
+            own.append(self.extractor.nodes(maps.unflatten(0, (-1, views))).cpu())
+        everyones = processes.gather(own)
+        return torch.cat([everyones[index % here.size][index // here.size] for index in range(len(batches))])
 
 
-def prepare(images: ImageSet, pixels: Tensor, count: int, seed: int = 1) -> Validation:
-    """Draw the episodes: 5-way 1-shot with 15 queries, or as many ways and queries as the images allow.
+def interval(accuracies: npt.NDArray[np.float64]) -> Accuracy:
+    """Average accuracies (episodes,) in percent, or differences of them, with a 95 % interval over episodes."""
+    spread = float(accuracies.std(ddof=1)) if len(accuracies) > 1 else float("nan")
+    return Accuracy(float(accuracies.mean()), Z * spread / float(np.sqrt(len(accuracies))))
+
+
+def make_sampler(images: ImageSet, *, seed: int = 1, way: int = 5, shot: int = 1) -> Sampler:
+    """Choose the episodes of a split: ``way``-way, ``shot``-shot, smaller where the split is small.
 
     Args:
-        images: The validation split.
-        pixels: Its images, decoded.
-        count: Of episodes.
-        seed: Of the episodes; the same for every run, so that runs can be compared.
+        images: The split.
+        seed: Of the episodes.
+        way: Classes in an episode, if there are as many.
+        shot: Labelled images of each class.
 
     Raises:
-        UserError: Fewer than two classes, or a class with fewer than two images.
+        UserError: The split has fewer than two classes, or a class with no image to spare for a query.
     """
     fewest = int(np.bincount(images.labels, minlength=len(images.classes)).min())
     protocol = Protocol(
@@ -65,21 +117,8 @@ def prepare(images: ImageSet, pixels: Tensor, count: int, seed: int = 1) -> Vali
         variant=images.variant,
         split=images.split,
         seed=seed,
-        way=max(2, min(5, len(images.classes))),
-        shot=SHOT,
-        query=max(1, min(MAX_QUERY, fewest - SHOT)),
+        way=max(2, min(way, len(images.classes))),
+        shot=shot,
+        query=max(1, min(MAX_QUERY, fewest - shot)),
     )
-    return Validation(pixels, protocol, Sampler(protocol, images.labels, images.classes)(0, count))
-
-
-def episode_accuracy(vectors: Tensor, episodes: Episodes) -> tuple[float, float]:
-    """Score global vectors (images, channels) on 1-shot episodes; mean and 95 % half-width, in percent."""
-    unit = functional.normalize(vectors, dim=-1)
-    support = unit[torch.from_numpy(episodes.support)].mean(2)
-    query = unit[torch.from_numpy(episodes.query)]
-    # (episodes, true class, query, class)
-    scores = torch.einsum("ewqc,evc->ewqv", query, functional.normalize(support, dim=-1))
-    truth = torch.arange(scores.shape[1]).view(1, -1, 1)
-    each = 100 * (scores.argmax(-1) == truth).double().mean((1, 2))
-    spread = float(each.std(unbiased=True)) if len(each) > 1 else math.nan
-    return float(each.mean()), 1.96 * spread / math.sqrt(len(each))
+    return Sampler(protocol, images.labels, images.classes)

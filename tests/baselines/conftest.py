@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from otfew.baselines import BASELINES
+from otfew import catalogue
 from otfew.method import FewShotMethod
 
 CHANNELS = 8
@@ -14,10 +14,10 @@ CHANNELS = 8
 
 @pytest.fixture
 def make() -> Callable[..., FewShotMethod]:
-    """Build a baseline by name, with a base mean where it needs one."""
+    """Build a method by name, with a base mean where it needs one."""
 
     def build(name: str, channels: int = CHANNELS, **options: object) -> FewShotMethod:
-        cls = BASELINES[name]
+        cls = catalogue.find(name)
         if cls.needs_base_mean:
             options["base_mean"] = torch.linspace(0.1, 0.4, channels, dtype=torch.float64)
         return cls(**options)

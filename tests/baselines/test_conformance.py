@@ -1,4 +1,4 @@
-"""Laws of contract 2 that every baseline obeys."""
+"""Laws of contract 2 that every baseline obeys, and the rival that is built on transport."""
 
 from __future__ import annotations
 
@@ -11,10 +11,15 @@ from torch.testing import assert_close
 from otfew.baselines import BASELINES
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
+from otfew.methods import METHODS
 
-NAMES = sorted(BASELINES)
+METHOD = BASELINES | {"sot": METHODS["sot"]}
+NAMES = sorted(METHOD)
 FITTED_BY_SGD = {"linear-classifier", "cosine-classifier"}
-FROZEN_SUPPORT = FITTED_BY_SGD | {"logistic"}
+WITH_PRIOR = {"tim", "alpha-tim"}
+TRANSDUCTIVE = WITH_PRIOR | {"laplacianshot", "sot"}
+FROZEN_SUPPORT = FITTED_BY_SGD | {"logistic"} | WITH_PRIOR
+MORE_SHOTS_COUNT = FITTED_BY_SGD | {"logistic", "knn", "frn", "laplacianshot", "sot"}
 
 every = pytest.mark.parametrize("name", NAMES)
 
@@ -24,7 +29,7 @@ def test_registered_under_its_name_and_documented(name, make):
     method = make(name)
     assert isinstance(method, FewShotMethod)
     assert method.name == name
-    assert not method.transductive
+    assert method.transductive == (name in TRANSDUCTIVE)
     assert method.nodes == "fcn"
     doc = inspect.getdoc(type(method))
     assert "logit_c =" in doc
@@ -74,7 +79,7 @@ def test_place_of_masked_shots_does_not_matter(name, make, episodes, uneven):
     assert_close(make(name)(moved, query, support_mask=uneven.gather(2, order)), logits)
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in FROZEN_SUPPORT | {"knn", "frn"}])
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in MORE_SHOTS_COUNT])
 def test_number_of_shots_alone_favours_no_class(name, make, episodes):
     """Where shots are averaged, a class of three equal shots scores as with one of them."""
     support, query = episodes()
@@ -132,7 +137,7 @@ def test_order_of_nodes_does_not_matter(name, make, episodes):
     assert_close(make(name)(support, shuffled), logits, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize("name", [name for name, kind in BASELINES.items() if kind.pools])
+@pytest.mark.parametrize("name", [name for name, kind in METHOD.items() if kind.pools])
 def test_methods_that_pool_need_only_the_average(name, make, episodes, uneven):
     support, query = episodes()
     whole = make(name)(support, query, support_mask=uneven)
@@ -180,7 +185,7 @@ def test_recognises_well_separated_classes(name, make):
     assert torch.equal(make(name)(support, query).argmax(-1), torch.arange(4).expand(2, 4))
 
 
-@every
+@pytest.mark.parametrize("name", [n for n in NAMES if n not in WITH_PRIOR])
 def test_class_prior_has_no_effect(name, make, episodes):
     support, query = episodes()
     prior = torch.tensor([0.7, 0.1, 0.1, 0.1]).expand(3, 4)
@@ -198,8 +203,8 @@ def test_wrong_shapes_are_value_errors(name, make, episodes):
 
 @every
 def test_options_out_of_range_are_named(name, make):
-    for option in ("temperature", "k", "lr", "epochs", "batch_size", "scale", "C", "max_iter"):
-        if option in inspect.signature(BASELINES[name]).parameters:
+    for option in ("temperature", "k", "lr", "epochs", "batch_size", "scale", "C", "max_iter", "n_steps", "reg"):
+        if option in inspect.signature(METHOD[name]).parameters:
             with pytest.raises(UserError, match=f"{name}: {option} must be"):
                 make(name, **{option: 0})
 

@@ -65,7 +65,13 @@ def _seconds(work: Callable[[], object], repeats: int) -> float:
 
 
 @pytest.fixture
-def race(benchmark, request) -> Callable[..., None]:
+def summarise(request) -> Callable[[str, dict[str, float]], None]:
+    """Put a title and seconds by contender into what is printed at the end."""
+    return lambda title, seconds: request.config.stash.setdefault(RATIOS, []).append((title, seconds))
+
+
+@pytest.fixture
+def race(benchmark, summarise) -> Callable[..., None]:
     """Time contenders in turns; the first also goes into pytest-benchmark's table, with all medians beside it."""
 
     def run(title: str, contenders: Contenders, rounds: int = 15) -> None:
@@ -78,7 +84,7 @@ def race(benchmark, request) -> Callable[..., None]:
             for name, work in contenders.items():
                 seconds[name].append(_seconds(work, repeats[name]))
         medians = {name: statistics.median(values) for name, values in seconds.items()}
-        request.config.stash.setdefault(RATIOS, []).append((title, medians))
+        summarise(title, medians)
         benchmark.group = title
         benchmark.extra_info.update({f"median of {name} (s)": median for name, median in medians.items()})
         benchmark.pedantic(next(iter(contenders.values())), rounds=rounds)

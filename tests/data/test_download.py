@@ -15,7 +15,7 @@ import requests
 
 from otfew.data import DataOptions, load, omniglot
 from otfew.data.class_lists import class_lists
-from otfew.data.download import Archive, install
+from otfew.data.download import Archive, install, install_file
 from otfew.errors import UserError
 
 INSTEAD = "put the folder there"
@@ -185,6 +185,19 @@ def test_a_wrong_checksum_is_refused_and_nothing_kept(tmp_path, offer):
     assert archive.url in str(error.value)
     assert listing(tmp_path) == []
     install(archive, tmp_path, instead=INSTEAD)
+
+
+def test_a_single_file_is_fetched_and_checked_by_whatever_sum_there_is(tmp_path, server):
+    server.files["/grey.gz"] = b"pixels"
+    url, good = f"{server.url}/grey.gz", hashlib.md5(b"pixels").hexdigest()
+    with pytest.raises(UserError, match="its md5 is not 0000000000000000"):
+        install_file(url, f"md5:{'0' * 32}", tmp_path / "raw", instead=INSTEAD)
+    assert listing(tmp_path / "raw") == []
+    path = install_file(url, f"md5:{good}", tmp_path / "raw", instead=INSTEAD)
+    assert path == tmp_path / "raw" / "grey.gz"
+    assert path.read_bytes() == b"pixels"
+    with pytest.raises(UserError, match=r"downloading .*/missing\.gz failed"):
+        install_file(f"{server.url}/missing.gz", f"md5:{good}", tmp_path / "raw", instead=INSTEAD)
 
 
 def test_a_damaged_partial_file_is_refused_once(tmp_path, offer):

@@ -19,6 +19,8 @@ def test_the_table():
         "omniglot",
         "miniimagenet",
         "tieredimagenet",
+        "fashion-mnist",
+        "cifar10",
         "image-folder",
     ]
     for name, dataset in DATASETS.items():

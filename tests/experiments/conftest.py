@@ -87,3 +87,19 @@ def finish():
         return json.loads((folder / "results.json").read_text())
 
     return run_into
+
+
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory):
+    """Noisy one-coloured pictures in class folders, the splits given."""
+    root = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for split, classes in (("train", 4), ("val", 5), ("test", 5)):
+        for c in range(classes):
+            colour = rng.integers(40, 216, 3)
+            place = root / split / f"{split}-{c}"
+            place.mkdir(parents=True)
+            for i in range(8):
+                noisy = np.clip(colour + rng.normal(0, 30, (20, 24, 3)), 0, 255)
+                cv2.imwrite(str(place / f"{i}.png"), noisy.astype(np.uint8))
+    return root

@@ -153,6 +153,23 @@ def test_all_methods_that_apply(features, tmp_path, capsys):
     assert "not run: deepemd-fcn" in capsys.readouterr().out
 
 
+def test_signed_features_have_no_power(features, tmp_path, capsys):
+    """Methods that need it are left out of all, with the reason, and refused where named."""
+    with np.load(features) as file:
+        signed = {name: file[name] for name in file.files}
+    signed["nodes"] = signed["nodes"] - 1
+    np.savez(tmp_path / "signed.npz", **signed)
+    arguments = ["--features", str(tmp_path / "signed.npz"), "--episodes", "2"]
+    run_ok(*arguments, "--methods", "all", "--output", tmp_path / "run")
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    for name in ("lst", "pt-map"):
+        assert "needs features of at least 0" in results["not_run"][name]
+        assert name not in results["methods"]
+    said = refused(capsys, *arguments, "--methods", "protonet", "lst")
+    assert "method 'lst' needs features of at least 0" in said
+    assert "take a backbone whose features end in ReLU" in said
+
+
 def test_images_through_a_backbone(pictures, tmp_path, backbone, capsys):
     arguments = ["--dataset", "image-folder", "--data-root", pictures, "--query", 5, "--episodes", 60]
     arguments += ["--methods", "simpleshot", "protonet"]
@@ -190,7 +207,10 @@ def test_all_methods_run_on_any_nodes(pictures, tmp_path, backbone, nodes):
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert {method["nodes"] for method in results["methods"].values()} == {nodes}
     assert set(results["methods"]) | set(results["not_run"]) == set(catalogue.methods())
-    assert all("on the same nodes" in reason for reason in results["not_run"].values())
+    for name, reason in results["not_run"].items():
+        # The stand-in hands out normalised pixels, of both signs.
+        signed = catalogue.find(name).needs_nonnegative
+        assert ("needs features of at least 0" if signed else "on the same nodes") in reason
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ import torch
 
 from otfew.data.base import ImageSet
 from otfew.errors import UserError
+from otfew.nodes.sampling import Sampling
 from otfew.preparation import Preparation
 from otfew.training.augmentation import Augment, Augmentation, hashed
 from otfew.training.images import decode, statistics
@@ -112,11 +113,18 @@ def test_decode_and_statistics():
     )
     calls = []
     pixels = decode(images, Preparation(6), lambda: calls.append(1))
-    assert pixels.shape == (10, 3, 6, 6)
+    assert pixels.shape == (10, 1, 3, 6, 6)
+    pixels = pixels[:, 0]
     assert pixels.dtype == torch.uint8
     assert len(calls) == 10
     for index, picture in enumerate(pictures):
         assert np.array_equal(pixels[index].numpy().transpose(1, 2, 0), Preparation(6)(picture))
+    crops = Sampling(2)
+    views = decode(images, Preparation(6), extractor=crops)
+    assert views.shape == (10, 2, 3, 6, 6)
+    for index, picture in enumerate(pictures):
+        expected = crops.views(picture, Preparation(6), str(index))
+        assert np.array_equal(views[index].numpy().transpose(0, 2, 3, 1), expected)
     mean, std = statistics(pixels, block=3)
     flat = pixels.numpy().transpose(1, 0, 2, 3).reshape(3, -1) / 255
     np.testing.assert_allclose(mean, flat.mean(1), atol=6e-5)

@@ -1,0 +1,75 @@
+"""What the transductive baselines share: the call of the contract with a class prior, and its checks."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from otfew.baselines._base import Baseline
+from otfew.errors import UserError
+from otfew.method import check_episode
+
+Prior = Literal["uniform", "estimated"]
+
+
+class TransductiveBaseline(Baseline):
+    """A baseline that sees all queries of an episode at once, on global vectors."""
+
+    transductive = True
+    pools = True
+
+    def __call__(
+        self,
+        support: Tensor,
+        query: Tensor,
+        *,
+        support_mask: Tensor | None = None,
+        class_prior: Tensor | None = None,
+    ) -> Tensor:
+        """Score queries against classes; see ``otfew.method.FewShotMethod``."""
+        check_episode(support, query, support_mask)
+        prior = None if class_prior is None else checked_prior(class_prior, support)
+        return self.transduce(support, query, support_mask, prior)
+
+    def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
+        """Compute (episodes, n_query, way) logits without a given class prior."""
+        return self.transduce(support, query, support_mask, None)
+
+    @abstractmethod
+    def transduce(
+        self, support: Tensor, query: Tensor, support_mask: Tensor | None, class_prior: Tensor | None
+    ) -> Tensor:
+        """Compute (episodes, n_query, way) logits of a checked batch; ``class_prior`` (episodes, way) sums to 1."""
+
+
+def prior_option(method: str, value: Prior) -> Prior:
+    """Return the option ``class_prior`` of a constructor, else raise ``UserError`` naming the method."""
+    if value not in get_args(Prior):
+        raise UserError(f"{method}: class_prior must be 'uniform' or 'estimated', not {value!r}")
+    return value
+
+
+def checked_prior(class_prior: Tensor, support: Tensor) -> Tensor:
+    """Divide a class prior by its total.
+
+    Args:
+        class_prior: (episodes, way), shares or counts.
+        support: (episodes, way, ...), for its shape, dtype and device.
+
+    Returns:
+        (episodes, way) of the support's dtype and device.
+
+    Raises:
+        ValueError: A wrong shape, a negative entry, NaN or infinity, or an episode without any mass; names the episode.
+    """
+    if class_prior.shape != support.shape[:2]:
+        raise ValueError(f"class_prior must be of shape {tuple(support.shape[:2])}, not {tuple(class_prior.shape)}")
+    prior = class_prior.to(support)
+    total = prior.sum(-1)
+    wrong = (~torch.isfinite(total) | (prior < 0).any(-1) | (total <= 0)).nonzero()
+    if len(wrong):
+        raise ValueError(f"class_prior of episode {int(wrong[0])} must be non-negative with a positive finite total")
+    return prior / total[:, None]

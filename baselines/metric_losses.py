@@ -1,0 +1,87 @@
+"""Losses of metric learning to compare with: pytorch-metric-learning's, and contrastive loss on matched positions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Any
+
+from otfew.baselines._lifted_structure import LiftedStructure
+from otfew.errors import UserError
+from otfew.training.pairings import Joined, Matched, PairLoss
+
+Build = Callable[..., PairLoss]
+"""(classes, channels, **options) -> loss."""
+
+
+def _of_pairs(name: str) -> Build:
+    """Take a loss that pairs embeddings."""
+
+    def build(classes: int, channels: int, **options: Any) -> PairLoss:
+        return Joined(_class_of("losses", name)(**options))
+
+    build.__doc__ = f"pytorch-metric-learning's {name}."
+    return build
+
+
+def _of_proxies(name: str) -> Build:
+    """Take a loss that learns vectors for the classes."""
+
+    def build(classes: int, channels: int, **options: Any) -> PairLoss:
+        return Joined(_class_of("losses", name)(num_classes=classes, embedding_size=channels, **options))
+
+    build.__doc__ = f"pytorch-metric-learning's {name}, which learns vectors for the classes."
+    return build
+
+
+def _batch_hard(classes: int, channels: int, **options: Any) -> PairLoss:
+    """Triplet loss on each anchor's furthest positive and nearest negative (Hermans, Beyer and Leibe 2017)."""
+    return Joined(
+        _class_of("losses", "TripletMarginLoss")(**{"margin": 0.2, **options}), _class_of("miners", "BatchHardMiner")()
+    )
+
+
+def _n_pair(classes: int, channels: int, regularisation: float = 2e-4, **options: Any) -> PairLoss:
+    """N-pair loss (Sohn 2016) on inner products; the square of the norms is held down, as in its paper."""
+    return Joined(
+        _class_of("losses", "NPairsLoss")(
+            distance=_class_of("distances", "DotProductSimilarity")(normalize_embeddings=False),
+            embedding_regularizer=_class_of("regularizers", "LpRegularizer")(power=2),
+            embedding_reg_weight=regularisation,
+            **options,
+        )
+    )
+
+
+def _lifted(classes: int, channels: int, **options: Any) -> PairLoss:
+    """Lifted structured loss (Song et al. 2016)."""
+    return Joined(LiftedStructure(**options))
+
+
+def _matched(classes: int, channels: int, **options: Any) -> PairLoss:
+    """Contrastive loss of matched positions, the pair-wise baseline of the batch-wise OT paper."""
+    return Matched(**options)
+
+
+LOSSES: dict[str, Build] = {
+    "matched-pairs": _matched,
+    "triplet-batch-hard": _batch_hard,
+    "lifted-structure": _lifted,
+    "n-pair": _n_pair,
+    "normalised-softmax": _of_proxies("NormalizedSoftmaxLoss"),
+    "contrastive": _of_pairs("ContrastiveLoss"),
+    "soft-triple": _of_proxies("SoftTripleLoss"),
+    "snr": _of_pairs("SignalToNoiseRatioContrastiveLoss"),
+    "arcface": _of_proxies("ArcFaceLoss"),
+    "multi-similarity": _of_pairs("MultiSimilarityLoss"),
+}
+"""Name -> what makes it. Options are pytorch-metric-learning's; so are the defaults, where nothing else is said."""
+
+
+def _class_of(module: str, name: str) -> Any:
+    """Find a class of pytorch-metric-learning."""
+    if find_spec("pytorch_metric_learning") is None:
+        raise UserError('this loss needs pytorch-metric-learning: run pip install "otfew[metric]".')
+    import importlib
+
+    return getattr(importlib.import_module(f"pytorch_metric_learning.{module}"), name)

@@ -1,0 +1,67 @@
+"""The batch-wise OT loss in the training loop of metric learning."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from otfew.methods.batchwise_ot import PUBLISHED, BatchwiseOTLoss
+from otfew.training.pairings import Diagnostics, PairLoss
+
+
+class BatchwisePairs(PairLoss):
+    """Compares one batch with the other, as published, or all items of both with each other.
+
+    Args:
+        loss: The loss.
+        joined: Compare all items of both batches, without self-pairs.
+    """
+
+    def __init__(self, loss: BatchwiseOTLoss, joined: bool = False) -> None:
+        super().__init__()
+        self.loss = loss
+        self.joined = joined
+        self.normalised = loss.normalize
+
+    def forward(
+        self, first: Tensor, first_labels: Tensor, second: Tensor, second_labels: Tensor
+    ) -> tuple[Tensor, Diagnostics]:
+        """Compute the loss; the figures are those of ``otfew.methods.batchwise_ot.PairTransport``."""
+        if self.joined:
+            found = self.loss.transport(torch.cat([first, second]), torch.cat([first_labels, second_labels]))
+        else:
+            found = self.loss.transport(first, first_labels, ref_emb=second, ref_labels=second_labels)
+        return found.loss, {
+            "entropy": found.entropy,
+            "violating_mass": found.violating_mass,
+            "violating_pairs": found.violating_pairs,
+            "positive_mass": found.positive_mass,
+        }
+
+
+def _batchwise(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
+    """Batch-wise optimal transport loss; see ``otfew.methods.batchwise_ot``."""
+    return BatchwisePairs(BatchwiseOTLoss(**options), joined)
+
+
+def _all_pairs(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
+    """Contrastive loss of all pairs: the batch-wise loss with its uniform plan."""
+    return BatchwisePairs(BatchwiseOTLoss(**{"reg_inverse": 0.0, **options}), joined)
+
+
+def _published(code: str) -> Any:
+    def build(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
+        return BatchwisePairs(BatchwiseOTLoss.published(code, **options), joined)
+
+    build.__doc__ = f"What the published {code} code computes; see ``BatchwiseOTLoss.published``."
+    return build
+
+
+LOSSES = {
+    "batchwise-ot": _batchwise,
+    "all-pairs": _all_pairs,
+    **{f"batchwise-ot-{code}": _published(code) for code in PUBLISHED},
+}
+"""Name -> (classes, channels, **options) -> loss; options are those of ``BatchwiseOTLoss``, and ``joined``."""

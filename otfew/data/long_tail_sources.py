@@ -1,0 +1,115 @@
+"""Where long-tailed sets come from: training and test images of the same classes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+from otfew.data import cifar_published
+from otfew.data.base import DataOptions, ImageSet
+from otfew.data.files import image_set, images_in, portable, subfolders
+from otfew.data.roots import default_root
+from otfew.errors import UserError
+
+TEST_SHARE = 0.2
+"""Of each class's images, where a folder has no test part."""
+
+Parts = tuple[ImageSet, ImageSet]
+"""Training and test images."""
+
+
+def load(name: str, root: Path | None = None, download: bool = True) -> Parts:
+    """Load the training and the test images of a data set.
+
+    Args:
+        name: A key of ``SOURCES``.
+        root: Data root; None means ``otfew.data.default_root()``.
+        download: Fetch what is missing where the publisher allows it.
+
+    Raises:
+        UserError: Unknown name, or the data are missing or damaged.
+    """
+    if name not in SOURCES:
+        raise UserError(f"unknown data set {name!r} for a long tail: choose from {', '.join(SOURCES)}.")
+    place = default_root() if root is None else root.expanduser()
+    if not place.is_dir():
+        raise UserError(f"the data root {place} is not a folder; correct --data-root or $OTFEW_DATA.")
+    try:
+        return SOURCES[name](place, DataOptions(download=download))
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename or place}: {error.strerror or error}.") from error
+
+
+def from_folder(root: Path, options: DataOptions) -> Parts:
+    """Load class folders: below ``train`` and ``test``, which must have the same classes, or a test part is drawn.
+
+    A drawn test part takes a fifth of each class, at least one image, ranked by the sha256 of class and file name: the
+    same on every machine.
+
+    Args:
+        root: The folder.
+        options: Not used.
+
+    Raises:
+        UserError: No class folders, other classes below test than below train, or a class with a single image.
+    """
+    given = {part: _class_folders(root / part) for part in ("train", "test")}
+    if all(given.values()):
+        return _given(root, given["train"], given["test"])
+    folders = _class_folders(root)
+    if not folders:
+        raise UserError(
+            f"{root} has no class folders with images in them; put the images of each class in a folder of its own, or "
+            "in one below train and one below test."
+        )
+    parts: dict[str, list[tuple[str, Path]]] = {"train": [], "test": []}
+    for name, paths in folders.items():
+        if len(paths) < 2:
+            raise UserError(f"{root / name} has a single image, too few for training and test: add some or remove it.")
+        ranked = sorted(paths, key=lambda path: _rank(f"{name}\0{path.relative_to(root).as_posix()}"))
+        cut = max(1, round(TEST_SHARE * len(ranked)))
+        parts["test"] += [(name, path.relative_to(root)) for path in ranked[:cut]]
+        parts["train"] += [(name, path.relative_to(root)) for path in ranked[cut:]]
+    note = f"test images drawn: {TEST_SHARE:.0%} of each class"
+    train, test = (image_set("image-folder", part, root, parts[part], list(folders), notes=(note,)) for part in parts)
+    return train, test
+
+
+def _given(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> Parts:
+    if other := sorted(train.keys() ^ test.keys()):
+        raise UserError(f"{root / 'train'} and {root / 'test'} must have the same classes, but {other[0]!r} is in one.")
+    first, second = (
+        image_set("image-folder", part, root, [(n, p.relative_to(root)) for n in folders for p in folders[n]], [*train])
+        for part, folders in (("train", train), ("test", test))
+    )
+    return first, second
+
+
+def _rank(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _class_folders(folder: Path) -> dict[str, list[Path]]:
+    """Folder name -> the images below it, empty folders left out; empty where there is no such folder."""
+    if not folder.is_dir():
+        return {}
+    return {portable(child.name): paths for child in subfolders(folder) if (paths := images_in(child))}
+
+
+def _cifar10(root: Path, options: DataOptions) -> Parts:
+    load_part = cifar_published.load_cifar10
+    return load_part(root, "train", options), load_part(root, "test", options)
+
+
+def _cifar100(root: Path, options: DataOptions) -> Parts:
+    load_part = cifar_published.load_cifar100
+    return load_part(root, "train", options), load_part(root, "test", options)
+
+
+SOURCES: dict[str, Callable[[Path, DataOptions], Parts]] = {
+    "cifar10": _cifar10,
+    "cifar100": _cifar100,
+    "image-folder": from_folder,
+}
+"""Name on the command line -> loader."""

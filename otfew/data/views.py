@@ -1,0 +1,126 @@
+"""Rendered views of shapes in folders (ModelNet, SHREC): several images make one object."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from otfew.data.base import SPLITS, Image
+from otfew.data.files import images_in, portable, subfolders
+from otfew.data.image import SUFFIXES, read_image
+from otfew.errors import UserError
+
+_NUMBERED = re.compile(r"^(?P<shape>.+?)[._-]+(?:shaded[._-]*|depth[._-]*)?(?:view|v)?(?P<view>\d+)$", re.IGNORECASE)
+"""What renderers call a view: chair_0001.obj.shaded_v012, chair_0001_view3, chair_0001_012."""
+
+
+@dataclass(frozen=True)
+class ViewSet:
+    """One split of shapes, each with the same number of views.
+
+    Attributes:
+        classes: Names, sorted.
+        labels: (shapes,) int64, an index into ``classes``.
+        names: (shapes,) such as "chair/chair_0001".
+        paths: Of each shape's views, in their order around it.
+    """
+
+    classes: tuple[str, ...]
+    labels: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    paths: tuple[tuple[Path, ...], ...]
+
+    def __len__(self) -> int:
+        """Count the shapes."""
+        return len(self.names)
+
+    @property
+    def views(self) -> int:
+        """Images of each shape."""
+        return len(self.paths[0])
+
+    @property
+    def digest(self) -> str:
+        """Sha256 over names, labels and numbers of views: which shapes these are, alike on every machine."""
+        lines = (f"{name}\t{self.classes[y]}\t{self.views}\n" for name, y in zip(self.names, self.labels, strict=True))
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+    def read(self, index: int) -> list[Image]:
+        """Decode the views of shape ``index``: each (height, width, 3) uint8 RGB."""
+        return [read_image(path) for path in self.paths[index]]
+
+
+def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
+    """Find the shapes of one split.
+
+    Splits are folders above the classes (``train/chair/...``) or below them (``chair/train/...``, as the renderings of
+    ModelNet are published). A shape is a folder of images (``chair/chair_0001/3.png``), or the files of one class
+    folder that differ in a trailing number only (``chair/chair_0001.obj.shaded_v003.png``).
+
+    Args:
+        root: Folder of the data.
+        split: "train", "val" or "test".
+        views: Images to take of each shape, evenly spaced; None takes all, of which every shape must have as many.
+
+    Raises:
+        UserError: No such folder or split, no shapes in it, or a shape with too few views.
+    """
+    if split not in SPLITS:
+        raise UserError(f"unknown split {split!r}; there are {', '.join(SPLITS)}.")
+    if views is not None and views < 1:
+        raise UserError(f"the number of views must be at least 1, not {views}.")
+    if not root.is_dir():
+        raise UserError(f"the folder of views {root} is not there; correct the path.")
+    above = {portable(folder.name): folder for folder in subfolders(root / split)} if (root / split).is_dir() else {}
+    below = {portable(folder.name): folder / split for folder in subfolders(root) if (folder / split).is_dir()}
+    shapes: list[tuple[str, str, list[Path]]] = []
+    for name, folder in sorted((above or below).items()):
+        shapes += [(name, f"{name}/{shape}", paths) for shape, paths in sorted(_shapes(folder).items())]
+    if not shapes:
+        raise UserError(
+            f"{root} holds no shapes of the split {split}: it needs {split}/CLASS/ or CLASS/{split}/ with a folder of "
+            "views a shape, or files such as SHAPE_v001.png."
+        )
+    classes = sorted({name for name, _, _ in shapes})
+    wanted = len(shapes[0][2]) if views is None else views
+    return ViewSet(
+        classes=tuple(classes),
+        labels=np.array([classes.index(name) for name, _, _ in shapes], dtype=np.int64),
+        names=tuple(name for _, name, _ in shapes),
+        paths=tuple(_spaced(name, paths, wanted, given=views is not None) for _, name, paths in shapes),
+    )
+
+
+def _shapes(folder: Path) -> dict[str, list[Path]]:
+    """Shape -> its views in order, from folders or from numbered files."""
+    found = {portable(child.name): sorted(images_in(child), key=_order) for child in subfolders(folder)}
+    found = {name: paths for name, paths in found.items() if paths}
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+            parts = _NUMBERED.match(path.stem)
+            if parts is None:
+                raise UserError(f"{path} has no number of a view at the end of its name, such as SHAPE_v001.png.")
+            found.setdefault(portable(parts["shape"]), []).append(path)
+    return {name: sorted(paths, key=_order) for name, paths in found.items()}
+
+
+def _order(path: Path) -> tuple[int, str]:
+    """Views go round the shape by number, not by spelling: 2 before 10."""
+    numbers = re.findall(r"\d+", path.stem)
+    return (int(numbers[-1]) if numbers else 0, path.name)
+
+
+def _spaced(name: str, paths: Sequence[Path], wanted: int, *, given: bool) -> tuple[Path, ...]:
+    """Take so many views, evenly spaced."""
+    if len(paths) < wanted or (not given and len(paths) != wanted):
+        raise UserError(
+            f"shape {name} has {len(paths)} views where {wanted} are needed: "
+            + ("choose fewer." if given else "choose a number of views that all shapes have.")
+        )
+    return tuple(paths[i * len(paths) // wanted] for i in range(wanted))

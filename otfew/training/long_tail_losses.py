@@ -1,0 +1,161 @@
+"""Losses and weights for training sets whose classes differ in size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(logits (batch, classes), labels (batch,), counts (classes,)) -> losses (batch,)."""
+
+
+def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Compute the plain softmax loss."""
+    return functional.cross_entropy(logits, labels, reduction="none")
+
+
+def focal(logits: Tensor, labels: Tensor, counts: Tensor, gamma: float = 2.0) -> Tensor:
+    """Compute (1 - p)^gamma times the softmax loss (Lin et al. 2017), with p the probability of the true class."""
+    losses = functional.cross_entropy(logits, labels, reduction="none")
+    return (1 - torch.exp(-losses)) ** gamma * losses
+
+
+def balanced_softmax(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
+    """Compute the softmax loss of logits + log n (Ren et al. 2020): the loss of Menon et al. (2021) with tau 1."""
+    return functional.cross_entropy(logits + counts.to(logits.dtype).log(), labels, reduction="none")
+
+
+def ldam(logits: Tensor, labels: Tensor, counts: Tensor, largest: float = 0.5, scale: float = 30.0) -> Tensor:
+    """Compute the label-distribution-aware margin loss (Cao et al. 2019) of cosines.
+
+    The true class's cosine is lowered by a margin proportional to n^(-1/4), ``largest`` for the smallest class.
+    """
+    margins = counts.to(logits.dtype) ** -0.25
+    margins = margins * (largest / margins.max())
+    lowered = logits - functional.one_hot(labels, logits.shape[1]) * margins
+    return functional.cross_entropy(scale * lowered, labels, reduction="none")
+
+
+def inverse_frequency(labels: Tensor, counts: Tensor) -> Tensor:
+    """Compute factors proportional to 1 / n_y, with mean 1 over the samples: (samples,) float32."""
+    return _mean_one((1 / counts.double())[labels])
+
+
+def class_balanced(labels: Tensor, counts: Tensor, beta: float = 0.9999) -> Tensor:
+    """Compute factors proportional to (1 - beta) / (1 - beta^n_y) (Cui et al. 2019), with mean 1 over the samples."""
+    return _mean_one(((1 - beta) / (1 - beta ** counts.double()))[labels])
+
+
+def shuffled_within_classes(weights: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """Permute weights (samples,) among the samples of each class: what the class gets stays, which sample does not."""
+    generator = torch.Generator().manual_seed(seed)
+    mixed = weights.clone()
+    for label in torch.unique(labels).tolist():
+        members = (labels == label).nonzero()[:, 0]
+        mixed[members] = weights[members[torch.randperm(len(members), generator=generator)]]
+    return mixed
+
+
+def adjusted(logits: Tensor, counts: Tensor, tau: float) -> Tensor:
+    """Subtract tau times the log share of each class (Menon et al. 2021, post hoc): no training."""
+    return logits - tau * (counts / counts.sum()).to(logits.dtype).log()
+
+
+def group_of(count: int) -> str:
+    """Name the group of a class by its training images: many (over 100), medium, few (under 20), as Liu et al. (2019).
+
+    Args:
+        count: Training images of the class.
+    """
+    return "many" if count > 100 else "few" if count < 20 else "medium"
+
+
+GROUPS = ("many", "medium", "few")
+
+
+class CosineHead(nn.Module):
+    """Cosines to a vector for each class, without bias: LDAM's classifier.
+
+    Args:
+        channels: Of the features.
+        classes: How many.
+    """
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(classes, channels).uniform_(-1, 1))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Map features (batch, channels) to cosines (batch, classes)."""
+        return functional.linear(functional.normalize(features, dim=1), functional.normalize(self.weight, dim=1))
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a second stage minimises: train * mean_i w_i loss_i + meta * mean cross-entropy over the meta set.
+
+    Attributes:
+        loss: Of a training sample.
+        weights: (samples,) factors of the training samples, or None for 1.
+        update: Gives the factors of a batch from its indices instead, as training visits it.
+        deferred: Share of the epochs before the weights act (LDAM-DRW: 0.8).
+        train: Coefficient of the training samples; 0 leaves them out.
+        meta: Coefficient of the meta set.
+        pooled: The meta images join the training set.
+        balanced: Draw training samples with equal chances for each class (classifier re-training).
+        fresh: Begin with a new classifier instead of that of stage 1.
+        cosine: Use ``CosineHead``, always fresh.
+        summed: Sum over the batch instead of averaging, as published.
+    """
+
+    loss: Loss = cross_entropy
+    weights: Tensor | None = None
+    update: Callable[[Tensor], Tensor] | None = None
+    deferred: float = 0.0
+    train: float = 1.0
+    meta: float = 0.0
+    pooled: bool = False
+    balanced: bool = False
+    fresh: bool = False
+    cosine: bool = False
+    summed: bool = False
+
+    def train_loss(self, logits: Tensor, labels: Tensor, counts: Tensor, index: Tensor, done: float) -> Tensor:
+        """Compute the training part of a batch's loss.
+
+        Args:
+            logits: (batch, classes).
+            labels: (batch,).
+            counts: (classes,) training images.
+            index: (batch,) which samples these are.
+            done: Share of the epochs already done.
+        """
+        losses = self.loss(logits, labels, counts)
+        if self.update is not None:
+            losses = losses * self.update(index)
+        elif self.weights is not None and done >= self.deferred:
+            losses = losses * self.weights.to(losses.device)[index.to(losses.device)]
+        return self.train * (losses.sum() if self.summed else losses.mean())
+
+    def order(self, labels: Tensor, generator: torch.Generator) -> Tensor:
+        """Draw the samples of an epoch (samples,): a permutation, or with equal chances for each class."""
+        if not self.balanced:
+            return torch.randperm(len(labels), generator=generator)
+        chances = 1 / torch.bincount(labels).double()[labels]
+        return torch.multinomial(chances, len(labels), replacement=True, generator=generator)
+
+
+def pooled_with(objective: Objective, sets: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Append the meta set where the objective pools it: (data, labels, meta data, meta labels) -> (data, labels)."""
+    data, labels, meta_data, meta_labels = sets
+    if not objective.pooled:
+        return data, labels
+    return torch.cat([data, meta_data]), torch.cat([labels, meta_labels])
+
+
+def _mean_one(weights: Tensor) -> Tensor:
+    return (weights / weights.mean()).float()

@@ -1,0 +1,393 @@
+"""The loop under every training: steps that may be killed anywhere and go on to the very same weights."""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from otfew import processes
+from otfew.errors import UserError
+from otfew.training.augmentation import hashed
+from otfew.training.checkpoint import load_state, save_state
+from otfew.training.progress import Accuracy, Epoch, Step, Watcher, best_epoch
+from otfew.training.schedule import learning_rate
+from otfew.training.settings import LoopSettings
+
+State = dict[str, Any]
+Forward = Callable[[Tensor], Tensor]
+"""From normalised images (images, 3, height, width) to feature maps, or to what the objective's module gives."""
+DRAWS_OF_LAYERS = 2
+"""Tells these draws from an objective's own."""
+TERMINATED = 128 + signal.SIGTERM
+"""Exit code of a run that SIGTERM stopped."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part of a step: a step has as many parts as there are processes, times ``LoopSettings.accumulate``.
+
+    Attributes:
+        epoch: From 0.
+        step: Of its epoch, from 0.
+        index: Of the part, from 0.
+        count: Parts of the step.
+    """
+
+    epoch: int
+    step: int
+    index: int
+    count: int
+
+    def of(self, items: int) -> slice:
+        """Return this part's share of so many items; ``count`` must divide them."""
+        size = items // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a part came to.
+
+    Attributes:
+        loss: Mean over the part, differentiable.
+        correct: Answers that were right.
+        answers: How many there were.
+    """
+
+    loss: Tensor
+    correct: int
+    answers: int
+
+
+class Objective(Protocol):
+    """What a loop minimises."""
+
+    @property
+    def module(self) -> nn.Module:
+        """Return everything that is trained."""
+        ...
+
+    @property
+    def backbone(self) -> nn.Module:
+        """Return the part of it that is validated and kept."""
+        ...
+
+    @property
+    def steps(self) -> int:
+        """Count the steps of an epoch."""
+        ...
+
+    def learned(self) -> Mapping[str, float]:
+        """Return the values, by option of a method, of what is learned besides the backbone."""
+        ...
+
+    def train(self) -> None:
+        """Put the module into its mode of training."""
+        ...
+
+    def outcome(self, forward: Forward, part: Part, device: torch.device) -> Outcome:
+        """Compute a part's loss, by calling the module through ``forward`` only; a function of the part alone."""
+        ...
+
+
+Validate = Callable[[nn.Module, torch.device, Mapping[str, float]], Mapping[str, Accuracy]]
+"""From the backbone, in evaluation mode, its device, and what else is learned, to accuracies by method."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a loop does besides minimising.
+
+    Attributes:
+        validate: Called after every epoch, in all processes, which may share the work; all get the same answer.
+        select: The method whose accuracy chooses the epoch that is kept.
+        state_path: Where the state is kept; written every epoch and every ``save_every`` seconds.
+        identity: JSON-ready: data, architecture and all else that the run depends on beside its settings; a state of
+            another identity is not resumed.
+        initial: Validate before the first step too; the start may then turn out to be the best.
+        save_every: Seconds of work that a crash may cost at most, short of one step.
+    """
+
+    validate: Validate
+    select: str
+    state_path: Path
+    identity: Mapping[str, Any]
+    initial: bool = False
+    save_every: float = 60.0
+
+
+def run(
+    build: Callable[[int], Objective], settings: LoopSettings, plan: Plan, watcher: Watcher | None = None
+) -> tuple[dict[str, Tensor], list[Epoch]]:
+    """Train, or go on from where the state stands.
+
+    Objectives are functions of epoch, step and part, so a run that was killed and started again gives the same weights
+    as one that was not, bit for bit on the same machine with the same numbers of threads and processes. Under torchrun
+    the parts of a step are shared out over the processes and gradients are averaged; buffers are the first process's.
+
+    Args:
+        build: Makes the objective for so many parts a step; must draw initial weights from torch's generator only.
+        settings: How to train.
+        plan: Validation, and where the state is kept.
+        watcher: Hears of progress.
+
+    Returns:
+        The best backbone's state dictionary, on the CPU, and all epochs; in all processes.
+
+    Raises:
+        UserError: A state of another run or a damaged one, a loss or gradient that is not finite, a disk that is full,
+            an accelerator that is not there, a step that can't be divided.
+        SystemExit: With ``TERMINATED``, after SIGTERM, once the state is saved.
+    """
+    with _terminations() as told:
+        return _Run(build, settings, plan, watcher or Watcher(), told)()
+
+
+@dataclass
+class _Progress:
+    """Where a run stands: all that the state holds besides weights and momenta."""
+
+    epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    answers: int = 0
+    seconds: float = 0.0
+
+
+class _Run:
+    """One call of ``run``."""
+
+    def __init__(
+        self,
+        build: Callable[[int], Objective],
+        settings: LoopSettings,
+        plan: Plan,
+        watcher: Watcher,
+        told: threading.Event,
+    ) -> None:
+        self.settings, self.plan, self.told = settings, plan, told
+        here = processes.world()
+        if settings.threads or here.size > 1:
+            torch.set_num_threads(settings.threads or max(1, processes.cores() // here.local_size))
+        self.fabric = make_fabric(settings)
+        self.first = self.fabric.global_rank == 0
+        self.parts = self.fabric.world_size * settings.accumulate
+        self.watcher = watcher if self.first else Watcher()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(hashed(settings.seed))
+            self.objective = build(self.parts)
+        self.fingerprint = json.dumps(
+            [asdict(settings), dict(plan.identity), {"processes": self.fabric.world_size}], sort_keys=True
+        )
+        state = self._read_state()
+        module: Any = self.objective.module
+        module.to(memory_format=torch.channels_last)
+        self.optimizer = _optimizer(module, settings)
+        self.wrapped, self.wrapped_optimizer = self.fabric.setup(module, self.optimizer)
+        self.progress = _Progress()
+        self.history: list[Epoch] = []
+        self.best: dict[str, Tensor] = {}
+        if state is not None:
+            self._restore(state)
+            self.watcher.on_resume(self.progress.epoch, self.progress.step)
+
+    def __call__(self) -> tuple[dict[str, Tensor], list[Epoch]]:
+        """Run the remaining epochs."""
+        if self.plan.initial and not self.history:
+            self._close(0, None, None, time.monotonic())
+        with torch.random.fork_rng(devices=[]):
+            for epoch in range(self.progress.epoch, self.settings.epochs):
+                self._epoch(epoch)
+        return self.best, self.history
+
+    def _epoch(self, epoch: int) -> None:
+        """Train the rest of one epoch, validate, keep the best, save."""
+        progress = self.progress
+        saved = time.monotonic()
+        began = saved - progress.seconds
+        self.objective.train()
+        for step in range(progress.step, self.objective.steps):
+            self._step(epoch, step)
+            now = time.monotonic()
+            progress.seconds = now - began
+            if self._any(self.told.is_set()):
+                self._save()
+                self.watcher.on_terminate()
+                raise SystemExit(TERMINATED)
+            if now - saved > self.plan.save_every:
+                self._save()
+                saved = time.monotonic()
+        self._close(epoch + 1, progress.loss / self.objective.steps, 100 * progress.correct / progress.answers, began)
+
+    def _close(self, epoch: int, loss: float | None, train_accuracy: float | None, began: float) -> None:
+        """Validate and record an epoch, keep its weights where they are the best, and save."""
+        backbone = self.objective.backbone.eval()
+        if self.fabric.world_size > 1:
+            # Each process has followed the statistics of its own images; the first one's are those that are kept.
+            for buffer in backbone.buffers():
+                buffer.copy_(self.fabric.broadcast(buffer))
+        learned = dict(self.objective.learned())
+        accuracies = self.plan.validate(backbone, self.fabric.device, learned)
+        record = Epoch(epoch, loss, train_accuracy, accuracies, time.monotonic() - began, learned)
+        self.history.append(record)
+        improved = best_epoch(self.history, self.plan.select) is record
+        if improved:
+            self.best = {name: t.detach().cpu().clone() for name, t in backbone.state_dict().items()}
+        self.progress = _Progress(epoch=epoch)
+        self._save()
+        if self.first:
+            self.watcher.on_epoch(self.history, self.best if improved else None)
+
+    def _step(self, epoch: int, step: int) -> None:
+        """Do one step of the optimizer."""
+        rate = self._rate(epoch, step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.wrapped_optimizer.zero_grad()
+        accumulate = self.settings.accumulate
+        sums = torch.zeros(3, dtype=torch.float64)
+        for turn in range(accumulate):
+            part = Part(epoch, step, self.fabric.global_rank * accumulate + turn, self.parts)
+            # What layers draw by themselves (dropout) is a function of the part too.
+            torch.manual_seed(hashed(self.settings.seed, epoch, step, part.index, DRAWS_OF_LAYERS))
+            # Gradients are averaged over processes with the last part only.
+            alone = self.fabric.world_size > 1 and turn < accumulate - 1
+            with self.fabric.no_backward_sync(self.wrapped, enabled=alone):
+                outcome = self.objective.outcome(self.wrapped, part, self.fabric.device)
+                self.fabric.backward(outcome.loss / accumulate)
+            sums += torch.tensor([float(outcome.loss.detach()), outcome.correct, outcome.answers], dtype=torch.float64)
+        if self.fabric.world_size > 1:
+            sums = self.fabric.all_reduce(sums.to(self.fabric.device), reduce_op="sum").cpu()
+        loss = float(sums[0]) / self.parts
+        self._check("loss", loss, epoch, step)
+        norm = float(nn.utils.clip_grad_norm_(self.objective.module.parameters(), math.inf))
+        if self.settings.precision != "16-mixed":
+            # Scaled gradients in half precision may overflow: the scaler then leaves the step out.
+            self._check("gradient's norm", norm, epoch, step)
+        self.wrapped_optimizer.step()
+        self.progress.step = step + 1
+        self.progress.loss += loss
+        self.progress.correct += int(sums[1])
+        self.progress.answers += int(sums[2])
+        self.watcher.on_step(Step(epoch + 1, step + 1, self.objective.steps, loss, rate, norm))
+
+    def _rate(self, epoch: int, step: int) -> float:
+        """Return the learning rate of a step."""
+        s = self.settings
+        share = step / self.objective.steps
+        return learning_rate(s.schedule, s.learning_rate, epoch, share, s.epochs, s.step_epochs, s.step_factor)
+
+    def _check(self, what: str, value: float, epoch: int, step: int) -> None:
+        """Stop before a step that would ruin the weights."""
+        if not math.isfinite(value):
+            kept = f"the best weights up to epoch {len(self.history)} are kept" if self.best else "nothing is kept yet"
+            raise UserError(
+                f"the {what} became {value} in epoch {epoch + 1}, step {step + 1} of {self.objective.steps}; {kept}: "
+                "lower --learning-rate and give another --output."
+            )
+
+    def _any(self, flag: bool) -> bool:
+        """Tell whether any process says so: all must leave the loop at the same step."""
+        if self.fabric.world_size == 1:
+            return flag
+        return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum") > 0)
+
+    def _save(self) -> None:
+        """Write the state, in the first process."""
+        if not self.first:
+            return
+        state = {
+            "fingerprint": self.fingerprint,
+            "module": self.objective.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "precision": self.fabric.strategy.precision.state_dict(),
+            "progress": asdict(self.progress),
+            "history": [record.to_json() for record in self.history],
+            "best": self.best,
+        }
+        save_state(self.plan.state_path, state)
+
+    def _read_state(self) -> State | None:
+        """Read the state in the first process, if there is one of this very run, and hand it to all."""
+        state = load_state(self.plan.state_path) if self.first else None
+        if state is not None and state.get("fingerprint") != self.fingerprint:
+            raise UserError(
+                f"{self.plan.state_path.parent} holds a run with other settings or data: give another --output, or the "
+                "same settings to resume it."
+            )
+        shared: State | None = self.fabric.broadcast(state)
+        return shared
+
+    def _restore(self, state: State) -> None:
+        """Go back to where the state was written."""
+        self.objective.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(state["precision"])
+        self.progress = _Progress(**state["progress"])
+        self.history = [Epoch.from_json(record) for record in state["history"]]
+        self.best = state["best"]
+
+
+def _optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+    """Make the optimizer that the settings name."""
+    rate, decay = settings.learning_rate, settings.weight_decay
+    if settings.optimizer == "adam":
+        return torch.optim.Adam(module.parameters(), lr=rate, weight_decay=decay)
+    return torch.optim.SGD(module.parameters(), rate, settings.momentum, weight_decay=decay, nesterov=True)
+
+
+def make_fabric(settings: LoopSettings) -> Any:
+    """Set Lightning Fabric up: one process, or those that torchrun started.
+
+    Raises:
+        UserError: The accelerator can't be used here.
+    """
+    from lightning_fabric import Fabric
+
+    here = processes.world()
+    devices: dict[str, Any] = {"devices": 1}
+    if here.size > 1:
+        devices = {"devices": here.local_size, "num_nodes": here.size // here.local_size, "strategy": "ddp"}
+    try:
+        fabric = Fabric(accelerator=settings.accelerator, precision=settings.precision, **devices)
+        fabric.launch()
+    except (RuntimeError, ValueError) as error:
+        reason = " ".join(str(error).split()).rstrip(".")
+        raise UserError(f"--accelerator {settings.accelerator} can't be used here: {reason}.") from None
+    return fabric
+
+
+def divided(flag: str, items: int, parts: int) -> int:
+    """Return each part's share of items; raises ``UserError`` naming the option where they can't be divided evenly."""
+    if items % parts:
+        raise UserError(
+            f"{flag} {items} can't be divided into {parts} equal parts ({processes.world().size} processes x "
+            "--accumulate): choose a multiple."
+        )
+    return items // parts
+
+
+@contextmanager
+def _terminations() -> Iterator[threading.Event]:
+    """Turn SIGTERM into an event for a while; Python allows that in the main thread only."""
+    told = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield told
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: told.set())
+    try:
+        yield told
+    finally:
+        signal.signal(signal.SIGTERM, before)

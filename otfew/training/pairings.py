@@ -1,0 +1,87 @@
+"""What a metric loss is for the training loop: a function of two labelled batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Diagnostics = dict[str, float]
+
+
+class PairLoss(nn.Module):
+    """A loss of two batches of embeddings, with figures about what it did.
+
+    Attributes:
+        normalised: It compares embeddings divided by their norms, so these are what is evaluated.
+    """
+
+    normalised: bool = False
+
+    def forward(
+        self, first: Tensor, first_labels: Tensor, second: Tensor, second_labels: Tensor
+    ) -> tuple[Tensor, Diagnostics]:
+        """Compute the loss.
+
+        Args:
+            first: (N, channels).
+            first_labels: (N,) integers.
+            second: (M, channels).
+            second_labels: (M,).
+
+        Returns:
+            The scalar loss, and figures by name, the same names every time.
+        """
+        raise NotImplementedError
+
+
+class Joined(PairLoss):
+    """Runs a loss of one batch on both batches together: all pairs within and between them.
+
+    pytorch-metric-learning's losses divide embeddings by their norms, unless told otherwise.
+
+    Args:
+        loss: Called as pytorch-metric-learning's: (embeddings, labels, indices_tuple).
+        miner: Chooses pairs or triplets from embeddings and labels, or None.
+    """
+
+    normalised = True
+
+    def __init__(self, loss: nn.Module, miner: Callable[[Tensor, Tensor], Any] | None = None) -> None:
+        super().__init__()
+        self.loss = loss
+        self.miner = miner
+
+    def forward(
+        self, first: Tensor, first_labels: Tensor, second: Tensor, second_labels: Tensor
+    ) -> tuple[Tensor, Diagnostics]:
+        """Compute the loss; see ``PairLoss``."""
+        embeddings, labels = torch.cat([first, second]), torch.cat([first_labels, second_labels])
+        mined = None if self.miner is None else self.miner(embeddings, labels)
+        return self.loss(embeddings, labels, mined), {}
+
+
+class Matched(PairLoss):
+    """Contrastive loss of matched positions: the i-th of one batch with the i-th of the other, N pairs.
+
+    mean_i 1/2 (d if labels agree, else max(0, margin - d)) with d the squared Euclidean distance: the pair-wise
+    baseline of Xu, Sun and Liu (2019), with the distances and the margin of their batch-wise loss.
+
+    Args:
+        margin: In units of the squared distance.
+    """
+
+    def __init__(self, margin: float = 5.0) -> None:
+        super().__init__()
+        self.margin = margin
+
+    def forward(
+        self, first: Tensor, first_labels: Tensor, second: Tensor, second_labels: Tensor
+    ) -> tuple[Tensor, Diagnostics]:
+        """Compute the loss; both batches must be as long."""
+        if len(first) != len(second):
+            raise ValueError(f"matched pairs need batches of one length, not {len(first)} and {len(second)}")
+        squared = (first - second).square().sum(1)
+        return torch.where(first_labels == second_labels, squared, (self.margin - squared).relu()).mean() / 2, {}

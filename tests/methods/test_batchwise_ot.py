@@ -1,0 +1,285 @@
+"""Batch-wise OT loss: against loops with POT's Sinkhorn, finite differences, laws, and clear refusals."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from otfew.methods.batchwise_ot import PUBLISHED, BatchwiseOTLoss
+
+N, M, CHANNELS = 7, 9, 3
+
+
+def batches(seed=0, spread=0.6, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(seed)
+    x, y = (spread * torch.randn(n, CHANNELS, generator=generator, dtype=torch.float64) for n in (N, M))
+    labels = [torch.tensor([0, 1, 2, 0, 1, 2, 0]), torch.tensor([0, 1, 2, 2, 1, 0, 0, 1, 2])]
+    return x.to(dtype), labels[0], y.to(dtype), labels[1]
+
+
+def looped_ground(loss, x, x_labels, y, y_labels):
+    """GM, one pair at a time, in plain Python."""
+    ground = np.zeros((len(x), len(y)))
+    for i, u in enumerate(x):
+        for j, v in enumerate(y):
+            d = sum((a - b) ** 2 for a, b in zip(u, v, strict=True))
+            d = d if loss.distance == "sqeuclidean" else math.sqrt(d)
+            hinge = d - loss.positive_margin if x_labels[i] == y_labels[j] else loss.margin - d
+            ground[i, j] = max(0.0, hinge) ** loss.pair_power
+    return ground
+
+
+def pot_plan(loss, ground, alone):
+    """POT's plan for the hardness cost, with a diagonal that cannot carry mass where self-pairs are out."""
+    ot = pytest.importorskip("ot")
+    n, m = ground.shape
+    cost, reg = np.exp(-loss.gamma * ground), 1 / loss.reg_inverse if loss.reg_inverse else 1.0
+    cost = cost if loss.reg_inverse else np.zeros_like(cost)
+    if alone and loss.exclude_self:
+        np.fill_diagonal(cost, 1e4 * abs(reg))
+    return ot.sinkhorn(np.full(n, 1 / n), np.full(m, 1 / m), cost, reg, stopThr=1e-14, numItermax=100_000)
+
+
+def oracle(loss, x, x_labels, y, y_labels, alone, plan=None):
+    """The loss and its plan."""
+    ground = looped_ground(loss, x, x_labels, y, y_labels)
+    plan = pot_plan(loss, ground, alone) if plan is None else plan
+    total = sum(
+        plan[i, j] * ground[i, j] ** loss.loss_power
+        for i in range(len(x))
+        for j in range(len(y))
+        if not (alone and loss.exclude_self and i == j)
+    )
+    return loss.scale * total, plan
+
+
+LOSSES = {
+    "default": BatchwiseOTLoss(),
+    "all-pairs": BatchwiseOTLoss(reg_inverse=0),
+    "narrow": BatchwiseOTLoss(margin=1.0, gamma=2.0, reg_inverse=5.0),
+    **{code: BatchwiseOTLoss.published(code) for code in PUBLISHED},
+    "3d-near": BatchwiseOTLoss.published("3d", margin=2.0, positive_margin=0.5),
+}
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_and_plan_equal_loops_with_pot(name, alone):
+    loss = LOSSES[name]
+    x, x_labels, y, y_labels = batches()
+    if alone:
+        y, y_labels = x, x_labels
+        found = loss.transport(x, x_labels)
+    else:
+        found = loss.transport(x, x_labels, ref_emb=y, ref_labels=y_labels)
+    expected, plan = oracle(loss, x.tolist(), x_labels, y.tolist(), y_labels, alone)
+    assert float(found.loss) == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(found.plan, plan, atol=1e-6)
+    if not alone:
+        assert float(loss(x, x_labels, None, y, y_labels)) == float(found.loss)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("plan_gradient", ["constant", "kernel", "implicit"])
+@pytest.mark.parametrize("name", LOSSES)
+def test_gradients_are_those_of_the_oracle_by_finite_differences(name, plan_gradient, alone):
+    loss = LOSSES[name]
+    loss = BatchwiseOTLoss(**{**options_of(loss), "gamma": 1.0, "plan_gradient": plan_gradient})
+    x, x_labels, y, y_labels = batches()
+    if alone:
+        y, y_labels = x, x_labels
+    x.requires_grad_()
+    pair = () if alone else (None, y, y_labels)
+    loss(x, x_labels, *pair).backward()
+    base = looped_ground(loss, x.tolist(), x_labels, (x if alone else y).tolist(), y_labels)
+    base_plan = pot_plan(loss, base, alone)
+
+    def moved(i, c, step):
+        shifted = x.detach().clone()
+        shifted[i, c] += step
+        other = shifted if alone else y
+        sides = (shifted.tolist(), x_labels, other.tolist(), y_labels)
+        plan = {"constant": base_plan, "implicit": None}.get(plan_gradient)
+        if plan_gradient == "kernel":
+            hardness = [np.exp(-loss.gamma * ground) for ground in (base, looped_ground(loss, *sides))]
+            plan = base_plan * np.exp(loss.reg_inverse * (hardness[0] - hardness[1]))
+        return oracle(loss, *sides, alone, plan)[0]
+
+    step = 1e-4
+    for i, c in ((0, 0), (3, 1), (6, 2)):
+        numeric = (moved(i, c, step) - moved(i, c, -step)) / (2 * step)
+        assert float(x.grad[i, c]) == pytest.approx(numeric, rel=2e-4, abs=2e-6)
+
+
+def options_of(loss):
+    names = (
+        "margin",
+        "reg_inverse",
+        "positive_margin",
+        "distance",
+        "pair_power",
+        "loss_power",
+        "scale",
+        "exclude_self",
+    )
+    return {name: getattr(loss, name) for name in names}
+
+
+def test_gradient_with_a_constant_plan_in_closed_form():
+    x, x_labels, y, y_labels = batches()
+    x.requires_grad_()
+    loss = BatchwiseOTLoss(margin=1.0)
+    found = loss.transport(x, x_labels, ref_emb=y, ref_labels=y_labels)
+    found.loss.backward()
+    difference = x.detach()[:, None] - y[None]
+    near = difference.square().sum(-1) < loss.margin
+    sign = torch.where(found.same, 1.0, -near.double())
+    expected = ((found.plan * sign)[..., None] * difference).sum(1)
+    torch.testing.assert_close(x.grad, expected)
+
+
+def test_uniform_marginals_and_self_pairs_left_out():
+    x, labels, _, _ = batches()
+    for reg_inverse in (-3.0, 0.0, 0.01, 10.0, 200.0):
+        plan = BatchwiseOTLoss(reg_inverse=reg_inverse).transport(x, labels).plan
+        torch.testing.assert_close(plan.sum(1), torch.full((N,), 1 / N, dtype=plan.dtype), atol=1e-5, rtol=0)
+        torch.testing.assert_close(plan.sum(0), torch.full((N,), 1 / N, dtype=plan.dtype), atol=1e-5, rtol=0)
+        assert float(plan.diagonal().sum()) < 1e-10
+    uniform = BatchwiseOTLoss(reg_inverse=0).transport(x, labels)
+    off = ~torch.eye(N, dtype=torch.bool)
+    torch.testing.assert_close(uniform.plan[off], torch.full((N * (N - 1),), 1 / N / (N - 1), dtype=uniform.plan.dtype))
+
+
+def test_a_larger_lambda_moves_mass_to_harder_pairs_and_a_negative_one_to_easier():
+    x, x_labels, y, y_labels = batches(spread=1.0)
+    mean_costs = []
+    for reg_inverse in (-5.0, 0.0, 0.01, 5.0, 20.0):
+        found = BatchwiseOTLoss(margin=1.0, reg_inverse=reg_inverse).transport(x, x_labels, None, y, y_labels)
+        mean_costs.append(float((found.plan * (-10 * found.ground).exp()).sum()))
+    assert mean_costs == sorted(mean_costs, reverse=True)
+    assert mean_costs[0] > 1.2 * mean_costs[1] > 1.5 * mean_costs[-1]
+
+
+def test_the_2d_and_3d_codes_are_uniform_to_two_percent():
+    x, x_labels, y, y_labels = batches()
+    for code, uniform in (("2d", True), ("3d", True), ("shrec", False)):
+        plan = BatchwiseOTLoss.published(code).transport(x, x_labels, None, y, y_labels).plan * N * M
+        assert (float((plan - 1).abs().max()) < 0.02) is uniform
+
+
+def test_permutations_and_swapped_batches_leave_the_loss_alone():
+    loss = BatchwiseOTLoss(margin=1.0)
+    x, x_labels, y, y_labels = batches()
+    value = float(loss(x, x_labels, None, y, y_labels))
+    order = torch.randperm(N, generator=torch.Generator().manual_seed(0))
+    assert float(loss(x[order], x_labels[order], None, y, y_labels)) == pytest.approx(value, rel=1e-5)
+    assert float(loss(y, y_labels, None, x, x_labels)) == pytest.approx(value, rel=1e-5)
+    assert float(loss(x + 3, x_labels, None, y + 3, y_labels)) == pytest.approx(value, rel=1e-5)
+
+
+def test_normalize_is_normalising_first():
+    x, x_labels, y, y_labels = batches()
+    unit = [torch.nn.functional.normalize(side, dim=1) for side in (x, y)]
+    found = BatchwiseOTLoss(margin=1.0, normalize=True)(x, x_labels, None, y, y_labels)
+    torch.testing.assert_close(found, BatchwiseOTLoss(margin=1.0)(unit[0], x_labels, None, unit[1], y_labels))
+
+
+def test_softmax_weights_are_the_control_without_marginals():
+    x, x_labels, y, y_labels = batches()
+    loss = BatchwiseOTLoss(margin=1.0, weighting="softmax")
+    ground = torch.from_numpy(looped_ground(loss, x.tolist(), x_labels, y.tolist(), y_labels))
+    kernel = (-loss.reg_inverse * (-loss.gamma * ground).exp()).exp()
+    found = loss.transport(x, x_labels, None, y, y_labels)
+    torch.testing.assert_close(found.plan, kernel / kernel.sum())
+    torch.testing.assert_close(found.loss, (kernel * ground).sum() / kernel.sum() / 2)
+
+
+def test_mined_pairs_are_the_only_ones_that_count():
+    x, x_labels, y, y_labels = batches()
+    a1, p, a2, n = torch.tensor([0, 1, 3]), torch.tensor([0, 1, 5]), torch.tensor([0, 2]), torch.tensor([1, 3])
+    loss = BatchwiseOTLoss(reg_inverse=0)
+    found = loss.transport(x, x_labels, (a1, p, a2, n), y, y_labels)
+    chosen = {(0, 0), (1, 1), (3, 5), (0, 1), (2, 3)}
+    assert {tuple(pair) for pair in found.counted.nonzero().tolist()} == chosen
+    ground = looped_ground(loss, x.tolist(), x_labels, y.tolist(), y_labels)
+    assert float(found.loss) == pytest.approx(sum(float(found.plan[i, j]) * ground[i, j] for i, j in chosen) / 2)
+    # Rows 0, 1 and 3 and their columns could carry all they hold on chosen pairs; row 2 too.
+    assert float(found.plan[1].sum() - found.plan[1, 1]) < float(found.plan[1, 1])
+    anchors, positives, negatives = torch.tensor([0, 1]), torch.tensor([0, 4]), torch.tensor([1, 2])
+    triplets = loss.transport(x, x_labels, (anchors, positives, negatives), y, y_labels)
+    assert {tuple(pair) for pair in triplets.counted.nonzero().tolist()} == {(0, 0), (1, 4), (0, 1), (1, 2)}
+
+
+def test_a_miner_of_pytorch_metric_learning_fits():
+    miners = pytest.importorskip("pytorch_metric_learning.miners")
+    x, x_labels, y, y_labels = batches(dtype=torch.float32)
+    pairs = miners.MultiSimilarityMiner()(x, x_labels, y, y_labels)
+    x.requires_grad_()
+    BatchwiseOTLoss()(x, x_labels, pairs, y, y_labels).backward()
+    assert bool(x.grad.isfinite().all())
+
+
+def test_diagnostics():
+    x, x_labels, y, y_labels = batches()
+    found = BatchwiseOTLoss(margin=1.0, reg_inverse=0).transport(x, x_labels, None, y, y_labels)
+    assert found.entropy == pytest.approx(1)
+    assert found.violating_mass == pytest.approx(found.violating_pairs)
+    assert found.positive_mass == pytest.approx(float(found.same.double().mean()))
+    violating = sum(
+        1 for i in range(N) for j in range(M)
+        if x_labels[i] != y_labels[j] and float((x[i] - y[j]).square().sum()) < 1
+    )  # fmt: skip
+    assert found.violating_pairs == pytest.approx(violating / N / M)
+    assert BatchwiseOTLoss(margin=1.0).transport(x, x_labels, None, y, y_labels).entropy < 1
+
+
+def test_float32_agrees_with_float64():
+    wide, narrow = (BatchwiseOTLoss()(*[*batches(dtype=d)[:2], None, *batches(dtype=d)[2:]])
+                    for d in (torch.float64, torch.float32))  # fmt: skip
+    assert narrow.dtype == torch.float32
+    assert float(narrow) == pytest.approx(float(wide), rel=1e-4)
+
+
+def test_coincident_embeddings_have_finite_gradients():
+    for code in PUBLISHED:
+        x = torch.zeros(4, 3, requires_grad=True)
+        BatchwiseOTLoss.published(code)(x, torch.tensor([0, 0, 1, 1])).backward()
+        assert bool(x.grad.isfinite().all()), code
+
+
+def test_bad_input_is_refused_in_one_sentence():
+    loss = BatchwiseOTLoss()
+    x, labels, y, y_labels = batches()
+    broken = x.clone()
+    broken[4, 1] = math.nan
+    for arguments, message in (
+        ((x, torch.zeros(N, dtype=torch.int64)), "labels hold one class only"),
+        ((x[:1], labels[:1]), "embeddings hold 1 item: a batch needs at least two"),
+        ((x, labels, None, y[:1], y_labels[:1]), "ref_emb hold 1 item"),
+        ((broken, labels), r"embeddings\[4\] holds NaN or infinity"),
+        ((x, labels, None, broken, labels), r"ref_emb\[4\] holds NaN or infinity"),
+        ((x, labels[:-1]), r"labels must be a tensor \(7,\), one for each of embeddings, not \(6,\)"),
+        ((x, None), "not NoneType"),
+        ((x, labels, None, y, labels), r"ref_labels must be a tensor \(9,\)"),
+        ((x, labels, None, y), "give ref_emb and ref_labels together"),
+        ((x, labels, None, y[:, :2], y_labels), "embeddings have 3 channels and ref_emb 2"),
+        ((x.long(), labels), "floating-point"),
+        ((x, labels, (labels, labels)), "3 tensors .* or 4"),
+        ((x, labels, (labels[:0], labels[:0], labels[:0])), "holds no pair"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            loss(*arguments)
+    for options, message in (
+        ({"margin": -1.0}, "margin must be a finite number of at least 0"),
+        ({"reg_inverse": math.nan}, "reg_inverse"),
+        ({"distance": "manhattan"}, "distance must be one of"),
+        ({"plan_gradient": "envelope"}, "plan_gradient must be one of"),
+        ({"pair_power": 0}, "pair_power"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            BatchwiseOTLoss(**options)
+    with pytest.raises(ValueError, match="unknown code '4d'; there are: 2d, shrec, 3d"):
+        BatchwiseOTLoss.published("4d")

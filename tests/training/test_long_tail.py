@@ -1,0 +1,349 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from otfew.backbones.conv4 import Conv4
+from otfew.errors import UserError
+from otfew.training import long_tail_losses as losses
+from otfew.training.long_tail import Recipe, Watcher, train_images
+from otfew.training.long_tail_head import Features, HeadRecipe, error_percent, head_of, initial_head, train_head
+from otfew.training.long_tail_images import Images, Network, extract, shifted
+from otfew.training.long_tail_losses import CosineHead, Objective
+
+COUNTS = torch.tensor([120, 20, 3])
+
+
+def batch(seed=0, count=7):
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(count, 3, generator=generator).double(), torch.tensor([0, 1, 2, 0, 2, 1, 1])
+
+
+def softmax_loss(logits, label):
+    return math.log(sum(math.exp(v) for v in logits)) - logits[label]
+
+
+def test_losses_in_plain_loops():
+    logits, labels = batch()
+    for i, (row, label) in enumerate(zip(logits.tolist(), labels.tolist(), strict=True)):
+        plain = softmax_loss(row, label)
+        probability = math.exp(-plain)
+        margins = [n**-0.25 for n in COUNTS.tolist()]
+        margin = 0.5 * margins[label] / max(margins)
+        lowered = [30 * (v - margin * (k == label)) for k, v in enumerate(row)]
+        raised = [v + math.log(n) for v, n in zip(row, COUNTS.tolist(), strict=True)]
+        expected = {
+            losses.cross_entropy: plain,
+            losses.focal: (1 - probability) ** 2 * plain,
+            losses.balanced_softmax: softmax_loss(raised, label),
+            losses.ldam: softmax_loss(lowered, label),
+        }
+        for loss, value in expected.items():
+            assert float(loss(logits, labels, COUNTS)[i]) == pytest.approx(value, rel=1e-9)
+
+
+def test_logit_adjustment_undoes_balanced_softmax():
+    """Trained with tau 1 and predicted with it, the argmax is that of the balanced classifier."""
+    logits, _ = batch()
+    shifted_logits = logits + COUNTS.log()
+    torch.testing.assert_close(torch.softmax(losses.adjusted(shifted_logits, COUNTS, 1.0), 1), torch.softmax(logits, 1))
+    torch.testing.assert_close(losses.adjusted(logits, COUNTS, 0.0), logits)
+
+
+def test_weights_by_class_size():
+    labels = torch.repeat_interleave(torch.arange(3), COUNTS)
+    inverse = losses.inverse_frequency(labels, COUNTS)
+    effective = losses.class_balanced(labels, COUNTS)
+    for weights in (inverse, effective):
+        assert float(weights.mean()) == pytest.approx(1, rel=1e-6)
+    assert float(inverse[-1] / inverse[0]) == pytest.approx(40, rel=1e-5)
+    expected = (1 - 0.9999**120) / (1 - 0.9999**3)
+    assert float(effective[-1] / effective[0]) == pytest.approx(expected, rel=1e-5)
+
+
+def test_shuffling_keeps_what_each_class_gets():
+    labels = torch.tensor([0, 1, 0, 1, 0, 1, 0, 1])
+    weights = torch.arange(8.0)
+    mixed = losses.shuffled_within_classes(weights, labels, 0)
+    assert mixed.tolist() != weights.tolist()
+    for label in (0, 1):
+        assert sorted(mixed[labels == label].tolist()) == weights[labels == label].tolist()
+    assert torch.equal(mixed, losses.shuffled_within_classes(weights, labels, 0))
+    assert not torch.equal(mixed, losses.shuffled_within_classes(weights, labels, 1))
+
+
+def test_groups():
+    assert [losses.group_of(n) for n in (101, 100, 20, 19, 1)] == ["many", "medium", "medium", "few", "few"]
+
+
+def test_an_objective_weighs_its_batch():
+    logits, labels = batch()
+    weights = torch.rand(20, generator=torch.Generator().manual_seed(1)).double()
+    index = torch.tensor([3, 1, 19, 7, 0, 2, 5])
+    plain = losses.cross_entropy(logits, labels, COUNTS)
+    by_hand = sum(float(weights[i]) * float(loss) for i, loss in zip(index.tolist(), plain, strict=True))
+    mean = Objective(weights=weights).train_loss(logits, labels, COUNTS, index, 0.0)
+    assert float(mean) == pytest.approx(by_hand / 7)
+    summed = Objective(weights=weights, summed=True).train_loss(logits, labels, COUNTS, index, 0.0)
+    assert float(summed) == pytest.approx(by_hand)
+    deferred = Objective(weights=weights, deferred=0.8)
+    early, late = (deferred.train_loss(logits, labels, COUNTS, index, done) for done in (0.79, 0.8))
+    assert float(early) == pytest.approx(float(plain.mean()))
+    assert float(late) == pytest.approx(by_hand / 7)
+    asked = []
+
+    def update(chosen):
+        asked.append(chosen.tolist())
+        return weights[chosen]
+
+    updated = Objective(update=update).train_loss(logits, labels, COUNTS, index, 0.0)
+    assert float(updated) == pytest.approx(by_hand / 7)
+    assert asked == [index.tolist()]
+
+
+def test_balanced_order_draws_classes_alike():
+    labels = torch.repeat_interleave(torch.arange(3), torch.tensor([9000, 900, 100]))
+    order = Objective(balanced=True).order(labels, torch.Generator().manual_seed(0))
+    shares = torch.bincount(labels[order]) / len(order)
+    assert float((shares - 1 / 3).abs().max()) < 0.02
+    plain = Objective().order(labels, torch.Generator().manual_seed(0))
+    assert sorted(plain.tolist()) == list(range(len(labels)))
+
+
+def made_features(seed=0, noise=1.0):
+    generator = torch.Generator().manual_seed(seed)
+    centres = 2 * torch.randn(3, 8, generator=generator)
+
+    def around(counts):
+        labels = torch.repeat_interleave(torch.arange(3), torch.tensor(counts))
+        return centres[labels] + noise * torch.randn(len(labels), 8, generator=generator), labels
+
+    return Features(*around(COUNTS.tolist()), *around([5, 5, 5]), *around([40, 40, 40]), COUNTS)
+
+
+START = {"weight": torch.zeros(3, 8), "bias": torch.tensor([3.0, 0.0, -3.0])}
+QUICK = HeadRecipe(epochs=4, batch_size=32, learning_rates=(0.3, 1e-6))
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        Objective(),
+        Objective(pooled=True),
+        Objective(balanced=True, fresh=True),
+        Objective(loss=losses.ldam, cosine=True),
+        Objective(train=0.0, meta=1.0),
+        Objective(weights=torch.ones(143), meta=10.0),
+    ],
+)
+def test_a_head_learns_and_is_a_function_of_its_seed(objective):
+    features = made_features()
+    before = {name: tensor.clone() for name, tensor in START.items()}
+    choice = train_head(features, START, objective, QUICK, 0)
+    torch.rand(3)
+    again = train_head(features, START, objective, QUICK, 0)
+    other = train_head(features, START, objective, QUICK, 1)
+    assert choice.validation_error < 50
+    assert all(torch.equal(choice.state[name], again.state[name]) for name in choice.state)
+    # The meta set alone is one batch: nothing is drawn.
+    same = all(torch.equal(choice.state[name], other.state[name]) for name in choice.state)
+    assert same == (objective.train == 0)
+    assert all(torch.equal(START[name], before[name]) for name in START)
+    # What was chosen is what its state gives.
+    with torch.no_grad():
+        logits = head_of(choice.state, objective)(features.validation)
+    assert error_percent(logits, features.validation_labels) == choice.validation_error
+
+
+def test_validation_chooses_rate_and_epoch():
+    features = made_features()
+    found = {rate: train_head(features, START, Objective(), HeadRecipe(4, 32, (rate,)), 0) for rate in (1e-6, 0.3)}
+    assert found[0.3].validation_error < found[1e-6].validation_error
+    both = train_head(features, START, Objective(), HeadRecipe(4, 32, (1e-6, 0.3)), 0)
+    assert (both.learning_rate, both.epoch) == (0.3, found[0.3].epoch)
+
+
+def test_one_step_of_a_weighted_head_by_hand():
+    features = made_features()
+    weights = torch.linspace(0.1, 2, len(features.train))
+    recipe = HeadRecipe(1, 1000, (0.5,), momentum=0.9, weight_decay=0.01, cosine_schedule=False)
+    objective = Objective(weights=weights, meta=10.0)
+    choice = train_head(features, START, objective, recipe, 0)
+
+    def slope(x, labels, factors):
+        probability = torch.softmax(x @ START["weight"].T + START["bias"], 1)
+        error = (probability - nn.functional.one_hot(labels, 3)) * factors[:, None]
+        return error.T @ x, error.sum(0)
+
+    one, two = (
+        slope(features.train, features.train_labels, weights / len(weights)),
+        slope(features.meta, features.meta_labels, torch.full((15,), 10 / 15)),
+    )
+    for name, a, b in zip(("weight", "bias"), one, two, strict=True):
+        grad = a + b + 0.01 * START[name]
+        # Nesterov's first step moves by (1 + momentum) times the gradient.
+        torch.testing.assert_close(choice.state[name], START[name] - 0.5 * 1.9 * grad, rtol=1e-4, atol=1e-5)
+
+
+def test_a_head_that_explodes():
+    features = made_features()
+    with pytest.raises(UserError, match="lower it"):
+        train_head(features, START, Objective(), HeadRecipe(3, 32, (1e38,)), 0)
+
+
+def test_cosine_heads_ignore_lengths():
+    head = CosineHead(4, 3)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(head(x), head(7 * x))
+    assert float(head(x).detach().abs().max()) <= 1
+    fresh = initial_head(START, Objective(fresh=True), 0)
+    assert torch.equal(fresh.weight, initial_head(START, Objective(fresh=True), 0).weight)
+
+
+SIDE = 16
+
+
+def made_images(seed=0):
+    """Noisy one-coloured images of three classes, long-tailed."""
+    rng = np.random.default_rng(seed)
+    colours = rng.integers(40, 216, (3, 3))
+
+    def around(counts):
+        labels = np.repeat(np.arange(3), counts)
+        noisy = colours[labels][:, :, None, None] + rng.normal(0, 40, (len(labels), 3, SIDE, SIDE))
+        return torch.from_numpy(np.clip(noisy, 0, 255).astype(np.uint8)), torch.from_numpy(labels)
+
+    parts = (*around([30, 10, 4]), *around([4, 4, 4]), *around([5, 5, 5]))
+    return Images(*parts, torch.tensor([30, 10, 4]), (0.5,) * 3, (0.25,) * 3)
+
+
+def build():
+    return Network(Conv4(channels=4), nn.Linear(4, 3))
+
+
+RECIPE = Recipe(epochs=3, batch_size=16, accelerator="cpu", milestones=(0.34,), decay=0.1)
+WEIGHTED = Objective(weights=torch.linspace(0.5, 1.5, 44), meta=2.0)
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    path = tmp_path_factory.mktemp("straight") / "state.pt"
+    return train_images(build, made_images(), WEIGHTED, RECIPE, path, {"data": "made"}), path
+
+
+class KilledError(Exception):
+    pass
+
+
+class KillAt(Watcher):
+    def __init__(self, epoch, batch):
+        self.at = (epoch, batch)
+
+    def on_batch(self, epoch, batch, batches, loss):
+        if (epoch, batch) == self.at:
+            raise KilledError
+
+
+# Right after a save within an epoch; after the first epoch; before anything was saved.
+@pytest.mark.parametrize(("epoch", "batch", "save_every"), [(2, 2, 0.0), (2, 1, 1e9), (1, 2, 1e9)])
+def test_a_killed_run_goes_on_bit_for_bit(straight, tmp_path, epoch, batch, save_every):
+    path = tmp_path / "state.pt"
+    run = (build, made_images(), WEIGHTED, RECIPE, path, {"data": "made"})
+    with pytest.raises(KilledError):
+        train_images(*run, watcher=KillAt(epoch, batch), save_every=save_every)
+    torch.manual_seed(7)
+    kept, history = train_images(*run)
+    (expected, expected_history), _ = straight
+    assert [(h.loss, h.validation_error) for h in history] == [(h.loss, h.validation_error) for h in expected_history]
+    assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+
+
+def test_other_settings_do_not_resume(straight):
+    _, path = straight
+    for recipe, identity in ((Recipe(epochs=4, batch_size=16), {"data": "made"}), (RECIPE, {"data": "other"})):
+        with pytest.raises(UserError, match="another folder"):
+            train_images(build, made_images(), WEIGHTED, recipe, path, identity)
+
+
+def test_rates_fall_at_their_milestones():
+    recipe = Recipe()
+    assert [recipe.rate(e) for e in (0, 159, 160, 179, 180, 199)] == pytest.approx([0.1, 0.1, 1e-3, 1e-3, 1e-5, 1e-5])
+    assert Recipe(epochs=40).rate(31) == 0.1
+    assert Recipe(epochs=40).rate(32) == pytest.approx(1e-3)
+
+
+def test_a_second_stage_keeps_statistics_and_the_best_epoch(tmp_path):
+    class Record(Watcher):
+        def __init__(self):
+            self.errors = []
+
+        def on_epoch(self, record):
+            self.errors.append(record.validation_error)
+
+    start = build().state_dict()
+
+    def again():
+        network = build()
+        network.load_state_dict(start)
+        return network
+
+    watcher = Record()
+    recipe = Recipe(epochs=4, batch_size=16, accelerator="cpu")
+    kept, history = train_images(
+        again, made_images(), Objective(pooled=True), recipe, tmp_path / "s.pt", {}, second_stage=True, watcher=watcher
+    )
+    for name, tensor in start.items():
+        moved = not torch.equal(kept[name], tensor)
+        assert moved == ("running" not in name and "num_batches" not in name)
+    network = again()
+    network.load_state_dict(kept)
+    images = made_images()
+    with torch.no_grad():
+        vectors = extract(network.backbone.eval(), images.validation, images.mean, images.std)
+        error = error_percent(network.head(vectors), images.validation_labels)
+    assert error == min(watcher.errors) == min(h.validation_error for h in history)
+
+
+def test_shifts_are_crops_of_the_reflected_image():
+    images = torch.rand(64, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    moved = shifted(images, True, 5)
+    padded = nn.functional.pad(images, (4,) * 4, mode="reflect")
+    seen = set()
+    for i in range(64):
+        matches = []
+        for y in range(9):
+            for x in range(9):
+                crop = padded[i, :, y : y + 32, x : x + 32]
+                matches += [(y, x, m) for m in (False, True) if torch.equal(moved[i], crop.flip(2) if m else crop)]
+        assert len(matches) == 1
+        seen.add(matches[0])
+    assert {m for _, _, m in seen} == {False, True}
+    assert len({y for y, _, _ in seen}) > 5
+    assert len({x for _, x, _ in seen}) > 5
+    assert torch.equal(moved, shifted(images, True, 5))
+    assert not torch.equal(moved, shifted(images, True, 6))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"epochs": 0}, {"learning_rate": math.nan}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"milestones": (1.5,)}],
+)
+def test_recipes_that_make_no_sense(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+        Recipe(**wrong)
+
+
+@pytest.mark.parametrize("wrong", [{"epochs": 0}, {"learning_rates": ()}, {"learning_rates": (0.1, -1.0)}])
+def test_head_recipes_that_make_no_sense(wrong):
+    with pytest.raises(UserError, match="--head"):
+        HeadRecipe(**wrong)
+
+
+def test_mistakes_of_training(tmp_path):
+    with pytest.raises(UserError, match="--batch-size 100"):
+        train_images(build, made_images(), Objective(), Recipe(), tmp_path / "s.pt", {})
+    exploding = Recipe(epochs=3, batch_size=16, learning_rate=1e30, accelerator="cpu")
+    with pytest.raises(UserError, match="lower --learning-rate"):
+        train_images(build, made_images(), Objective(), exploding, tmp_path / "s.pt", {})

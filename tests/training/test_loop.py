@@ -1,0 +1,261 @@
+import copy
+import errno
+import os
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from otfew.backbones.conv4 import Conv4
+from otfew.errors import UserError
+from otfew.training import checkpoint, loop
+from otfew.training.augmentation import Augmentation
+from otfew.training.loop import Plan
+from otfew.training.pretrain import Classification, Settings, Task
+from otfew.training.progress import Watcher
+from otfew.training.settings import LoopSettings
+
+SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+def build():
+    return Conv4(channels=6)
+
+
+SETTINGS = Settings(epochs=3, batch_size=16, accelerator="cpu")
+
+
+@pytest.fixture(scope="module")
+def task(train_images):
+    images, pixels = train_images
+    labels = torch.from_numpy(images.labels)
+    return Task(pixels, labels, 4, SIDE, MEAN, STD, Augmentation(0.5, True, 0.2))
+
+
+@pytest.fixture
+def pretrain(task, validation):
+    def run(path, settings=SETTINGS, watcher=None, save_every=60.0, task=task, identity=None):
+        plan = Plan(validation, "cosine-centroid", path, identity or {"data": "made"}, save_every=save_every)
+        return loop.run(lambda parts: Classification(build, task, settings, parts), settings, plan, watcher)
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def straight(task, validation, tmp_path_factory):
+    path = tmp_path_factory.mktemp("straight") / "state.pt"
+    plan = Plan(validation, "cosine-centroid", path, {"data": "made"})
+    best, history = loop.run(lambda parts: Classification(build, task, SETTINGS, parts), SETTINGS, plan)
+    return path, best, history
+
+
+class KilledError(Exception):
+    pass
+
+
+class At(Watcher):
+    def __init__(self, epoch, step, act):
+        self.at, self.act = (epoch, step), act
+
+    def on_step(self, step):
+        if (step.epoch, step.step) == self.at:
+            self.act()
+
+
+def kill():
+    raise KilledError
+
+
+def figures(history):
+    return [(h.loss, h.train_accuracy, h.validation) for h in history]
+
+
+def assert_same_state(state, expected):
+    for name, tensor in expected["module"].items():
+        assert torch.equal(state["module"][name], tensor)
+    for key, momenta in expected["optimizer"]["state"].items():
+        assert torch.equal(state["optimizer"]["state"][key]["momentum_buffer"], momenta["momentum_buffer"])
+
+
+# In the middle of epoch 2 after a save at each step; right after epoch 1; before anything was saved.
+@pytest.mark.parametrize(("epoch", "step", "save_every"), [(2, 3, 0.0), (2, 1, 1e9), (1, 2, 1e9)])
+def test_a_killed_run_goes_on_bit_for_bit(pretrain, straight, tmp_path, weights_of, epoch, step, save_every):
+    path = tmp_path / "state.pt"
+    with pytest.raises(KilledError):
+        pretrain(path, watcher=At(epoch, step, kill), save_every=save_every)
+    # What happens in between must not matter.
+    torch.manual_seed(12345)
+    torch.rand(17)
+    best, history = pretrain(path)
+    expected_path, expected_best, expected_history = straight
+    assert figures(history) == figures(expected_history)
+    for name, tensor in expected_best.items():
+        assert torch.equal(best[name], tensor)
+    assert_same_state(weights_of(path), weights_of(expected_path))
+
+
+def test_sigterm_saves_at_once_and_loses_nothing(pretrain, straight, tmp_path, weights_of):
+    path = tmp_path / "state.pt"
+    told = []
+
+    class Terminate(At):
+        def on_terminate(self):
+            told.append(weights_of(path)["progress"])
+
+    watcher = Terminate(2, 2, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        pretrain(path, watcher=watcher, save_every=1e9)
+    assert ended.value.code == loop.TERMINATED == 143
+    assert [(progress["epoch"], progress["step"]) for progress in told] == [(1, 2)]
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    _, history = pretrain(path)
+    assert figures(history) == figures(straight[2])
+    assert_same_state(weights_of(path), weights_of(straight[0]))
+
+
+def test_a_finished_run_is_not_trained_again(pretrain, straight):
+    path, best, history = straight
+    before = path.read_bytes()
+    again, same = pretrain(path)
+    assert same == history
+    assert path.read_bytes() == before
+    assert all(torch.equal(again[name], best[name]) for name in best)
+
+
+def test_the_best_epoch_is_kept(pretrain, tmp_path, weights_of):
+    seen = []
+
+    class Copy(Watcher):
+        def on_epoch(self, history, best):
+            state = weights_of(tmp_path / "state.pt")["module"]
+            seen.append((history[-1].validation["cosine-centroid"].mean, copy.deepcopy(state), best is not None))
+
+    best, _ = pretrain(tmp_path / "state.pt", watcher=Copy())
+    accuracies = [accuracy for accuracy, _, _ in seen]
+    first_of_best = accuracies.index(max(accuracies))
+    for name, tensor in best.items():
+        assert torch.equal(tensor, seen[first_of_best][1][f"backbone.{name}"])
+    for index, (accuracy, _, improved) in enumerate(seen):
+        assert improved == all(accuracy > earlier for earlier in accuracies[:index])
+
+
+def test_other_settings_or_data_do_not_resume(pretrain, straight):
+    path, _, _ = straight
+    for change in ({"settings": replace(SETTINGS, epochs=4)}, {"identity": {"data": "other"}}):
+        with pytest.raises(UserError, match="another --output"):
+            pretrain(path, **change)
+
+
+@pytest.mark.parametrize("kept", [0, 10, 1000, -1])
+def test_a_damaged_state_is_refused(pretrain, straight, tmp_path, kept):
+    path = tmp_path / "state.pt"
+    path.write_bytes(straight[0].read_bytes()[:kept])
+    with pytest.raises(UserError, match="damaged"):
+        pretrain(path)
+
+
+def test_a_state_cannot_run_code(pretrain, tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "harm"), "w"))
+
+    torch.save({"fingerprint": Harm()}, tmp_path / "state.pt")
+    with pytest.raises(UserError, match="damaged"):
+        pretrain(tmp_path / "state.pt")
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_loss_that_explodes_says_where(pretrain, tmp_path):
+    settings = replace(SETTINGS, learning_rate=1e30)
+    with pytest.raises(UserError, match=r"became (nan|inf) in epoch 1, step \d of 5; nothing is kept yet: lower"):
+        pretrain(tmp_path / "state.pt", settings)
+    assert not (tmp_path / "state.pt").exists()
+
+
+def test_nan_in_a_later_epoch_keeps_state_and_best_weights(task, validation, tmp_path, weights_of):
+    path = tmp_path / "state.pt"
+
+    class Poisoned(Classification):
+        def outcome(self, forward, part, device):
+            result = super().outcome(forward, part, device)
+            factor = float("nan") if (part.epoch, part.step) == (1, 2) else 1.0
+            return replace(result, loss=result.loss * factor)
+
+    plan = Plan(validation, "cosine-centroid", path, {}, save_every=0.0)
+    with pytest.raises(UserError, match=r"loss became nan in epoch 2, step 3 of 5; the best weights up to epoch 1"):
+        loop.run(lambda parts: Poisoned(build, task, SETTINGS, parts), SETTINGS, plan)
+    state = weights_of(path)
+    assert (state["progress"]["epoch"], state["progress"]["step"]) == (1, 2)
+    assert all(bool(torch.isfinite(t).all()) for t in [*state["module"].values(), *state["best"].values()])
+
+
+def test_a_full_disk_leaves_the_last_state(pretrain, straight, tmp_path, monkeypatch, weights_of):
+    path = tmp_path / "state.pt"
+    real = checkpoint.write_atomic
+
+    def fill(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def act():
+        monkeypatch.setattr(checkpoint, "write_atomic", fill)
+
+    with pytest.raises(UserError, match="no space left on device"):
+        pretrain(path, watcher=At(2, 2, act), save_every=0.0)
+    assert weights_of(path)["progress"]["step"] == 2 - 1
+    monkeypatch.setattr(checkpoint, "write_atomic", real)
+    _, history = pretrain(path)
+    assert figures(history) == figures(straight[2])
+
+
+def test_parts_average_to_the_gradient_of_the_batch(task, validation, tmp_path, weights_of):
+    """Without batch normalisation, a step in two parts is the step of the whole, up to rounding and augmentation."""
+
+    class Mean(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(3))
+
+        def forward(self, images):
+            return images * self.scale.view(1, 3, 1, 1)
+
+    plain = replace(task, augmentation=Augmentation(1.0, False))
+    pixels = plain.pixels.float().mean((2, 3), keepdim=True).round().to(torch.uint8).expand_as(plain.pixels)
+    plain = replace(plain, pixels=pixels)  # even images, which no crop changes
+    states = []
+    for accumulate in (1, 2, 4):
+        settings = Settings(epochs=1, batch_size=16, accelerator="cpu", accumulate=accumulate)
+        path = tmp_path / f"{accumulate}.pt"
+        plan = Plan(validation, "cosine-centroid", path, {})
+        _, history = loop.run(
+            lambda parts, settings=settings: Classification(Mean, plain, settings, parts), settings, plan
+        )
+        states.append((weights_of(path)["module"], history[0].loss, history[0].train_accuracy))
+    for module, loss, accuracy in states[1:]:
+        for name, tensor in module.items():
+            torch.testing.assert_close(tensor, states[0][0][name], rtol=1e-5, atol=1e-6)
+        assert loss == pytest.approx(states[0][1], rel=1e-5)
+        assert accuracy == states[0][2]
+
+
+def test_parts_that_do_not_divide_a_batch(pretrain, tmp_path):
+    with pytest.raises(UserError, match=r"--batch-size 16 can't be divided into 3"):
+        pretrain(tmp_path / "state.pt", replace(SETTINGS, accumulate=3))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"learning_rate": 0.0},
+        {"learning_rate": float("nan")},
+        {"momentum": 1.0},
+        {"weight_decay": -1.0},
+        {"accumulate": 0},
+        {"threads": -1},
+    ],
+)
+def test_settings_that_make_no_sense(wrong):
+    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+        LoopSettings(**wrong)
