@@ -60,7 +60,8 @@ def look(image: Image, name: str, backbone: Backbone, extractor: Extractor, prep
     nodes = extractor.nodes(maps[None])[0].float().cpu()
     if isinstance(extractor, FCN):
         height, width = maps.shape[2:]
-        boxes = map_boxes(height, width, extractor.levels, preparation.resolution)
+        # The map comes last, where it is among the nodes.
+        boxes = map_boxes(height, width, extractor.levels, preparation.resolution)[: len(nodes)]
         return Scene(name, views[0].numpy(), boxes, nodes, None if extractor.levels else (height, width))
     if isinstance(extractor, PatchExtractor):
         patches = extractor.patches(image.shape[0], image.shape[1], name)

@@ -19,6 +19,7 @@ from otfew.backbones import Backbone, classes_seen
 from otfew.backbones import load as load_backbone
 from otfew.data import DATASETS, DataOptions, ImageSet
 from otfew.data import load as load_images
+from otfew.data.halves import HALVES, load_half
 from otfew.errors import UserError
 from otfew.feature_cache import default_directory
 from otfew.feature_file import load_feature_file
@@ -193,7 +194,7 @@ class ImageMaterial:
 
     def base_mean_missing(self) -> str:
         """Say why there is no mean of the base classes, or return ""."""
-        if self.images.split == "train":
+        if self.images.split in {"train", HALVES[0]}:
             return "the base classes are the evaluated split itself"
         try:
             self.base()
@@ -250,7 +251,7 @@ def load_image_material(
 
     Args:
         dataset: Key of ``DATASETS``.
-        split: "train", "val" or "test".
+        split: "train", "val", "test", "first-half" or "second-half".
         root: Data root, or None for the default.
         options: Choices that some data sets offer.
         backbone: What stands after ``--backbone``, or None for the data set's.
@@ -263,7 +264,8 @@ def load_image_material(
     Raises:
         UserError: Anything is missing or unknown, or classes were seen in training.
     """
-    images = load_images(dataset, split, root, options)
+    load_part = load_half if split in HALVES else load_images
+    images = load_part(dataset, split, root, options)
     network = load_backbone(backbone, dataset=dataset)
     seen, _ = classes_seen(network.card, images.classes, dataset=dataset)
     if seen and not network.card.external and not allow_overlap:
@@ -282,7 +284,7 @@ def load_image_material(
         backbone=network,
         preparation=preparation,
         console=console,
-        base=lambda: load_images(dataset, "train", root, options),
+        base=lambda: load_part(dataset, HALVES[0] if split in HALVES else "train", root, options),
         seen=seen,
         given_nodes=nodes,
     )

@@ -167,9 +167,14 @@ def _backbone_lines(protocol: Mapping[str, Any]) -> list[str]:
     if backbone is None:
         return ["features: the user's own file; what their backbone was trained on is unknown to this report"]
     crop = "centre crop" if protocol["crop"] == "center" else "no crop"
-    trained = f"backbone: {backbone['name']}, trained on {backbone['training_data'] or 'unknown data'}"
-    lines = [f"images: {protocol['resolution']} px, {crop}", *_patch_lines(protocol), trained]
-    seen, classes = backbone["test_classes_seen"], protocol["data"]["classes"]
+    lines = [f"images: {protocol['resolution']} px, {crop}", *_patch_lines(protocol)]
+    return [*lines, *backbone_lines(backbone, protocol["data"]["classes"])]
+
+
+def backbone_lines(backbone: Mapping[str, Any], classes: int) -> list[str]:
+    """Say what a backbone was trained on, and how many of the evaluated classes it has seen."""
+    lines = [f"backbone: {backbone['name']}, trained on {backbone['training_data'] or 'unknown data'}"]
+    seen = backbone["test_classes_seen"]
     if backbone["external"]:
         count = "unknown" if seen is None else f"{seen} of {classes}"
         lines.append(f"external data; test classes seen in pretraining: {count}")

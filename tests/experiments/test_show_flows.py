@@ -65,7 +65,7 @@ def test_boxes_move_with_the_preparation(crop):
     np.testing.assert_array_equal(in_picture(box, 64, parse("grid:2"), preparation), box)
 
 
-@pytest.mark.parametrize("spec", ["fcn", "fcn:2", "grid:2", "sampling:4"])
+@pytest.mark.parametrize("spec", ["fcn", "fcn:2", "fcn:2,1,nomap", "grid:2", "sampling:4"])
 def test_looking_gives_the_nodes_of_extraction(spec, toy_pictures, toy_backbone):
     images = load_images("image-folder", "test", toy_pictures)
     preparation = Preparation(16)

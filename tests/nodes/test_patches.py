@@ -51,6 +51,15 @@ def test_the_published_pyramid_has_thirty_nodes():
     assert nodes.parse("fcn:2,1").nodes(torch.zeros(2, 1, 640, 5, 5)).shape == (2, 30, 640)
 
 
+@pytest.mark.parametrize("levels", ["1", "3,2,1"])
+def test_nomap_leaves_the_map_out_and_nothing_else(levels):
+    maps = torch.randn(2, 1, 4, 5, 6)
+    found, whole = (nodes.parse(f"fcn:{levels}{end}").nodes(maps) for end in (",nomap", ""))
+    assert torch.equal(found, whole[:, :-30])
+    assert nodes.parse("fcn:3,2,1,nomap").nodes(maps).shape == (2, 14, 4)
+    torch.testing.assert_close(nodes.parse("fcn:1,nomap").nodes(maps)[:, 0], maps.mean((1, 3, 4)))
+
+
 @pytest.mark.parametrize("shape", [(2, 2), (2, 5), (5, 2)])
 def test_a_level_larger_than_the_map_is_refused(shape):
     with pytest.raises(UserError, match=f"level 3 is larger than the backbone's map of {shape[0]} x {shape[1]}"):
@@ -258,6 +267,7 @@ def test_a_node_is_the_average_of_a_patch():
     [
         ("fcn", FCN()),
         ("fcn:2,1", FCN((2, 1))),
+        ("fcn:3,2,1,nomap", FCN((3, 2, 1), with_map=False)),
         ("grid:2,3", Grid((2, 3))),
         ("grid:5,3,2", Grid((5, 3, 2))),
         ("sampling:9", Sampling(9)),
@@ -303,6 +313,8 @@ def test_specifications_have_one_form():
         ("fcn:2,2", "stands there twice"),
         ("fcn:x", "'x' is not a whole number"),
         ("fcn:9999", "at most 1,000"),
+        ("fcn:nomap", "are none: name the levels"),
+        ("fcn:nomap,2", "'nomap' is not a whole number"),
         ("sampling:0", "'0' is not a whole number"),
         ("sampling:nine", "'nine' is not a whole number"),
         ("sampling:9,16", "'16' cannot follow"),

@@ -1,0 +1,290 @@
+"""Image retrieval: Table 8 of the DeepEMD paper with controls: ``python -m experiments.retrieve --dataset cub``."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from otfew import report, retrieval_report
+from otfew.errors import UserError
+from otfew.experiments import _setup
+from otfew.experiments._cli import parse, run
+from otfew.experiments._material import ImageMaterial, Material
+from otfew.experiments._table import render
+from otfew.features import FeatureSet
+from otfew.nodes import parse as parse_nodes
+from otfew.nodes.patches import PatchExtractor
+from otfew.preparation import Preparation
+from otfew.reranking import CONTROLS, TRANSPORT, scores_named
+from otfew.retrieval import GLOBAL, METRICS, Ranked, Reranker, check_gallery, retrieve
+from otfew.run_directory import RunDirectory, to_json
+from otfew.transport.registry import PointSolver, resolve
+
+NODES = ("fcn:3,2,1,nomap", "grid:3,2", "sampling:25")
+"""The paper's local embeddings: 14, 13 and 25 nodes."""
+SCORES = ("deepemd", *CONTROLS)
+RERANK = 100
+WHOLE_IMAGE = "fcn:1,nomap"
+"""The mean of the backbone's map, as a single node: the global vector."""
+
+
+@dataclass
+class Config:
+    """Retrieve images of the same class: global vectors rank, and DeepEMD and controls on local nodes rank again.
+
+    The run is kept in --output: the same command goes on where it was interrupted.
+    """
+
+    dataset: str = "glyphs"
+    """Data set; compare --list prints them."""
+    data_root: Path | None = None
+    """Folder of data sets. Default: $OTFEW_DATA, then a cache folder."""
+    features: Path | None = None
+    """Your own features (.safetensors or .npz) instead of a data set and a backbone; their mean node is the global
+    vector."""
+    split: str = ""
+    """train, val, test, or first-half or second-half of all classes by name. Default: second-half for cub, else
+    test."""
+    nodes: tuple[str, ...] = ()
+    """Kinds of local nodes. Default: fcn:3,2,1,nomap grid:3,2 sampling:25."""
+    scores: tuple[str, ...] = SCORES
+    """What compares nodes; also deepemd-equal, without weights."""
+    rerank: int | None = None
+    """How many of the global ranking are ranked again. Default: 100; more than there are means all."""
+    all_pairs: bool = False
+    """Score every image against every other."""
+    backbone: str | None = None
+    """Name, path of a .safetensors file, package.module:factory or timm:NAME. Default: ours for the data set, else
+    efficientnet-lite0."""
+    resolution: int | None = None
+    """Side of whole images in pixels. Default: that of the backbone's training."""
+    patch_resolution: int | None = None
+    """Side of each patch of grid and sampling nodes in pixels. Default: --resolution."""
+    crop: str | None = None
+    """none or center (resize to 92/84 of the side, cut out the middle), of whole images. Default: center for
+    photographs."""
+    solver: str = "exact"
+    """Transport solver."""
+    output: Path | None = None
+    """Folder of the run. Default: runs/retrieve-DATASET-HASH."""
+    allow_overlap: bool = False
+    """Go on although the backbone has seen the evaluated classes, and say so."""
+    cub_split: str = "feat"
+    """Class split of CUB for train, val and test: feat or closerlook."""
+    split_seed: int = 0
+    """Seed of the class split of image-folder."""
+    device: str = "auto"
+    """auto, cpu, cuda, ..."""
+    threads: int = 0
+    """CPU threads; 0 takes all cores."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the command line and retrieve.
+
+    Args:
+        arguments: Instead of those of the process.
+    """
+    run_retrieval(parse(Config, "retrieve", arguments), _setup.make_console())
+
+
+def run_retrieval(config: Config, console: Console) -> Path:
+    """Run the retrieval and write its report.
+
+    Args:
+        config: The command line.
+        console: Where table and progress go.
+
+    Returns:
+        Folder of the run.
+
+    Raises:
+        UserError: Whatever the user can set right; nothing is written or overwritten then.
+    """
+    specs, scores = _checked(config)
+    device = _setup.pick_device(config.device)
+    threads = _setup.set_threads(config.threads)
+    config = replace(config, split=config.split or ("second-half" if config.dataset == "cub" else "test"))
+    material = _setup.open_material(config, config.dataset, config.features, "", console)
+    check_gallery(material.labels, material.classes)
+    patches = _with_patches_of(material, config.patch_resolution)
+    protocol = _protocol(config, material, patches, specs, scores, device, console)
+    identity = {
+        "command": "retrieve",
+        "format": retrieval_report.FORMAT,
+        "protocol": protocol,
+        "versions": _setup.versions(),
+    }
+    output = config.output or Path("runs") / f"retrieve-{protocol['data']['dataset']}-{_setup.short_hash(identity)}"
+    RunDirectory.check(output, identity)
+    # Features first: an image that cannot be used must not leave a claimed folder behind.
+    whole = material.features(WHOLE_IMAGE, device)
+    functions = scores_named(scores, config.solver)
+    rerankers = [
+        Reranker(spec, (patches if _is_patches(spec) else material).features(spec, device), functions) for spec in specs
+    ]
+    directory = RunDirectory(output, identity)
+    ranked = _retrieve(whole, rerankers, protocol["rerank"], directory, device, console)
+    results = {
+        **identity,
+        "class_names": list(material.classes),
+        **retrieval_report.compare(ranked, dict.fromkeys(specs, scores), material.labels, material.classes),
+    }
+    times = _timings(ranked, whole, rerankers, device, threads)
+    _write(directory, results, times, ranked, material, console)
+    return output
+
+
+def _checked(config: Config) -> tuple[list[str], list[str]]:
+    """Refuse what needs no data; return the kinds of nodes and the scores."""
+    if config.all_pairs and config.rerank is not None:
+        raise UserError("--all-pairs scores everything: leave out --rerank, or --all-pairs.")
+    if config.rerank is not None and config.rerank < 1:
+        raise UserError(f"--rerank must be at least 1, not {config.rerank}.")
+    scores = list(dict.fromkeys(config.scores))
+    known = [*TRANSPORT, *CONTROLS]
+    unknown = [score for score in scores if score not in known]
+    if unknown or not scores:
+        raise UserError(f"--scores must be some of {', '.join(known)}, not {unknown[0] if unknown else 'empty'}.")
+    _setup.check_solver(config.solver)
+    if isinstance(resolve(config.solver), PointSolver):
+        raise UserError(f"--solver {config.solver} works on point clouds, not on costs: choose exact or sinkhorn.")
+    if config.features is None:
+        return list(dict.fromkeys(parse_nodes(spec).spec for spec in config.nodes or NODES)), scores
+    if config.nodes:
+        raise UserError("--nodes cannot be had of --features, which hold nodes of their own: leave it out.")
+    return ["file"], scores
+
+
+def _is_patches(spec: str) -> bool:
+    """Tell whether nodes are patches of images."""
+    return spec != "file" and isinstance(parse_nodes(spec), PatchExtractor)
+
+
+def _with_patches_of(material: Material, side: int | None) -> Material:
+    """Return the material that patches are extracted from: the same, at their resolution."""
+    if side is None or not isinstance(material, ImageMaterial):
+        return material
+    preparation = Preparation(side, material.preparation.crop)
+    return replace(material, preparation=preparation, _features={})
+
+
+def _protocol(
+    config: Config,
+    material: Material,
+    patches: Material,
+    specs: Sequence[str],
+    scores: Sequence[str],
+    device: str,
+    console: Console,
+) -> dict[str, Any]:
+    """Say what the results are a function of."""
+    others = len(material.labels) - 1
+    asked = others if config.all_pairs else RERANK if config.rerank is None else config.rerank
+    if config.rerank is not None and config.rerank > others:
+        console.print(f"- --rerank {asked:,} is more than the {others:,} others: all pairs are scored", highlight=False)
+    names = [f"{score} [{spec}]" for spec in specs for score in scores]
+    return {
+        **material.describe(),
+        "patch_resolution": patches.describe()["resolution"],
+        "nodes": list(specs),
+        "scores": list(scores),
+        "global": "the mean of the nodes" if config.features else "the mean of the backbone's map of the whole image",
+        "rerank": min(asked, others),
+        "most_relevant": int(np.bincount(material.labels).max()) - 1,
+        "solver": config.solver,
+        "allow_overlap": config.allow_overlap,
+        "device": device.partition(":")[0],
+        "order": [GLOBAL, *names],
+    }
+
+
+def _retrieve(
+    whole: FeatureSet,
+    rerankers: Sequence[Reranker],
+    rerank: int,
+    directory: RunDirectory,
+    device: str,
+    console: Console,
+) -> dict[str, Ranked]:
+    """Retrieve under a progress bar."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("queries", total=len(whole.labels) * len(rerankers))
+        return retrieve(
+            whole,
+            rerankers,
+            rerank,
+            directory=directory,
+            device=device,
+            progress=lambda done, nodes: bar.update(task, advance=done, description=f"queries: {nodes}"),
+            note=lambda text: console.print(text, markup=False, highlight=False),
+        )
+
+
+def _timings(
+    ranked: Mapping[str, Ranked], whole: FeatureSet, rerankers: Sequence[Reranker], device: str, threads: int
+) -> dict[str, Any]:
+    """Collect times, with the machine they were taken on; never part of results.json."""
+    queries = len(whole.labels)
+    extraction = {GLOBAL: whole.milliseconds} | {r.nodes: r.features.milliseconds for r in rerankers}
+    return {
+        "methods": {name: {"ms_per_query": 1000 * found.seconds / queries} for name, found in ranked.items()},
+        "extraction_ms_per_image": {name: value for name, value in extraction.items() if value is not None},
+        "device": device,
+        "threads": threads,
+        "machine": {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()},
+    }
+
+
+def _write(
+    directory: RunDirectory,
+    results: dict[str, Any],
+    times: dict[str, Any],
+    ranked: Mapping[str, Ranked],
+    material: Material,
+    console: Console,
+) -> None:
+    """Write the report's files and print the tables."""
+    tables = retrieval_report.tables(results, times)
+    lines = retrieval_report.lines(results)
+    directory.write("results.json", to_json(results))
+    directory.write("timings.json", to_json(times))
+    directory.write("queries.csv", _queries_csv(ranked))
+    pieces = [f"## {title}\n\n{report.markdown(head, rows, []).rstrip()}\n" for title, head, rows in tables]
+    directory.write("report.md", "\n".join([*pieces, "".join(f"- {line}\n" for line in lines)]).encode())
+    if isinstance(material, ImageMaterial):
+        from otfew.experiments._retrieval_picture import picture
+
+        shown = next((name for name in ranked if name.split(" ")[0] in TRANSPORT), list(ranked)[-1])
+        directory.write("retrieved.png", picture(material.images, ranked[GLOBAL], ranked[shown], shown))
+    for title, head, rows in tables:
+        console.print(render(title, head, rows))
+    for line in lines:
+        console.print(f"- {line}", markup=False, highlight=False)
+    console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _queries_csv(ranked: Mapping[str, Ranked]) -> bytes:
+    """A row for every ranking and query; empty where there is nothing to find."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["ranking", "query", *METRICS])
+    for name, found in ranked.items():
+        columns = np.stack([found.metrics[metric] for metric in METRICS], 1).round(8)
+        writer.writerows((name, i, *("" if np.isnan(x) else x for x in row.tolist())) for i, row in enumerate(columns))
+    return text.getvalue().encode()
+
+
+if __name__ == "__main__":
+    run(main)
