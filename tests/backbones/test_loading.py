@@ -220,7 +220,13 @@ def test_every_checkpoint_of_the_zoo_loads():
         assert maps.ndim == 4
         assert bool(torch.isfinite(maps).all())
         assert card.training_classes
-        assert card.protocol["command"].startswith("python -m experiments.pretrain")
+        trainer = "metatrain" if "meta_trained_for" in card.protocol else "pretrain"
+        assert card.protocol["command"].startswith(f"python -m experiments.{trainer} --dataset {card.dataset} ")
+
+
+def test_a_meta_trained_backbone_must_be_asked_for():
+    assert loading.default_for("cub") == "cub-resnet12-quarter"
+    assert any(card.dataset == "cub" and "meta_trained_for" in card.protocol for card in loading.zoo().values())
 
 
 def test_shipped_glyphs_checkpoint_is_small_and_has_not_seen_the_test_classes():
