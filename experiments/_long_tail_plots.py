@@ -58,6 +58,8 @@ def plans(weights: Weights) -> bytes:
     Returns:
         A PNG file.
     """
+    from matplotlib.colors import PowerNorm
+
     features = weights.cached.features
     columns, bounds, classes = _columns(features.train_labels, features.counts)
     rows = _rows(weights, classes)
@@ -73,7 +75,9 @@ def plans(weights: Weights) -> bytes:
         )
         for panel, (title, matrix) in zip(line, pictures, strict=False):
             picture = matrix[rows][:, columns].numpy()
-            shown = panel.imshow(picture, aspect="auto", interpolation="nearest", cmap="magma")
+            # Masses differ by orders of magnitude between classes.
+            norm = PowerNorm(0.35) if "plan" in title else None
+            shown = panel.imshow(picture, aspect="auto", interpolation="nearest", cmap="magma", norm=norm)
             figure.colorbar(shown, ax=panel, fraction=0.046)
             panel.set_title(f"{cost}: {title}", fontsize=9)
             _mark(panel, bounds)
