@@ -92,7 +92,7 @@ def _lines(session: Session, diverged: Mapping[str, Mapping[int, str]]) -> list[
         f"{_data(session)}: {train_images[0]:,} training and {test_images[-1]:,} test items of {p['classes']} classes, "
         f"{p['resolution']} px",
         f"{c.backbone} with a head of {'-'.join(map(str, p['head']))}; SGD, two batches of {c.batch_size} a step, "
-        f"{c.epochs} epochs",
+        f"{c.epochs} epochs, precision {c.precision}",
         "identical first weights and batches for every loss of a seed; differences are paired by seed, intervals are "
         "Student's t over seeds, verdicts after Holm's correction: about these data and this network, not others",
         f"retrieval by Euclidean distance among the test items{without_self}; embeddings are divided by their norms "

@@ -121,6 +121,7 @@ class Session:
             weight_decay=c.weight_decay,
             per_class=c.per_class,
             accelerator=c.device,
+            precision=c.precision,
         )
 
     def _load(self) -> _metric_material.Material:
@@ -171,6 +172,7 @@ class Session:
             "per_class": c.per_class,
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
             "probe_images": c.probe_images,
+            "precision": c.precision,
         }
 
     def _tune(self, spec: LossSpec, show: Callable[[str], Any]) -> float:

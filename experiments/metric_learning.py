@@ -88,6 +88,8 @@ class Config:
     """Folder of the runs. Default: runs/metric-learning-HASH."""
     device: str = "auto"
     """auto, cpu, gpu or mps."""
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
+    """Of the network in training; losses and evaluation stay in float32."""
     threads: int = 0
     """CPU threads; 0 takes all cores. Other numbers may round differently."""
     clock: Literal["wall", "cpu"] = "wall"

@@ -87,12 +87,10 @@ def relevances(
             )
         if bool(rows.isnan().any()):
             raise ValueError(f"scores[{start + int(rows.isnan().any(1).nonzero()[0])}] holds NaN")
-        order = _order(rows)
-        if exclude_self:
-            own = torch.arange(start, stop, device=order.device)[:, None]
-            order = order[order != own].view(stop - start, gallery - 1)
-        device = order.device
-        relevant = gallery_labels.to(device)[order] == query_labels[start:stop].to(device)[:, None]
+        device = rows.device
+        wanted, labels = query_labels[start:stop].to(device)[:, None], gallery_labels.to(device)
+        order = _order(rows, start if exclude_self else None)
+        relevant = (labels == wanted).gather(1, order)
         yield relevant, relevant.sum(1)
 
 
@@ -199,17 +197,30 @@ def embedding_scores(
     return lambda start, stop: queries[start:stop] @ gallery.T - half_norms
 
 
-def _order(scores: Tensor) -> Tensor:
-    """Indices of each row's scores in descending order, ties in ascending order of the index."""
+def _order(scores: Tensor, first: int | None) -> Tensor:
+    """Indices of each row's scores in descending order, ties in ascending order of the index.
+
+    Args:
+        scores: (B, G).
+        first: Row i leaves out index first + i; None leaves out none.
+    """
+    queries, gallery = scores.shape
     if scores.device.type != "cpu" or scores.dtype != torch.float32:
-        return scores.argsort(dim=1, descending=True, stable=True)
+        order = scores.argsort(dim=1, descending=True, stable=True)
+        if first is None:
+            return order
+        own = torch.arange(first, first + queries, device=order.device)[:, None]
+        return order[order != own].view(queries, gallery - 1)
     # One integer holds the score, its bits turned so that integers order as floats do, and below it the index: numpy
     # sorts these ten times as fast as torch finds a stable order. Adding 0 makes -0 equal to 0.
     bits = (-scores.detach() + 0.0).contiguous().view(torch.int32).numpy().astype(np.int64)
     bits ^= (bits >> 31) & 0x7FFFFFFF
-    keys = (bits << 32) | np.arange(scores.shape[1])
+    keys = (bits << 32) | np.arange(gallery)
+    if first is not None:
+        keys[np.arange(queries), np.arange(first, first + queries)] = np.iinfo(np.int64).max
     keys.sort(axis=1)
-    return torch.from_numpy(keys & 0xFFFFFFFF)
+    keys &= 0xFFFFFFFF
+    return torch.from_numpy(keys if first is None else keys[:, :-1])
 
 
 def _ideal_gain(n_relevant: Tensor) -> Tensor:

@@ -64,12 +64,16 @@ class Embedder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Embed images (images, 3, height, width) or views (objects, views, 3, height, width): (items, channels)."""
         if images.ndim == 5:
-            vectors = self._vectors(self.trunk(images.flatten(0, 1)))
+            vectors = self._vectors(self._maps(images.flatten(0, 1)))
             vectors = vectors.view(*images.shape[:2], -1).amax(1)
         else:
-            vectors = self._vectors(self.trunk(images))
+            vectors = self._vectors(self._maps(images))
         embeddings: Tensor = self.head(vectors)
         return embeddings
+
+    def _maps(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.trunk(images.contiguous(memory_format=torch.channels_last))
+        return maps
 
     def _vectors(self, maps: Tensor) -> Tensor:
         return maps.flatten(1) if self.pool == "flatten" else maps.mean((2, 3))

@@ -28,6 +28,7 @@ class Settings:
         per_class: 0 for random batches, else items of each class in both batches together.
         seed: Of first weights, batches and augmentation.
         accelerator: "auto" takes a GPU where there is one.
+        precision: Of the network in training, as Lightning Fabric names it; losses and evaluation stay in float32.
     """
 
     epochs: int = 10
@@ -39,6 +40,7 @@ class Settings:
     per_class: int = 0
     seed: int = 1
     accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
+    precision: Literal["32-true", "bf16-mixed"] = "32-true"
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "learning_rate", "decay"):
