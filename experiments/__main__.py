@@ -19,6 +19,7 @@ COMMANDS = {
     "metatrain": "train a backbone end to end on episodes, through a method and its transport solver",
     "metric-learning": "compare losses of metric learning on the same batches",
     "pretrain": "train a backbone on base classes",
+    "reproduce": "the claims of the papers, judged by runs: the reproduction ledger",
     "retrieve": "find images of the same class, ranked again node by node: Table 8 of the DeepEMD paper",
     "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
     "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",

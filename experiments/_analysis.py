@@ -270,6 +270,7 @@ class Run:
             )
         competitors = [competitor(*pair) for pair in zip(panel.variants, contenders, strict=True)]
         classes = panel.sampler(0, self.options.episodes).classes
+        directory.write("classes.csv", report.classes_csv(classes, panel.material.classes))
         record = {
             "protocol": protocol,
             "not_run": dict(panel.not_run),

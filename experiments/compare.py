@@ -159,6 +159,7 @@ def compare(config: Config, console: Console) -> Path:
         **report.compare(competitors, scores, classes, material.classes, reference),
     }
     images = config.way * (config.shot + config.query)
+    directory.write("classes.csv", report.classes_csv(classes, material.classes))
     _write(directory, results, timings(contenders, scores, images, device, threads), scores, console)
     return output
 

@@ -175,6 +175,15 @@ def episodes_csv(names: Sequence[str], scores: Mapping[str, Scores]) -> bytes:
     return text.getvalue().encode()
 
 
+def classes_csv(classes: Indices, class_names: Sequence[str]) -> bytes:
+    """A row for every episode, its classes by name: with these, differences between runs can be paired later."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["episode", *(f"class {i + 1}" for i in range(classes.shape[1]))])
+    writer.writerows((i, *(class_names[c] for c in row)) for i, row in enumerate(classes.tolist()))
+    return text.getvalue().encode()
+
+
 COLUMNS = (
     "method",
     "accuracy %\n± episodes ± classes",

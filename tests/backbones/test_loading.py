@@ -135,6 +135,14 @@ def test_zoo_by_name_path_and_data_set(zoo):
     assert [name for name, _ in backbones.available()][:4] == ["birds-a", "birds-b", "letters", "efficientnet-lite0"]
 
 
+def test_the_default_is_no_lucky_seed(zoo):
+    lucky = zoo / "birds-b.json"
+    card = json.loads(lucky.read_text())
+    card["protocol"] |= {"seed": 2}
+    lucky.write_text(json.dumps(card))
+    assert backbones.default_for("birds") == "birds-a"
+
+
 def test_unknown_names(zoo):
     message = refusal("bird-b")
     assert "did you mean birds-b?" in message

@@ -1,0 +1,58 @@
+"""Differences with their intervals, beside the published ones, as a picture for each table."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+from otfew.experiments._ledger_claims import Claim
+from otfew.experiments._ledger_figures import Figure
+from otfew.experiments._ledger_verdict import CONFIRMED, CONTRADICTED, EQUIVALENT, Verdict
+
+COLOURS = {CONFIRMED: "#2a7f3f", CONTRADICTED: "#b3261e", EQUIVALENT.split()[0]: "#31688e"}
+OTHER = "#555555"
+
+
+def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
+    """Draw one row a claim: the difference found with its intervals, and the published difference as a diamond.
+
+    The thick bar is the narrowest interval, the thin one the widest, which verdicts rest on; the grey band is the
+    margin of the first claim.
+
+    Returns:
+        A PNG file.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure as Canvas
+
+    canvas = Canvas(figsize=(10, 0.42 * len(rows) + 1.3))
+    FigureCanvasAgg(canvas)
+    axes = canvas.add_subplot()
+    canvas.subplots_adjust(
+        left=0.56, right=0.97, top=1 - 0.3 / (0.42 * len(rows) + 1.3), bottom=0.8 / (0.42 * len(rows) + 1.3)
+    )
+    axes.axvspan(-rows[0][0].delta, rows[0][0].delta, color="#eeeeee", zorder=0)
+    axes.axvline(0, color="#999999", linewidth=1, zorder=1)
+    for place, (claim, figure, verdict) in enumerate(rows):
+        colour = COLOURS.get(verdict.kind, OTHER)
+        mean = figure.mean - (claim.level or 0.0)
+        widths = sorted(figure.intervals.values())
+        for width, line in zip(widths[-1:] + widths[:1], (1.2, 3.5), strict=False):
+            axes.plot([mean - width, mean + width], [place, place], color=colour, linewidth=line, zorder=2)
+        axes.plot(mean, place, "o", color=colour, markersize=6, zorder=3)
+        if len(claim.paper) == 2:
+            axes.plot(claim.paper[0] - claim.paper[1], place, "D", color="none", markeredgecolor="black", zorder=3)
+    axes.set_yticks(range(len(rows)), [_label(claim) for claim, _, _ in rows], fontsize=7)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
+    axes.set_xlabel("points, left - right; diamond: published; grey: margin", fontsize=8)
+    axes.tick_params(axis="x", labelsize=8)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    buffer = io.BytesIO()
+    canvas.savefig(buffer, format="png", dpi=110, metadata={"Software": ""})
+    return buffer.getvalue()
+
+
+def _label(claim: Claim) -> str:
+    says = claim.says if len(claim.says) <= 78 else claim.says[:75] + "..."
+    return f"{says}\n{claim.data}"

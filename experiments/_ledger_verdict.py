@@ -1,0 +1,87 @@
+"""From figures to verdicts: what the evidence says of a claim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from otfew.experiments._ledger_claims import Claim
+from otfew.experiments._ledger_figures import Figure
+from otfew.statistics import holm
+
+LEVEL = 0.05
+NETWORKS = 3
+"""Fewer networks, and a verdict is about these checkpoints."""
+
+CONFIRMED, CONTRADICTED, EQUIVALENT = "confirmed", "contradicted", "equivalent within {:g}"
+INCONCLUSIVE, UNTESTABLE, MISSING = "inconclusive", "not testable here", "not run yet"
+KINDS = (CONFIRMED, CONTRADICTED, "equivalent", INCONCLUSIVE, UNTESTABLE, MISSING)
+"""Of verdicts, by their first words."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is made of a claim.
+
+    Attributes:
+        text: In words.
+        p_holm: Corrected over the claims of its table, or None.
+    """
+
+    text: str
+    p_holm: float | None = None
+
+    @property
+    def kind(self) -> str:
+        """The member of ``KINDS``."""
+        return next(kind for kind in KINDS if self.text.startswith(kind))
+
+
+def judge(claims: list[Claim], figures: Mapping[str, Figure]) -> dict[str, Verdict]:
+    """Judge the claims of one table, with Holm's correction over those that have a figure and are about a difference.
+
+    Args:
+        claims: Of the table.
+        figures: By claim's id; differences left - right, or levels.
+    """
+    tested = [claim.id for claim in claims if claim.id in figures and claim.level is None]
+    corrected = dict(zip(tested, holm([figures[name].p for name in tested]), strict=True))
+    return {claim.id: _judge(claim, figures.get(claim.id), corrected.get(claim.id)) for claim in claims}
+
+
+def _judge(claim: Claim, figure: Figure | None, p: float | None) -> Verdict:
+    if claim.untestable:
+        return Verdict(UNTESTABLE)
+    if figure is None:
+        return Verdict(MISSING)
+    text = _about_level(claim, figure) if claim.level is not None else _about_difference(claim, figure, p)
+    return Verdict(text + _reservation(claim, figure, text), p)
+
+
+def _about_difference(claim: Claim, figure: Figure, p: float | None) -> str:
+    """Judge "left is better than right": significance first, then equivalence."""
+    half = figure.half_width
+    if half is None:
+        return INCONCLUSIVE
+    inside = abs(figure.mean) + half <= claim.delta
+    if p is not None and p < LEVEL and abs(figure.mean) > half:
+        return (CONFIRMED if figure.mean > 0 else CONTRADICTED) + (f", by less than {claim.delta:g}" if inside else "")
+    return EQUIVALENT.format(claim.delta) if inside else INCONCLUSIVE
+
+
+def _about_level(claim: Claim, figure: Figure) -> str:
+    """Judge "left reaches the level within delta"."""
+    half = figure.half_width
+    if half is None or claim.level is None:
+        return INCONCLUSIVE
+    least = claim.level - claim.delta
+    if figure.mean - half >= least:
+        return CONFIRMED
+    return CONTRADICTED if figure.mean + half < least else INCONCLUSIVE
+
+
+def _reservation(claim: Claim, figure: Figure, text: str) -> str:
+    """One network proves nothing about others."""
+    if text == INCONCLUSIVE or figure.seeds >= NETWORKS:
+        return ""
+    return " on these checkpoints" if claim.training and len(claim.runs) > 1 else " on this checkpoint"

@@ -1,0 +1,205 @@
+"""The claims of the papers, judged by runs: ``python -m experiments.reproduce --suite quick``."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from rich.console import Console
+
+from otfew.backbones import loading
+from otfew.errors import UserError
+from otfew.experiments import _ledger_report as report
+from otfew.experiments import _setup
+from otfew.experiments._cli import parse, run
+from otfew.experiments._ledger_claims import CLAIMS, Ledger, Run, Training, load
+from otfew.experiments._ledger_evidence import Evidence, Figures
+from otfew.experiments._ledger_plot import forest
+from otfew.experiments._ledger_verdict import KINDS
+from otfew.experiments._table import render
+from otfew.feature_cache import write_atomically
+from otfew.run_directory import to_json
+
+BEGIN, END = "<!-- reproduction: written by experiments.reproduce -->", "<!-- end of reproduction -->"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Test what the papers claim, and write docs/reproduction.md and docs/results/claims.json.
+
+    Attributes:
+        suite: quick runs what committed checkpoints allow again, with few episodes; full runs everything, and trains
+            what is missing; report only writes the page anew from the files in docs/results.
+        data_root: Folder of data sets; default $OTFEW_DATA, then a cache folder.
+        docs: Folder of reproduction.md and of results.
+        runs: Folder of the runs; default runs/reproduce-SUITE. The same command resumes.
+        only: Runs whose names begin so; default all of the suite.
+        claims: File of claims.
+        threads: CPU threads; 0 takes all cores.
+    """
+
+    suite: Literal["quick", "full", "report"] = "quick"
+    data_root: Path | None = None
+    docs: Path = Path("docs")
+    runs: Path | None = None
+    only: tuple[str, ...] = ()
+    claims: Path = CLAIMS
+    threads: int = 0
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Instead of those of the process.
+    """
+    reproduce(parse(Config, "reproduce", arguments), _setup.make_console())
+
+
+def reproduce(config: Config, console: Console) -> dict[str, str]:
+    """Run a suite and write the ledger.
+
+    A run that ends with a mistake of the user, say because a data set is missing, is named at the end, and what was
+    known of its claims stays.
+
+    Args:
+        config: The command line.
+        console: Where tables and progress go.
+
+    Returns:
+        Run -> why it did not run.
+
+    Raises:
+        UserError: The claims or the evidence can't be read, there is no folder --docs, no run of that name, or none of
+            the runs ran.
+    """
+    ledger = load(config.claims)
+    if not config.docs.is_dir():
+        raise UserError(f"--docs {config.docs} is not there: start in a checkout, or give its docs folder.")
+    failed: dict[str, str] = {}
+    if config.suite != "report":
+        failed = _run_suite(config, ledger, console)
+    _write(config, ledger, console)
+    for name, reason in failed.items():
+        console.print(f"- not run: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    return failed
+
+
+def _run_suite(config: Config, ledger: Ledger, console: Console) -> dict[str, str]:
+    """Run what the suite holds; evidence is kept after every run, so that an interrupted suite loses none."""
+    quick = config.suite == "quick"
+    chosen = [
+        r for r in ledger.runs.values()
+        if not (quick and r.quick is None) and (not config.only or r.name.startswith(config.only))
+    ]  # fmt: skip
+    if not chosen:
+        raise UserError(f"--only {' '.join(config.only)}: no run of the suite {config.suite} begins so.")
+    folder = config.runs or Path("runs") / f"reproduce-{config.suite}"
+    evidence = Evidence(config.docs / "results", config.suite)
+    done: dict[str, Path] = {}
+    failed: dict[str, str] = {}
+    for number, each in enumerate(chosen, start=1):
+        console.rule(f"run {number} of {len(chosen)}: {each.name}")
+        try:
+            _execute(each, quick, folder, config, ledger)
+        except UserError as error:
+            failed[each.name] = str(error)
+            console.print(f"not run: {error}", markup=False, highlight=False, soft_wrap=True)
+            continue
+        done[each.name] = folder / each.name
+        evidence.keep(ledger, done, quick)
+    if not done:
+        raise UserError(f"none of the {len(chosen)} runs ran; the first: {next(iter(failed.values()))}")
+    return failed
+
+
+def _execute(each: Run, quick: bool, folder: Path, config: Config, ledger: Ledger) -> None:
+    arguments = _with_checkpoint(each.spelled(quick), folder, config, ledger)
+    if each.command == "long-tail":
+        arguments += ["--stage1", str(folder / f"{each.name}-stage1")]
+    _call(each.command, [*arguments, "--output", str(folder / each.name)], config)
+
+
+def _with_checkpoint(arguments: Sequence[str], folder: Path, config: Config, ledger: Ledger) -> list[str]:
+    """Replace the name of a checkpoint that the zoo lacks by one that is trained here."""
+    changed = list(arguments)
+    for place in (i + 1 for i, word in enumerate(changed[:-1]) if word == "--backbone"):
+        training = ledger.trainings.get(changed[place])
+        if training is not None and changed[place] not in loading.zoo():
+            changed[place] = str(_train(training, folder, config, ledger))
+    return changed
+
+
+def _train(training: Training, folder: Path, config: Config, ledger: Ledger) -> Path:
+    """Train a checkpoint, or go on with it."""
+    output = folder / "checkpoints" / training.name
+    path = output / f"{training.name}.safetensors"
+    arguments = _with_checkpoint(training.arguments, folder, config, ledger)
+    _call(training.command, [*arguments, "--name", training.name, "--output", str(output)], config)
+    return path
+
+
+def _call(command: str, arguments: list[str], config: Config) -> None:
+    """Run a command in this process."""
+    arguments = [*arguments, "--threads", str(config.threads)]
+    if config.data_root is not None:
+        arguments += ["--data-root", str(config.data_root)]
+    module = importlib.import_module(f"otfew.experiments.{command.replace('-', '_')}")
+    command_main: Callable[[Sequence[str]], None] = module.main
+    command_main(arguments)
+
+
+def _write(config: Config, ledger: Ledger, console: Console) -> None:
+    """Write page, record, pictures and the README's lines from the evidence of both suites, and print the counts."""
+    results = config.docs / "results"
+    full, quick = (Evidence(results, suite).load() for suite in ("full", "quick"))
+    commands = {
+        name: f"python -m experiments.{r.command.replace('-', '_')} {' '.join(map(_quoted, r.arguments))}"
+        for name, r in ledger.runs.items()
+    }
+    results.mkdir(exist_ok=True)
+    write_atomically(results / "claims.json", to_json(report.records(ledger, full, quick)))
+    write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, commands))
+    _draw(config.docs / report.PICTURES, ledger, full, quick)
+    _fill_readme(config.docs.parent / "README.md", report.summary(ledger, full, quick))
+    judged = report.verdicts(ledger, full, quick)
+    rows = []
+    for table, claims in ledger.tables():
+        counts = Counter(judged[claim.id].kind for claim in claims)
+        rows.append([table, *(str(counts[kind] or "") for kind in KINDS)])
+    console.print(render("verdicts", ("table", *KINDS), rows))
+    console.print(f"report: {config.docs / 'reproduction.md'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _draw(folder: Path, ledger: Ledger, full: Figures, quick: Figures) -> None:
+    judged = report.verdicts(ledger, full, quick)
+    folder.mkdir(exist_ok=True)
+    for table, claims in ledger.tables():
+        sides = {claim.id: full.get(claim.id) or quick.get(claim.id) for claim in claims}
+        rows = [(claim, found["figure"], judged[claim.id]) for claim in claims if (found := sides[claim.id])]
+        if rows:
+            write_atomically(folder / f"{report.slug(table)}.png", forest(rows))
+
+
+def _fill_readme(path: Path, text: str) -> None:
+    """Replace what stands between the two marks, where there is such a README."""
+    if not path.exists() or BEGIN not in (old := path.read_text(encoding="utf-8")):
+        return
+    new = re.sub(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", old, flags=re.DOTALL
+    )
+    write_atomically(path, new.encode())
+
+
+def _quoted(word: str) -> str:
+    """Quote for a shell where that is needed."""
+    return f'"{word}"' if " " in word else word
+
+
+if __name__ == "__main__":
+    run(main)
