@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +18,12 @@ else:
     import tomli as tomllib
 
 CLAIMS = Path(__file__).parent / "claims.toml"
+SHARED = ("delta", "on", "reruns", "training", "ours")
+"""What a table may say once for its claims."""
+
+
+PLACE = r"\{([\w-]+)\}"
+"""A claim's figure and verdict in a line of the summary."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +97,7 @@ class Claim:
         on: What those were measured on.
         reruns: What others measured.
         untestable: Why it can't be tested here, or "".
+        ours: A question of ours, not a claim of the paper.
     """
 
     id: str
@@ -106,6 +114,13 @@ class Claim:
     on: str = ""
     reruns: str = ""
     untestable: str = ""
+    ours: bool = False
+
+    @property
+    def arms(self) -> str:
+        """Spell both sides: figures of other arms are not this claim's."""
+        sides = [" + ".join(f"{arm.run} / {arm.key}" for arm in side) for side in (self.left, self.right)]
+        return " - ".join(side for side in sides if side) + (f", {self.measure}" if self.measure else "")
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -149,8 +164,10 @@ def load(path: Path = CLAIMS) -> Ledger:
         raise UserError(f"--claims {path} can't be read: {error}.") from None
     try:
         return _ledger(text)
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"--claims {path}: {error.args[0] if error.args else error!r}.") from None
+    except KeyError as error:
+        raise UserError(f"--claims {path} lacks {error}.") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--claims {path}: {error}.") from None
 
 
 def _ledger(text: Mapping[str, Any]) -> Ledger:
@@ -173,16 +190,19 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
     claims: dict[str, Claim] = {}
     sources: dict[str, str] = {}
     for table in text["table"]:
-        _known(table, {"name", "source", "delta", "on", "reruns", "training", "claims"})
+        _known(table, {"name", "source", "claims", *SHARED})
         sources[table["name"]] = table["source"]
-        shared = {key: table[key] for key in ("delta", "on", "reruns", "training") if key in table}
+        shared = {key: table[key] for key in SHARED if key in table}
         for entry in table["claims"]:
             claim = _claim({**shared, **entry}, table["name"], seeds)
             missing = set(claim.runs) - runs.keys()
             if claim.id in claims or missing or not (claim.left or claim.untestable):
                 raise ValueError(f"claim {claim.id!r} is there twice, has no arms, or unknown runs: {sorted(missing)}")
             claims[claim.id] = claim
-    return Ledger(runs, trainings, claims, sources, tuple(text.get("summary", {}).get("lines", ())))
+    summary = tuple(text.get("summary", {}).get("lines", ()))
+    if unknown := set(re.findall(PLACE, "".join(summary))) - claims.keys():
+        raise ValueError(f"the summary names unknown claims: {sorted(unknown)}")
+    return Ledger(runs, trainings, claims, sources, summary)
 
 
 def _claim(entry: Mapping[str, Any], table: str, seeds: Mapping[str, int]) -> Claim:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from otfew.feature_cache import write_atomically
 from otfew.run_directory import to_json
 
 SUITES = ("full", "quick")
+SIDES = ("figure", "left", "right")
 Figures = dict[str, dict[str, Figure]]
 """Claim's id -> "figure", "left" and, where there is one, "right"."""
 
@@ -31,50 +34,69 @@ class Evidence:
         self.folder = results if suite == "full" else results / suite
         self.path = results / f"figures-{suite}.json"
 
-    def load(self) -> Figures:
-        """Read the figures; nothing where there are none.
+    def load(self, ledger: Ledger) -> Figures:
+        """Read the figures of claims that are still about the same arms; nothing where there are none.
 
         Raises:
-            UserError: The file is damaged.
+            UserError: The file is damaged, or belongs to other claims.
         """
         if not self.path.exists():
             return {}
         try:
             written = json.loads(self.path.read_bytes())
-            return {id_: {name: Figure(**f) for name, f in sides.items()} for id_, sides in written.items()}
-        except (ValueError, TypeError) as error:
+            figures = {
+                id_: {name: Figure(**sides[name]) for name in SIDES if name in sides}
+                for id_, sides in written.items()
+                if id_ in ledger.claims and sides["arms"] == ledger.claims[id_].arms
+            }
+        except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{self.path} is damaged ({error}): restore it from the repository.") from None
+        if written and not written.keys() & ledger.claims.keys():
+            raise UserError(f"{self.path} holds figures of other claims: give another --docs.")
+        return figures
 
-    def keep(self, ledger: Ledger, runs: Mapping[str, Path], quick: bool) -> None:
-        """Write what finished runs say: a file for each, and the figures of claims whose runs are all there.
+    def keep(self, ledger: Ledger, runs: Mapping[str, Path], new: str, quick: bool) -> dict[str, str]:
+        """Write what a finished run says: its file, and the figures of its claims whose other runs are there too.
 
         Figures of other claims stay as they are.
 
         Args:
             ledger: The claims.
-            runs: Name of a run -> its folder.
+            runs: Name of a finished run -> its folder.
+            new: Name of the run that has just finished.
             quick: Which arguments they ran with.
+
+        Returns:
+            Claim's id -> why it can't be measured although its runs are there.
         """
-        readers = {name: READERS[ledger.runs[name].command](folder) for name, folder in runs.items()}
-        figures = self.load()
-        for claim in ledger.claims.values():
-            if claim.left and set(claim.runs) <= readers.keys():
-                figures[claim.id] = measure(claim, readers)
+        claims = [claim for claim in ledger.claims.values() if new in claim.runs and set(claim.runs) <= runs.keys()]
+        needed = {new, *(run for claim in claims for run in claim.runs)}
+        readers = {name: READERS[ledger.runs[name].command](runs[name]) for name in sorted(needed)}
+        figures, failed = self.load(ledger), {}
+        for claim in claims:
+            sides, reason = _try_measure(claim, readers)
+            if reason:
+                failed[claim.id] = reason
+            else:
+                figures[claim.id] = sides
         self.folder.mkdir(parents=True, exist_ok=True)
-        for name, reader in readers.items():
-            arms = _arms(name, ledger)
-            record = _record(ledger.runs[name], reader, arms, quick)
-            write_atomically(self.folder / f"{name}.json", to_json(record))
+        write_atomically(self.folder / f"{new}.json", to_json(_record(new, ledger, readers[new], quick)))
         written = {
-            id_: {name: figure.to_json() for name, figure in sides.items()}
+            id_: {"arms": ledger.claims[id_].arms, **{name: figure.to_json() for name, figure in sides.items()}}
             for id_, sides in figures.items()
-            if id_ in ledger.claims
         }
         write_atomically(self.path, to_json(written))
+        return failed
 
-    def file(self, run: str) -> Path:
-        """Name the file of a run."""
-        return self.folder / f"{run}.json"
+    def finished(self, ledger: Ledger, folder: Path, quick: bool) -> dict[str, Path]:
+        """Find the runs whose folders are there and whose evidence was written for the very same commands."""
+        found = {}
+        for name, run in ledger.runs.items():
+            path, file = folder / name, self.folder / f"{name}.json"
+            there = (path / "results.json").exists() and file.exists()
+            if there and json.loads(file.read_bytes()).get("command") == spelled(run, quick):
+                found[name] = path
+        return found
 
 
 def measure(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Figure]:
@@ -92,25 +114,36 @@ def measure(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Figure]:
     return {**levels, "right": level(right, claim.measure), "figure": difference(pairs, claim.measure)}
 
 
-def _arms(run: str, ledger: Ledger) -> list[tuple[str, str]]:
-    """List the arms of a run that claims name, each with its measure."""
-    named = [
+def _try_measure(claim: Claim, readers: Mapping[str, Reader]) -> tuple[dict[str, Figure], str]:
+    """Take a claim's figures, or say why there are none."""
+    try:
+        return measure(claim, readers), ""
+    except UserError as error:
+        return {}, str(error)
+
+
+def spelled(run: Run, quick: bool) -> str:
+    """Spell the command of a run for a shell."""
+    return shlex.join(["python", "-m", f"experiments.{run.command.replace('-', '_')}", *run.spelled(quick)])
+
+
+def _record(run: str, ledger: Ledger, reader: Reader, quick: bool) -> dict[str, Any]:
+    """Describe a run by the arms that claims name."""
+    named = {
         (arm.key, claim.measure)
         for claim in ledger.claims.values()
         for arm in (*claim.left, *claim.right)
         if arm.run == run
-    ]
-    return sorted(set(named))
-
-
-def _record(run: Run, reader: Reader, arms: list[tuple[str, str]], quick: bool) -> dict[str, Any]:
+    }
+    arms = {}
+    for key, measured in sorted(named):
+        with contextlib.suppress(UserError):
+            arms[f"{key}, {measured}" if measured else key] = reader.level(key, measured).to_json()
     return {
-        "command": f"python -m experiments.{run.command.replace('-', '_')} {' '.join(run.spelled(quick))}",
+        "command": spelled(ledger.runs[run], quick),
         "protocol": _rounded(reader.protocol()),
         "versions": reader.results.get("versions", {}),
-        "arms": {
-            f"{key}, {measure}" if measure else key: reader.level(key, measure).to_json() for key, measure in arms
-        },
+        "arms": arms,
     }
 
 

@@ -22,6 +22,8 @@ from otfew.statistics import Estimate, estimate, p_value
 
 Floats = npt.NDArray[np.float64]
 DIGITS = 6
+DRAWS = {"episodes", "queries", "images"}
+"""What varies even when classes and network stay."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +33,8 @@ class Figure:
     Attributes:
         mean: In per cent or points.
         intervals: What varies (episodes, classes, queries, images, seeds) -> half of a 95 % interval.
-        p: Two-sided, of "no difference", by the widest source of chance that is known; None for levels.
+        p: Two-sided, of "no difference on other classes", or on other seeds where only those are known; None for levels
+            and where it can't be had.
         seeds: Networks that it is a mean over.
     """
 
@@ -42,8 +45,8 @@ class Figure:
 
     @property
     def half_width(self) -> float | None:
-        """The widest interval, or None where there is none."""
-        return max(self.intervals.values(), default=None)
+        """The widest interval, or None where all that is known is over the draws from the very same classes."""
+        return max(self.intervals.values()) if set(self.intervals) - DRAWS else None
 
     def to_json(self) -> dict[str, Any]:
         """Round, so that the order of additions leaves no trace."""
@@ -76,8 +79,6 @@ class Reader(ABC):
 
     def protocol(self) -> Any:
         """Say on what the figures rest."""
-        if "panels" in self.results:
-            return {key: panel["protocol"] for key, panel in self.results["panels"].items()}
         return self.results["protocol"]
 
     def _missing(self, key: str) -> UserError:
@@ -98,6 +99,12 @@ class EpisodeReader(Reader):
                 self._accuracies.setdefault(key, []).append(float(row["accuracy"]))
         self._classes: dict[str, list[list[str]]] = {}
 
+    def protocol(self) -> Any:
+        """Say on what the figures rest, panel by panel where there are several."""
+        if "panels" in self.results:
+            return {key: panel["protocol"] for key, panel in self.results["panels"].items()}
+        return super().protocol()
+
     def level(self, key: str, measure: str) -> Figure:
         """Return the mean accuracy."""
         return _from_estimate(estimate(self.values(key), *self.indexed(key)), level=True)
@@ -108,8 +115,15 @@ class EpisodeReader(Reader):
 
     def check_same(self, key: str, other: EpisodeReader, other_key: str) -> None:
         """Refuse arms that saw other episodes."""
-        if self._episodes(key) != other._episodes(other_key):
+        mine, others = self._protocol_of(key), other._protocol_of(other_key)
+        same = all(mine.get(name) == others.get(name) for name in ("shot", "query", "split", "seed"))
+        if not same or self._episodes(key) != other._episodes(other_key):
             raise UserError(f"{key!r} in {self.folder} and {other_key!r} in {other.folder} saw other episodes.")
+
+    def _protocol_of(self, key: str) -> Mapping[str, Any]:
+        panel = key.rpartition(" / ")[0]
+        found: Mapping[str, Any] = (self.results["panels"][panel] if panel else self.results)["protocol"]
+        return found
 
     def values(self, key: str) -> Floats:
         """Return the accuracies of an arm, (episodes,)."""
@@ -164,6 +178,8 @@ class MetricReader(Reader):
             raise self._missing(f"{key} by {measure or 'no measure'}")
         pick = self.MEASURES[measure]
         seeds = losses[key]["seeds"]
+        if not seeds:
+            raise UserError(f"{key!r} in {self.folder} diverged with every seed.")
         return {int(s): pick([record["figures"]["map"] for record in run]) for s, run in seeds.items()}
 
 
@@ -171,6 +187,10 @@ class LongTailReader(Reader):
     """Long-tailed training: accuracy on the test images, second stages averaged over seeds on one first stage."""
 
     COMMANDS: ClassVar = ("long-tail",)
+
+    def protocol(self) -> Any:
+        """Say on what the figures rest."""
+        return {name: self.results[name] for name in ("setting", "stage2", "seeds", "ot")}
 
     def level(self, key: str, measure: str) -> Figure:
         """Return the accuracy."""
@@ -184,7 +204,7 @@ class LongTailReader(Reader):
         for found in self.results["comparisons"]:
             if (found["arm"], found["rival"]) == (key, other_key):
                 intervals = _intervals(found, {"images": "image_ci", "classes": "class_ci"})
-                return Figure(0.0 - found["error_difference"], intervals, found["p_holm"])
+                return Figure(0.0 - found["error_difference"], intervals, found["p"])
         raise self._missing(f"{key} against {other_key}")
 
 
@@ -228,8 +248,8 @@ def difference(pairs: Sequence[tuple[Side, Side]], measure: str) -> Figure:
     """Compare two arms, averaged over networks where there are several pairs.
 
     Several pairs must be runs on the same episodes: their differences are averaged episode by episode, which gives the
-    intervals over episodes and classes, and network by network, which gives Student's t over networks. p is the larger
-    of the two.
+    intervals over episodes and classes, and network by network, which gives Student's t over networks. p is that over
+    classes: with two degrees of freedom no difference would survive a correction, so networks count by their interval.
 
     Raises:
         UserError: An arm is not there, or runs that can't be compared.
@@ -265,9 +285,7 @@ def _over_networks(sides: Sequence[Side], values: Sequence[Floats]) -> Figure:
     found = _from_estimate(estimate(np.mean(values, axis=0), *first.indexed(sides[0][1])))
     over = seed_statistics.estimate([100 * float(network.mean()) for network in values])
     assert over.half_width is not None
-    known = [p for p in (found.p, seed_statistics.p_value(over)) if p is not None]
-    p = max(known) if len(known) == 2 else None
-    return Figure(found.mean, {**found.intervals, "networks": over.half_width}, p, len(values))
+    return Figure(found.mean, {**found.intervals, "networks": over.half_width}, found.p, len(values))
 
 
 def _episode_reader(side: Side) -> EpisodeReader:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 
 from otfew.experiments._ledger_claims import Claim
@@ -25,16 +26,15 @@ def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
 
-    canvas = Canvas(figsize=(10, 0.42 * len(rows) + 1.3))
+    height = 0.42 * len(rows) + 1.3
+    canvas = Canvas(figsize=(10, height))
     FigureCanvasAgg(canvas)
     axes = canvas.add_subplot()
-    canvas.subplots_adjust(
-        left=0.56, right=0.97, top=1 - 0.3 / (0.42 * len(rows) + 1.3), bottom=0.8 / (0.42 * len(rows) + 1.3)
-    )
+    canvas.subplots_adjust(left=0.5, right=0.97, top=1 - 0.3 / height, bottom=0.8 / height)
     axes.axvspan(-rows[0][0].delta, rows[0][0].delta, color="#eeeeee", zorder=0)
     axes.axvline(0, color="#999999", linewidth=1, zorder=1)
     for place, (claim, figure, verdict) in enumerate(rows):
-        colour = COLOURS.get(verdict.kind, OTHER)
+        colour = COLOURS.get(verdict.text.split(",")[0].split()[0], OTHER)
         mean = figure.mean - (claim.level or 0.0)
         widths = sorted(figure.intervals.values())
         for width, line in zip(widths[-1:] + widths[:1], (1.2, 3.5), strict=False):
@@ -44,7 +44,10 @@ def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
             axes.plot(claim.paper[0] - claim.paper[1], place, "D", color="none", markeredgecolor="black", zorder=3)
     axes.set_yticks(range(len(rows)), [_label(claim) for claim, _, _ in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    axes.set_xlabel("points, left - right; diamond: published; grey: margin", fontsize=8)
+    what = (
+        "points, left - right; diamond: published" if rows[0][0].level is None else "points above the published level"
+    )
+    axes.set_xlabel(f"{what}; grey: margin", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
@@ -54,5 +57,5 @@ def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
 
 
 def _label(claim: Claim) -> str:
-    says = claim.says if len(claim.says) <= 78 else claim.says[:75] + "..."
-    return f"{says}\n{claim.data}"
+    """Wrap the claim, whole."""
+    return textwrap.fill(f"{claim.says} ({claim.data})", 72)

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from otfew.experiments._ledger_claims import Claim, Ledger
+from otfew.experiments._ledger_claims import PLACE, Claim, Ledger
 from otfew.experiments._ledger_evidence import Figures
 from otfew.experiments._ledger_figures import Figure
 from otfew.experiments._ledger_verdict import KINDS, Verdict, judge
@@ -15,7 +15,7 @@ from otfew.report import markdown
 
 PICTURES = "reproduction"
 """Folder of the pictures, beside the page."""
-HEAD = ("claim", "on", "published", "found", "difference", "Holm's p", "again, few episodes", "verdict")
+HEAD = ("claim", "on", "published", "found", "difference", "networks", "Holm's p", "again", "verdict")
 
 
 def verdicts(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Verdict]:
@@ -30,8 +30,8 @@ def records(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Any]:
     """Return what claims.json holds: a record for each claim.
 
     Returns:
-        Id -> "table", "source", "says", "data", "paper", "on", "reruns", "delta", "verdict", "p_holm", "seeds",
-        "evidence" (files, relative to the folder of claims.json), and by suite "figure", "left" and "right".
+        Id -> what claims.toml says, "verdict", "p_holm", "seeds", "evidence" (files, relative to the folder of
+        claims.json), and by suite "figure", "left" and "right".
     """
     judged = verdicts(ledger, full, quick)
     made = {}
@@ -41,7 +41,7 @@ def records(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Any]:
         made[claim.id] = {
             "table": claim.table,
             "source": ledger.sources[claim.table],
-            **{name: getattr(claim, name) for name in ("says", "data", "on", "reruns", "delta", "untestable")},
+            **{n: getattr(claim, n) for n in ("says", "data", "arms", "on", "reruns", "delta", "ours", "untestable")},
             "paper": list(claim.paper),
             "level": claim.level,
             "verdict": judged[claim.id].text,
@@ -64,10 +64,12 @@ def page(ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, s
     """
     judged = verdicts(ledger, full, quick)
     counts = Counter(verdict.kind for verdict in judged.values())
-    pieces = [_INTRODUCTION, "", "| verdict | claims |", "|---|---:|"]
-    pieces += [f"| {kind} | {counts[kind]} |" for kind in KINDS if counts[kind]]
+    own = Counter(judged[claim.id].kind for claim in ledger.claims.values() if claim.ours)
+    pieces = [_INTRODUCTION, "", "| verdict | claims of papers | questions of ours |", "|---|---:|---:|"]
+    pieces += [f"| {kind} | {counts[kind] - own[kind]} | {own[kind]} |" for kind in KINDS if counts[kind]]
     for table, claims in ledger.tables():
-        pieces += ["", f"## {table}", "", f"{ledger.sources[table]}.", ""]
+        source = ledger.sources[table]
+        pieces += ["", f"## {table}", "", f"Questions of ours about {source}." if claims[0].ours else f"{source}.", ""]
         pieces.append(markdown(HEAD, [_row(claim, judged[claim.id], full, quick) for claim in claims], []).rstrip())
         if any(claim.id in full or claim.id in quick for claim in claims):
             pieces += ["", f"![{table}: published and found differences]({PICTURES}/{slug(table)}.png)"]
@@ -90,7 +92,7 @@ def summary(ledger: Ledger, full: Figures, quick: Figures) -> str:
         claim = ledger.claims[match.group(1)]
         return f"{_difference(claim, _best(claim, full, quick))}, {judged[claim.id].text}"
 
-    return "\n".join(re.sub(r"\{([\w-]+)\}", fill, line) for line in ledger.summary)
+    return "\n".join(re.sub(PLACE, fill, line) for line in ledger.summary)
 
 
 def slug(table: str) -> str:
@@ -105,7 +107,7 @@ def _best(claim: Claim, full: Figures, quick: Figures) -> Figure | None:
 
 def _row(claim: Claim, verdict: Verdict, full: Figures, quick: Figures) -> list[str]:
     sides = full.get(claim.id) or quick.get(claim.id) or {}
-    found = [f"{sides[name].mean:.2f}" for name in ("left", "right") if name in sides]
+    found = [_level(sides[name]) for name in ("left", "right") if name in sides]
     published = [f"{value:.2f}" for value in claim.paper or ([claim.level] if claim.level is not None else [])]
     again = quick.get(claim.id)
     p = verdict.p_holm
@@ -115,10 +117,16 @@ def _row(claim: Claim, verdict: Verdict, full: Figures, quick: Figures) -> list[
         " - ".join(published) + (f" ({claim.on})" if published and claim.on else ""),
         " - ".join(found),
         _difference(claim, _best(claim, full, quick)) if sides else "",
+        str(sides["figure"].seeds) if sides else "",
         "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         _difference(claim, again["figure"]) if again and claim.id in full else "",
-        verdict.text,
+        verdict.text + (" (few episodes)" if again and claim.id not in full else ""),
     ]
+
+
+def _level(figure: Figure) -> str:
+    widest = max(figure.intervals.values(), default=None)
+    return f"{figure.mean:.2f}" + ("" if widest is None else f" ± {widest:.2f}")
 
 
 def _difference(claim: Claim, figure: Figure | None) -> str:
@@ -129,31 +137,37 @@ def _difference(claim: Claim, figure: Figure | None) -> str:
     return f"{mean:+.2f}" + "".join(f" ± {value:.2f} {name}" for name, value in figure.intervals.items())
 
 
-_RUNS = """The full suite; the quick one takes fewer episodes and leaves out what needs training, many crops or many
-methods (`quick` in `experiments/claims.toml`). What each found lies in `results/RUN.json` and in
+_RUNS = """The full suite; the quick one takes fewer episodes and only what committed checkpoints allow in minutes
+(`quick` in `experiments/claims.toml`). What each found, with its protocol, lies in `results/RUN.json` and
 `results/quick/RUN.json`."""
 
 _INTRODUCTION = """# Reproduction
 
-What four papers on optimal transport in few-shot and transfer learning claim, tested on real images with small
-networks. Written by a command, from the files in [results](results); no figure is typed by hand:
+What four papers on optimal transport in few-shot and transfer learning claim, and questions of ours beside it, tested
+on real images with the networks that two cores can train. Written by a command from the files in [results](results);
+no figure is typed by hand:
 
     python -m experiments.reproduce --suite quick     # minutes: committed checkpoints again, with few episodes
     python -m experiments.reproduce --suite full      # hours: every run, trained anew where a checkpoint is missing
 
-The claims, what would confirm them and the margins stand in `experiments/claims.toml`, which was committed before the
-runs; the first tables of birds and CIFAR-FS, and those with an ImageNet network, had been seen by then.
+The claims, the margins and the arms stand in `experiments/claims.toml`, which was committed before the full runs. Known
+by then: tables of birds and of one CIFAR-FS network, those with an ImageNet network, and figures of few episodes.
 
 How to read it:
 
 - Differences are points of accuracy (retrieval: MAP@R; metric learning: mAP), left minus right, on the same episodes,
-  queries or images. Each ± is half of a 95 % interval over what stands behind it: episodes, classes (a jackknife), and
-  networks or seeds (Student's t). A verdict takes the widest of them, and Holm's correction over the claims of its
-  table.
-- **confirmed** and **contradicted**: the difference stands and has the sign that the paper claims, or the other one.
-  **equivalent**: the interval lies within the margin. **inconclusive**: neither.
-- "on this checkpoint": fewer than three networks; nothing is said of others.
-- Published figures are of larger networks, and mostly of other data: compare signs and order, not levels.
+  queries or images. Each ± is half of a 95 % interval over what stands behind it: episodes, queries or images from
+  these very classes; classes (a jackknife); networks or seeds (Student's t). A verdict takes the widest, and Holm's
+  correction of p over classes (over seeds where only those are known) for the claims of its table. "found" has the
+  widest only.
+- **confirmed** and **contradicted**: the difference stands, and left is better, as claimed, or worse. **equivalent**:
+  the interval lies within the margin. **inconclusive**: neither.
+- "on this checkpoint": fewer than three networks; nothing is said of others. Counted apart, as "few networks".
+- Published figures are of larger networks, mostly of other data, and trained end to end where ours are only
+  pre-trained: compare signs and order, not levels. Beside a question of ours there are none.
 - "again": the quick suite's figure, where both have run.
-- Data: 22 of 50 test species of CUB, cropped near the bird, 84 px; CIFAR-FS and FC100 at 32 px; CIFAR-10 as a JPEG
-  copy."""
+- Birds: 22 of the 50 test species of CUB's FEAT split, cropped near the bird, 84 px (for retrieval with an ImageNet
+  network 50 of the 100 species present, 224 px). CIFAR-FS and FC100 at 32 px. CIFAR-10 is a JPEG copy.
+- Pre-trained networks kept the epoch at which `deepemd-fcn` was best on validation classes, which leans towards
+  DeepEMD if towards any. The ImageNet network (efficientnet-lite0) is external data: some test classes bear names of
+  its classes."""

@@ -15,8 +15,12 @@ NETWORKS = 3
 
 CONFIRMED, CONTRADICTED, EQUIVALENT = "confirmed", "contradicted", "equivalent within {:g}"
 INCONCLUSIVE, UNTESTABLE, MISSING = "inconclusive", "not testable here", "not run yet"
-KINDS = (CONFIRMED, CONTRADICTED, "equivalent", INCONCLUSIVE, UNTESTABLE, MISSING)
-"""Of verdicts, by their first words."""
+FEW = " (few networks)"
+KINDS = (
+    CONFIRMED, CONFIRMED + FEW, CONTRADICTED, CONTRADICTED + FEW, "equivalent", "equivalent" + FEW, INCONCLUSIVE,
+    UNTESTABLE, MISSING,
+)  # fmt: skip
+"""Of verdicts: first words, and whether they are about the networks at hand only."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +30,18 @@ class Verdict:
     Attributes:
         text: In words.
         p_holm: Corrected over the claims of its table, or None.
+        few: It rests on fewer networks than ``NETWORKS``.
     """
 
     text: str
     p_holm: float | None = None
+    few: bool = False
 
     @property
     def kind(self) -> str:
         """The member of ``KINDS``."""
-        return next(kind for kind in KINDS if self.text.startswith(kind))
+        first = next(kind for kind in KINDS if self.text.startswith(kind))
+        return first + FEW if self.few else first
 
 
 def judge(claims: list[Claim], figures: Mapping[str, Figure]) -> dict[str, Verdict]:
@@ -55,7 +62,9 @@ def _judge(claim: Claim, figure: Figure | None, p: float | None) -> Verdict:
     if figure is None:
         return Verdict(MISSING)
     text = _about_level(claim, figure) if claim.level is not None else _about_difference(claim, figure, p)
-    return Verdict(text + _reservation(claim, figure, text), p)
+    if text == INCONCLUSIVE or figure.seeds >= NETWORKS:
+        return Verdict(text, p)
+    return Verdict(text + (" on these checkpoints" if len(claim.runs) > 1 else " on this checkpoint"), p, few=True)
 
 
 def _about_difference(claim: Claim, figure: Figure, p: float | None) -> str:
@@ -78,10 +87,3 @@ def _about_level(claim: Claim, figure: Figure) -> str:
     if figure.mean - half >= least:
         return CONFIRMED
     return CONTRADICTED if figure.mean + half < least else INCONCLUSIVE
-
-
-def _reservation(claim: Claim, figure: Figure, text: str) -> str:
-    """One network proves nothing about others."""
-    if text == INCONCLUSIVE or figure.seeds >= NETWORKS:
-        return ""
-    return " on these checkpoints" if claim.training and len(claim.runs) > 1 else " on this checkpoint"

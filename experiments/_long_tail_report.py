@@ -81,7 +81,7 @@ def compare(
     arms = {name: _arm_record(records, right[name], labels, classes, groups) for name, records in blocks.items()}
     there = [(arm, rival) for arm, rival in pairs if arm in blocks and rival in blocks]
     estimates = [statistics.estimate(right[arm] - right[rival], labels[:, None], classes) for arm, rival in there]
-    adjusted = statistics.holm([statistics.p_value(estimate) for estimate in estimates])
+    raw = [statistics.p_value(estimate) for estimate in estimates]
     comparisons = [
         {
             "arm": arm,
@@ -89,10 +89,11 @@ def compare(
             "error_difference": 0.0 - 100 * estimate.mean,
             "image_ci": _percent(estimate.episode_half_width),
             "class_ci": _percent(estimate.jackknife.half_width),
-            "p_holm": p,
-            "verdict": statistics.verdict(estimate, p),
+            "p": p,
+            "p_holm": adjusted,
+            "verdict": statistics.verdict(estimate, adjusted),
         }
-        for (arm, rival), estimate, p in zip(there, estimates, adjusted, strict=True)
+        for (arm, rival), estimate, p, adjusted in zip(there, estimates, raw, statistics.holm(raw), strict=True)
     ]
     results = {
         "errors": arms,

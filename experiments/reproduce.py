@@ -18,12 +18,13 @@ from otfew.experiments import _ledger_report as report
 from otfew.experiments import _setup
 from otfew.experiments._cli import parse, run
 from otfew.experiments._ledger_claims import CLAIMS, Ledger, Run, Training, load
-from otfew.experiments._ledger_evidence import Evidence, Figures
+from otfew.experiments._ledger_evidence import SUITES, Evidence, Figures, spelled
 from otfew.experiments._ledger_plot import forest
 from otfew.experiments._ledger_verdict import KINDS
 from otfew.experiments._table import render
 from otfew.feature_cache import write_atomically
 from otfew.run_directory import to_json
+from otfew.transport import ConvergenceError
 
 BEGIN, END = "<!-- reproduction: written by experiments.reproduce -->", "<!-- end of reproduction -->"
 
@@ -64,15 +65,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def reproduce(config: Config, console: Console) -> dict[str, str]:
     """Run a suite and write the ledger.
 
-    A run that ends with a mistake of the user, say because a data set is missing, is named at the end, and what was
-    known of its claims stays.
+    A run that can't be done, say because a data set is missing, is named at the end, and what was known of its claims
+    stays. The page is written after an interruption too.
 
     Args:
         config: The command line.
         console: Where tables and progress go.
 
     Returns:
-        Run -> why it did not run.
+        Run or claim -> why there is nothing new of it.
 
     Raises:
         UserError: The claims or the evidence can't be read, there is no folder --docs, no run of that name, or none of
@@ -81,57 +82,73 @@ def reproduce(config: Config, console: Console) -> dict[str, str]:
     ledger = load(config.claims)
     if not config.docs.is_dir():
         raise UserError(f"--docs {config.docs} is not there: start in a checkout, or give its docs folder.")
+    for suite in SUITES:
+        Evidence(config.docs / "results", suite).load(ledger)
+    chosen = [] if config.suite == "report" else _chosen(config, ledger)
     failed: dict[str, str] = {}
-    if config.suite != "report":
-        failed = _run_suite(config, ledger, console)
-    _write(config, ledger, console)
+    try:
+        _run_all(chosen, config, ledger, failed, console)
+    finally:
+        _write(config, ledger, console)
     for name, reason in failed.items():
         console.print(f"- not run: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     return failed
 
 
-def _run_suite(config: Config, ledger: Ledger, console: Console) -> dict[str, str]:
-    """Run what the suite holds; evidence is kept after every run, so that an interrupted suite loses none."""
+def _chosen(config: Config, ledger: Ledger) -> list[Run]:
+    """Name the runs of the suite, or those of them that --only names."""
+    suite = [r for r in ledger.runs.values() if not (config.suite == "quick" and r.quick is None)]
+    for prefix in config.only:
+        if not any(r.name.startswith(prefix) for r in suite):
+            raise UserError(f"--only {prefix}: no run of the suite {config.suite} begins so.")
+    return [r for r in suite if not config.only or r.name.startswith(config.only)]
+
+
+def _run_all(chosen: Sequence[Run], config: Config, ledger: Ledger, failed: dict[str, str], console: Console) -> None:
+    """Do runs; evidence is kept after every one, so that an interrupted suite loses none."""
     quick = config.suite == "quick"
-    chosen = [
-        r for r in ledger.runs.values()
-        if not (quick and r.quick is None) and (not config.only or r.name.startswith(config.only))
-    ]  # fmt: skip
-    if not chosen:
-        raise UserError(f"--only {' '.join(config.only)}: no run of the suite {config.suite} begins so.")
     folder = config.runs or Path("runs") / f"reproduce-{config.suite}"
     evidence = Evidence(config.docs / "results", config.suite)
-    done: dict[str, Path] = {}
-    failed: dict[str, str] = {}
+    done = evidence.finished(ledger, folder, quick)
     for number, each in enumerate(chosen, start=1):
         console.rule(f"run {number} of {len(chosen)}: {each.name}")
-        try:
-            _execute(each, quick, folder, config, ledger)
-        except UserError as error:
-            failed[each.name] = str(error)
-            console.print(f"not run: {error}", markup=False, highlight=False, soft_wrap=True)
-            continue
-        done[each.name] = folder / each.name
-        evidence.keep(ledger, done, quick)
-    if not done:
-        raise UserError(f"none of the {len(chosen)} runs ran; the first: {next(iter(failed.values()))}")
-    return failed
+        reason = _execute(each, folder, config, ledger)
+        if reason:
+            failed[each.name] = reason
+            console.print(f"not run: {reason}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            done[each.name] = folder / each.name
+            failed |= evidence.keep(ledger, done, each.name, quick)
+    if chosen and all(r.name in failed for r in chosen):
+        raise UserError(f"none of the {len(chosen)} runs ran; the first: {failed[chosen[0].name]}")
 
 
-def _execute(each: Run, quick: bool, folder: Path, config: Config, ledger: Ledger) -> None:
-    arguments = _with_checkpoint(each.spelled(quick), folder, config, ledger)
+def _execute(each: Run, folder: Path, config: Config, ledger: Ledger) -> str:
+    """Do a run; returns why it can't be done, or ""."""
+    try:
+        _do(each, folder, config, ledger)
+    except (UserError, ConvergenceError) as error:
+        return str(error)
+    return ""
+
+
+def _do(each: Run, folder: Path, config: Config, ledger: Ledger) -> None:
+    arguments = _with_checkpoint(each.spelled(config.suite == "quick"), folder, config, ledger)
     if each.command == "long-tail":
         arguments += ["--stage1", str(folder / f"{each.name}-stage1")]
     _call(each.command, [*arguments, "--output", str(folder / each.name)], config)
 
 
 def _with_checkpoint(arguments: Sequence[str], folder: Path, config: Config, ledger: Ledger) -> list[str]:
-    """Replace the name of a checkpoint that the zoo lacks by one that is trained here."""
+    """Replace the name of a checkpoint that the zoo lacks by one that is trained here, in the full suite."""
     changed = list(arguments)
     for place in (i + 1 for i, word in enumerate(changed[:-1]) if word == "--backbone"):
         training = ledger.trainings.get(changed[place])
-        if training is not None and changed[place] not in loading.zoo():
-            changed[place] = str(_train(training, folder, config, ledger))
+        if training is None or changed[place] in loading.zoo():
+            continue
+        if config.suite == "quick":
+            raise UserError(f"the checkpoint {training.name} is not there; --suite full trains it.")
+        changed[place] = str(_train(training, folder, config, ledger))
     return changed
 
 
@@ -157,22 +174,20 @@ def _call(command: str, arguments: list[str], config: Config) -> None:
 def _write(config: Config, ledger: Ledger, console: Console) -> None:
     """Write page, record, pictures and the README's lines from the evidence of both suites, and print the counts."""
     results = config.docs / "results"
-    full, quick = (Evidence(results, suite).load() for suite in ("full", "quick"))
-    commands = {
-        name: f"python -m experiments.{r.command.replace('-', '_')} {' '.join(map(_quoted, r.arguments))}"
-        for name, r in ledger.runs.items()
-    }
+    full, quick = (Evidence(results, suite).load(ledger) for suite in SUITES)
+    commands = {name: spelled(r, quick=False) for name, r in ledger.runs.items()}
     results.mkdir(exist_ok=True)
     write_atomically(results / "claims.json", to_json(report.records(ledger, full, quick)))
     write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, commands))
     _draw(config.docs / report.PICTURES, ledger, full, quick)
     _fill_readme(config.docs.parent / "README.md", report.summary(ledger, full, quick))
     judged = report.verdicts(ledger, full, quick)
+    there = [kind for kind in KINDS if any(verdict.kind == kind for verdict in judged.values())]
     rows = []
     for table, claims in ledger.tables():
         counts = Counter(judged[claim.id].kind for claim in claims)
-        rows.append([table, *(str(counts[kind] or "") for kind in KINDS)])
-    console.print(render("verdicts", ("table", *KINDS), rows))
+        rows.append([table, *(str(counts[kind] or "") for kind in there)])
+    console.print(render("verdicts", ("table", *there), rows))
     console.print(f"report: {config.docs / 'reproduction.md'}", markup=False, highlight=False, soft_wrap=True)
 
 
@@ -194,11 +209,6 @@ def _fill_readme(path: Path, text: str) -> None:
         f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", old, flags=re.DOTALL
     )
     write_atomically(path, new.encode())
-
-
-def _quoted(word: str) -> str:
-    """Quote for a shell where that is needed."""
-    return f'"{word}"' if " " in word else word
 
 
 if __name__ == "__main__":

@@ -78,7 +78,7 @@ def differences(
         if name != reference:
             shared = sorted(figures.keys() & base.keys())
             estimates[name] = estimate([figures[seed] - base[seed] for seed in shared]) if shared else None
-    p_values = {name: p_value(found) for name, found in estimates.items()}
+    p_values = {name: _p_value(found) for name, found in estimates.items()}
     adjusted = dict(zip(p_values, holm(list(p_values.values())), strict=True))
     return {
         name: None if found is None else SeedDifference(found, p_values[name], adjusted[name],
@@ -87,8 +87,7 @@ def differences(
     }  # fmt: skip
 
 
-def p_value(found: SeedEstimate | None) -> float | None:
-    """Two-sided p of "no difference on other seeds", by Student's t; None for one seed or none."""
+def _p_value(found: SeedEstimate | None) -> float | None:
     if found is None or found.half_width is None:
         return None
     degrees = found.seeds - 1

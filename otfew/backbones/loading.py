@@ -20,15 +20,17 @@ def zoo() -> dict[str, Card]:
 
 
 def default_for(dataset: str) -> str | None:
-    """Name the zoo's backbone for a data set, or None: pre-trained, first seed, best on validation classes.
+    """Name the zoo's backbone for a data set, or None: plainly pre-trained, first seed, best on validation classes.
 
     One that was meta-trained favours the method that it was trained for, so it must be asked for. Networks with other
-    seeds are there to show how much networks differ: the luckiest of them is not the typical one.
+    seeds or a second task are there for comparison: the luckiest of them is not the typical one.
     """
     fitting = [
         (name, card)
         for name, card in zoo().items()
-        if card.dataset == dataset and "meta_trained_for" not in card.protocol
+        if card.dataset == dataset
+        and "meta_trained_for" not in card.protocol
+        and card.protocol.get("rotation", "none") == "none"
     ]
     if not fitting:
         return None
