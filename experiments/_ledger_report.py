@@ -90,7 +90,11 @@ def summary(ledger: Ledger, full: Figures, quick: Figures) -> str:
 
     def fill(match: re.Match[str]) -> str:
         claim = ledger.claims[match.group(1)]
-        return f"{_difference(claim, _best(claim, full, quick))}, {judged[claim.id].text}"
+        figure = _best(claim, full, quick)
+        if figure is None:
+            return judged[claim.id].text
+        mean, width = figure.mean - (claim.level or 0.0), max(figure.intervals.values(), default=0.0)
+        return f"{mean:+.1f} ± {width:.1f} ({_verdict(claim, judged[claim.id], full)})"
 
     return "\n".join(re.sub(PLACE, fill, line) for line in ledger.summary)
 
@@ -120,8 +124,13 @@ def _row(claim: Claim, verdict: Verdict, full: Figures, quick: Figures) -> list[
         str(sides["figure"].seeds) if sides else "",
         "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         _difference(claim, again["figure"]) if again and claim.id in full else "",
-        verdict.text + (" (few episodes)" if again and claim.id not in full else ""),
+        _verdict(claim, verdict, full) if sides else verdict.text,
     ]
+
+
+def _verdict(claim: Claim, verdict: Verdict, full: Figures) -> str:
+    """Say where the quick suite alone has run."""
+    return verdict.text + ("" if claim.id in full else "; few episodes")
 
 
 def _level(figure: Figure) -> str:
