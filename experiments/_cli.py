@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import logging
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -32,6 +33,8 @@ def run(function: Callable[[], object]) -> None:
     Raises:
         SystemExit: With code 2 or 130, or 1 where another process of the run has ended.
     """
+    # What precision was asked for stands in every report; a command of many runs would say it at each.
+    logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)
     try:
         function()
     except UserError as error:

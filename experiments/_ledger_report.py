@@ -15,6 +15,8 @@ from otfew.report import markdown
 
 PICTURES = "reproduction"
 """Folder of the pictures, beside the page."""
+SOURCES = ("episodes", "queries", "images", "classes", "networks", "seeds")
+"""What intervals are over, in the order of the page."""
 HEAD = ("claim", "on", "published", "found", "difference", "networks", "Holm's p", "again", "verdict")
 
 
@@ -143,7 +145,8 @@ def _difference(claim: Claim, figure: Figure | None) -> str:
     if figure is None:
         return "not run yet"
     mean = figure.mean - (claim.level or 0.0)
-    return f"{mean:+.2f}" + "".join(f" ± {value:.2f} {name}" for name, value in figure.intervals.items())
+    named = sorted(figure.intervals.items(), key=lambda pair: SOURCES.index(pair[0]))
+    return f"{mean:+.2f}" + "".join(f" ± {value:.2f} {name}" for name, value in named)
 
 
 _RUNS = """The full suite; the quick one takes fewer episodes and only what committed checkpoints allow in minutes
