@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +14,7 @@ from otfew.costs import euclidean, sqeuclidean
 from otfew.transport import Sinkhorn, solve
 
 Distance = Literal["sqeuclidean", "euclidean"]
-Weighting = Literal["transport", "softmax"]
+Weighting = Literal["transport", "softmax", "balanced"]
 PlanGradient = Literal["constant", "kernel", "implicit"]
 
 EXCLUDED = 30.0
@@ -99,7 +99,8 @@ class BatchwiseOTLoss(nn.Module):
         pair_power: Power of M+ and M-.
         loss_power: Power of GM in the loss, not in G.
         scale: 1/2 in the paper, 1 in the codes.
-        weighting: "transport", or as a control without it "softmax": T = softmax(-lambda G) over all pairs at once.
+        weighting: "transport", or as controls without it "softmax": T = softmax(-lambda G) over all pairs at once, and
+            "balanced": half of the mass to the pairs of one class, alike, and half to the others.
         plan_gradient: "constant"; "kernel" differentiates exp(-lambda G) between constant scalings, as two of the
             published codes do; "implicit" differentiates the plan in full.
         exclude_self: Leave out the pairs of an embedding with itself where there is one batch.
@@ -139,7 +140,7 @@ class BatchwiseOTLoss(nn.Module):
                 raise ValueError(f"{name} must be a finite number of at least {low:g}, not {number!r}")
         for name, value, choices in (
             ("distance", distance, ("sqeuclidean", "euclidean")),
-            ("weighting", weighting, ("transport", "softmax")),
+            ("weighting", weighting, get_args(Weighting)),
             ("plan_gradient", plan_gradient, ("constant", "kernel", "implicit")),
         ):
             if value not in choices:
@@ -219,7 +220,7 @@ class BatchwiseOTLoss(nn.Module):
         counted = torch.ones_like(same) if indices_tuple is None else _mined(indices_tuple, same.shape, x.device)
         if alone and self.exclude_self:
             counted = counted & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-        plan = self._plan(ground, counted)
+        plan = _balanced(same, counted, ground) if self.weighting == "balanced" else self._plan(ground, counted)
         loss = self.scale * (plan * ground**self.loss_power * counted).sum()
         return PairTransport(loss, ground, plan, same, counted)
 
@@ -245,6 +246,13 @@ class BatchwiseOTLoss(nn.Module):
             return fixed * (cost.detach() - cost).exp()
         plan: Tensor = solve(cost, solver=Sinkhorn(reg=1.0), validate=False).plan
         return plan
+
+
+def _balanced(same: Tensor, counted: Tensor, like: Tensor) -> Tensor:
+    """Give half of the mass to the counted pairs of one class and half to the others, or all to those that there are."""
+    kinds = [kind.to(like.dtype) for kind in (same & counted, ~same & counted)]
+    shares = [kind / kind.sum() for kind in kinds if bool(kind.any())]
+    return torch.stack(shares).mean(0)
 
 
 def _checked(side: str, embeddings: Tensor | None, labels: Tensor | None) -> Tensor:

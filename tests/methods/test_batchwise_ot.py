@@ -197,6 +197,28 @@ def test_softmax_weights_are_the_control_without_marginals():
     torch.testing.assert_close(found.loss, (kernel * ground).sum() / kernel.sum() / 2)
 
 
+def test_balanced_weights_know_only_which_pairs_are_of_one_class():
+    x, x_labels, y, y_labels = batches()
+    loss = BatchwiseOTLoss(margin=1.0, weighting="balanced")
+    ground = looped_ground(loss, x.tolist(), x_labels, y.tolist(), y_labels)
+    kinds = {kind: [] for kind in (True, False)}
+    for i in range(len(x)):
+        for j in range(len(y)):
+            kinds[bool(x_labels[i] == y_labels[j])].append(ground[i, j])
+    expected = sum(sum(values) / len(values) for values in kinds.values()) / 2
+    found = loss.transport(x, x_labels, None, y, y_labels)
+    assert float(found.loss) == pytest.approx(expected / 2)
+    assert float(found.plan.sum()) == pytest.approx(1)
+    # Where all pairs that count are of one kind, they have everything.
+    only = (
+        torch.tensor([0]),
+        torch.tensor([1]),
+        torch.tensor([], dtype=torch.long),
+        torch.tensor([], dtype=torch.long),
+    )
+    assert float(loss.transport(x, x_labels, only, y, y_labels).plan[0, 1]) == pytest.approx(1)
+
+
 def test_mined_pairs_are_the_only_ones_that_count():
     x, x_labels, y, y_labels = batches()
     a1, p, a2, n = torch.tensor([0, 1, 3]), torch.tensor([0, 1, 5]), torch.tensor([0, 2]), torch.tensor([1, 3])
