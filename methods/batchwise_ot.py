@@ -249,7 +249,7 @@ class BatchwiseOTLoss(nn.Module):
 
 
 def _balanced(same: Tensor, counted: Tensor, like: Tensor) -> Tensor:
-    """Give half of the mass to the counted pairs of one class and half to the others, or all to those that there are."""
+    """Give half of the mass to the counted pairs of one class and half to the others; where one kind lacks, all."""
     kinds = [kind.to(like.dtype) for kind in (same & counted, ~same & counted)]
     shares = [kind / kind.sum() for kind in kinds if bool(kind.any())]
     return torch.stack(shares).mean(0)
