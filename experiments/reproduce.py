@@ -187,7 +187,8 @@ def _write(config: Config, ledger: Ledger, console: Console) -> None:
     for table, claims in ledger.tables():
         counts = Counter(judged[claim.id].kind for claim in claims)
         rows.append([table, *(str(counts[kind] or "") for kind in there)])
-    console.print(render("verdicts", ("table", *there), rows))
+    head = [kind.replace(" (", "\n(").replace("not ", "not\n") for kind in there]
+    console.print(render("verdicts", ("table", *head), rows))
     console.print(f"report: {config.docs / 'reproduction.md'}", markup=False, highlight=False, soft_wrap=True)
 
 
