@@ -29,7 +29,12 @@ def picture(histories: Histories, title: str) -> bytes:
     figure, axes = make_figure(3, 4, (17, 11.5), gridspec_kw={"hspace": 0.32, "wspace": 0.26})
     first, second, *others = axes.flat
     for i, (loss, seeds) in enumerate(histories.items()):
-        style = {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 3}
+        style: dict[str, Any] = {
+            "color": COLOURS[i % len(COLOURS)],
+            "marker": MARKERS[i % len(MARKERS)],
+            "markersize": 3,
+        }
+        style["linestyle"] = "-" if i < len(COLOURS) else "--"
         runs = list(seeds.values())
         epochs = np.arange(len(runs[0]))
         maps = _figures(runs, "map")
@@ -51,7 +56,9 @@ def picture(histories: Histories, title: str) -> bytes:
         if panel is not second:
             panel.xaxis.get_major_locator().set_params(integer=True)
         panel.grid(alpha=0.25)
-    first.legend(fontsize=7)
+    # Below the panels: fourteen losses would hide a panel.
+    handles, names = first.get_legend_handles_labels()
+    figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncols=5, fontsize=8)
     figure.suptitle(title, fontsize=11, y=0.92)
     return to_png(figure)
 
