@@ -20,7 +20,7 @@ from otfew.experiments._cli import parse, run
 from otfew.experiments._ledger_claims import CLAIMS, Ledger, Run, Training, load
 from otfew.experiments._ledger_evidence import SUITES, Evidence, Figures, spelled
 from otfew.experiments._ledger_plot import forest
-from otfew.experiments._ledger_verdict import KINDS
+from otfew.experiments._ledger_verdict import FEW, KINDS
 from otfew.experiments._table import render
 from otfew.feature_cache import write_atomically
 from otfew.run_directory import to_json
@@ -182,14 +182,19 @@ def _write(config: Config, ledger: Ledger, console: Console) -> None:
     _draw(config.docs / report.PICTURES, ledger, full, quick)
     _fill_readme(config.docs.parent / "README.md", report.summary(ledger, full, quick))
     judged = report.verdicts(ledger, full, quick)
-    there = [kind for kind in KINDS if any(verdict.kind == kind for verdict in judged.values())]
+    kinds = [kind for kind in KINDS if not kind.endswith(FEW)]
     rows = []
     for table, claims in ledger.tables():
         counts = Counter(judged[claim.id].kind for claim in claims)
-        rows.append([table, *(str(counts[kind] or "") for kind in there)])
-    head = [kind.replace(" (", "\n(").replace("not ", "not\n") for kind in there]
-    console.print(render("verdicts", ("table", *head), rows))
+        rows.append([table, *(_count(counts[kind], counts[kind + FEW]) for kind in kinds)])
+    head = ("table", *(kind.replace("not ", "not\n") for kind in kinds))
+    console.print(render("verdicts; behind a +: on one or two networks", head, rows))
     console.print(f"report: {config.docs / 'reproduction.md'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _count(many: int, few: int) -> str:
+    """Write two counts, but no zeros."""
+    return f"{many or ''}{f' + {few}' if few else ''}".strip()
 
 
 def _draw(folder: Path, ledger: Ledger, full: Figures, quick: Figures) -> None:
