@@ -30,7 +30,6 @@ class Evidence:
     """
 
     def __init__(self, results: Path, suite: str) -> None:
-        self.suite = suite
         self.folder = results if suite == "full" else results / suite
         self.path = results / f"figures-{suite}.json"
 
@@ -93,10 +92,17 @@ class Evidence:
         found = {}
         for name, run in ledger.runs.items():
             path, file = folder / name, self.folder / f"{name}.json"
-            there = (path / "results.json").exists() and file.exists()
-            if there and json.loads(file.read_bytes()).get("command") == spelled(run, quick):
+            if (path / "results.json").exists() and file.exists() and _command(file) == spelled(run, quick):
                 found[name] = path
         return found
+
+
+def _command(file: Path) -> str:
+    """Read which command a file of evidence was written for."""
+    try:
+        return str(json.loads(file.read_bytes())["command"])
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{file} is damaged: restore it from the repository.") from None
 
 
 def measure(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Figure]:

@@ -65,6 +65,9 @@ class Reader(ABC):
         folder: Of the run.
     """
 
+    COMMANDS: ClassVar[tuple[str, ...]]
+    """What this reads."""
+
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.results: dict[str, Any] = json.loads((folder / "results.json").read_bytes())
@@ -88,7 +91,7 @@ class Reader(ABC):
 class EpisodeReader(Reader):
     """Runs on episodes: every pair of arms on the same episodes can be compared, also of two runs."""
 
-    COMMANDS: ClassVar = ("compare", "ablate-weights", "extractors", "shots", "cross-domain", "latent-space")
+    COMMANDS = ("compare", "ablate-weights", "extractors", "shots", "cross-domain", "latent-space")
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -151,7 +154,7 @@ class EpisodeReader(Reader):
 class MetricReader(Reader):
     """Metric learning: mAP, paired by seed."""
 
-    COMMANDS: ClassVar = ("metric-learning",)
+    COMMANDS = ("metric-learning",)
     MEASURES: ClassVar = {
         "first_epoch": lambda maps: maps[1],
         "mean_of_epochs": lambda maps: sum(maps[1:]) / (len(maps) - 1),
@@ -186,7 +189,7 @@ class MetricReader(Reader):
 class LongTailReader(Reader):
     """Long-tailed training: accuracy on the test images, second stages averaged over seeds on one first stage."""
 
-    COMMANDS: ClassVar = ("long-tail",)
+    COMMANDS = ("long-tail",)
 
     def protocol(self) -> Any:
         """Say on what the figures rest."""
@@ -211,7 +214,7 @@ class LongTailReader(Reader):
 class RetrievalReader(Reader):
     """Retrieval: MAP@R."""
 
-    COMMANDS: ClassVar = ("retrieve",)
+    COMMANDS = ("retrieve",)
     NAMES: ClassVar = {"queries": "query_ci", "classes": "class_ci"}
 
     def level(self, key: str, measure: str) -> Figure:
@@ -235,7 +238,7 @@ class RetrievalReader(Reader):
 READERS: dict[str, type[Reader]] = {
     command: reader
     for reader in (EpisodeReader, MetricReader, LongTailReader, RetrievalReader)
-    for command in reader.COMMANDS  # type: ignore[attr-defined]
+    for command in reader.COMMANDS
 }
 """By command."""
 

@@ -24,7 +24,7 @@ def verdicts(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Verdict
     """Judge every claim, by the figures of the full suite or, where there are none, of the quick one."""
     found: dict[str, Verdict] = {}
     for _, claims in ledger.tables():
-        found |= judge(claims, {claim.id: _best(claim, full, quick) for claim in claims if _best(claim, full, quick)})  # type: ignore[misc]
+        found |= judge(claims, {c.id: figure for c in claims if (figure := _best(c, full, quick)) is not None})
     return found
 
 

@@ -352,6 +352,14 @@ def test_an_arm_that_is_not_there_costs_its_claim_only(place, tmp_path, capsys):
     assert claims["chamfer"]["verdict"] != "not run yet"
 
 
+def test_damaged_evidence_of_a_run_is_named(place, tmp_path):
+    arguments = ["--only", "small", "--runs", str(tmp_path / "a"), *place]
+    reproduce.main(arguments)
+    (tmp_path / "docs/results/quick/small-1.json").write_text("{")
+    with pytest.raises(UserError, match=r"small-1\.json is damaged"):
+        reproduce.main(arguments)
+
+
 def test_figures_of_other_arms_are_forgotten(place, tmp_path):
     reproduce.main(["--only", "small", "--runs", str(tmp_path / "a"), *place])
     text = (tmp_path / "claims.toml").read_text().replace("{seed} / chamfer", "{seed} / cosine-centroid")
