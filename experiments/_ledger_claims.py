@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 CLAIMS = Path(__file__).parent / "claims.toml"
-SHARED = ("delta", "on", "reruns", "training", "ours")
+SHARED = ("delta", "on", "reruns", "training", "ours", "unit")
 """What a table may say once for its claims."""
 
 
@@ -98,6 +98,7 @@ class Claim:
         reruns: What others measured.
         untestable: Why it can't be tested here, or "".
         ours: A question of ours, not a claim of the paper.
+        unit: Of its figures.
     """
 
     id: str
@@ -115,6 +116,7 @@ class Claim:
     reruns: str = ""
     untestable: str = ""
     ours: bool = False
+    unit: str = "points"
 
     @property
     def arms(self) -> str:
@@ -180,7 +182,7 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
             run = Run(
                 _filled(entry["name"], seed),
                 entry["command"],
-                tuple(word.replace("{backbone}", backbone) for word in entry["arguments"]),
+                tuple(_filled(word, seed).replace("{backbone}", backbone) for word in entry["arguments"]),
                 None if "quick" not in entry else tuple(entry["quick"]),
             )
             if run.name in runs or run.command not in COMMANDS:

@@ -1,6 +1,6 @@
 """What a finished run says of its arms and of their differences: a reader for each kind of command.
 
-Figures are in per cent or points of the run's own measure.
+Figures are in per cent or points of the run's own measure; those of solvers are ratios of times.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from otfew import seed_statistics
 from otfew.errors import UserError
+from otfew.experiments._solver_report import TABLE_BATCH
 from otfew.statistics import Estimate, estimate, p_value
 
 Floats = npt.NDArray[np.float64]
@@ -31,8 +32,8 @@ class Figure:
     """A mean with its intervals.
 
     Attributes:
-        mean: In per cent or points.
-        intervals: What varies (episodes, classes, queries, images, seeds) -> half of a 95 % interval.
+        mean: In per cent or points, or a ratio.
+        intervals: What varies (episodes, classes, queries, images, seeds, runs) -> half of a 95 % interval.
         p: Two-sided, of "no difference on other classes", or on other seeds where only those are known; None for levels
             and where it can't be had.
         seeds: Networks that it is a mean over.
@@ -235,9 +236,31 @@ class RetrievalReader(Reader):
         raise self._missing(f"{key} against {other_key}")
 
 
+class SolverReader(Reader):
+    """Solver timings: how many times as long one solver takes as another, on 50 problems of the most nodes."""
+
+    COMMANDS = ("solver-timings",)
+
+    def level(self, key: str, measure: str) -> Figure:
+        """Return the ratio for an arm "SLOW over FAST"."""
+        slow, _, fast = key.partition(" over ")
+        times: dict[int, dict[str, float]] = {}
+        for row in self.results["timings"]:
+            if (row["panel"], row["batch"]) == ("nodes", TABLE_BATCH) and "forward_ms" in row:
+                times.setdefault(row["n"], {})[row["solver"]] = row["forward_ms"]
+        both = [n for n, found in times.items() if {slow, fast} <= found.keys()]
+        if not both:
+            raise self._missing(key)
+        return Figure(times[max(both)][slow] / times[max(both)][fast])
+
+    def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
+        """Refuse: an arm is a comparison already."""
+        raise UserError(f"{key!r} and {other_key!r} are ratios of times: claim a level of one.")
+
+
 READERS: dict[str, type[Reader]] = {
     command: reader
-    for reader in (EpisodeReader, MetricReader, LongTailReader, RetrievalReader)
+    for reader in (EpisodeReader, MetricReader, LongTailReader, RetrievalReader, SolverReader)
     for command in reader.COMMANDS
 }
 """By command."""
@@ -264,7 +287,7 @@ def difference(pairs: Sequence[tuple[Side, Side]], measure: str) -> Figure:
 
 
 def level(sides: Sequence[Side], measure: str) -> Figure:
-    """Measure an arm, averaged over networks where there are several.
+    """Measure an arm, averaged over networks, or over runs of a clock, where there are several.
 
     Raises:
         UserError: An arm is not there, or runs that can't be averaged.
@@ -272,6 +295,9 @@ def level(sides: Sequence[Side], measure: str) -> Figure:
     if len(sides) == 1:
         reader, key = sides[0]
         return reader.level(key, measure)
+    if all(isinstance(reader, SolverReader) for reader, _ in sides):
+        found = seed_statistics.estimate([reader.level(key, measure).mean for reader, key in sides])
+        return Figure(found.mean, {} if found.half_width is None else {"runs": found.half_width}, None, found.seeds)
     return replace(_over_networks(sides, [_episode_reader(side).values(side[1]) for side in sides]), p=None)
 
 

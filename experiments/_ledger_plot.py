@@ -44,9 +44,8 @@ def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
             axes.plot(claim.paper[0] - claim.paper[1], place, "D", color="none", markeredgecolor="black", zorder=3)
     axes.set_yticks(range(len(rows)), [_label(claim) for claim, _, _ in rows], fontsize=7)
     axes.set_ylim(len(rows) - 0.5, -0.5)
-    what = (
-        "points, left - right; diamond: published" if rows[0][0].level is None else "points above the published level"
-    )
+    first = rows[0][0]
+    what = f"{first.unit}, left - right; diamond: published" if first.level is None else f"{first.unit} above the level"
     axes.set_xlabel(f"{what}; grey: margin", fontsize=8)
     axes.tick_params(axis="x", labelsize=8)
     for side in ("top", "right", "left"):

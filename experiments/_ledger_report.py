@@ -15,7 +15,7 @@ from otfew.report import markdown
 
 PICTURES = "reproduction"
 """Folder of the pictures, beside the page."""
-SOURCES = ("episodes", "queries", "images", "classes", "networks", "seeds")
+SOURCES = ("episodes", "queries", "images", "classes", "networks", "seeds", "runs")
 """What intervals are over, in the order of the page."""
 HEAD = ("claim", "on", "published", "found", "difference", "networks", "Holm's p", "again", "verdict")
 
@@ -168,10 +168,10 @@ by then: tables of birds and of one CIFAR-FS network, those with an ImageNet net
 How to read it:
 
 - Differences are points of accuracy (retrieval: MAP@R; metric learning: mAP), left minus right, on the same episodes,
-  queries or images. Each ± is half of a 95 % interval over what stands behind it: episodes, queries or images from
-  these very classes; classes (a jackknife); networks or seeds (Student's t). A verdict takes the widest, and Holm's
-  correction of p over classes (over seeds where only those are known) for the claims of its table. "found" has the
-  widest only.
+  queries or images; those to a level, what is found beyond it (Table 6: times as long). Each ± is half of a 95 %
+  interval over what stands behind it: episodes, queries or images from these very classes; classes (a jackknife);
+  networks, seeds or runs (Student's t). A verdict takes the widest, and Holm's correction of p over classes (over seeds
+  where only those are known) for the claims of its table. "found" has the widest only.
 - **confirmed** and **contradicted**: the difference stands, and left is better, as claimed, or worse. **equivalent**:
   the interval lies within the margin. **inconclusive**: neither.
 - "on this checkpoint": fewer than three networks; nothing is said of others. Counted apart, as "few networks".

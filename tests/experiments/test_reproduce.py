@@ -20,6 +20,7 @@ from otfew.experiments._ledger_figures import (
     LongTailReader,
     MetricReader,
     RetrievalReader,
+    SolverReader,
     difference,
     level,
 )
@@ -228,6 +229,30 @@ def test_long_tails_and_retrieval_are_read_as_written(tmp_path):
     assert found.level("deepemd [x]", "").intervals == pytest.approx({"queries": 0.5, "classes": 1.0})
     with pytest.raises(UserError, match="cr-pooled"):
         found.difference("deepemd [x]", found, "cr-pooled [x]", "")
+
+
+def test_solver_times_are_ratios_over_runs(tmp_path):
+    readers = []
+    for name, slow in (("1", 200.0), ("2", 300.0), ("3", 400.0)):
+        cells = [("nodes", 9, 50, 1.0, slow), ("nodes", 25, 50, 2.0, slow), ("nodes", 25, 1, 1.0, 1.0)]
+        cells += [("file", 49, 50, 1.0, 1.0)]
+        rows = [
+            {"panel": panel, "n": n, "batch": batch, "solver": solver, "forward_ms": ms}
+            for panel, n, batch, *times in cells
+            for solver, ms in zip(("exact", "qpth"), times, strict=True)
+        ]
+        rows.append({"panel": "nodes", "n": 100, "batch": 50, "solver": "qpth", "skipped": "a call would take long"})
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"timings": rows, "protocol": {}}))
+        readers.append(SolverReader(tmp_path / name))
+    found = level([(reader, "qpth over exact") for reader in readers], "")
+    assert (found.mean, found.seeds, found.p) == (150, 3, None)
+    assert found.intervals["runs"] == pytest.approx(4.3027 * 50 / 3**0.5, rel=1e-4)
+    assert readers[0].level("qpth over exact", "") == Figure(100.0)
+    with pytest.raises(UserError, match="no arm 'qpth over opencv'"):
+        readers[0].level("qpth over opencv", "")
+    with pytest.raises(UserError, match="claim a level of one"):
+        readers[0].difference("qpth over exact", readers[1], "qpth over exact", "")
 
 
 def claim(**given):
