@@ -114,7 +114,8 @@ def _best(claim: Claim, full: Figures, quick: Figures) -> Figure | None:
 def _row(claim: Claim, verdict: Verdict, full: Figures, quick: Figures) -> list[str]:
     sides = full.get(claim.id) or quick.get(claim.id) or {}
     found = [_level(sides[name]) for name in ("left", "right") if name in sides]
-    published = [f"{value:.2f}" for value in claim.paper or ([claim.level] if claim.level is not None else [])]
+    reached = [] if claim.ours or claim.level is None else [claim.level]
+    published = [f"{value:.2f}" for value in claim.paper or reached]
     again = quick.get(claim.id)
     p = verdict.p_holm
     return [
