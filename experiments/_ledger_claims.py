@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 CLAIMS = Path(__file__).parent / "claims.toml"
-SHARED = ("delta", "on", "reruns", "training", "ours", "unit")
+SHARED = ("delta", "on", "reruns", "ours", "unit")
 """What a table may say once for its claims."""
 
 
@@ -92,7 +92,6 @@ class Claim:
         level: In per cent; the statement is that left reaches it.
         delta: Points that would not matter.
         measure: Of several that a run holds, or "".
-        training: It is about a way of training: one checkpoint can't confirm it.
         paper: The published figures of left and right.
         on: What those were measured on.
         reruns: What others measured.
@@ -110,7 +109,6 @@ class Claim:
     level: float | None = None
     delta: float = 0.0
     measure: str = ""
-    training: bool = False
     paper: tuple[float, ...] = ()
     on: str = ""
     reruns: str = ""

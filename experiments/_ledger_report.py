@@ -17,7 +17,7 @@ PICTURES = "reproduction"
 """Folder of the pictures, beside the page."""
 SOURCES = ("episodes", "queries", "images", "classes", "networks", "seeds", "runs")
 """What intervals are over, in the order of the page."""
-HEAD = ("claim", "on", "published", "found", "difference", "networks", "Holm's p", "again", "verdict")
+HEAD = ("claim", "on", "published", "found", "difference", "networks, seeds", "Holm's p", "again", "verdict")
 
 
 def verdicts(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Verdict]:
@@ -122,7 +122,7 @@ def _row(claim: Claim, verdict: Verdict, full: Figures, quick: Figures) -> list[
         claim.says,
         claim.data,
         " - ".join(published) + (f" ({claim.on})" if published and claim.on else ""),
-        " - ".join(found),
+        " against ".join(found),
         _difference(claim, _best(claim, full, quick)) if sides else "",
         str(sides["figure"].seeds) if sides else "",
         "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
@@ -138,14 +138,14 @@ def _verdict(claim: Claim, verdict: Verdict, full: Figures) -> str:
 
 def _level(figure: Figure) -> str:
     widest = max(figure.intervals.values(), default=None)
-    return f"{figure.mean:.2f}" + ("" if widest is None else f" ± {widest:.2f}")
+    return f"{figure.mean:.2f}" + ("" if widest is None else f" (± {widest:.2f})")
 
 
 def _difference(claim: Claim, figure: Figure | None) -> str:
-    """Format a difference, or how far a level is from the published one, with what varies."""
+    """Format a difference, or how far a level in points is from the published one, with what varies."""
     if figure is None:
         return "not run yet"
-    mean = figure.mean - (claim.level or 0.0)
+    mean = figure.mean - (claim.level or 0.0 if claim.unit == "points" else 0.0)
     named = sorted(figure.intervals.items(), key=lambda pair: SOURCES.index(pair[0]))
     return f"{mean:+.2f}" + "".join(f" ± {value:.2f} {name}" for name, value in named)
 
@@ -163,24 +163,37 @@ no figure is typed by hand:
     python -m experiments.reproduce --suite quick     # minutes: committed checkpoints again, with few episodes
     python -m experiments.reproduce --suite full      # hours: every run, trained anew where a checkpoint is missing
 
-The claims, the margins and the arms stand in `experiments/claims.toml`, which was committed before the full runs. Known
-by then: tables of birds and of one CIFAR-FS network, those with an ImageNet network, and figures of few episodes.
+The claims, the margins and the arms stand in `experiments/claims.toml`, first committed before the full runs. Known by
+then: tables of birds and of one CIFAR-FS network, those with an ImageNet network, and figures of few episodes. Changed
+since (`git log experiments/claims.toml`): before their runs, the nodes of small images (the paper's) and
+Omniglot's temperature (chosen on validation classes), more controls and seeds; with the figures known, wordings, the
+published figures that stand beside MatchingNet, which claims are counted as the paper's, and the released schedule in
+place of our weights against cross-entropy.
 
 How to read it:
 
 - Differences are points of accuracy (retrieval: MAP@R; metric learning: mAP), left minus right, on the same episodes,
-  queries or images; those to a level, what is found beyond it (Table 6: times as long). Each ± is half of a 95 %
-  interval over what stands behind it: episodes, queries or images from these very classes; classes (a jackknife);
-  networks, seeds or runs (Student's t). A verdict takes the widest, and Holm's correction of p over classes (over seeds
-  where only those are known) for the claims of its table. "found" has the widest only.
+  queries or images; beside a published level, what is found beyond it; in Table 6, times as long. Each ± is half of a
+  95 % interval over what stands behind it: episodes, queries or images from these very classes; classes (a jackknife);
+  networks, seeds or runs (Student's t). Pairing takes out what both sides share: two levels with wide intervals can
+  have a difference with a narrow one. Levels of metric learning are over all seeds of a loss, differences over those
+  that both have.
+- A verdict takes the widest interval, and Holm's correction of p over classes (over seeds where only those are known)
+  for the claims of its table; other pages correct for other families, so that verdicts at the edge differ. Intervals
+  are not corrected, and each holds the other sources fixed: the widest is too narrow for other classes and other
+  networks at once.
 - **confirmed** and **contradicted**: the difference stands, and left is better, as claimed, or worse. **equivalent**:
-  the interval lies within the margin. **inconclusive**: neither.
-- "on this checkpoint": fewer than three networks; nothing is said of others. Counted apart, as "few networks".
-- Published figures are of larger networks, mostly of other data, and trained end to end where ours are only
-  pre-trained: compare signs and order, not levels. Beside a question of ours there are none.
+  the interval lies within the margin. **inconclusive**: neither. Margins (1 point; LST and retrieval 0.5) say what would
+  matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
+- "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
+  apart, as "few networks". Rows share networks and arms: their number is no number of independent findings.
+- Published figures are of larger networks, mostly of other data, and trained end to end where ours, unless a claim says
+  so, are only pre-trained, on whole images: compare signs and order, not levels. Beside a question of ours there are
+  none.
 - "again": the quick suite's figure, where both have run.
 - Birds: 22 of the 50 test species of CUB's FEAT split, cropped near the bird, 84 px (for retrieval with an ImageNet
-  network 50 of the 100 species present, 224 px). CIFAR-FS and FC100 at 32 px. CIFAR-10 is a JPEG copy.
+  network 50 of the 100 species present, 224 px). CIFAR-FS and FC100 at 32 px. Omniglot: characters as drawn, where the
+  papers add rotated ones as classes. CIFAR-10 is a JPEG copy.
 - Pre-trained networks kept the epoch at which `deepemd-fcn` was best on validation classes, which leans towards
   DeepEMD if towards any. The ImageNet network (efficientnet-lite0) is external data: some test classes bear names of
   its classes."""

@@ -64,6 +64,8 @@ def _judge(claim: Claim, figure: Figure | None, p: float | None) -> Verdict:
     text = _about_level(claim, figure) if claim.level is not None else _about_difference(claim, figure, p)
     if text == INCONCLUSIVE or figure.seeds >= NETWORKS:
         return Verdict(text, p)
+    if "seeds" in figure.intervals:
+        return Verdict(f"{text} with {figure.seeds} seeds", p, few=True)
     return Verdict(text + (" on these checkpoints" if len(claim.runs) > 1 else " on this checkpoint"), p, few=True)
 
 

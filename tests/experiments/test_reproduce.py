@@ -117,6 +117,7 @@ def test_full_goes_before_quick_and_keeps_it_beside(place, tmp_path):
     assert snapshot(tmp_path / "docs") == before
     page = before["reproduction.md"].decode()
     assert "60.00 - 58.00 (other data)" in page
+    assert " against " in page
     assert "wins elsewhere: not testable here, since there is no elsewhere" in page
     # What is not run again stays.
     reproduce.main(["--suite", "full", "--only", "weights", "--runs", str(tmp_path / "full"), *place])
@@ -301,6 +302,11 @@ def test_verdicts(figure, given, expected):
     assert found["c"].text == expected
     assert found["c"].kind in KINDS
     assert found["c"].few == ("checkpoint" in expected)
+
+
+def test_two_seeds_are_no_checkpoint():
+    found = judge([claim()], {"c": Figure(3, {"seeds": 1}, 0.001, 2)})["c"]
+    assert (found.text, found.few) == ("confirmed with 2 seeds", True)
 
 
 def test_holm_counts_the_claims_of_a_table():
