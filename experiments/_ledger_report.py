@@ -165,10 +165,10 @@ no figure is typed by hand:
 
 The claims, the margins and the arms stand in `experiments/claims.toml`, first committed before the full runs. Known by
 then: tables of birds and of one CIFAR-FS network, those with an ImageNet network, and figures of few episodes. Changed
-since (`git log experiments/claims.toml`): before their runs, the nodes of small images (the paper's) and
-Omniglot's temperature (chosen on validation classes), more controls and seeds; with the figures known, wordings, the
-published figures that stand beside MatchingNet, which claims are counted as the paper's, and the released schedule in
-place of our weights against cross-entropy.
+since (`git log experiments/claims.toml`): before their runs, the nodes of small images (the paper's), Omniglot's
+temperature (chosen on validation classes), more controls and seeds; with figures known, wordings, the published figures
+beside MatchingNet, which claims count as the paper's, and the released schedule in place of our weights against
+cross-entropy.
 
 How to read it:
 
@@ -183,8 +183,8 @@ How to read it:
   are not corrected, and each holds the other sources fixed: the widest is too narrow for other classes and other
   networks at once.
 - **confirmed** and **contradicted**: the difference stands, and left is better, as claimed, or worse. **equivalent**:
-  the interval lies within the margin. **inconclusive**: neither. Margins (1 point; LST and retrieval 0.5) say what would
-  matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
+  the interval lies within the margin. **inconclusive**: neither. Margins (1 point; LST and retrieval 0.5) say what
+  would matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
 - "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
   apart, as "few networks". Rows share networks and arms: their number is no number of independent findings.
 - Published figures are of larger networks, mostly of other data, and trained end to end where ours, unless a claim says

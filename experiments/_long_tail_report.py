@@ -29,7 +29,7 @@ ORIGINAL: dict[tuple[str, int], tuple[float, float]] = {
     ("cifar100", 50): (47.50, 47.91),
     ("cifar100", 20): (42.85, 42.63),
 }
-"""Errors of OT re-weighting in its paper, and those that the authors' PyTorch replication reports in its README."""
+"""Errors of OT re-weighting in its paper, and those that a PyTorch replication reports in its README."""
 METASAUG: dict[tuple[str, int], float] = {
     ("cifar10", 200): 22.65,
     ("cifar10", 100): 19.34,
@@ -111,7 +111,7 @@ def references(dataset: str, factor: float) -> list[str]:
         return []
     original, replication = ORIGINAL[key]
     parts = [
-        f"OT re-weighting {original:.2f} (Guo et al. 2022), {replication:.2f} (their replication)",
+        f"OT re-weighting {original:.2f} (Guo et al. 2022), {replication:.2f} (a replication)",
         f"MetaSAug with LDAM {METASAUG[key]:.2f} (Li et al. 2021)",
     ]
     if key in CROSS_ENTROPY:

@@ -203,7 +203,7 @@ def test_errors_and_paired_differences_by_hand(monkeypatch):
 
 def test_published_errors_are_quoted_for_published_settings_only():
     (line,) = report.references("cifar100", 100.0)
-    assert "51.46 (Guo et al. 2022), 55.46 (their replication)" in line
+    assert "51.46 (Guo et al. 2022), 55.46 (a replication)" in line
     assert "cross-entropy 61.68" in line
     assert report.references("cifar100", 99.0) == []
     assert report.references("image-folder", 100.0) == []
