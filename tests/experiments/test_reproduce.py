@@ -464,6 +464,9 @@ def test_the_page_is_what_the_evidence_gives(tmp_path):
     assert record == json.loads(json.dumps(_ledger_report.records(ledger, full, quick)))
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert _ledger_report.summary(ledger, full, quick) in readme
+    page = (docs / "reproduction.md").read_text(encoding="utf-8")
+    pictures = {path.name for path in (docs / _ledger_report.PICTURES).iterdir()}
+    assert pictures == {line.split("/")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
     (tmp_path / "docs").mkdir()
     for name in ("figures-full.json", "figures-quick.json"):
         if (docs / "results" / name).exists():
