@@ -17,8 +17,8 @@ OTHER = "#555555"
 def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
     """Draw one row a claim: the difference found with its intervals, and the published difference as a diamond.
 
-    Figures of another unit than points are drawn as they are, with a line at the level that is claimed. The thick bar is
-    the narrowest interval, the thin one the widest, which verdicts rest on; the grey band is the margin of the first
+    Figures of another unit than points are drawn as they are, with a line at the level that is claimed. The thick bar
+    is the narrowest interval, the thin one the widest, which verdicts rest on; the grey band is the margin of the first
     claim.
 
     Returns:
