@@ -123,6 +123,11 @@ class Claim:
         return " - ".join(side for side in sides if side) + (f", {self.measure}" if self.measure else "")
 
     @property
+    def reference(self) -> float:
+        """What its figure is shown relative to: a level in points; ratios and differences are shown as they are."""
+        return self.level if self.level is not None and self.unit == "points" else 0.0
+
+    @property
     def runs(self) -> tuple[str, ...]:
         """Names of the runs that it rests on."""
         return tuple(dict.fromkeys(arm.run for arm in (*self.left, *self.right)))

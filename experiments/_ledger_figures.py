@@ -36,7 +36,7 @@ class Figure:
         intervals: What varies (episodes, classes, queries, images, seeds, runs) -> half of a 95 % interval.
         p: Two-sided, of "no difference on other classes", or on other seeds where only those are known; None for levels
             and where it can't be had.
-        seeds: Networks that it is a mean over.
+        seeds: Networks, seeds or runs that it is a mean over.
     """
 
     mean: float

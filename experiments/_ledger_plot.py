@@ -38,7 +38,7 @@ def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
     axes.axvline(0 if points else first.level or 0, color="#999999", linewidth=1, zorder=1)
     for place, (claim, figure, verdict) in enumerate(rows):
         colour = COLOURS.get(verdict.text.split(",")[0].split()[0], OTHER)
-        mean = figure.mean - (claim.level or 0.0 if points else 0.0)
+        mean = figure.mean - claim.reference
         widths = sorted(figure.intervals.values())
         for width, line in zip(widths[-1:] + widths[:1], (1.2, 3.5), strict=False):
             axes.plot([mean - width, mean + width], [place, place], color=colour, linewidth=line, zorder=2)

@@ -95,7 +95,7 @@ def summary(ledger: Ledger, full: Figures, quick: Figures) -> str:
         figure = _best(claim, full, quick)
         if figure is None:
             return judged[claim.id].text
-        mean, width = figure.mean - (claim.level or 0.0), max(figure.intervals.values(), default=0.0)
+        mean, width = figure.mean - claim.reference, max(figure.intervals.values(), default=0.0)
         return f"{mean:+.1f} ± {width:.1f} ({_verdict(claim, judged[claim.id], full)})"
 
     return "\n".join(re.sub(PLACE, fill, line) for line in ledger.summary)
@@ -145,9 +145,8 @@ def _difference(claim: Claim, figure: Figure | None) -> str:
     """Format a difference, or how far a level in points is from the published one, with what varies."""
     if figure is None:
         return "not run yet"
-    mean = figure.mean - (claim.level or 0.0 if claim.unit == "points" else 0.0)
     named = sorted(figure.intervals.items(), key=lambda pair: SOURCES.index(pair[0]))
-    return f"{mean:+.2f}" + "".join(f" ± {value:.2f} {name}" for name, value in named)
+    return f"{figure.mean - claim.reference:+.2f}" + "".join(f" ± {value:.2f} {name}" for name, value in named)
 
 
 _RUNS = """The full suite; the quick one takes fewer episodes and only what committed checkpoints allow in minutes
