@@ -1,4 +1,4 @@
-"""What commands that train share: progress, checkpoints as soon as there are better ones, and the closing table."""
+"""What commands that train share: progress, checkpoints while they train, and the closing table."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from otfew.errors import UserError
 from otfew.preparation import Preparation
 from otfew.training.augmentation import Augmentation
 from otfew.training.board import Board, installed
-from otfew.training.progress import Epoch, Step, Watcher, Watchers, best_epoch
+from otfew.training.progress import LAST, Epoch, Step, Watcher, Watchers, kept_epoch
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -46,7 +46,8 @@ class Target:
         card: As far as it is known before training.
         build: Makes the module that the weights belong to.
         half: Store half-precision weights.
-        select: The method whose validation accuracy chooses the epoch.
+        select: Which epoch is kept: "last", or a method, whose validation accuracy chooses it.
+        method: That is trained with the backbone, or ""; the card keeps what it learned.
     """
 
     path: Path
@@ -54,21 +55,20 @@ class Target:
     build: Callable[[], nn.Module]
     half: bool
     select: str
+    method: str = ""
 
     def write(self, best: Mapping[str, Tensor], history: Sequence[Epoch]) -> None:
-        """Write the best weights with their card, and history.json."""
+        """Write the weights that are kept with their card, and history.json."""
         from otfew.backbones.weights import write_atomic
         from otfew.training.checkpoint import save, writing
 
-        chosen = best_epoch(history, self.select)
-        accuracy = chosen.validation[self.select]
+        kept = kept_epoch(history, self.select)
         found = {
             "epochs_done": max(record.epoch for record in history),
-            "best_epoch": chosen.epoch,
-            "val_accuracy": round(accuracy.mean, 3),
-            "val_interval": round(accuracy.interval, 3),
-            **({"learned": {self.select: dict(chosen.learned)}} if chosen.learned else {}),
-            "val_accuracies": {name: round(a.mean, 3) for name, a in chosen.validation.items()},
+            "kept_epoch": kept.epoch,
+            **({"learned": {self.method: dict(kept.learned)}} if kept.learned else {}),
+            "val_accuracies": {name: round(a.mean, 3) for name, a in kept.validation.items()},
+            "val_intervals": {name: round(a.interval, 3) for name, a in kept.validation.items()},
         }
         module = self.build()
         module.load_state_dict(dict(best))
@@ -79,27 +79,27 @@ class Target:
             write_atomic(self.path.parent / "history.json", text.encode())
 
     def report(self, history: Sequence[Epoch], validation: Validation, console: Console) -> None:
-        """Print the first and last epochs, the best one, and the accuracies of the file just written."""
+        """Print the first and last epochs, the kept one, and the accuracies of the file just written."""
         import torch
 
         from otfew.training.checkpoint import load
 
-        best = best_epoch(history, self.select)
-        methods = list(best.validation)
+        kept = kept_epoch(history, self.select)
+        methods = list(kept.validation)
         table = Table(title=self.path.stem)
         for heading in ("epoch", "loss", "train %", *(f"val %, {method}" for method in methods), "seconds"):
             table.add_column(heading, justify="right")
         for record in history:
-            if record is best or record.epoch == 0 or record.epoch > history[-1].epoch - 5:
+            if record is kept or record.epoch == 0 or record.epoch > history[-1].epoch - 5:
                 table.add_row(
-                    f"{record.epoch}{' (best)' if record is best else ''}",
+                    f"{record.epoch}{' (kept)' if record is kept else ''}",
                     "" if record.loss is None else f"{record.loss:.3f}",
                     "" if record.train_accuracy is None else f"{record.train_accuracy:.1f}",
                     *(_accuracy(record, method) for method in methods),
                     f"{record.seconds:.0f}",
                 )
         if processes.world().size == 1:  # the others have left, and would have to take part
-            again = replace(best, validation=validation(load(self.path).module, torch.device("cpu"), best.learned))
+            again = replace(kept, validation=validation(load(self.path).module, torch.device("cpu"), kept.learned))
             table.add_row("as saved", "", "", *(_accuracy(again, method) for method in methods), "", end_section=True)
         console.print(table)
         size = self.path.stat().st_size / 1e6
@@ -112,7 +112,7 @@ def _accuracy(record: Epoch, method: str) -> str:
 
 
 class Display(Watcher):
-    """Shows progress and writes the best weights as soon as there are any.
+    """Shows progress and writes the weights to keep as soon as there are any.
 
     Args:
         bar: Where steps are counted.
@@ -138,7 +138,7 @@ class Display(Watcher):
         self._bar.update(self._job, completed=done, description=text)
 
     def on_epoch(self, history: Sequence[Epoch], best: Mapping[str, Tensor] | None) -> None:
-        """Print a line, and write the weights where they are the best so far."""
+        """Print a line, and write the weights where they are the ones to keep."""
         record = history[-1]
         validation = ", ".join(f"{method} {_accuracy(record, method)}" for method in record.validation)
         left = (self._epochs - record.epoch) * record.seconds / 60
@@ -154,6 +154,24 @@ class Display(Watcher):
     def on_terminate(self) -> None:
         """Say that nothing is lost."""
         self._console.print("terminated; the state is saved and the same command resumes")
+
+
+def selection(select: str, validation: Validation, initial: bool) -> str:
+    """Say in a card which epoch was kept.
+
+    Args:
+        select: "last", or the method whose validation accuracy chose it.
+        validation: The episodes.
+        initial: The start was among those to choose from.
+    """
+    p = validation.sampler.protocol
+    episodes = (
+        f"{validation.episodes} episodes of the val split ({len(validation.images.classes)} classes), {p.way}-way "
+        f"{p.shot}-shot {p.query}-query"
+    )
+    if select == LAST:
+        return f"the last epoch; validated on {episodes}, which chose nothing"
+    return f"best epoch{', the start included,' if initial else ''} on {episodes}, by {select}"
 
 
 def watch(bar: Progress, console: Console, epochs: int, target: Target, board: bool) -> Watcher:

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -21,6 +21,7 @@ from otfew.experiments._training import (
     checkpoint_name,
     make_console,
     progress_bar,
+    selection,
     spell,
     stored,
     watch,
@@ -29,7 +30,7 @@ from otfew.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.metatrain import EpisodeTraining, Settings, Task
-from otfew.training.progress import best_epoch
+from otfew.training.progress import LAST, kept_epoch
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -51,11 +52,11 @@ REFERENCE = "cosine-centroid"
 class Config:
     """Go on training a backbone on episodes of the base classes, through a method's own logits and its OT solver.
 
-    The backbone as it starts is validated too: where no epoch beats it, it is what is kept. Under torchrun, each
-    process takes an episode of every step.
+    The backbone as it starts is validated too: where no epoch beats it, it is what is kept, unless the last is asked
+    for. Under torchrun, each process takes an episode of every step.
 
     Attributes:
-        dataset: Name of the data set; its train split gives the episodes, its val split chooses the epoch.
+        dataset: Name of the data set; its train split gives the episodes, its val split validates every epoch.
         data_root: Folder of the data; default $OTFEW_DATA, then a cache directory.
         backbone: Where to start: a checkpoint of experiments.pretrain, by name or path; default ours for the data set.
         method: deepemd, protonet, matchingnet, frn, or any other method whose logits have a gradient.
@@ -73,6 +74,9 @@ class Config:
             resumes a run that was stopped.
         half: Store half-precision weights.
         val_episodes: Validation episodes (5-way 1-shot).
+        select: The epoch that is kept: the best on the validation episodes by the very method that is trained, the
+            start included, or the last. A comparison with other methods on the same backbone leans towards the method
+            that chose; each method with its own backbone has had the same choice.
         min_scale: Least share of the area in a random crop; default 0.08, for characters 0.6.
         flip: Mirror training images; default all but characters.
         colour: Strength of random brightness, contrast and saturation.
@@ -98,6 +102,7 @@ class Config:
     output: Path | None = None
     half: bool = True
     val_episodes: int = 500
+    select: Literal["own", "last"] = "own"
     min_scale: float | None = None
     flip: bool | None = None
     colour: float = 0.0
@@ -137,6 +142,11 @@ class Plan:
     train: ImageSet
     val: ImageSet
 
+    @property
+    def select(self) -> str:
+        """Name what chooses the epoch: the method that is trained, or nothing, for the last."""
+        return LAST if self.config.select == LAST else self.config.method
+
     def method(self, learned: Mapping[str, float | Tensor]) -> FewShotMethod:
         """Build the method from what it learns."""
         return catalogue.build(self.config.method, **self.options, **learned)
@@ -167,7 +177,7 @@ def train(config: Config) -> Path:
     task, validation = load_data(plan, console)
     card = describe(plan, task, validation)
     path = plan.output / f"{plan.name}.safetensors"
-    target = Target(path, card, lambda: _architecture(card), config.half, config.method)
+    target = Target(path, card, lambda: _architecture(card), config.half, plan.select, config.method)
     identity = {
         "backbone": plan.backbone.digest,
         "method": {"name": config.method, "options": plan.options, "nodes": plan.extractor.spec},
@@ -177,6 +187,7 @@ def train(config: Config) -> Path:
         "train": plan.train.digest,
         "val": plan.val.digest,
         "val_episodes": config.val_episodes,
+        "select": config.select,
     }
     main_process = processes.world().is_main
     with progress_bar(console) as bar:
@@ -185,7 +196,7 @@ def train(config: Config) -> Path:
             config.settings,
             loop.Plan(
                 validation,
-                config.method,
+                plan.select,
                 plan.output / "state.pt",
                 identity,
                 initial=True,
@@ -214,8 +225,8 @@ def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validatio
     start = backbones.load(plan.config.backbone, dataset=plan.config.dataset)
     device = torch.device("cpu")
     before = validation.accuracies(start.module, device, plan.learned)
-    chosen = best_epoch(history, plan.config.method)
-    after = validation.accuracies(backbones.load(str(path)).module, device, chosen.learned)
+    kept = kept_epoch(history, plan.select)
+    after = validation.accuracies(backbones.load(str(path)).module, device, kept.learned)
     record = {}
     for name in after:
         pair = {"before": before[name], "after": after[name], "difference": after[name] - before[name]}
@@ -226,11 +237,12 @@ def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validatio
             f"{record[name]['difference']['mean']:+.2f} ± {record[name]['difference']['interval']:.2f} paired",
             soft_wrap=True,
         )
-    console.print(
-        f"epoch {chosen.epoch} of {len(history) - 1} was chosen on these very episodes, by {plan.config.method}, which "
-        "leans towards a gain",
-        soft_wrap=True,
-    )
+    if plan.select != LAST:
+        console.print(
+            f"epoch {kept.epoch} of {len(history) - 1} was chosen on these very episodes, by {plan.select}, which "
+            "leans towards a gain",
+            soft_wrap=True,
+        )
     write_atomic(path.parent / "gain.json", to_json(record))
 
 
@@ -331,7 +343,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
     import torch
 
     config, start, images = plan.config, plan.backbone.card, plan.train
-    p, v = task.sampler.protocol, validation.sampler.protocol
+    p = task.sampler.protocol
     return replace(
         start,
         name=plan.name,
@@ -349,10 +361,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
             "augmentation": asdict(plan.augmentation),
             "crop": plan.preparation.crop,
             "training_images_sha256": images.digest,
-            "selection": (
-                f"best epoch, the start included, on {validation.episodes} episodes of the val split "
-                f"({len(plan.val.classes)} classes), {v.way}-way {v.shot}-shot {v.query}-query, by {config.method}"
-            ),
+            "selection": selection(plan.select, validation, initial=True),
             "torch": torch.__version__,
             "started_from": {"name": start.name, "sha256": start.sha256, "protocol": start.protocol},
         },
@@ -362,7 +371,7 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
 
 def command(config: Config, backbone: str) -> str:
     """Spell out the command that trains this, without paths of this machine."""
-    always = {"dataset", "backbone", "method", "epochs", "seed"}
+    always = {"dataset", "backbone", "method", "select", "epochs", "seed"}
     never = {"data_root", "output", "download", "tensorboard", "save_every"}
     named = replace(config, backbone=backbone)
     return spell("metatrain", named, config.data, config.settings, always=always, never=never)

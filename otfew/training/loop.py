@@ -20,7 +20,7 @@ from otfew import processes
 from otfew.errors import UserError
 from otfew.training.augmentation import hashed
 from otfew.training.checkpoint import load_state, save_state
-from otfew.training.progress import Accuracy, Epoch, Step, Watcher, best_epoch
+from otfew.training.progress import LAST, Accuracy, Epoch, Step, Watcher, kept_epoch
 from otfew.training.schedule import learning_rate
 from otfew.training.settings import LoopSettings
 
@@ -111,7 +111,7 @@ class Plan:
 
     Attributes:
         validate: Called after every epoch, in all processes, which may share the work; all get the same answer.
-        select: The method whose accuracy chooses the epoch that is kept.
+        select: Which epoch is kept: "last", or a method, whose accuracy chooses it.
         state_path: Where the state is kept; written every epoch and every ``save_every`` seconds.
         identity: JSON-ready: data, architecture and all else that the run depends on beside its settings; a state of
             another identity is not resumed.
@@ -143,7 +143,7 @@ def run(
         watcher: Hears of progress.
 
     Returns:
-        The best backbone's state dictionary, on the CPU, and all epochs; in all processes.
+        The state dictionary of the backbone that is kept, on the CPU, and all epochs; in all processes.
 
     Raises:
         UserError: A state of another run or a damaged one, a loss or gradient that is not finite, a disk that is full,
@@ -213,7 +213,7 @@ class _Run:
         return self.best, self.history
 
     def _epoch(self, epoch: int) -> None:
-        """Train the rest of one epoch, validate, keep the best, save."""
+        """Train the rest of one epoch, validate, keep what is to be kept, save."""
         progress = self.progress
         saved = time.monotonic()
         began = saved - progress.seconds
@@ -232,7 +232,7 @@ class _Run:
         self._close(epoch + 1, progress.loss / self.objective.steps, 100 * progress.correct / progress.answers, began)
 
     def _close(self, epoch: int, loss: float | None, train_accuracy: float | None, began: float) -> None:
-        """Validate and record an epoch, keep its weights where they are the best, and save."""
+        """Validate and record an epoch, keep its weights where they are to be kept, and save."""
         backbone = self.objective.backbone.eval()
         if self.fabric.world_size > 1:
             # Each process has followed the statistics of its own images; the first one's are those that are kept.
@@ -242,7 +242,7 @@ class _Run:
         accuracies = self.plan.validate(backbone, self.fabric.device, learned)
         record = Epoch(epoch, loss, train_accuracy, accuracies, time.monotonic() - began, learned)
         self.history.append(record)
-        improved = best_epoch(self.history, self.plan.select) is record
+        improved = kept_epoch(self.history, self.plan.select) is record
         if improved:
             self.best = {name: t.detach().cpu().clone() for name, t in backbone.state_dict().items()}
         self.progress = _Progress(epoch=epoch)
@@ -292,7 +292,10 @@ class _Run:
     def _check(self, what: str, value: float, epoch: int, step: int) -> None:
         """Stop before a step that would ruin the weights."""
         if not math.isfinite(value):
-            kept = f"the best weights up to epoch {len(self.history)} are kept" if self.best else "nothing is kept yet"
+            which = "last" if self.plan.select == LAST else "best"
+            kept = (
+                f"the {which} weights up to epoch {len(self.history)} are kept" if self.best else "nothing is kept yet"
+            )
             raise UserError(
                 f"the {what} became {value} in epoch {epoch + 1}, step {step + 1} of {self.objective.steps}; {kept}: "
                 "lower --learning-rate and give another --output."

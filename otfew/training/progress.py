@@ -8,6 +8,9 @@ from typing import Any
 
 from torch import Tensor
 
+LAST = "last"
+"""Keeps the last epoch, which no validation accuracy chose."""
+
 
 @dataclass(frozen=True)
 class Accuracy:
@@ -53,9 +56,17 @@ class Epoch:
         return cls(**{**record, "validation": validation})
 
 
-def best_epoch(history: Sequence[Epoch], method: str) -> Epoch:
-    """Choose the epoch of the best validation accuracy of a method, the first of equals."""
-    return max(history, key=lambda record: (record.validation[method].mean, -record.epoch))
+def kept_epoch(history: Sequence[Epoch], select: str) -> Epoch:
+    """Choose the epoch whose weights are kept.
+
+    Args:
+        history: All epochs so far.
+        select: ``LAST``, whatever validation says, or the method whose validation accuracy is to be best; the first of
+            equals.
+    """
+    if select == LAST:
+        return history[-1]
+    return max(history, key=lambda record: (record.validation[select].mean, -record.epoch))
 
 
 @dataclass(frozen=True)
@@ -89,7 +100,7 @@ class Watcher:
         """Hear that one step is done."""
 
     def on_epoch(self, history: Sequence[Epoch], best: Mapping[str, Tensor] | None) -> None:
-        """Hear that one more epoch is done; ``best`` is the backbone's state where it is the best so far."""
+        """Hear that one more epoch is done; ``best`` is the backbone's state where it is the one to keep."""
 
     def on_terminate(self) -> None:
         """Hear that the run was told to stop and that its state is saved."""

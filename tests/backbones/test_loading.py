@@ -62,12 +62,13 @@ def mine(tmp_path, monkeypatch):
 def zoo(tmp_path, monkeypatch):
     folder = tmp_path / "zoo"
     torch.manual_seed(0)
-    for name, dataset, accuracy in (
-        ("birds-a", "birds", 40.0),
-        ("birds-b", "birds", 60.0),
-        ("letters", "letters", 90.0),
+    for name, dataset, found in (
+        ("birds-a", "birds", {"val_accuracy": 70.0, "val_accuracies": {"deepemd-fcn": 70.0, "cosine-centroid": 40.0}}),
+        ("birds-b", "birds", {"val_accuracies": {"deepemd-fcn": 60.0, "cosine-centroid": 50.0}}),
+        ("birds-c", "birds", {"val_accuracy": 30.0}),
+        ("letters", "letters", {"val_accuracy": 90.0}),
     ):
-        card = Card(name, "conv4", {"channels": 4}, dataset=dataset, protocol={"val_accuracy": accuracy})
+        card = Card(name, "conv4", {"channels": 4}, dataset=dataset, protocol=found)
         weights.save(folder / f"{name}.safetensors", backbones.ARCHITECTURES["conv4"](channels=4), card)
     monkeypatch.setattr(loading, "ZOO", folder)
     return folder
@@ -133,7 +134,7 @@ def test_zoo_by_name_path_and_data_set(zoo):
     assert backbones.default_for("fish") is None
     assert backbones.load(None, dataset="birds").name == "birds-b"
     assert backbones.load("", dataset="letters").name == "letters"
-    assert [name for name, _ in backbones.available()][:4] == ["birds-a", "birds-b", "letters", "efficientnet-lite0"]
+    assert [name for name, _ in backbones.available()][:4] == ["birds-a", "birds-b", "birds-c", "letters"]
 
 
 def test_the_default_is_no_lucky_seed(zoo):

@@ -69,6 +69,23 @@ def test_the_start_is_validated_as_the_pretraining_did(trained, start):
     assert first == pytest.approx(protocol["val_accuracies"]["cosine-centroid"], abs=1.5)
 
 
+def test_the_method_that_is_trained_chooses_the_epoch_or_nothing_does(trained, folder, start, tmp_path):
+    words = ("--select", "last", "--learning-rate", "0.05", "--no-tensorboard")
+    metatrain.main(arguments(folder, start, tmp_path / "out", *words))
+    protocols = {
+        run: backbones.load(str(run / "image-folder-conv4-deepemd.safetensors")).card.protocol
+        for run in (trained, tmp_path / "out")
+    }
+    own, last = protocols.values()
+    history = json.loads((trained / "history.json").read_text())
+    assert own["kept_epoch"] == max(history, key=lambda r: (r["validation"]["deepemd"]["mean"], -r["epoch"]))["epoch"]
+    assert own["selection"].startswith("best epoch, the start included, on 10 episodes")
+    assert own["selection"].endswith("by deepemd")
+    assert last["kept_epoch"] == 2
+    assert last["selection"].startswith("the last epoch")
+    assert "--select last" in last["command"]
+
+
 @pytest.mark.parametrize("method", ["protonet", "matchingnet", "frn"])
 def test_baselines(folder, start, tmp_path, method):
     metatrain.main(arguments(folder, start, tmp_path / "out", "--method", method, "--epochs", "1"))

@@ -45,13 +45,26 @@ def test_it_writes_a_checkpoint_that_loads(trained):
     assert card.resolution == 16
     history = json.loads((trained / "history.json").read_text())
     assert [record["epoch"] for record in history] == [1, 2]
-    means = [record["validation"]["deepemd-fcn"]["mean"] for record in history]
-    assert card.protocol["val_accuracy"] == pytest.approx(max(means), abs=1e-3)
-    assert card.protocol["best_epoch"] == 1 + means.index(max(means))
-    assert set(card.protocol["val_accuracies"]) == {"deepemd-fcn", "cosine-centroid"}
+    assert card.protocol["kept_epoch"] == 2
+    assert card.protocol["selection"].startswith("the last epoch; validated on 10 episodes")
+    assert "--select last" in card.protocol["command"]
+    for name in ("deepemd-fcn", "cosine-centroid"):
+        found = history[-1]["validation"][name]
+        assert card.protocol["val_accuracies"][name] == pytest.approx(found["mean"], abs=1e-3)
+        assert card.protocol["val_intervals"][name] == pytest.approx(found["interval"], abs=1e-3)
     assert (trained / "tensorboard").is_dir() == board.installed()
     assert card.protocol["seed"] == 1
     assert backbone.maps(torch.zeros(2, 3, 32, 32, dtype=torch.uint8)).shape == (2, 64, 2, 2)
+
+
+def test_the_best_epoch_by_the_cosine_on_request(folder, tmp_path):
+    pretrain.main(arguments(folder, tmp_path / "run", "--select", "cosine-centroid", "--no-tensorboard"))
+    protocol = json.loads((tmp_path / "run" / "image-folder-conv4.json").read_text())["protocol"]
+    history = json.loads((tmp_path / "run" / "history.json").read_text())
+    means = [record["validation"]["cosine-centroid"]["mean"] for record in history]
+    assert protocol["kept_epoch"] == 1 + means.index(max(means))
+    assert protocol["selection"].startswith("best epoch on 10 episodes")
+    assert protocol["selection"].endswith("by cosine-centroid")
 
 
 def test_the_card_holds_no_path_of_this_machine(trained, folder):
@@ -106,6 +119,7 @@ def test_another_run_in_the_same_folder_is_refused(trained, folder):
         (("--recipe", "s2m2", "--mixup-epochs", "1"), "wrn16_2"),
         (("--backbone", "wrn16_2", "--no-last-pool"), "no last pooling"),
         (("--select", "chamfer"), "chamfer"),
+        (("--select", "deepemd-fcn"), "cosine-centroid"),
         (("--name", "a/b"), "--name"),
         (("--data-root", "/nowhere/at/all"), "/nowhere/at/all"),
     ],

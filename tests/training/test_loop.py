@@ -14,7 +14,7 @@ from otfew.training import checkpoint, loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.loop import Plan
 from otfew.training.pretrain import Classification, Settings, Task
-from otfew.training.progress import Watcher
+from otfew.training.progress import LAST, Watcher
 from otfew.training.settings import LoopSettings
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -36,8 +36,8 @@ def task(train_images):
 
 @pytest.fixture
 def pretrain(task, validation):
-    def run(path, settings=SETTINGS, watcher=None, save_every=60.0, task=task, identity=None):
-        plan = Plan(validation, "cosine-centroid", path, identity or {"data": "made"}, save_every=save_every)
+    def run(path, settings=SETTINGS, watcher=None, save_every=60.0, task=task, identity=None, select="cosine-centroid"):
+        plan = Plan(validation, select, path, identity or {"data": "made"}, save_every=save_every)
         return loop.run(lambda parts: Classification(build, task, settings, parts), settings, plan, watcher)
 
     return run
@@ -139,6 +139,28 @@ def test_the_best_epoch_is_kept(pretrain, tmp_path, weights_of):
         assert torch.equal(tensor, seen[first_of_best][1][f"backbone.{name}"])
     for index, (accuracy, _, improved) in enumerate(seen):
         assert improved == all(accuracy > earlier for earlier in accuracies[:index])
+
+
+def test_the_last_epoch_is_kept_through_a_break(pretrain, tmp_path, weights_of):
+    """Every epoch is told of as the one to keep, and a killed run ends with the weights of one that was not."""
+    told = []
+
+    class Note(Watcher):
+        def on_epoch(self, history, best):
+            told.append(best is not None)
+
+    def act():
+        raise KilledError
+
+    kept, history = pretrain(tmp_path / "straight.pt", watcher=Note(), select=LAST)
+    assert told == [True] * SETTINGS.epochs
+    module = weights_of(tmp_path / "straight.pt")["module"]
+    assert all(torch.equal(tensor, module[f"backbone.{name}"]) for name, tensor in kept.items())
+    with pytest.raises(KilledError):
+        pretrain(tmp_path / "broken.pt", watcher=At(2, 3, act), save_every=0.0, select=LAST)
+    again, same = pretrain(tmp_path / "broken.pt", select=LAST)
+    assert figures(same) == figures(history)
+    assert all(torch.equal(again[name], tensor) for name, tensor in kept.items())
 
 
 def test_other_settings_or_data_do_not_resume(pretrain, straight):

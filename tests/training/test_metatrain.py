@@ -19,7 +19,7 @@ from otfew.training import loop
 from otfew.training.augmentation import Augment, Augmentation
 from otfew.training.loop import Part, Plan
 from otfew.training.metatrain import EpisodeTraining, Settings, Task
-from otfew.training.progress import best_epoch
+from otfew.training.progress import LAST, kept_epoch
 from otfew.training.views import Patches, WholeImages, read_all
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -125,7 +125,7 @@ def test_every_method_moves_the_backbone_and_what_it_learns(make_task, backbone,
     for name in catalogue.find(method).learned:
         assert float(state[f"learned.{name}"]) != task.learned[name]
         assert history[-1].learned[name] == float(state[f"learned.{name}"])
-    if best_epoch(history, "cosine-centroid").epoch == 0:
+    if kept_epoch(history, "cosine-centroid").epoch == 0:
         assert all(torch.equal(best[name], before[name]) for name in before)
 
 
@@ -142,8 +142,16 @@ def test_a_start_that_nothing_beats_is_kept(make_task, backbone, validation, tmp
 
     plan = Plan(Falling(), "protonet", tmp_path / "state.pt", {}, initial=True)
     best, history = loop.run(lambda parts: EpisodeTraining(backbone, make_task(), SETTINGS, parts), SETTINGS, plan)
-    assert best_epoch(history, "protonet").epoch == 0
+    assert kept_epoch(history, "protonet").epoch == 0
     assert all(torch.equal(best[name], before[name]) for name in before)
+
+
+def test_the_last_epoch_is_kept_whatever_validation_says(make_task, backbone, validation, tmp_path):
+    plan = Plan(validation, LAST, tmp_path / "state.pt", {}, initial=True)
+    kept, history = loop.run(lambda parts: EpisodeTraining(backbone, make_task(), SETTINGS, parts), SETTINGS, plan)
+    state = torch.load(tmp_path / "state.pt", weights_only=True)["module"]
+    assert kept_epoch(history, LAST) is history[-1]
+    assert all(torch.equal(tensor, state[f"backbone.{name}"]) for name, tensor in kept.items())
 
 
 def test_frozen_batch_normalisation(make_task, backbone, validation, tmp_path):
