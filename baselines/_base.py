@@ -11,6 +11,7 @@ from torch import Tensor
 
 from otfew.errors import UserError
 from otfew.method import MethodBase, check_episode, shot_mean
+from otfew.transport.precision import in_full_precision
 
 # Elements of a batch's largest temporary. On a CPU, larger ones cost page faults that take as long as the arithmetic.
 _CPU_ELEMENTS = 1 << 22
@@ -20,6 +21,7 @@ _DEVICE_ELEMENTS = 1 << 28
 class Baseline(MethodBase, ABC):
     """A method of contract 2 that checks its input and then computes logits."""
 
+    @in_full_precision
     def __call__(
         self,
         support: Tensor,

@@ -11,6 +11,7 @@ from torch import Tensor
 from otfew.baselines._base import Baseline
 from otfew.errors import UserError
 from otfew.method import check_episode
+from otfew.transport.precision import in_full_precision
 
 Prior = Literal["uniform", "estimated"]
 
@@ -21,6 +22,7 @@ class TransductiveBaseline(Baseline):
     transductive = True
     pools = True
 
+    @in_full_precision
     def __call__(
         self,
         support: Tensor,

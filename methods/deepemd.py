@@ -13,6 +13,7 @@ from otfew.methods.shot_heads import Head, fused, merged, nearest, with_uneven_s
 from otfew.methods.structured_fc import StructuredFC
 from otfew.node_weights import NodeWeights, resolve_weights
 from otfew.transport import Exact, Solver
+from otfew.transport.precision import in_full_precision
 from otfew.transport.registry import resolve
 
 SHOT_HEADS = ("mean", "sfc", "nn", "fusion", "merge", "prototype")
@@ -96,6 +97,7 @@ class DeepEMD(MethodBase):
         }
         self._head = heads.get(shot_head)
 
+    @in_full_precision
     def __call__(
         self,
         support: Tensor,

@@ -9,6 +9,7 @@ from torch import Tensor
 from otfew.node_weights import NodeWeights, resolve_weights
 from otfew.pairwise import similarities
 from otfew.transport import Exact, Solver, solve
+from otfew.transport.precision import in_full_precision
 from otfew.transport.registry import resolve
 
 
@@ -32,7 +33,7 @@ def emd_similarity(
         weights: Name in ``otfew.node_weights.NODE_WEIGHTS``, or weights with options.
 
     Returns:
-        (episodes, n_query, way), in the dtype of the query.
+        (episodes, n_query, way), in the dtype of the query, float32 for half precision.
     """
     return EMDScore(resolve(solver), resolve_weights(weights), weight_gradient)(support_map, query)
 
@@ -51,12 +52,14 @@ class EMDScore:
     weights: NodeWeights
     weight_gradient: bool = False
 
+    @in_full_precision
     def __call__(self, support_map: Tensor, query: Tensor) -> Tensor:
         """Score (episodes, n_query, m, channels) against (episodes, way, n, channels): (episodes, n_query, way)."""
         similarity, s, d = self._problem(support_map, query)
         score: Tensor = 1 - solve(1 - similarity, s, d, solver=self.solver).value_linear
         return score.to(query.dtype)
 
+    @in_full_precision
     def of_constant_plan(self, support_map: Tensor, query: Tensor) -> Tensor:
         """Score, with plan and weights as constants of the gradient, as in the released code with OpenCV.
 
@@ -68,6 +71,7 @@ class EMDScore:
         score: Tensor = (plan * similarity).sum((-2, -1))
         return score
 
+    @in_full_precision
     def partial(self, support_map: Tensor, query: Tensor) -> Tensor:
         """Score where each node of the query is worth as much as each of the class: totals m and n.
 

@@ -21,6 +21,7 @@ from otfew.methods.centre_heads import (
     ncm_head,
 )
 from otfew.methods.latent_space import check_options, check_vectors, kept, transformed
+from otfew.transport.precision import in_full_precision
 
 HEADS = ("map", "kmeans", "gmm", "ncm")
 CLASS_PRIORS = ("uniform", "estimated")
@@ -104,6 +105,7 @@ class LST(MethodBase):
         self.alpha, self.n_steps, self.lam = alpha, int(n_steps), lam
         self.head, self.class_prior, self.slack = head, class_prior, slack
 
+    @in_full_precision
     def __call__(
         self,
         support: Tensor,

@@ -13,6 +13,7 @@ from otfew.errors import UserError
 from otfew.method import MethodBase, check_episode, global_vectors
 from otfew.pairwise import NORM_EPS
 from otfew.transport import Sinkhorn, solve
+from otfew.transport.precision import in_full_precision
 
 # How far the diagonal's cost is above the mean, in units of reg: its share of a row is then about exp(-18), and the
 # solver still works in the plain domain, which holds 20.
@@ -84,6 +85,7 @@ class SelfOptimalTransport(MethodBase):
         self.known_support = known_support
         self.temperature = temperature
 
+    @in_full_precision
     def __call__(
         self,
         support: Tensor,
@@ -100,6 +102,7 @@ class SelfOptimalTransport(MethodBase):
         logits: Tensor = -distances / self.temperature
         return logits
 
+    @in_full_precision
     def transform(
         self, support: Tensor, query: Tensor, support_mask: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:

@@ -19,6 +19,7 @@ from otfew.methods._sfc_descent import descend
 from otfew.methods.emd_score import EMDScore
 from otfew.node_weights import CrossReference, Uniform
 from otfew.pairwise import NORM_EPS, centred_norms
+from otfew.transport.precision import in_full_precision
 
 MOMENTUM = 0.9
 DAMPENING = 0.9
@@ -83,6 +84,7 @@ class StructuredFC:
             order = np.array(draw(iter(generator.random_raw, None), n_images, n_images), np.int64)
             yield from (order[first : first + self.batch_size] for first in range(0, n_images, self.batch_size))
 
+    @in_full_precision
     def fit(self, support: Tensor, support_mask: Tensor | None, score: EMDScore, temperature: float) -> Tensor:
         """Fit every episode's layer; no gradient flows into the support.
 
@@ -134,6 +136,7 @@ class StructuredFC:
         )
         return fitted.to(items.device)
 
+    @in_full_precision
     def fit_by_autograd(
         self, items: Tensor, labels: Tensor, start: Tensor, score: EMDScore, temperature: float
     ) -> Tensor:

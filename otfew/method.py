@@ -50,7 +50,8 @@ class FewShotMethod(Protocol):
             class_prior: (episodes, way), for transductive methods.
 
         Returns:
-            logits (episodes, n_query, way); larger = more similar. They do not depend on batch-mates.
+            logits (episodes, n_query, way); larger = more similar. They do not depend on batch-mates. Half precision
+            is computed as float32, inside and outside autocast, and gives float32.
         """
         ...
 

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from otfew.pairwise import check_pair, cr_weights
+from otfew.transport.precision import in_full_precision
 
 Labels = npt.NDArray[np.int64]
 
@@ -66,6 +67,7 @@ class NodeWeights(ABC):
 class Uniform(NodeWeights):
     """Every node counts the same ("EMD equal" of the paper)."""
 
+    @in_full_precision
     def weigh(self, support_map: Tensor, query: Tensor) -> Weighted:
         """Weigh all nodes alike."""
         check_pair(support_map, query)
@@ -77,6 +79,7 @@ class Uniform(NodeWeights):
 class CrossReference(NodeWeights):
     """DeepEMD's cross-reference weights, see ``otfew.pairwise.cr_weights``; differentiable."""
 
+    @in_full_precision
     def weigh(self, support_map: Tensor, query: Tensor) -> Weighted:
         """Weigh nodes by their product with the other side's mean."""
         return Weighted(support_map, query, *cr_weights(support_map, query))
@@ -94,6 +97,7 @@ class Clustering(NodeWeights):
     def labels(self, nodes: npt.NDArray[np.float64]) -> Labels:
         """Assign the nodes (n, C) of one image to clusters: (n,) numbers in any order."""
 
+    @in_full_precision
     def weigh(self, support_map: Tensor, query: Tensor) -> Weighted:
         """Cluster each image once, whatever the number of pairs that it is in."""
         check_pair(support_map, query)

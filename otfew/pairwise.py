@@ -1,12 +1,15 @@
 """Every query of an episode against every class: node similarities and cross-reference weights, batched.
 
 Shapes: E episodes, Q queries, W classes (way), M query nodes, N support nodes, C channels.
+Half precision is computed as float32, inside and outside autocast.
 """
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
+
+from otfew.transport.precision import in_full_precision
 
 NORM_EPS = 1e-8
 """Least norm of a centred node, as in ``torch.nn.functional.cosine_similarity``."""
@@ -19,6 +22,7 @@ WEIGHT_EPS = 1e-3
 _CHUNK = 1 << 21
 
 
+@in_full_precision
 def centre(nodes: Tensor) -> Tensor:
     """Subtract from each node its mean over channels: the cosine becomes Pearson's correlation.
 
@@ -31,6 +35,7 @@ def centre(nodes: Tensor) -> Tensor:
     return nodes - nodes.mean(-1, keepdim=True)
 
 
+@in_full_precision
 def centred_norms(nodes: Tensor) -> Tensor:
     """Measure the Euclidean norm of each node about its mean over channels, at least ``NORM_EPS``.
 
@@ -46,6 +51,7 @@ def centred_norms(nodes: Tensor) -> Tensor:
     return torch.cat([torch.linalg.vector_norm(centre(part), dim=-1) for part in parts]).clamp_min(NORM_EPS)
 
 
+@in_full_precision
 def similarities(support_map: Tensor, query: Tensor) -> Tensor:
     """Cosine between channel-centred nodes, all queries against all classes.
 
@@ -70,6 +76,7 @@ def similarities(support_map: Tensor, query: Tensor) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
+@in_full_precision
 def cr_weights(support_map: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     """Cross-reference weights of all queries against all classes, each normalised to sum 1.
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
-from otfew.transport.problem import INVALID, Solution, Status, build, check_shapes, check_values
+from otfew.transport.precision import in_full_precision, totals_rtol
+from otfew.transport.problem import INVALID, TOTALS_RTOL, Solution, Status, build, check_shapes, check_values
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, dense_plan, parts_of
 from otfew.transport.transforms import outside_graphs, refuse_batched_gradient, refuse_transforms
@@ -103,10 +104,12 @@ def solve(
     backward solves nothing. At ties it is one supergradient (cost) or subgradient (weights).
 
     Args:
-        cost: (*batch, n, m) float32 or float64, torch on any device or numpy; any sign.
+        cost: (*batch, n, m) float32 or float64, torch on any device or numpy; any sign. Half precision, also of the
+            weights, is computed as float32, inside and outside autocast; plan and potentials are then float32.
         a: (*batch, n) non-negative weights of the rows, or None: uniform with the total of b, 1 if both are None.
         b: (*batch, m) non-negative weights of the columns, or None: uniform with the total of a. It is rescaled in
-            float64 to the total of a; totals may differ by 1e-4 of the larger.
+            float64 to the total of a; totals may differ by 1e-4 of the larger, in half precision by two of its units
+            of rounding.
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
         on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
             raise.
@@ -127,6 +130,13 @@ def solve(
         >>> float(result.value)
         0.5
     """
+    return _solve(cost, a, b, solver, on_fail, validate, totals_rtol(a, b))
+
+
+@in_full_precision
+def _solve(
+    cost: Any, a: Any, b: Any, solver: str | Solver, on_fail: OnFail | None, validate: bool, rtol: float
+) -> OTResult:
     check_on_fail(on_fail)
     chosen = resolve(solver)
     if isinstance(chosen, PointSolver):
@@ -140,6 +150,9 @@ def solve(
         raise ValueError("cost must be a torch tensor or a numpy array, got None")
     refuse_transforms(cost_t, a_t, b_t)
     batch = check_shapes(cost_t, a_t, b_t)
+    if validate and rtol > TOTALS_RTOL:
+        check_values(cost_t, a_t, b_t, chosen.equal_totals, rtol)
+        validate = False
     parts = dense_parts(chosen, cost_t, a_t, b_t, batch, validate)
     report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, *cost_t.shape[-2:]), numpy_in)

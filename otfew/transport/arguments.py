@@ -63,7 +63,7 @@ def report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: On
     )
     if policy == "raise":
         raise ConvergenceError(message)
-    warnings.warn(message, ConvergenceWarning, stacklevel=4)
+    warnings.warn(message, ConvergenceWarning, stacklevel=6)
 
 
 def flat_weights(

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from otfew.transport.arguments import as_tensor
+from otfew.transport.precision import in_full_precision
 from otfew.transport.problem import Array, build, check_dtype, check_shapes, check_values, first_index
 from otfew.transport.transforms import outside_graphs, refuse_transforms
 
@@ -151,6 +152,7 @@ class Certificate:
 
 
 @outside_graphs
+@in_full_precision
 def certify(plan: Any, cost: Any, a: Any = None, b: Any = None) -> Certificate:
     """Measure how good transport plans are from the plans alone, whatever made them.
 
@@ -159,7 +161,7 @@ def certify(plan: Any, cost: Any, a: Any = None, b: Any = None) -> Certificate:
     gets one of zero to rounding; that of a poor or blurred plan can be larger than its distance to the optimum.
 
     Args:
-        plan: (*batch, n, m) float32 or float64; non-negative.
+        plan: (*batch, n, m) float32 or float64, half precision as float32; non-negative.
         cost: (*batch, n, m).
         a: (*batch, n) weights of the rows, or None: uniform with the total of b, 1 if both are None.
         b: (*batch, m) weights of the columns, or None: uniform with the total of a; rescaled to the total of a.

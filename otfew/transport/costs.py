@@ -3,6 +3,8 @@
 A matrix product is fast, but squared distances from it are wrong by the rounding of the squared norms: points closer
 than sqrt(rounding) of their spread would come out at any distance, or a negative one. So entries that are small beside
 the norms are computed again from differences; in few dimensions all are, which is then as fast.
+
+Points in half precision give costs in float32; autocast changes nothing.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from otfew.transport.precision import in_full_precision
 
 FEW_DIMENSIONS = 16
 """Up to here all distances come from differences."""
@@ -41,6 +45,7 @@ def parse_cost(cost: str) -> tuple[str, float]:
     )
 
 
+@in_full_precision
 def pairwise(cost: str, x: Tensor, y: Tensor) -> Tensor:
     """Compute a cost by its name: "sqeuclidean", "euclidean", "cosine" or "lp:3".
 
@@ -61,6 +66,7 @@ def pairwise(cost: str, x: Tensor, y: Tensor) -> Tensor:
     return {"sqeuclidean": sqeuclidean, "euclidean": euclidean, "cosine": cosine}[kind](x, y)
 
 
+@in_full_precision
 def sqeuclidean(x: Tensor, y: Tensor) -> Tensor:
     """Squared Euclidean distances |x_i - y_j|^2: zero for equal points, symmetric, never negative.
 
@@ -81,6 +87,7 @@ def sqeuclidean(x: Tensor, y: Tensor) -> Tensor:
     return _near_again(norms - 2 * products, NEAR * norms, x, y, 1.0)
 
 
+@in_full_precision
 def euclidean(x: Tensor, y: Tensor) -> Tensor:
     """Euclidean distances |x_i - y_j|; the gradient at coincident points is the subgradient zero.
 
@@ -98,6 +105,7 @@ def euclidean(x: Tensor, y: Tensor) -> Tensor:
     return torch.where(apart, squared, 1.0).sqrt() * apart
 
 
+@in_full_precision
 def cosine(x: Tensor, y: Tensor) -> Tensor:
     """Cosine distances 1 - <x_i, y_j> / (|x_i| |y_j|), from 0 to 2.
 
@@ -116,6 +124,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     return _near_again(1 - products, bound, x, y, 0.5)
 
 
+@in_full_precision
 def lp(x: Tensor, y: Tensor, p: float) -> Tensor:
     """Powers of p-norms, sum_k |x_ik - y_jk|^p; differentiable once, at p = 1 with sign(0) = 0.
 

@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otfew.transport.precision import in_full_precision
+
 
 class FlatPlan(ABC):
     """Plans of a flat batch of problems."""
@@ -102,6 +104,7 @@ class PlanOperator:
         plan = self._flat.dense().reshape(self.shape)
         return plan.detach().cpu().numpy() if self._numpy else plan
 
+    @in_full_precision
     def __matmul__(self, v: Any) -> Any:
         """Multiply with vectors (*batch, m) or matrices (*batch, m, k); batch dimensions of one are repeated.
 

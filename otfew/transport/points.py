@@ -13,6 +13,7 @@ from otfew.transport.api import dense_parts
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
 from otfew.transport.costs import pairwise, parse_cost
 from otfew.transport.plan_operator import DensePlan, FlatPlan, PlanOperator
+from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import check_dtype, check_values, first_index, surely_finite
 from otfew.transport.registry import PointSolver, Solver, resolve
 from otfew.transport.result import OTResult, Parts
@@ -37,11 +38,12 @@ def solve_points(
     "sinkhorn", ...) is given them, and gradients reach the points through the cost.
 
     Args:
-        x: (*batch, n, d) float32 or float64 points of the rows, torch on any device or numpy.
+        x: (*batch, n, d) float32 or float64 points of the rows, torch on any device or numpy. Half precision is
+            computed as float32, inside and outside autocast; plan and potentials are then float32.
         y: (*batch, m, d) points of the columns, of the same dtype and device.
         a: (*batch, n) non-negative weights of x, or None: uniform with the total of b, 1 if both are None.
         b: (*batch, m) non-negative weights of y, or None: uniform with the total of a. It is rescaled in float64 to
-            the total of a; totals may differ by 1e-4 of the larger.
+            the total of a; totals may differ by 1e-4 of the larger, in half precision by two of its units of rounding.
         cost: "sqeuclidean" |x - y|^2, "euclidean" |x - y|, "cosine" 1 - <x, y> / (|x| |y|), or "lp:p", such as "lp:3",
             sum_k |x_k - y_k|^p for p >= 1; see ``otfew.costs``.
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.KeOps(reg=0.1)``.
@@ -65,6 +67,21 @@ def solve_points(
         >>> float(solve_points(x, x + np.array([0.0, 2.0]), solver="exact").value)
         4.0
     """
+    return _solve_points(x, y, a, b, cost, solver, on_fail, validate, totals_rtol(a, b))
+
+
+@in_full_precision
+def _solve_points(
+    x: Any,
+    y: Any,
+    a: Any,
+    b: Any,
+    cost: str,
+    solver: str | Solver,
+    on_fail: OnFail | None,
+    validate: bool,
+    rtol: float,
+) -> OTResult:
     check_on_fail(on_fail)
     parse_cost(cost)
     chosen = resolve(solver)
@@ -73,7 +90,7 @@ def solve_points(
     refuse_transforms(x_t, y_t, a_t, b_t)
     x_t, y_t, batch = _check_shapes(x_t, y_t, a_t, b_t)
     if validate:
-        _check_values(x_t, y_t, a_t, b_t, chosen.equal_totals)
+        _check_values(x_t, y_t, a_t, b_t, chosen.equal_totals, rtol)
     n, m = x_t.shape[-2], y_t.shape[-2]
     if isinstance(chosen, PointSolver):
         flat_x, flat_y = (z.expand(*batch, *z.shape[-2:]).reshape(batch.numel(), *z.shape[-2:]) for z in (x_t, y_t))
@@ -81,8 +98,7 @@ def solve_points(
         parts = chosen.solve_points(flat_x, flat_y, flat_a, flat_b, cost)
         parts = _with_plan(parts, batch, numpy_in, lambda plan: plan)
     else:
-        with torch.autocast(x_t.device.type, enabled=False):
-            dense = pairwise(cost, x_t, y_t)
+        dense = pairwise(cost, x_t, y_t)
         if validate and not surely_finite(dense):
             where = first_index(~torch.isfinite(dense), dense.ndim - 2)
             raise ValueError(f"{cost} costs between x and y overflow {x_t.dtype}{where}; rescale the points")
@@ -139,11 +155,11 @@ def _check_shapes(
         raise ValueError(f"batch shapes of points and weights do not broadcast: {given}") from None
 
 
-def _check_values(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool) -> None:
+def _check_values(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool, rtol: float) -> None:
     """Check what the tensors hold."""
     for name, points in (("x", x), ("y", y)):
         if not surely_finite(points):
             bad = ~torch.isfinite(points)
             if bool(bad.any()):
                 raise ValueError(f"{name} holds NaN or infinity{first_index(bad, points.ndim - 2)}")
-    check_values(x.new_zeros(1), a, b, equal_totals)
+    check_values(x.new_zeros(1), a, b, equal_totals, rtol)

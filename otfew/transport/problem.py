@@ -205,8 +205,10 @@ def surely_finite(cost: Tensor) -> bool:
         return bool(np.isfinite(values.numpy().sum()))
 
 
-def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool = True) -> None:
-    """Check what the tensors hold, and where asked for that the totals of a and b agree.
+def check_values(
+    cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool = True, totals_rtol: float = TOTALS_RTOL
+) -> None:
+    """Check what the tensors hold, and where asked for that the totals of a and b agree to ``totals_rtol``.
 
     Raises:
         ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and
@@ -219,7 +221,7 @@ def check_values(cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals:
     total_a = None if a is None else _checked_totals("a", a.detach())
     total_b = None if b is None else _checked_totals("b", b.detach())
     if equal_totals and total_a is not None and total_b is not None:
-        bad = (total_a - total_b).abs() > TOTALS_RTOL * torch.maximum(total_a, total_b)
+        bad = (total_a - total_b).abs() > totals_rtol * torch.maximum(total_a, total_b)
         if bool(bad.any()):
             where = first_index(bad, bad.ndim)
             first = tuple(bad.nonzero()[0].tolist())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import functools
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
 
 from otfew.transport.costs import euclidean, lp
+from otfew.transport.precision import in_full_precision
 
 ELEMENTS_PER_THREAD = 2**18
 """Entries of a block on the CPU: what a cache holds."""
@@ -67,20 +67,6 @@ class Reductions(ABC):
         """
 
 
-F = TypeVar("F", bound=Callable[..., Tensor])
-
-
-def _in_full(method: F) -> F:
-    """Keep autocast away from a method of (x, ...): exponents need all their digits."""
-
-    @functools.wraps(method)
-    def run(self: Reductions, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            return method(self, x, *args, **kwargs)
-
-    return cast(F, run)
-
-
 @dataclass(frozen=True)
 class ChunkedTorch(Reductions):
     """The sums in torch on any device, a block of rows at a time."""
@@ -89,7 +75,7 @@ class ChunkedTorch(Reductions):
 
     label: ClassVar[str] = "torch"
 
-    @_in_full
+    @in_full_precision
     def logsumexp(self, x: Tensor, y: Tensor, h: Tensor) -> Tensor:
         """Reduce blocks in place."""
         out = h.new_empty(x.shape[:2])
@@ -107,7 +93,7 @@ class ChunkedTorch(Reductions):
             out[k, rows] = sums.log().add_(largest[..., 0])
         return out - _norms(x) if squares else out
 
-    @_in_full
+    @in_full_precision
     def apply(self, x: Tensor, y: Tensor, r: Tensor, c: Tensor, v: Tensor, weighted: bool = False) -> Tensor:
         """Multiply block by block."""
         out = r.new_empty((*x.shape[:2], v.shape[-1]))
@@ -117,7 +103,7 @@ class ChunkedTorch(Reductions):
             out[k, rows] = ((kernel * cost if weighted else kernel) @ v[k]).double()
         return out
 
-    @_in_full
+    @in_full_precision
     def gradient(
         self, x: Tensor, y: Tensor, r: Tensor, c: Tensor, weights: tuple[Tensor, Tensor] | None = None
     ) -> Tensor:
@@ -131,7 +117,7 @@ class ChunkedTorch(Reductions):
             out[k, rows] = self._pull(x[k, rows], y[k], cost, kernel).double()
         return out
 
-    @_in_full
+    @in_full_precision
     def dense(self, x: Tensor, y: Tensor, r: Tensor, c: Tensor) -> Tensor:
         """exp(r_i + c_j - C_ij) (problems, n, m) in the dtype of the points."""
         out = x.new_empty((*x.shape[:2], y.shape[1]))

@@ -113,8 +113,7 @@ class Sinkhorn(TensorSolver):
 
     def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         """Solve a flat batch; see ``TensorSolver.solve``."""
-        with torch.autocast(cost.device.type, enabled=False):
-            return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
+        return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
 
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         with torch.no_grad():

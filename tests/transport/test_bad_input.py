@@ -51,7 +51,6 @@ CASES = {
         lambda c, a, b: (c.astype(np.int64), a, b),
         r"cost must be float32 or float64, got (torch\.)?int64",
     ),
-    "half cost": (lambda c, a, b: (torch.from_numpy(c).half(), a, b), r"cost must be float32 or float64"),
     "boolean weights": (lambda c, a, b: (c, a > 0, b), r"a must be float32 or float64"),
     "complex cost": (lambda c, a, b: (c.astype(complex), a, b), r"cost must be float32 or float64"),
     "objects as cost": (lambda c, a, b: (c.astype(object), a, b), r"cost must be float32 or float64"),

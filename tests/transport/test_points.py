@@ -169,7 +169,7 @@ CASES = {
     "dimensions": (lambda x, y, a, b: (x, y[..., :2], a, b), r"x and y must have points of one dimension, got 3 and 2"),
     "dtypes": (lambda x, y, a, b: (x, y.astype(np.float32), a, b), r"x and y must have one dtype and device"),
     "integer points": (lambda x, y, a, b: (x.astype(int), y, a, b), r"x must be float32 or float64, got int64"),
-    "half": (lambda x, y, a, b: (torch.from_numpy(x).half(), y, a, b), r"x must be float32 or float64"),
+    "half": (lambda x, y, a, b: (x.astype(np.float16), y, a, b), r"x and y must have one dtype and device"),
     "no x": (lambda x, y, a, b: (None, y, a, b), r"x must be a torch tensor or a numpy array, got None"),
     "list": (lambda x, y, a, b: (x, y.tolist(), a, b), r"y must be a torch tensor or a numpy array, got list"),
     "vector": (lambda x, y, a, b: (x[0, 0], y, a, b), r"x must be \(\*batch, points, dimensions\)"),

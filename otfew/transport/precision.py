@@ -1,0 +1,82 @@
+"""At least single precision inside, whatever comes in: half precision is widened, autocast left, masks refused."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otfew.transport.problem import TOTALS_RTOL
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+_HALF = (torch.float16, torch.bfloat16)
+
+_EPS: dict[Any, float] = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, np.dtype(np.float16): 2.0**-10}
+"""Units of rounding."""
+
+
+def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
+    """Make ``function`` compute in float32 or better, as torch's own losses do under autocast.
+
+    float16 and bfloat16 arguments, torch or numpy, arrive as float32, so that results that take the dtype of the
+    arguments are float32; gradients come back in the dtype that was given. Autocast is switched off inside.
+
+    Args:
+        function: Its tensors and arrays are arguments of their own, not within lists.
+
+    Returns:
+        The function, which then also raises ValueError for a masked array, whose mask it would not see.
+    """
+    names = tuple(inspect.signature(function).parameters)
+
+    @functools.wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        wide_args: Any = [_widened(names[min(i, len(names) - 1)], value) for i, value in enumerate(args)]
+        wide_kwargs: Any = {name: _widened(name, value) for name, value in kwargs.items()}
+        device = device_of((*wide_args, *wide_kwargs.values()))
+        if not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled(device)):
+            return function(*wide_args, **wide_kwargs)
+        # Many solvers work on the CPU wherever their tensors are.
+        with torch.autocast("cpu", enabled=False), torch.autocast(device, enabled=False):
+            return function(*wide_args, **wide_kwargs)
+
+    return run
+
+
+def totals_rtol(*weights: Any) -> float:
+    """How far totals of these weights may differ, relative to the larger: half precision rounds more than float32."""
+    # Each side may have been divided by a rounded total and then rounded itself.
+    return max(TOTALS_RTOL, *(2 * _EPS.get(getattr(side, "dtype", None), 0.0) for side in weights))
+
+
+def device_of(values: Iterable[Any]) -> str:
+    """Name the type of device of the first tensor that is not on the CPU, "cpu" if there is none."""
+    for value in values:
+        if isinstance(value, Tensor) and value.device.type != "cpu":
+            return value.device.type
+    return "cpu"
+
+
+def _widened(name: str, value: Any) -> Any:
+    """Take half precision as float32.
+
+    Raises:
+        ValueError: A masked array.
+    """
+    if isinstance(value, Tensor):
+        return value.float() if value.dtype in _HALF else value
+    if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise ValueError(
+                f"{name} is a masked array, and its mask would be lost: fill it in with .filled(), "
+                "or leave out what is masked"
+            )
+        return value.astype(np.float32) if value.dtype == np.float16 else value
+    return value
