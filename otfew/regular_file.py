@@ -92,5 +92,5 @@ def _check(path: str | os.PathLike[str], status: os.stat_result, at_most: int) -
 
 def _too_large(path: str | os.PathLike[str], size: int, at_most: int) -> UserError:
     return UserError(
-        f"{Path(path)} has {size:,} bytes or more, and at most {at_most:,} are read of such a file; is it the right one?"
+        f"{Path(path)} has {size:,} bytes or more, and at most {at_most:,} are read of such a file; check it."
     )
