@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -17,21 +18,23 @@ from torch import Tensor
 from otfew import catalogue, nodes
 from otfew.backbones import Backbone
 from otfew.backbones import load as load_backbone
-from otfew.data.image import SUFFIXES, read_image
+from otfew.data.class_folders import class_folders, split_folders
+from otfew.data.picture import decode_picture
 from otfew.errors import UserError
 from otfew.features import embed
 from otfew.method import FewShotMethod
 from otfew.nodes import Extractor
 from otfew.preparation import Preparation
 
-Picture = str | Path | npt.NDArray[Any] | Tensor
+Picture = str | Path | npt.NDArray[Any] | Tensor | bytes | Any
 
 
 class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classifies images after seeing a few of each class; nothing is trained.
 
     An image is a path, an array (height, width, 3) or (height, width) of uint8, or a float array of that shape or a
-    tensor (3, height, width) with values in [0, 1].
+    tensor (3, height, width) with values in [0, 1], a PIL image, or the bytes of an image file: see
+    ``otfew.data.picture.decode_picture``.
 
     Args:
         backbone: What stands after ``--backbone``, or a ``Backbone``; None takes efficientnet-lite0 if it is installed.
@@ -110,16 +113,26 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def fit_folder(self, folder: str | Path) -> FewShotClassifier:
         """Fit on a folder that holds a folder of images for each class, which names it.
 
+        Found as ``otfew.data.class_folders`` says: at any depth below the class folder, nothing hidden. What is left
+        out is said in a warning.
+
         Raises:
-            UserError: No such folder, no images in it, or as for ``fit``.
+            UserError: No such folder, no images in it, a class without one that can be read, or as for ``fit``.
         """
         folder = Path(folder)
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder: give one that holds a folder of images for each class.")
-        files = sorted(file for file in folder.glob("*/*") if file.suffix.lower() in SUFFIXES)
-        if not files:
+        if splits := split_folders(folder):
+            raise UserError(
+                f"{folder} holds {' and '.join(splits)}, which hold the classes: give {folder / splits[0]}."
+            )
+        found = class_folders(folder)
+        if not found.images:
             raise UserError(f"{folder} holds no images: put a folder of images for each class into it.")
-        return self.fit(files, [file.parent.name for file in files])
+        for note in found.notes:
+            warnings.warn(f"{folder}: {note}.", stacklevel=2)
+        files = [(name, path) for name, paths in found.images.items() for path in paths]
+        return self.fit([path for _, path in files], [name for name, _ in files])
 
     def predict(self, images: Sequence[Picture]) -> npt.NDArray[Any]:
         """Classify images: (images,) of the labels' dtype.
@@ -173,33 +186,9 @@ def _views(image: Picture, index: int, extractor: Extractor, preparation: Prepar
     Random crops draw from the pixels, so that an image's nodes do not depend on its place among others. Floating
     throughout: decoded files and the user's tensors may stand in one list.
     """
-    picture = _decode(image, index)
+    picture = decode_picture(image, index)
     name = hashlib.sha256(np.rint(picture).astype(np.uint8).tobytes()).hexdigest()
     try:
         return extractor.views(picture, preparation, name).astype(np.float32)
     except UserError as error:
         raise UserError(f"image {index}: {error}") from error
-
-
-def _decode(image: Picture, index: int) -> npt.NDArray[Any]:
-    """Turn any kind of image into (height, width, 3), uint8 or float32 with values in [0, 255]."""
-    if isinstance(image, str | Path):
-        return read_image(Path(image))
-    array = image.detach().cpu().numpy() if isinstance(image, Tensor) else np.asarray(image)
-    if isinstance(image, Tensor) and array.ndim == 3:
-        array = np.moveaxis(array, 0, -1)
-    if array.ndim == 2:
-        array = np.repeat(array[:, :, None], 3, axis=2)
-    if array.ndim != 3 or array.shape[2] != 3 or 0 in array.shape:
-        raise UserError(
-            f"image {index} has shape {tuple(image.shape)}: give (height, width, 3), or a (3, height, width) tensor."
-        )
-    if array.dtype == np.uint8:
-        return np.ascontiguousarray(array)
-    if array.dtype.kind != "f":
-        raise UserError(f"image {index} is {array.dtype}: give uint8, or floating values in [0, 1].")
-    if not np.isfinite(array).all():
-        raise UserError(f"image {index} holds a NaN or an infinity: repair or remove it.")
-    if array.min() < 0 or array.max() > 1:
-        raise UserError(f"image {index} has values outside [0, 1]: scale it, or give uint8.")
-    return np.ascontiguousarray(array.astype(np.float32) * 255)

@@ -16,6 +16,9 @@ from otfew.errors import UserError
 GIB = 2**30
 """Bytes in a GiB, the unit in which limits are written."""
 
+CHECK = "check that it is the right one"
+"""What a user is told to do with a file that is too large, if nothing better is known."""
+
 _KINDS = {
     stat.S_IFDIR: "a folder",
     stat.S_IFIFO: "a pipe",
@@ -26,7 +29,7 @@ _KINDS = {
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def open_regular(path: str | os.PathLike[str], at_most: int) -> BinaryIO:
+def open_regular(path: str | os.PathLike[str], at_most: int, remedy: str = CHECK) -> BinaryIO:
     """Open a regular file for reading; links to regular files count.
 
     What is opened is looked at again, so that nothing slips in between the look and the opening, and the opening
@@ -35,6 +38,7 @@ def open_regular(path: str | os.PathLike[str], at_most: int) -> BinaryIO:
     Args:
         path: The file.
         at_most: Bytes that it may hold.
+        remedy: What the user is told to do with a larger one.
 
     Returns:
         The file, at its start; to be closed by the caller.
@@ -43,31 +47,32 @@ def open_regular(path: str | os.PathLike[str], at_most: int) -> BinaryIO:
         UserError: It is no regular file or is larger, or no file can have that name.
         OSError: It is missing or may not be read.
     """
-    regular_size(path, at_most)
+    regular_size(path, at_most, remedy)
     number = os.open(path, _FLAGS)
     try:
-        _check(path, os.fstat(number), at_most)
+        _check(path, os.fstat(number), at_most, remedy)
     except UserError:
         os.close(number)
         raise
     return os.fdopen(number, "rb")
 
 
-def read_regular(path: str | os.PathLike[str], at_most: int) -> bytes:
+def read_regular(path: str | os.PathLike[str], at_most: int, remedy: str = CHECK) -> bytes:
     """All bytes of a regular file, for which see ``open_regular``; never more than ``at_most`` are held."""
-    with open_regular(path, at_most) as file:
+    with open_regular(path, at_most, remedy) as file:
         data = file.read(at_most + 1)
     if len(data) > at_most:  # it grew, or is one of those in /proc, which claim to be empty
-        raise _too_large(path, len(data), at_most)
+        raise _too_large(path, len(data), at_most, remedy)
     return data
 
 
-def regular_size(path: str | os.PathLike[str], at_most: int) -> int:
+def regular_size(path: str | os.PathLike[str], at_most: int, remedy: str = CHECK) -> int:
     """Check a file for a library that insists on opening it itself, and tell its size in bytes.
 
     Args:
         path: The file.
         at_most: Bytes that it may hold.
+        remedy: What the user is told to do with a larger one.
 
     Raises:
         UserError: It is no regular file or is larger, or no file can have that name.
@@ -77,20 +82,20 @@ def regular_size(path: str | os.PathLike[str], at_most: int) -> int:
         status = os.stat(path)
     except ValueError as error:  # a NUL byte
         raise UserError(f"{os.fspath(path)!r} cannot be the name of a file: {error}.") from error
-    _check(path, status, at_most)
+    _check(path, status, at_most, remedy)
     return status.st_size
 
 
-def _check(path: str | os.PathLike[str], status: os.stat_result, at_most: int) -> None:
+def _check(path: str | os.PathLike[str], status: os.stat_result, at_most: int, remedy: str) -> None:
     """Raise unless this is a regular file of at most so many bytes."""
     kind = stat.S_IFMT(status.st_mode)
     if kind != stat.S_IFREG:
         raise UserError(f"{Path(path)} is {_KINDS.get(kind, 'something else')}, not a regular file; give a file.")
     if status.st_size > at_most:
-        raise _too_large(path, status.st_size, at_most)
+        raise _too_large(path, status.st_size, at_most, remedy)
 
 
-def _too_large(path: str | os.PathLike[str], size: int, at_most: int) -> UserError:
+def _too_large(path: str | os.PathLike[str], size: int, at_most: int, remedy: str) -> UserError:
     return UserError(
-        f"{Path(path)} has {size:,} bytes or more, and at most {at_most:,} are read of such a file; check it."
+        f"{Path(path)} has {size:,} bytes or more, and at most {at_most:,} are read of such a file; {remedy}."
     )

@@ -10,6 +10,7 @@ from sklearn.exceptions import NotFittedError
 from otfew import catalogue
 from otfew.backbones.base import Backbone, Card
 from otfew.classifier import FewShotClassifier
+from otfew.data import load
 from otfew.errors import UserError
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200)}
@@ -126,6 +127,45 @@ def test_a_folder_of_class_folders(tmp_path):
     assert classifier.predict(new()).tolist() == NEW
 
 
+def coloured(folder, name="1.png", label="red"):
+    folder.mkdir(parents=True, exist_ok=True)
+    cv2.imwrite(str(folder / name), picture(label, 0)[:, :, ::-1])
+
+
+def test_a_folder_is_read_as_the_data_set_reads_it(tmp_path):
+    coloured(tmp_path / "red" / "2024" / "holiday")
+    coloured(tmp_path / "e\u0301te", label="green")  # decomposed, as macOS writes it
+    for left in (".ipynb_checkpoints", "__MACOSX", "@eaDir", "red/__MACOSX"):
+        coloured(tmp_path / left, label="blue")
+    for left in ("red/._1.png", "red/Thumbs.db", "red/desktop.ini", "red/.hidden.jpg"):
+        (tmp_path / left).write_bytes(b"\0\5\x16\7")
+    (tmp_path / "red" / "2.heic").write_bytes(b"")
+    (tmp_path / "empty").mkdir()
+    with pytest.warns(UserWarning, match="1 folders without images|1 .heic") as warned:
+        classifier = FewShotClassifier(backbone(), method="cosine-centroid").fit_folder(tmp_path)
+    images = load("image-folder", "test", tmp_path)
+    assert tuple(classifier.classes_) == images.classes == ("red", "\xe9te")
+    assert images.names == ("red/2024/holiday/1.png", "\xe9te/1.png")
+    assert classifier.support_mask_.sum() == len(images) == 2
+    assert [note in str(each.message) for each, note in zip(warned, images.notes[1:], strict=True)] == [True, True]
+
+
+def test_a_folder_of_splits_is_no_folder_of_classes(tmp_path):
+    for split in ("train", "test"):
+        for label in COLOURS:
+            coloured(tmp_path / split / label, label=label)
+    with pytest.raises(UserError, match=r"train, test: give .*train\.$"):
+        FewShotClassifier(backbone()).fit_folder(tmp_path)
+
+
+def test_what_is_no_image_in_a_folder_is_named(tmp_path):
+    coloured(tmp_path / "a")
+    coloured(tmp_path / "b")
+    (tmp_path / "b" / "2.jpg").write_bytes(b"not an image")
+    with pytest.raises(UserError, match=r"b/2\.jpg is not a complete image"):
+        FewShotClassifier(backbone(), method="cosine-centroid").fit_folder(tmp_path)
+
+
 def test_sklearn_conventions():
     classifier = FewShotClassifier(method="protonet", crop="center")
     assert classifier.get_params()["crop"] == "center"
@@ -147,7 +187,7 @@ NAN = np.full((8, 8, 3), np.nan)
         (NAN, "image 1 holds a NaN"),
         (torch.full((3, 8, 8), torch.inf), "image 1 holds"),
         (np.full((8, 8, 3), 200.0), "image 1 has values outside"),
-        (np.zeros((8, 8, 4), np.uint8), "image 1 has shape"),
+        (np.zeros((8, 8, 5), np.uint8), "image 1 has shape"),
         (np.zeros((0, 8, 3), np.uint8), "image 1 has shape"),
         (np.zeros((8, 8, 3), np.int64), "image 1 is int64"),
         ("missing.png", "missing.png"),

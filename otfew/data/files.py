@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,14 @@ import numpy as np
 from otfew.data.base import Image, ImageSet
 from otfew.data.image import SUFFIXES, read_image
 from otfew.errors import UserError
+
+_LEFT_BEHIND = frozenset(
+    {
+        *("thumbs.db", "ehthumbs.db", "desktop.ini", "$recycle.bin", "system volume information"),  # Windows
+        *("__macosx", "icon\r"),  # macOS, and archives packed there
+        *("lost+found", "@eadir"),  # file systems, and network drives, which keep thumbnails of all photos
+    }
+)
 
 
 @dataclass(frozen=True)
@@ -28,37 +36,79 @@ class FileReader:
 
 
 def subfolders(folder: Path) -> list[Path]:
-    """Visible folders in ``folder``, sorted by name; links to folders count."""
-    return sorted((path for path in folder.iterdir() if path.is_dir() and not _hidden(path.name)), key=_by_name)
+    """Visible folders in ``folder``, sorted by name; links to folders count.
+
+    Raises:
+        UserError: The folder cannot be listed.
+    """
+    return sorted((path for path in _entries(folder) if os.path.isdir(path)), key=_by_name)
+
+
+def named_folders(folder: Path) -> dict[str, Path]:
+    """The visible folders in ``folder`` by the portable spelling of their names, in the order of ``subfolders``.
+
+    Raises:
+        UserError: Two of them have one name, or the folder cannot be listed.
+    """
+    found: dict[str, Path] = {}
+    for child in subfolders(folder):
+        name = portable(child.name)
+        if name in found:
+            raise UserError(
+                f"the folders {found[name].name!a} and {child.name!a} in {portable(str(folder))} are spelt "
+                f"differently but are one name, {name}; rename one of them or put their files together."
+            )
+        found[name] = child
+    return found
 
 
 def images_in(folder: Path) -> list[Path]:
-    """All visible image files below ``folder``, sorted by their path.
+    """All visible image files below ``folder``, sorted by their path: see ``files_in``."""
+    return [path for path in files_in(folder) if is_image(path)]
+
+
+def is_image(path: Path) -> bool:
+    """Whether a file counts as an image, by its suffix."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All visible files below ``folder``, sorted by their path.
 
     Links to folders are followed, but no folder is entered twice and none that holds ``folder``: loops of links end.
+
+    Raises:
+        UserError: A folder cannot be listed.
     """
-    above = {os.path.realpath(path) for path in folder.absolute().parents}
-    return sorted(_walk(folder, above), key=lambda path: path.relative_to(folder).as_posix())
+    seen = {os.path.realpath(path) for path in folder.absolute().parents}
+    found: list[Path] = []
+    waiting = [folder]  # a list rather than recursion: folders nest deeper than calls may
+    while waiting:
+        current = waiting.pop()
+        real = os.path.realpath(current)
+        if real in seen:
+            continue
+        seen.add(real)
+        folders: list[Path] = []
+        for path in _entries(current):
+            (folders if os.path.isdir(path) else found).append(path)
+        waiting += reversed(folders)
+    return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _walk(folder: Path, seen: set[str]) -> Iterator[Path]:
-    real = os.path.realpath(folder)
-    if real in seen:
-        return
-    seen.add(real)
-    with os.scandir(folder) as entries:
-        for entry in sorted(entries, key=lambda entry: entry.name):
-            if _hidden(entry.name):
-                continue
-            path = folder / entry.name
-            if entry.is_dir():
-                yield from _walk(path, seen)
-            elif path.suffix.lower() in SUFFIXES:
-                yield path
+def _entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, without what people do not see."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries)
+    except OSError as error:
+        raise UserError(f"cannot list the folder {portable(str(folder))}: {error.strerror or error}.") from error
+    return [folder / name for name in names if not hidden(name)]
 
 
-def _hidden(name: str) -> bool:
-    return name.startswith(".")
+def hidden(name: str) -> bool:
+    """Whether a file or folder is none of the user's: hidden by a dot, or left behind by a system."""
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
 def _by_name(path: Path) -> str:
@@ -105,6 +155,7 @@ def image_set(
     label_of = {name: label for label, name in enumerate(classes)}
     found.sort(key=lambda item: (label_of[item[0]], item[1].as_posix()))
     names = tuple(portable(path.as_posix()) for _, path, _ in found)
+    _refuse_one_name(names, [path for _, path, _ in found], base)
     labels = np.array([label_of[name] for name, _, _ in found], dtype=np.int64)
     digest = hashlib.sha256()
     for (class_name, _, status), name in zip(found, names, strict=True):
@@ -121,6 +172,17 @@ def image_set(
         published_classes=len(published),
         notes=partial_notes(len(classes), len(published), len(found), len(listed)) + notes,
     )
+
+
+def _refuse_one_name(names: Sequence[str], paths: Sequence[Path], base: Path) -> None:
+    """Raise where two files are called alike in different spellings: results are kept by these names."""
+    first: dict[str, Path] = {}
+    for name, path in zip(names, paths, strict=True):
+        if first.setdefault(name, path) != path:
+            raise UserError(
+                f"the files {str(first[name])!a} and {str(path)!a} in {portable(str(base))} are spelt "
+                f"differently but are one name, {name}; rename one of them."
+            )
 
 
 def portable(name: str) -> str:

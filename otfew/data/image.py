@@ -24,8 +24,10 @@ MAX_PIXELS = 100_000_000
 MAX_PIXELS_VARIABLE = "OTFEW_MAX_PIXELS"
 """Environment variable that holds another limit."""
 
-_BYTES_PER_PIXEL = 32  # four channels of float64, uncompressed
+_BYTES_PER_PIXEL = 8  # four channels of 16 bits, uncompressed
+_BYTES_PER_PIXEL_NPY = 32  # four channels of float64; only as many are read as the header says
 _BYTES_BESIDE = 2**26  # profiles, thumbnails, a phone's video
+_RAISE = f"remove it, or, if it can be trusted, raise the environment variable {MAX_PIXELS_VARIABLE}"
 _SILENT = 0  # OpenCV's lowest log level
 _ROWS = 256  # converted at once, which bounds the memory for intermediate values
 
@@ -53,9 +55,9 @@ def read_image(path: Path, *, max_pixels: int | None = None) -> Image:
     limit = pixel_limit() if max_pixels is None else max_pixels
     try:
         if path.suffix.lower() == ".npy":
-            with open_regular(path, limit * _BYTES_PER_PIXEL + _BYTES_BESIDE) as file:
+            with open_regular(path, limit * _BYTES_PER_PIXEL_NPY + _BYTES_BESIDE, _RAISE) as file:
                 return to_rgb(_read_npy(file, str(path), limit), str(path))
-        data = read_regular(path, limit * _BYTES_PER_PIXEL + _BYTES_BESIDE)
+        data = read_regular(path, limit * _BYTES_PER_PIXEL + _BYTES_BESIDE, _RAISE)
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror or error}.") from error
     return decode_image(data, str(path), max_pixels=limit)

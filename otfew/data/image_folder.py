@@ -6,7 +6,8 @@ import hashlib
 from pathlib import Path
 
 from otfew.data.base import SPLITS, DataOptions, Dataset, ImageSet, Split
-from otfew.data.files import image_set, images_in, portable, subfolders
+from otfew.data.class_folders import ClassFolders, class_folders, split_folders
+from otfew.data.files import image_set
 from otfew.data.image import SUFFIXES
 from otfew.errors import UserError
 
@@ -20,19 +21,21 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     Where ``root`` has folders train, val or test that hold class folders, those are the splits. Otherwise its folders
     are the classes, and the split is drawn: see ``draw_split``.
 
+    Classes and their images are found as ``otfew.data.class_folders`` says.
+
     Args:
         root: The folder.
         split: Which part.
         options: ``split_seed``.
 
     Raises:
-        UserError: No class folder with images is there, or the split has none.
+        UserError: No class folder with images is there, the split has none, or as ``class_folders``.
     """
-    given = {name: classes for name in SPLITS if any((classes := _class_folders(root / name)).values())}
+    given: dict[Split, ClassFolders] = {name: class_folders(root / name) for name in split_folders(root)}
     if given:
         return _given(root, split, given)
-    folders = _class_folders(root)
-    if not any(folders.values()):
+    folders = class_folders(root) if root.is_dir() else ClassFolders({}, ())
+    if not folders.images:
         raise UserError(
             f"{root} has no class folders with images in them; put the images of each class in a folder of its own "
             f"(CLASS/NAME.jpg; {', '.join(sorted(suffix[1:] for suffix in SUFFIXES))})."
@@ -64,8 +67,8 @@ def draw_split(classes: list[str], seed: int) -> dict[Split, tuple[str, ...]]:
     }
 
 
-def _drawn(root: Path, split: Split, seed: int, folders: dict[str, list[Path]]) -> ImageSet:
-    names = [name for name, paths in folders.items() if paths]
+def _drawn(root: Path, split: Split, seed: int, folders: ClassFolders) -> ImageSet:
+    names = list(folders.images)
     chosen = draw_split(names, seed)
     if not chosen[split]:
         raise UserError(
@@ -79,32 +82,20 @@ def _drawn(root: Path, split: Split, seed: int, folders: dict[str, list[Path]]) 
     return _image_set(root, split, folders, chosen[split], variant, (note,))
 
 
-def _given(root: Path, split: Split, given: dict[Split, dict[str, list[Path]]]) -> ImageSet:
+def _given(root: Path, split: Split, given: dict[Split, ClassFolders]) -> ImageSet:
     if split not in given:
         raise UserError(f"{root} has {', '.join(given)} but no folder {split} with class folders in it.")
-    folders = given[split]
-    shared = {other: folders.keys() & classes.keys() for other, classes in given.items() if other != split}
+    own = given[split]
+    shared = {other: own.images.keys() & found.images.keys() for other, found in given.items() if other != split}
     notes = tuple(f"{split} and {other} share {len(names)} class names" for other, names in shared.items() if names)
-    return _image_set(root, split, folders, tuple(name for name, paths in folders.items() if paths), "", notes)
+    return _image_set(root, split, own, tuple(own.images), "", notes)
 
 
 def _image_set(
-    root: Path,
-    split: Split,
-    folders: dict[str, list[Path]],
-    classes: tuple[str, ...],
-    variant: str,
-    notes: tuple[str, ...],
+    root: Path, split: Split, folders: ClassFolders, classes: tuple[str, ...], variant: str, notes: tuple[str, ...]
 ) -> ImageSet:
-    entries = [(name, path.relative_to(root)) for name in classes for path in folders[name]]
-    if empty := [name for name, paths in folders.items() if not paths]:
-        notes += (f"{len(empty)} folders without images are left out, such as {empty[0]}",)
-    return image_set("image-folder", split, root, entries, classes, variant=variant, notes=notes)
-
-
-def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Folder name -> the images below it; empty where there is no such folder."""
-    return {portable(child.name): images_in(child) for child in subfolders(folder)} if folder.is_dir() else {}
+    entries = [(name, path.relative_to(root)) for name in classes for path in folders.images[name]]
+    return image_set("image-folder", split, root, entries, classes, variant=variant, notes=notes + folders.notes)
 
 
 DATASET = Dataset("image-folder", "any folder of class folders, or of train, val and test folders of them", 84, load)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 from otfew.data import cifar_published
 from otfew.data.base import DataOptions, ImageSet
-from otfew.data.files import image_set, images_in, portable, subfolders
+from otfew.data.class_folders import ClassFolders, class_folders, split_folders
+from otfew.data.files import image_set
 from otfew.data.roots import default_root
 from otfew.errors import UserError
 
@@ -52,12 +54,13 @@ def from_folder(root: Path, options: DataOptions) -> Parts:
         options: Not used.
 
     Raises:
-        UserError: No class folders, other classes below test than below train, or a class with a single image.
+        UserError: No class folders, other classes below test than below train, a class with a single image, or as
+            ``otfew.data.class_folders.class_folders``.
     """
-    given = {part: _class_folders(root / part) for part in ("train", "test")}
-    if all(given.values()):
-        return _given(root, given["train"], given["test"])
-    folders = _class_folders(root)
+    if {"train", "test"} <= set(split_folders(root)):
+        return _given(root, class_folders(root / "train"), class_folders(root / "test"))
+    found = class_folders(root)
+    folders = found.images
     if not folders:
         raise UserError(
             f"{root} has no class folders with images in them; put the images of each class in a folder of its own, or "
@@ -67,34 +70,35 @@ def from_folder(root: Path, options: DataOptions) -> Parts:
     for name, paths in folders.items():
         if len(paths) < 2:
             raise UserError(f"{root / name} has a single image, too few for training and test: add some or remove it.")
-        ranked = sorted(paths, key=lambda path: _rank(f"{name}\0{path.relative_to(root).as_posix()}"))
+        ranked = sorted(paths, key=lambda path: _rank(name, path.relative_to(root)))
         cut = max(1, round(TEST_SHARE * len(ranked)))
         parts["test"] += [(name, path.relative_to(root)) for path in ranked[:cut]]
         parts["train"] += [(name, path.relative_to(root)) for path in ranked[cut:]]
-    note = f"test images drawn: {TEST_SHARE:.0%} of each class"
-    train, test = (image_set("image-folder", part, root, parts[part], list(folders), notes=(note,)) for part in parts)
+    notes = (f"test images drawn: {TEST_SHARE:.0%} of each class", *found.notes)
+    train, test = (image_set("image-folder", part, root, parts[part], list(folders), notes=notes) for part in parts)
     return train, test
 
 
-def _given(root: Path, train: dict[str, list[Path]], test: dict[str, list[Path]]) -> Parts:
-    if other := sorted(train.keys() ^ test.keys()):
+def _given(root: Path, train: ClassFolders, test: ClassFolders) -> Parts:
+    if other := sorted(train.images.keys() ^ test.images.keys()):
         raise UserError(f"{root / 'train'} and {root / 'test'} must have the same classes, but {other[0]!r} is in one.")
     first, second = (
-        image_set("image-folder", part, root, [(n, p.relative_to(root)) for n in folders for p in folders[n]], [*train])
-        for part, folders in (("train", train), ("test", test))
+        image_set(
+            "image-folder",
+            part,
+            root,
+            [(name, path.relative_to(root)) for name, paths in found.images.items() for path in paths],
+            [*train.images],
+            notes=found.notes,
+        )
+        for part, found in (("train", train), ("test", test))
     )
     return first, second
 
 
-def _rank(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def _class_folders(folder: Path) -> dict[str, list[Path]]:
-    """Folder name -> the images below it, empty folders left out; empty where there is no such folder."""
-    if not folder.is_dir():
-        return {}
-    return {portable(child.name): paths for child in subfolders(folder) if (paths := images_in(child))}
+def _rank(name: str, path: Path) -> str:
+    """A draw that depends on these bytes only; a file's name may hold such as are no UTF-8."""
+    return hashlib.sha256(f"{name}\0".encode() + os.fsencode(path.as_posix())).hexdigest()
 
 
 def _cifar10(root: Path, options: DataOptions) -> Parts:

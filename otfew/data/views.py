@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.data.base import SPLITS, Image
-from otfew.data.files import images_in, portable, subfolders
-from otfew.data.image import SUFFIXES, read_image
+from otfew.data.files import hidden, images_in, is_image, named_folders, portable
+from otfew.data.image import read_image
 from otfew.errors import UserError
 
 _NUMBERED = re.compile(r"^(?P<shape>.+?)[._-]+(?:shaded[._-]*|depth[._-]*)?(?:view|v)?(?P<view>\d+)$", re.IGNORECASE)
@@ -77,8 +77,8 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
         raise UserError(f"the number of views must be at least 1, not {views}.")
     if not root.is_dir():
         raise UserError(f"the folder of views {root} is not there; correct the path.")
-    above = {portable(folder.name): folder for folder in subfolders(root / split)} if (root / split).is_dir() else {}
-    below = {portable(folder.name): folder / split for folder in subfolders(root) if (folder / split).is_dir()}
+    above = named_folders(root / split) if (root / split).is_dir() else {}
+    below = {name: folder / split for name, folder in named_folders(root).items() if (folder / split).is_dir()}
     shapes: list[tuple[str, str, list[Path]]] = []
     for name, folder in sorted((above or below).items()):
         shapes += [(name, f"{name}/{shape}", paths) for shape, paths in sorted(_shapes(folder).items())]
@@ -99,10 +99,10 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
 
 def _shapes(folder: Path) -> dict[str, list[Path]]:
     """Shape -> its views in order, from folders or from numbered files."""
-    found = {portable(child.name): sorted(images_in(child), key=_order) for child in subfolders(folder)}
+    found = {name: sorted(images_in(child), key=_order) for name, child in named_folders(folder).items()}
     found = {name: paths for name, paths in found.items() if paths}
     for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix.lower() in SUFFIXES and not path.name.startswith("."):
+        if path.is_file() and is_image(path) and not hidden(path.name):
             parts = _NUMBERED.match(path.stem)
             if parts is None:
                 raise UserError(f"{path} has no number of a view at the end of its name, such as SHAPE_v001.png.")

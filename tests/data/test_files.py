@@ -98,3 +98,28 @@ def test_a_name_that_is_not_utf8(tmp_path, picture, write):
     assert images.names == ("a/\ufffd.png",)
     assert images.digest
     assert np.array_equal(images.read(0), picture(2))
+
+
+def test_folders_may_nest_deeper_than_calls(tmp_path, write):
+    depth = 1200
+    here = os.open(tmp_path, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir("d", dir_fd=here)
+        below = os.open("d", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    write(tmp_path / "d" / "a.png")
+    assert [path.name for path in images_in(tmp_path)] == ["a.png"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="everything is readable to root")
+def test_a_folder_that_may_not_be_listed_is_named(tmp_path):
+    (tmp_path / "a").mkdir(mode=0)
+    with pytest.raises(UserError, match=r"cannot list the folder .*a: Permission denied"):
+        images_in(tmp_path)
+
+
+def test_a_folder_that_cannot_be_listed_is_named(tmp_path):
+    with pytest.raises(UserError, match=r"cannot list the folder .*missing: No such file"):
+        images_in(tmp_path / "missing")

@@ -1,7 +1,9 @@
+import os
+
 import numpy as np
 import pytest
 
-from otfew.data import SPLITS, DataOptions, load
+from otfew.data import SPLITS, DataOptions, load, long_tail_sources
 from otfew.data.image_folder import draw_split
 from otfew.errors import UserError
 
@@ -72,13 +74,88 @@ def test_a_class_may_be_called_test(tmp_path, class_folders):
     assert load("image-folder", "test", tmp_path).classes == ("b", "c", "test")
 
 
-def test_folders_without_images_are_said(tmp_path, class_folders):
+def test_empty_folders_are_said(tmp_path, class_folders):
     class_folders(tmp_path, ["a", "b"])
-    (tmp_path / "gifs").mkdir()
-    (tmp_path / "gifs" / "0.gif").write_bytes(b"GIF89a")
+    (tmp_path / "none").mkdir()
+    (tmp_path / "none" / "Thumbs.db").write_bytes(b"")
     images = load("image-folder", "test", tmp_path)
     assert images.classes == ("a", "b")
-    assert images.notes[1] == "1 folders without images are left out, such as gifs"
+    assert images.notes[1] == "1 folders without images are left out, such as none"
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (["0.heic", "1.HEIC", "0.mov"], r"c has files \(2 \.heic, 1 \.mov\) .* convert them to JPEG or PNG"),
+        (["deep/down/0.gif"], r"c has files \(1 \.gif\) .* convert them"),
+        (["labels.txt", "README"], r"c has files \(1 without a suffix, 1 \.txt\) .* put images there \(bmp, jpeg"),
+    ],
+)
+@pytest.mark.parametrize("below", ["", "test"])
+def test_a_class_without_readable_images_is_refused(tmp_path, class_folders, files, says, below):
+    class_folders(tmp_path / below, ["a", "b"])
+    for file in files:
+        path = tmp_path / below / "c" / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    with pytest.raises(UserError, match=says):
+        load("image-folder", "test", tmp_path)
+
+
+def test_pictures_that_are_left_out_of_a_class_are_said(tmp_path, class_folders):
+    class_folders(tmp_path, ["a", "b"])
+    for name in ("a/0.heic", "a/1.HEIC", "b/0.avif", "b/notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    images = load("image-folder", "test", tmp_path)
+    assert len(images) == 4
+    assert images.notes[1].startswith("pictures of formats that are not read are left out: 1 .avif, 2 .heic;")
+
+
+@pytest.mark.parametrize(
+    "pair", [("caf\xe9".encode(), "cafe\u0301".encode()), (b"caf\xe9", b"caf\xe8"), (b"caf\xff", "caf\ufffd".encode())]
+)
+@pytest.mark.parametrize("below", ["", "train", "test"])
+def test_two_folders_of_one_name_are_refused(tmp_path, class_folders, pair, below):
+    class_folders(tmp_path / below, ["a"])
+    for name in pair:
+        class_folders(tmp_path / below, [os.fsdecode(name)])
+    with pytest.raises(UserError, match="one name") as error:
+        load("image-folder", "test", tmp_path)
+    for name in pair:
+        assert ascii(os.fsdecode(name)) in str(error.value)
+    str(error.value).encode()  # can be printed
+
+
+def test_two_files_of_one_name_are_refused(tmp_path, class_folders, write):
+    class_folders(tmp_path, ["a", "b"])
+    write(tmp_path / "a" / "\xe9.png")
+    write(tmp_path / "a" / "e\u0301.png")
+    with pytest.raises(UserError, match="one name") as error:
+        load("image-folder", "test", tmp_path)
+    assert "e\\u0301.png" in str(error.value)
+
+
+def test_invalid_names_alone_are_read(tmp_path, class_folders):
+    class_folders(tmp_path, ["a", os.fsdecode(b"caf\xe9")])
+    assert load("image-folder", "test", tmp_path).classes == ("a", "caf\ufffd")
+    train, test = long_tail_sources.load("image-folder", tmp_path)
+    assert train.classes == test.classes == ("a", "caf\ufffd")
+
+
+@pytest.mark.parametrize("target", ["nowhere.png", "1.png"])
+def test_links_that_lead_nowhere_are_named(tmp_path, class_folders, target):
+    class_folders(tmp_path, ["a", "b"], images=1)
+    (tmp_path / "a" / "1.png").symlink_to(target)  # the second is a link to itself
+    with pytest.raises(UserError, match=r"a/1\.png is a link that leads nowhere"):
+        load("image-folder", "test", tmp_path)
+
+
+def test_a_pipe_among_the_images_is_refused_when_it_is_read(tmp_path, class_folders):
+    class_folders(tmp_path, ["a", "b"])
+    os.mkfifo(tmp_path / "a" / "1.jpg")
+    images = load("image-folder", "test", tmp_path)
+    with pytest.raises(UserError, match=r"a/1\.jpg is a pipe"):
+        images.read(images.names.index("a/1.jpg"))
 
 
 def test_no_class_folders(tmp_path, write):
