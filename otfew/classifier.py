@@ -123,9 +123,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         if not folder.is_dir():
             raise UserError(f"{folder} is not a folder: give one that holds a folder of images for each class.")
         if splits := split_folders(folder):
-            raise UserError(
-                f"{folder} holds {' and '.join(splits)}, which hold the classes: give {folder / splits[0]}."
-            )
+            raise UserError(f"the classes are in folders in {folder}, {', '.join(splits)}: give {folder / splits[0]}.")
         found = class_folders(folder)
         if not found.images:
             raise UserError(f"{folder} holds no images: put a folder of images for each class into it.")

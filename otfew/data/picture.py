@@ -43,8 +43,10 @@ def decode_picture(image: object, index: int) -> npt.NDArray[Any]:
     if _is_pil(image):
         return _from_pil(image, name)
     if isinstance(image, list | tuple) or not (isinstance(image, np.ndarray) or hasattr(image, "__array__")):
-        kind = "None" if image is None else f"a {type(image).__name__}"
+        kind = "None" if image is None else f"of type {type(image).__name__}"
         raise UserError(f"{name} is {kind}: give a path, an array (height, width, 3), a tensor or a PIL image.")
+    if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
+        raise UserError(f"{name} has masked values, which no method leaves out: fill them first.")
     return _pixels(np.asarray(image), name, "(height, width, 3)")
 
 

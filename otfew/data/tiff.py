@@ -53,7 +53,7 @@ def tiff_page(data: bytes) -> TiffPage | None:
     """
     try:
         tags = _first_page(data)
-    except (struct.error, ValueError):
+    except (struct.error, ValueError, OverflowError):
         return None
 
     def one(tag: int, otherwise: int) -> int:

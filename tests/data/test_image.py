@@ -1,8 +1,10 @@
 import struct
+import zlib
 
 import cv2
 import numpy as np
 import pytest
+from PIL import Image
 
 from otfew.data import read_image
 from otfew.errors import UserError
@@ -145,3 +147,166 @@ def test_silence(tmp_path, capfd):
     with pytest.raises(UserError):
         read_image(tmp_path / "a.tif")
     assert capfd.readouterr() == ("", "")
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(width, height, before=(), after=()):
+    head = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
+    pixels = chunk(b"IDAT", zlib.compress(bytes(min(height, 100) * (1 + 3 * min(width, 100)))))
+    return b"\x89PNG\r\n\x1a\n" + head + b"".join(before) + pixels + b"".join(after) + chunk(b"IEND", b"")
+
+
+def bmp(width, height):
+    return b"BM" + struct.pack("<IIIIiiHHIIiiII", 54, 0, 54, 40, width, height, 1, 24, 0, 0, 0, 0, 0, 0)
+
+
+def webp(kind, body):
+    return b"RIFF" + struct.pack("<I", 12 + len(body)) + b"WEBP" + kind + struct.pack("<I", len(body)) + body
+
+
+def patched_jpeg(write, path, width, height):
+    data = bytearray(write(path).read_bytes())
+    frame = data.index(b"\xff\xc0")
+    data[frame + 5 : frame + 9] = struct.pack(">HH", height, width)
+    return bytes(data)
+
+
+BOMBS = {
+    "a.png": lambda *_: png(30000, 30000),
+    "b.png": lambda *_: png(2**31 - 1, 2**31 - 1),
+    "a.jpg": lambda write, path: patched_jpeg(write, path, 65000, 65000),
+    "a.bmp": lambda *_: bmp(40000, 40000),
+    "b.bmp": lambda *_: bmp(40000, -40000),
+    "c.bmp": lambda *_: bmp(-(2**31), -(2**31)),
+    "a.gif.png": lambda *_: b"GIF89a" + struct.pack("<HHBBB", 65535, 65535, 0, 0, 0) + b";",
+    "a.webp": lambda *_: webp(b"VP8L", b"\x2f" + struct.pack("<I", 16383 | 16383 << 14) + bytes(9)),
+    "b.webp": lambda *_: webp(b"VP8 ", bytes(3) + b"\x9d\x01\x2a" + struct.pack("<HH", 16383, 16383) + bytes(9)),
+    "c.webp": lambda *_: webp(b"VP8X", bytes(4) + b"\xff\xff\x00\xff\xff\x00"),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_too_many_pixels_are_refused_by_the_header(tmp_path, write, monkeypatch, name):
+    monkeypatch.setattr(cv2, "imdecode", lambda *_: pytest.fail("it is decoded"))
+    path = tmp_path / name
+    path.write_bytes(BOMBS[name](write, path.with_name("small.jpg")))
+    with pytest.raises(UserError, match=r"would decode to [0-9,]+ pixels, more than the 100,000,000") as error:
+        read_image(path)
+    assert "OTFEW_MAX_PIXELS to at least" in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif", ".npy"])
+def test_the_limit_is_that_of_the_caller_then_of_the_environment(tmp_path, write, picture, monkeypatch, suffix):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npy":
+        np.save(path, picture())
+    else:
+        write(path, picture())  # 12 x 16 pixels
+    assert read_image(path, max_pixels=192).shape == (12, 16, 3)
+    with pytest.raises(UserError, match="would decode to 192 pixels, more than the 191 allowed"):
+        read_image(path, max_pixels=191)
+    monkeypatch.setenv("OTFEW_MAX_PIXELS", "191")
+    assert read_image(path, max_pixels=192).shape == (12, 16, 3)
+    with pytest.raises(UserError, match="OTFEW_MAX_PIXELS to at least 192"):
+        read_image(path)
+    monkeypatch.setenv("OTFEW_MAX_PIXELS", "192")
+    assert read_image(path).shape == (12, 16, 3)
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "1e9", "all", "1" * 5000, "２"])
+def test_a_limit_that_is_no_number_is_said(tmp_path, write, monkeypatch, value):
+    monkeypatch.setenv("OTFEW_MAX_PIXELS", value)
+    with pytest.raises(UserError, match=r"OTFEW_MAX_PIXELS=.* is not a number of pixels"):
+        read_image(write(tmp_path / "a.png"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "says"),
+    [
+        ((99999, 99999, 3), "|u1", "would decode to 9,999,800,001 pixels"),
+        ((2, 2, 10**9), "|u1", "has shape"),
+        ((2,) * 40, "|u1", "has shape"),
+        ((2, 2), "|V900000000", "it holds"),
+        ((9999, 9999), "<f8", "not a complete .npy"),
+        ((10**30, 2), "|u1", "would decode"),
+        ((-1, -(10**9)), "|u1", r"\.npy"),
+    ],
+)
+def test_a_npy_is_judged_by_its_header(tmp_path, shape, dtype, says):
+    path = tmp_path / "a.npy"
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+        file.write(bytes(12))
+    with pytest.raises(UserError, match=says):
+        read_image(path)
+
+
+def test_a_sparse_giant_and_a_pipe_are_refused(tmp_path):
+    with (tmp_path / "a.jpg").open("wb") as file:
+        file.write(b"\xff\xd8")
+        file.truncate(2**41)
+    with pytest.raises(UserError, match="raise the environment variable OTFEW_MAX_PIXELS"):
+        read_image(tmp_path / "a.jpg")
+    for suffix in ("png", "npy"):
+        (tmp_path / f"zero.{suffix}").symlink_to("/dev/zero")
+        with pytest.raises(UserError, match="is a device"):
+            read_image(tmp_path / f"zero.{suffix}")
+
+
+@pytest.mark.parametrize("extra", [[chunk(b"IHDR", struct.pack(">IIBBBBB", 9, 9, 8, 2, 0, 0, 0))], [b"\0\0\0\xff"]])
+def test_a_png_with_chunks_out_of_order_is_refused(tmp_path, extra):
+    (tmp_path / "a.png").write_bytes(png(8, 8, before=extra))
+    with pytest.raises(UserError, match="not a complete image"):
+        read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".webp", ".tif"])
+def test_what_follows_an_image_does_no_harm(tmp_path, write, picture, suffix):
+    path = write(tmp_path / f"a{suffix}", picture())
+    expected = read_image(path)
+    path.write_bytes(path.read_bytes() + np.random.default_rng(0).bytes(100_000))
+    assert np.array_equal(read_image(path), expected)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"\0\0\0\x18ftypheic" + bytes(50), "holds HEIC data; convert it to JPEG or PNG"),
+        (b"\0\0\0\x18ftypavif" + bytes(50), "holds AVIF data"),
+        (b"\0\0\0\x18ftypqt  " + bytes(50), "holds video data"),
+        (b"%PDF-1.7", "holds PDF data"),
+        (b"<!DOCTYPE html><title>404", "holds web page data"),
+        (b"", "not a complete image"),
+        (b"GIF8", "not a complete image"),
+        (b"RIFF", "not a complete image"),
+        (b"BM", "not a complete image"),
+    ],
+)
+def test_other_contents_are_named(tmp_path, data, says):
+    (tmp_path / "a.jpg").write_bytes(data)
+    with pytest.raises(UserError, match=says):
+        read_image(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_of_several_frames_the_first_is_taken(tmp_path, picture, kind):
+    frames = [Image.fromarray(picture(seed)) for seed in range(3)]
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    frames[0].save(tmp_path / f"a.{kind.lower()}", kind, save_all=True, append_images=frames[1:], **lossless)
+    assert np.array_equal(read_image(tmp_path / f"a.{kind.lower()}"), picture(0))
+
+
+@pytest.mark.parametrize("mode", ["P", "PA", "LA", "1", "L", "RGBA"])
+@pytest.mark.parametrize("transparency", [None, 3, bytes(range(64))], ids=["none", "one", "many"])
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")
+def test_png_of_any_mode_is_what_pil_converts_to_rgb(tmp_path, picture, mode, transparency):
+    image = Image.fromarray(picture(2)).convert("RGBA")
+    image.putalpha(Image.fromarray(picture(3)[:, :, 0]))
+    image = image.convert("RGB").quantize(64) if mode.startswith("P") else image.convert(mode)
+    given = {} if transparency is None or not mode.startswith("P") else {"transparency": transparency}
+    image.save(tmp_path / "a.png", **given)
+    with Image.open(tmp_path / "a.png") as opened:
+        assert np.array_equal(read_image(tmp_path / "a.png"), np.asarray(opened.convert("RGB")))
