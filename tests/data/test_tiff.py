@@ -19,7 +19,7 @@ CODES = {3: "H", 4: "I", 16: "Q"}
 
 
 def tiff(pixels, photometric, extra=None, *, planar=1, order="<", big=False, more=()):
-    """(height, width, channels) of any type -> an uncompressed file, one strip a plane; no library at hand writes it."""
+    """(height, width, channels) of any type -> an uncompressed file, one strip a plane; libraries write few such."""
     height, width, channels = pixels.shape
     planes = channels if planar == 2 else 1
     data = (np.moveaxis(pixels, 2, 0) if planar == 2 else pixels).astype(pixels.dtype.newbyteorder(order)).tobytes()
