@@ -16,6 +16,9 @@ from otfew.errors import UserError
 GIB = 2**30
 """Bytes in a GiB, the unit in which limits are written."""
 
+LIST_BYTES = GIB // 4
+"""The most of a list of images and classes; that of the 14 million images of all ImageNet would fit twice."""
+
 CHECK = "check that it is the right one"
 """What a user is told to do with a file that is too large, if nothing better is known."""
 

@@ -11,6 +11,7 @@ from otfew.data.download import Archive, install
 from otfew.data.files import image_set
 from otfew.data.roots import find_folder
 from otfew.errors import UserError
+from otfew.regular_file import LIST_BYTES, read_regular
 
 FOLDER = "CUB_200_2011"
 ARCHIVE = Archive(
@@ -65,7 +66,8 @@ def _folder(root: Path, options: DataOptions) -> Path:
 def _table(path: Path) -> dict[str, str]:
     """A file with "KEY VALUE" on each line."""
     try:
-        rows = [line.split(maxsplit=1) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        text = read_regular(path, LIST_BYTES).decode("utf-8")
+        rows = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
         return {key: value.strip() for key, value in rows}
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error

@@ -18,6 +18,7 @@ from otfew.data.files import partial_notes
 from otfew.data.roots import find_folder
 from otfew.data.shared_classes import NOTE, part_of
 from otfew.errors import UserError
+from otfew.regular_file import open_regular
 
 FOLDER = "FashionMNIST"
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
@@ -33,6 +34,7 @@ CLASSES = (
     "T-shirt or top", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot",
 )  # fmt: skip
 PUBLISHED = {"train": 60_000, "t10k": 10_000}
+_MOST_BYTES = 2**28  # five times the largest of the files, unpacked
 _UNSIGNED_BYTE = 8  # the type of an idx file's entries, in the third byte of its magic number
 
 
@@ -98,9 +100,9 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     Raises:
         UserError: The file is damaged or holds something else.
     """
-    data = path.read_bytes()
     try:
-        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        with open_regular(path, _MOST_BYTES) as raw, gzip.open(raw) if path.suffix == ".gz" else raw as file:
+            data = file.read(_MOST_BYTES + 1)
         head = 4 + 4 * dimensions
         zero, kind, found, *sizes = struct.unpack(f">HBB{dimensions}I", data[:head])
     except (OSError, EOFError, zlib.error, struct.error) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 from pathlib import Path, PurePosixPath
 
 from otfew.data.base import SPLITS, ImageSet, Split
@@ -10,6 +11,7 @@ from otfew.data.class_lists import class_lists
 from otfew.data.files import image_set, images_in, subfolders
 from otfew.data.roots import find_folder
 from otfew.errors import UserError
+from otfew.regular_file import LIST_BYTES, read_regular
 
 
 def load_imagenet_subset(dataset: str, root: Path, split: Split) -> ImageSet:
@@ -73,8 +75,8 @@ def _listed(base: Path, split: Split) -> list[tuple[str, Path]] | None:
     if path is None:
         return None
     try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            rows = [(row["label"], row["filename"]) for row in csv.DictReader(file)]
+        text = read_regular(path, LIST_BYTES).decode("utf-8-sig")
+        rows = [(row["label"], row["filename"]) for row in csv.DictReader(io.StringIO(text, newline=""))]
     except (KeyError, csv.Error, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not a list with the columns filename and label.") from error
     except OSError as error:

@@ -18,7 +18,12 @@ _ASSOCIATED, _SEPARATE = 1, 2  # alpha that the colours are multiplied by, and a
 _FLOATS = 3
 _DEPTHS = (1, 2, 4, 8, 10, 12, 14, 16, 32, 64)
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
-_COLOURS = {4: "a mask", 8: "L*a*b* colours", 9: "L*a*b* colours", 10: "L*a*b* colours", 32803: "raw sensor values"}
+_COLOURS = {
+    -1: "colours without a declared kind",
+    4: "a mask",
+    **dict.fromkeys((8, 9, 10), "L*a*b* colours"),
+    32803: "raw sensor values",
+}
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,5 @@
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -100,3 +101,11 @@ def test_real_birds(otdata, cub_split, species):
     image = splits[2].read(0)
     assert image.dtype == np.uint8
     assert image.shape[2] == 3
+
+
+def test_a_list_that_is_a_pipe_is_refused(cub):
+    path = cub / "CUB_200_2011" / "classes.txt"
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(UserError, match=r"classes\.txt is a pipe"):
+        load("cub", "test", cub, OFFLINE)

@@ -1,5 +1,6 @@
 import gzip
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -104,3 +105,15 @@ def test_real_files(otdata):
     assert images.notes == ("train, val and test share all classes",)
     # Of the images as torchvision's users know them: the first is an ankle boot.
     assert images.classes[images.labels[0]] == "ankle boot"
+
+
+def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):
+    # 400 MiB of zeros behind a sound header: no more than the limit is unpacked.
+    part = gzip.compress(bytes(2**20))
+    (tmp_path / "a.gz").write_bytes(gzip.compress(struct.pack(">HBBI", 0, 8, 1, 4)) + part * 400)
+    tracemalloc.start()
+    with pytest.raises(UserError, match="not a complete idx file"):
+        fashion_mnist.read_idx(tmp_path / "a.gz", 1)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 2**28 * 1.6

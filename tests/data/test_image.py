@@ -7,6 +7,8 @@ import pytest
 from PIL import Image
 
 from otfew.data import read_image
+from otfew.data.image import decode_image
+from otfew.data.image_header import image_header
 from otfew.errors import UserError
 
 UNCOMPRESSED = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # OpenCV 4's default for floats is lossy
@@ -310,3 +312,22 @@ def test_png_of_any_mode_is_what_pil_converts_to_rgb(tmp_path, picture, mode, tr
     image.save(tmp_path / "a.png", **given)
     with Image.open(tmp_path / "a.png") as opened:
         assert np.array_equal(read_image(tmp_path / "a.png"), np.asarray(opened.convert("RGB")))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
+def test_damaged_files_decode_within_what_their_header_says_or_are_refused(tmp_path, write, picture, suffix):
+    sound = write(tmp_path / f"a{suffix}", picture(1, 24, 32)).read_bytes()
+    random = np.random.default_rng(0)
+    decoded = 0
+    for _ in range(600):
+        data = bytearray(sound)
+        for place in random.integers(0, min(len(data), 120), random.integers(1, 4)):
+            data[place] = random.choice([0, 1, 127, 128, 255, random.integers(256)])
+        try:
+            image = decode_image(bytes(data), "a", max_pixels=10**6)
+        except UserError:
+            continue
+        decoded += 1
+        assert is_image(image)
+        assert image.shape[0] * image.shape[1] <= image_header(bytes(data)).pixels
+    assert 0 < decoded < 600

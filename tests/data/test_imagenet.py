@@ -83,3 +83,11 @@ def test_an_empty_root_says_what_to_put_where(tmp_path, dataset):
     with pytest.raises(UserError, match="cannot be downloaded by program") as error:
         load(dataset, "test", tmp_path)
     assert str(tmp_path / dataset) in str(error.value)
+
+
+def test_a_giant_list_is_refused(tmp_path, write):
+    write(tmp_path / "images" / "a.jpg")
+    with (tmp_path / "train.csv").open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(UserError, match=r"train\.csv has 1,099,511,627,776 bytes or more"):
+        load("miniimagenet", "train", tmp_path)
