@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
@@ -113,7 +114,10 @@ def test_kinds_of_images_agree(fitted, tmp_path):
     path = tmp_path / "red.png"
     cv2.imwrite(str(path), array[:, :, ::-1])
     tensor = torch.from_numpy(array).permute(2, 0, 1).float() / 255
-    logits = fitted.decision_function([array, path, str(path), tensor, array.astype(np.float64) / 255])
+    pil = Image.fromarray(array)
+    logits = fitted.decision_function(
+        [array, path, str(path), path.read_bytes(), tensor, array.astype(np.float64) / 255, pil, pil.convert("RGBA")]
+    )
     # Resizing rounds bytes, but not floats.
     np.testing.assert_allclose(logits, np.broadcast_to(logits[:1], logits.shape), atol=1e-2)
 

@@ -66,11 +66,12 @@ def _folder(root: Path, options: DataOptions) -> Path:
 def _table(path: Path) -> dict[str, str]:
     """A file with "KEY VALUE" on each line."""
     try:
-        text = read_regular(path, LIST_BYTES).decode("utf-8")
-        rows = [line.split(maxsplit=1) for line in text.splitlines() if line.strip()]
-        return {key: value.strip() for key, value in rows}
+        data = read_regular(path, LIST_BYTES)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}.") from error
+    try:
+        rows = [line.split(maxsplit=1) for line in data.decode("utf-8").splitlines() if line.strip()]
+        return {key: value.strip() for key, value in rows}
     except ValueError as error:
         raise UserError(f"{path} is damaged: each line must be a number, a space and a value.") from error
 

@@ -143,23 +143,36 @@ def _read_npy(file: BinaryIO, name: str, limit: int) -> npt.NDArray[Any]:
     """The array of a .npy file, of which the header is looked at first; pickled objects are refused."""
     if file.peek(2)[:2] == b"PK":  # type: ignore[attr-defined]
         raise UserError(f"{name} is an archive of several arrays; store one image in each .npy file.")
-    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     try:
-        version = np.lib.format.read_magic(file)
-        if version not in readers:
-            raise ValueError(f"its version is {version}")
-        shape, _, dtype = readers[version](file)
-        if dtype.kind not in "buif":
-            raise ValueError(f"it holds {dtype}")
-        if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
-            raise UserError(f"{name} has shape {shape}; an image is (height, width, 3), RGB.")
-        check_pixels(shape[0] * shape[1], name, limit)
-        file.seek(0)
+        shape, dtype = _npy_header(file)
+    except (ValueError, EOFError) as error:
+        raise _no_npy(name, error) from error
+    if len(shape) not in (2, 3) or (len(shape) == 3 and shape[2] not in (1, 3, 4)):
+        raise UserError(f"{name} has shape {shape}; an image is (height, width, 3), RGB.")
+    if dtype.kind not in "buif":
+        raise _no_npy(name, ValueError(f"it holds {dtype}"))
+    check_pixels(shape[0] * shape[1], name, limit)
+    file.seek(0)
+    try:
         return np.lib.format.read_array(file, allow_pickle=False)
     except (ValueError, EOFError, MemoryError, OverflowError) as error:
-        raise UserError(
-            f"{name} is not a complete .npy array of numbers ({_first_line(error)}); write it again or remove it."
-        ) from error
+        raise _no_npy(name, error) from error
+
+
+def _npy_header(file: BinaryIO) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of the values; ValueError where it is none of the versions that plain arrays have."""
+    readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+    version = np.lib.format.read_magic(file)
+    if version not in readers:
+        raise ValueError(f"its version is {version}")
+    shape, _, dtype = readers[version](file)
+    return shape, dtype
+
+
+def _no_npy(name: str, error: BaseException) -> UserError:
+    return UserError(
+        f"{name} is not a complete .npy array of numbers ({_first_line(error)}); write it again or remove it."
+    )
 
 
 def _decode(data: bytes, header: Header, name: str) -> npt.NDArray[Any]:

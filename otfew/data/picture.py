@@ -89,10 +89,9 @@ def _from_pil(image: Any, name: str) -> npt.NDArray[np.uint8]:
     try:
         image.load()
         orientation = image.getexif().get(_ORIENTATION, 1)
-        pixels = _modes(image, name)
     except (OSError, SyntaxError, ValueError, EOFError) as error:
         raise UserError(f"{name} is a PIL image that cannot be decoded ({error}); replace or remove it.") from error
-    return _upright(to_rgb(pixels, name), orientation)
+    return _upright(to_rgb(_modes(image, name), name), orientation)
 
 
 def _modes(image: Any, name: str) -> npt.NDArray[Any]:

@@ -163,7 +163,7 @@ def test_orientation_is_applied(turn, dtype):
         (tiff(channels(2), BLACK_IS_ZERO, [ASSOCIATED]), "premultiplied alpha"),
         (tiff(channels(3), RGB, more=[(258, 3, [5, 6, 5])]), "channels of 5 and 6 bits"),
         (tiff(channels(3, np.int16), RGB), "type int16"),
-        (tiff(channels(3, np.uint32), RGB), "type uint32"),
+        (tiff(channels(3, np.uint32), RGB), r"type uint32|not a complete image"),  # OpenCV 5, 4
         (tiff(channels(5), RGB, [SEPARATE, UNSPECIFIED]), "not a complete image"),
         (tiff(channels(3), RGB, more=[(277, 3, [65535])]), "not a complete image"),
         (tiff(channels(3), RGB, more=[(258, 3, [8] * 1000)]), "not a complete image"),
