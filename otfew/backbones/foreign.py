@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib
+import sysconfig
 import traceback
 from importlib.util import find_spec
 
@@ -176,10 +177,11 @@ def _check_weights(network: nn.Module, spec: str) -> None:
 def _told(error: BaseException) -> str:
     """Describe an exception on one line, with the place that raised it."""
     text = " ".join(str(error).split()).rstrip(".")[:200]
-    if isinstance(error, SystemExit) and text:
-        text = f"code {text}"
+    if isinstance(error, SystemExit):
+        text = "" if error.code is None else f"code {text}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _passed_through(frame.filename)]
-    own = [frame for frame in frames if "site-packages" not in frame.filename] or frames
+    libraries = ("site-packages", sysconfig.get_path("stdlib"))
+    own = [frame for frame in frames if not any(part in frame.filename for part in libraries)] or frames
     where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
     return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + where
 
