@@ -9,13 +9,14 @@ import numbers
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
+from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -64,6 +65,12 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         >>> classifier = FewShotClassifier(method="deepemd-fcn")  # doctest: +SKIP
         >>> classifier.fit_folder("birds/labelled").predict(["birds/new.jpg"])  # doctest: +SKIP
     """
+
+    # These are scikit-learn's X and y, no metadata to be routed.
+    __metadata_request__fit: ClassVar[dict[str, str]] = {"images": UNUSED, "labels": UNUSED}
+    __metadata_request__predict: ClassVar[dict[str, str]] = {"images": UNUSED}
+    __metadata_request__predict_proba: ClassVar[dict[str, str]] = {"images": UNUSED}
+    __metadata_request__decision_function: ClassVar[dict[str, str]] = {"images": UNUSED}
 
     def __init__(
         self,
