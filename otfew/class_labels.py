@@ -49,6 +49,26 @@ def as_labels(labels: Any) -> Labels:
     return array
 
 
+def as_indices(labels: Any, classes: int) -> npt.NDArray[np.int64]:
+    """Bring labels that count classes into an array, in the order in which they stand.
+
+    Args:
+        labels: Any container of whole numbers, see ``as_labels``.
+        classes: How many classes there are.
+
+    Raises:
+        UserError: As ``as_labels`` does, or a label that is no number from 0 to ``classes`` - 1.
+    """
+    found = as_labels(labels)
+    whole = found.astype(np.int64) if found.dtype.kind in "iuf" else np.full(len(found), -1)
+    wrong = np.flatnonzero((whole < 0) | (whole >= classes))
+    if len(wrong):
+        raise UserError(
+            f"label {wrong[0]} is {found[wrong[0]]}: give the number of its class, from 0 to {classes - 1}."
+        )
+    return whole
+
+
 def classes_of(labels: Labels) -> tuple[Labels, npt.NDArray[np.intp]]:
     """Sort the classes that labels name.
 

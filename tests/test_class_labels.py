@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from otfew.class_labels import as_labels, classes_of
+from otfew.class_labels import as_indices, as_labels, classes_of
+from otfew.episodes import Protocol, Sampler
 from otfew.errors import UserError
+from otfew.features import FeatureSet
+from otfew.methods.batchwise_ot import BatchwiseOTLoss
+from otfew.methods.ot_reweighting import OTReweighting
+from otfew.retrieval_metrics import retrieval_metrics
 
 TEXT = ["b", "a", "c", "a"]
 
@@ -130,3 +135,49 @@ def test_classes_are_sorted_and_what_cannot_be_is_refused():
     colours = enum.Enum("Colour", "RED GREEN")
     with pytest.raises(UserError, match="cannot be sorted"):
         classes_of(as_labels(list(colours)))
+
+
+@pytest.mark.parametrize("labels", [[2, 0, 1], [2.0, 0.0, 1.0], torch.tensor([2, 0, 1]), np.array([2, 0, 1], np.uint8)])
+def test_numbers_of_classes(labels):
+    found = as_indices(labels, 3)
+    assert found.tolist() == [2, 0, 1]
+    assert found.dtype == np.int64
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [0, -1], [0, 0.5], ["0", "1"], [0, None], [True, False], [0, np.nan]])
+def test_what_counts_no_class(labels):
+    with pytest.raises(UserError, match=r"label [01]"):
+        as_indices(labels, 3)
+
+
+def test_features_and_episodes_take_a_column_by_position():
+    pd = pytest.importorskip("pandas")
+    column = pd.Series([0, 1, 1, 0, 0, 1], index=[5, 3, 1, 0, 2, 4])
+    features = FeatureSet(torch.arange(6.0).view(6, 1, 1), column, ("a", "b"))
+    assert features.labels.tolist() == [0, 1, 1, 0, 0, 1]
+    protocol = Protocol("made", "", "test", way=2, shot=1, query=2)
+    drawn = Sampler(protocol, column, ("a", "b"))(0, 20)
+    expected = Sampler(protocol, column.to_numpy(), ("a", "b"))(0, 20)
+    np.testing.assert_array_equal(drawn.support, expected.support)
+    assert (column.to_numpy()[drawn.support] == drawn.classes[:, :, None]).all()
+
+
+def test_features_need_a_label_for_each_image():
+    with pytest.raises(UserError, match="nodes of 3 images but 2 labels"):
+        FeatureSet(torch.zeros(3, 1, 1), np.array([0, 1]), ("a", "b"))
+
+
+def test_fractions_are_not_cut_to_classes():
+    with pytest.raises(UserError, match="label 0"):
+        Sampler(Protocol("made", "", "test", way=2, query=1), [0.5, 1, 0, 1], ("a", "b"))
+
+
+def test_where_only_tensors_go_anything_else_is_told():
+    pd = pytest.importorskip("pandas")
+    labels, points = pd.Series([0, 1, 0], index=[2, 0, 1]), torch.eye(3)
+    with pytest.raises(ValueError, match="query_labels must be a tensor"):
+        retrieval_metrics(points, labels, labels, exclude_self=True)
+    with pytest.raises(ValueError, match=r"labels must be int64 .* got Series"):
+        OTReweighting().fit(points, labels, points, labels)
+    with pytest.raises(ValueError, match=r"labels must be a tensor .* not Series"):
+        BatchwiseOTLoss()(points, labels)
