@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, KeysView, Mapping, Set
 from typing import Any
 
 import numpy as np
@@ -90,7 +90,8 @@ def classes_of(labels: Labels) -> tuple[Labels, npt.NDArray[np.intp]]:
 def _array(labels: Any) -> Labels:
     """Hold labels in an array, each as it is: numpy alone would write numbers and NaN beside text as text."""
     has_order = isinstance(labels, Iterable) or hasattr(labels, "__getitem__")
-    if isinstance(labels, str | bytes | Mapping | Set) or not has_order:
+    has_order &= not isinstance(labels, Mapping | Set) or isinstance(labels, KeysView)
+    if isinstance(labels, str | bytes) or not has_order:
         raise UserError(f"the labels are {_told(labels)}: give a list, with a label for each image in their order.")
     if isinstance(labels, Tensor):
         whole = labels.detach().cpu()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -38,7 +38,8 @@ def in_order(images: Any) -> Iterator[Any]:
     """
     if _is_picture(images):
         raise UserError(f"the images are {_told(images)}: {ADVICE}, of one in [ ] if there is only one.")
-    if isinstance(images, Mapping | Set) or hasattr(images, "columns"):
+    unordered = isinstance(images, Mapping | Set) and not isinstance(images, KeysView)
+    if unordered or hasattr(images, "columns"):
         what = "table" if hasattr(images, "columns") else "container that gives them no order"
         raise UserError(f"the images are a {type(images).__name__}, a {what}: {ADVICE}, or one column.")
     if isinstance(images, np.ma.MaskedArray):

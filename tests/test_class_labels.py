@@ -38,6 +38,12 @@ def test_numbers_keep_the_dtype_that_numpy_gives_them(labels):
         assert found.dtype.kind == expected.dtype.kind
 
 
+def test_views_of_dictionaries_have_an_order():
+    table = {"b": 3, "a": 1, "c": 2}
+    assert as_labels(table.keys()).tolist() == ["b", "a", "c"]
+    assert as_labels(table.values()).tolist() == [3, 1, 2]
+
+
 def test_text_keeps_its_dtype():
     assert as_labels(TEXT).dtype == np.array(TEXT).dtype
     assert as_labels(np.array(TEXT, object)).dtype == object

@@ -20,9 +20,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from sklearn.utils.validation import check_is_fitted
 
 from otfew import catalogue, devices
-from otfew.backbones import ARCHITECTURES, weights
+from otfew.backbones import ARCHITECTURES, of_module, weights
 from otfew.backbones.base import Backbone, Card
-from otfew.classifier import FewShotClassifier
+from otfew.classifier import FewShotClassifier, _placed
 from otfew.errors import UserError
 from otfew.method import MethodBase
 
@@ -409,6 +409,16 @@ def test_a_copy_goes_where_there_is_a_device(fitted, monkeypatch):
     again = pickle.loads(pickle.dumps(fitted))
     assert again.support_.device.type == "cpu"
     np.testing.assert_array_equal(again.predict(new()), NEW)
+
+
+def test_a_backbone_of_the_callers_stays_where_it_is():
+    # The meta device stands for an accelerator.
+    mine = of_module(torch.nn.Conv2d(3, 4, 2))
+    moved = _placed(mine, torch.device("meta"))
+    assert next(moved.module.parameters()).device.type == "meta"
+    assert next(mine.module.parameters()).device.type == "cpu"
+    assert moved.card == mine.card
+    assert _placed(mine, torch.device("cpu")) is mine
 
 
 class Brightest(MethodBase):

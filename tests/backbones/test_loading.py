@@ -278,6 +278,10 @@ def timm(monkeypatch):
         if name.endswith("offline"):
             raise OSError("no\nnetwork")
         network = nn.Conv2d(3, 5, 1)
+        if name.endswith("last"):
+            # As Swin does: maps with the channels last, and the word for it.
+            network.register_forward_hook(lambda _, __, maps: maps.permute(0, 2, 3, 1))
+            network.output_fmt = "NHWC"
         network.pretrained_cfg = {"tag": name.partition(".")[2]}
         return network
 
@@ -294,6 +298,13 @@ def test_timm_takes_its_own_normalisation():
     assert backbone.card.resolution == 96
     assert backbone.card.external
     assert backbone.maps(torch.rand(2, 3, 8, 8)).shape == (2, 5, 8, 8)
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize("side", [8, 5])
+def test_timm_says_where_its_channels_are(side):
+    # At 5 pixels the shape alone would not tell.
+    assert backbones.load("timm:resnet18.last").maps(torch.rand(2, 3, side, side)).shape == (2, 5, side, side)
 
 
 @pytest.mark.usefixtures("timm")
