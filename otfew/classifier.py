@@ -25,11 +25,12 @@ from otfew.backbones import Backbone, of_module
 from otfew.backbones import load as load_backbone
 from otfew.class_labels import as_labels, classes_of
 from otfew.data.image import SUFFIXES
+from otfew.data.picture import decode_picture
 from otfew.errors import UserError
 from otfew.features import embed
 from otfew.method import FewShotMethod, check_method
 from otfew.nodes import Extractor
-from otfew.pictures import Picture, count, decode, in_order
+from otfew.pictures import Picture, count, in_order
 from otfew.preparation import Preparation
 
 _WITHOUT_DOUBLES = frozenset({"mps"})
@@ -150,26 +151,22 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             NotFittedError: Before ``fit``.
             UserError: One image in place of a list, or an image that cannot be used, naming it.
         """
-        scores = self.decision_function(images)
+        scores = self._scores(images)
         return cast("npt.NDArray[Any]", self.classes_[scores.argmax(1)])
 
     def predict_proba(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
         """Softmax of the method's logits: (images, classes) in the order of ``classes_``. Not calibrated."""
-        scores = torch.from_numpy(self.decision_function(images))
+        scores = torch.from_numpy(self._scores(images))
         return cast("npt.NDArray[np.float64]", torch.softmax(scores, 1).numpy())
 
     def decision_function(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
         """The method's logits: (images, classes) in the order of ``classes_``.
 
-        A transductive method sees all images at once, others a batch at a time.
+        Of two classes, as scikit-learn has it, (images,): how much the second is ahead of the first. A transductive
+        method sees all images at once, others a batch at a time.
         """
-        check_is_fitted(self, "support_")
-        batches = self.embedder_(in_order(images), self._images_at_once())
-        if self.method_.transductive:
-            every = list(batches)
-            batches = iter([torch.cat(every)] if every else [])
-        scores = [self._logits(batch) for batch in batches]
-        return np.concatenate(scores) if scores else np.zeros((0, len(self.classes_)))
+        scores = self._scores(images)
+        return scores if len(self.classes_) > 2 else scores[:, 1] - scores[:, 0]
 
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn that images are no table; strings are paths."""
@@ -197,6 +194,16 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             except UserError:
                 device = torch.device("cpu")
             self.__dict__ |= _moved(self.__dict__, device)
+
+    def _scores(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
+        """Ask the method about images: (images, classes)."""
+        check_is_fitted(self, "support_")
+        batches = self.embedder_(in_order(images), self._images_at_once())
+        if self.method_.transductive:
+            every = list(batches)
+            batches = iter([torch.cat(every)] if every else [])
+        scores = [self._logits(batch) for batch in batches]
+        return np.concatenate(scores) if scores else np.zeros((0, len(self.classes_)))
 
     def _logits(self, batch: Tensor) -> npt.NDArray[np.float64]:
         """Ask the method about a batch of nodes: (images, classes)."""
@@ -289,7 +296,7 @@ class _Embedder:
         Random crops draw from the pixels, so that an image's nodes do not depend on its place among others. Floating
         throughout: decoded files and the user's tensors may stand in one list.
         """
-        picture = decode(image, index)
+        picture = decode_picture(image, index)
         name = hashlib.sha256(np.rint(picture).astype(np.uint8).tobytes()).hexdigest()
         try:
             return self.extractor.views(picture, self.preparation, name).astype(np.float32)

@@ -12,8 +12,10 @@ import torch
 from PIL import Image
 from sklearn import config_context
 from sklearn.base import clone, is_classifier
+from sklearn.calibration import CalibratedClassifierCV
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score, train_test_split
+from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.utils import estimator_checks, get_tags
 from sklearn.utils.estimator_checks import check_estimator
@@ -165,7 +167,6 @@ NAN = np.full((8, 8, 3), np.nan)
         (np.zeros((0, 8, 3), np.uint8), "image 1 has shape"),
         (np.zeros((8, 8, 3), np.int64), "image 1 is int64"),
         (None, "image 1 is None"),
-        (b"x.png", "image 1 is bytes"),
         ("missing.png", "missing.png"),
     ],
 )
@@ -334,6 +335,21 @@ def test_a_wrong_label_reaches_the_user_of_scikit_learns_tools():
         cross_val_score(
             FewShotClassifier(backbone()), new()[:4], ["a", None, "a", "b"], cv=[([0, 1], [2, 3])], error_score="raise"
         )
+
+
+def test_two_classes_have_one_score_as_scikit_learn_has_it():
+    images, labels = deck(12)
+    images, labels = [i for i, y in zip(images, labels, strict=True) if y != "blue"], labels[labels != "blue"]
+    classifier = FewShotClassifier(backbone(), method="cosine-centroid").fit(images, labels)
+    scores, shares = classifier.decision_function(images), classifier.predict_proba(images)
+    assert scores.shape == (8,)
+    assert shares.shape == (8, 2)
+    np.testing.assert_allclose(scores, np.log(shares[:, 1] / shares[:, 0]), rtol=1e-6)
+    assert classifier.classes_[(scores > 0).astype(int)].tolist() == classifier.predict(images).tolist()
+    assert classifier.decision_function([]).shape == (0,)
+    np.testing.assert_array_equal(cross_val_score(classifier, images, labels, cv=2, scoring="roc_auc"), 1)
+    for wrapper in (CalibratedClassifierCV(classifier, cv=2), OneVsRestClassifier(classifier)):
+        assert wrapper.fit(*deck(12)).score(*deck(12)) == 1
 
 
 def test_scores_weigh_by_position(fitted):
