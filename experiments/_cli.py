@@ -73,7 +73,15 @@ def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = Non
     except SystemExit as ended:
         if not ended.code:
             raise
-        raise UserError(_sentence(stderr.getvalue(), prog)) from None
+        raise _own(ended) or UserError(_sentence(stderr.getvalue(), prog)) from None
+
+
+def _own(error: BaseException) -> UserError | None:
+    """Find the sentence of a dataclass's own check behind tyro's message: tyro takes a ``ValueError`` for its own."""
+    behind = error.__context__
+    while behind is not None and not isinstance(behind, UserError):
+        behind = behind.__context__
+    return behind
 
 
 def _sentence(boxes: str, prog: str) -> str:

@@ -46,6 +46,8 @@ class LossSpec:
         """
         try:
             return LOSSES[self.kind](classes, channels, **dict(self.options))
+        except UserError:
+            raise
         except (TypeError, ValueError, AssertionError) as error:
             raise UserError(f"--losses {self.name}: {str(error) or 'an option is out of range'}.") from error
 

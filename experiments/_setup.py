@@ -90,15 +90,17 @@ def pick_device(name: str) -> str:
     """
     import torch
 
+    from otfew import devices
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     here = processes.world()
     if name == "cuda" and here.size > 1 and torch.cuda.is_available():
         name = f"cuda:{here.local_rank % torch.cuda.device_count()}"
     try:
-        torch.empty(1, device=name)
-    except Exception as error:
-        raise UserError(f"--device {name!r} cannot be used: choose auto, cpu, or what torch finds here.") from error
+        devices.pick(name)
+    except UserError as error:
+        raise UserError(f"--{error}") from error
     return name
 
 

@@ -49,15 +49,15 @@ def check(features: Tensor, labels: Tensor, meta_features: Tensor, meta_labels: 
         ValueError: Wrong shapes or dtypes, NaN or infinity, or a class that one of the two sets lacks.
     """
     for name, vectors, classes in (("", features, labels), ("meta_", meta_features, meta_labels)):
+        if not isinstance(vectors, Tensor):
+            raise ValueError(f"{name}features must be a tensor (samples, channels), got {type(vectors).__name__}")
         if vectors.ndim != 2 or not vectors.is_floating_point() or 0 in vectors.shape:
             raise ValueError(
                 f"{name}features must be floating point (samples, channels), got {vectors.dtype} {tuple(vectors.shape)}"
             )
-        if classes.dtype != torch.int64 or classes.shape != vectors.shape[:1]:
-            raise ValueError(
-                f"{name}labels must be int64 ({len(vectors)},), one a row of {name}features, got {classes.dtype} "
-                f"{tuple(classes.shape)}"
-            )
+        if not isinstance(classes, Tensor) or classes.dtype != torch.int64 or classes.shape != vectors.shape[:1]:
+            got = f"{classes.dtype} {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
+            raise ValueError(f"{name}labels must be int64 ({len(vectors)},), one a row of {name}features, got {got}")
         bad = (~torch.isfinite(vectors)).any(-1).nonzero()
         if len(bad):
             raise ValueError(f"{name}features hold NaN or infinity, first in row {int(bad[0])}")

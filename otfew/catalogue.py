@@ -46,7 +46,7 @@ def accepts(method: type[FewShotMethod], option: str) -> bool:
     return option in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
 
-def build(name: str, **options: Any) -> FewShotMethod:
+def build(name: str, /, **options: Any) -> FewShotMethod:
     """Construct a method.
 
     Args:
@@ -54,7 +54,8 @@ def build(name: str, **options: Any) -> FewShotMethod:
         **options: Of its constructor.
 
     Raises:
-        UserError: Unknown name or option, an option out of range, or ``base_mean`` missing where the method needs it.
+        UserError: Unknown name or option, an option of a wrong type or out of range, or ``base_mean`` missing where the
+            method needs it.
     """
     method = find(name)
     unknown = [option for option in options if not accepts(method, option)]
@@ -68,5 +69,7 @@ def build(name: str, **options: Any) -> FewShotMethod:
         )
     try:
         return method(**options)
-    except ValueError as error:
+    except UserError:
+        raise
+    except (TypeError, ValueError) as error:
         raise UserError(f"method {name!r}: {error}.") from error

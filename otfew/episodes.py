@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import numpy.typing as npt
 
+from otfew.class_labels import as_indices
 from otfew.errors import UserError
 from otfew.query_balance import BALANCED, canonical, parse
 
@@ -124,16 +125,16 @@ class Sampler:
 
     Args:
         protocol: What the episodes are a function of.
-        labels: (images,) int, indices into ``classes``.
+        labels: (images,) indices into ``classes``, in the order of the images.
         classes: Names, for messages.
 
     Raises:
-        UserError: Fewer classes than ``way``, or a class with fewer than shot + query images.
+        UserError: Fewer classes than ``way``, a class with fewer than shot + query images, or a label that is none.
     """
 
     def __init__(self, protocol: Protocol, labels: npt.ArrayLike, classes: Sequence[str]) -> None:
         self.protocol = protocol
-        array = np.asarray(labels, dtype=np.int64)
+        array = as_indices(labels, len(classes))
         counts = np.bincount(array, minlength=len(classes)).tolist()
         if protocol.way > len(classes):
             raise UserError(

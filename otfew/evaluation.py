@@ -276,6 +276,8 @@ class _Runner:
         try:
             # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
             logits = contender.method(support, query, **told).detach().cpu()
+        except UserError:
+            raise
         except ValueError as error:
             raise UserError(
                 f"method {contender.name!r} refuses the batch of {len(support)} from episode {start} on: {error}."

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from torch import Tensor
 
 from otfew.backbones.base import Backbone
+from otfew.class_labels import as_indices
 from otfew.data.base import Image, ImageSet
 from otfew.errors import UserError
 from otfew.feature_cache import Entry, Note
@@ -46,7 +47,7 @@ class FeatureSet:
 
     Attributes:
         nodes: (images, nodes, channels) float32; may be mapped from disk.
-        labels: (images,) int64, indices into ``classes``.
+        labels: (images,) int64, indices into ``classes``; given in any container, they go by position.
         classes: Class names.
         nodes_spec: Kind of nodes, as on the command line.
         milliseconds: Extraction time of one image, decoding included; None where unknown.
@@ -61,6 +62,12 @@ class FeatureSet:
     milliseconds: float | None = None
     base_mean: Tensor | None = None
     source: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        labels = as_indices(self.labels, len(self.classes))
+        if len(labels) != len(self.nodes):
+            raise UserError(f"there are nodes of {len(self.nodes)} images but {len(labels)} labels: give one for each.")
+        object.__setattr__(self, "labels", labels)
 
     @cached_property
     def pooled(self) -> FeatureSet:

@@ -7,6 +7,8 @@ from typing import ClassVar, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from otfew.errors import UserError
+
 
 @runtime_checkable
 class FewShotMethod(Protocol):
@@ -67,6 +69,18 @@ class MethodBase:
     pools: ClassVar[bool] = False
     learned: ClassVar[tuple[str, ...]] = ()
     needs_nonnegative: ClassVar[bool] = False
+
+
+def check_method(method: object) -> None:
+    """Raise ``UserError`` unless an object follows ``FewShotMethod``."""
+    contract = "a method is an object called with support and query; derive its class from otfew.method.MethodBase"
+    if isinstance(method, type):
+        raise UserError(f"method is the class {method.__name__}: give an object of it, as in {method.__name__}().")
+    if not callable(method):
+        raise UserError(f"method is {method!r}: give the name of one, or an object ({contract}).")
+    missing = [name for name in FewShotMethod.__annotations__ if not hasattr(method, name)]
+    if missing:
+        raise UserError(f"method {type(method).__name__} lacks the attribute {missing[0]!r}: {contract}.")
 
 
 def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = None) -> None:

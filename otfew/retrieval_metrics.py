@@ -231,6 +231,9 @@ def _ideal_gain(n_relevant: Tensor) -> Tensor:
 
 
 def _check_labels(query_labels: Tensor, gallery_labels: Tensor, exclude_self: bool) -> None:
+    for name, labels in (("query_labels", query_labels), ("gallery_labels", gallery_labels)):
+        if not isinstance(labels, Tensor):
+            raise ValueError(f"{name} must be a tensor, in the order of the scores, not {type(labels).__name__}")
     if query_labels.ndim != 1 or gallery_labels.ndim != 1 or not len(query_labels) or not len(gallery_labels):
         raise ValueError(
             "query_labels (queries,) and gallery_labels (items,) must not be empty; "

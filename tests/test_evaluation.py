@@ -225,6 +225,14 @@ def test_what_a_method_refuses_is_the_users_to_set_right(features, sampler):
         evaluate([Contender("wrong", Wrong(refuse), features)], sampler, 5)
 
 
+def test_a_sentence_of_the_method_itself_is_passed_on_as_it_is(features, sampler):
+    def refuse(_):
+        raise UserError("wrong: give other features.")
+
+    with pytest.raises(UserError, match=r"^wrong: give other features\.$"):
+        evaluate([Contender("wrong", Wrong(refuse), features)], sampler, 5)
+
+
 def test_a_folder_of_another_protocol_is_refused_and_untouched(tmp_path):
     RunDirectory(tmp_path / "run", {"protocol": {"seed": 1}})
     before = {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}

@@ -10,6 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from otfew.backbones.layout import channels_first, declared
+from otfew.errors import UserError
+
 IMAGENET = "ImageNet-1k (external)"
 """``Card.training_data`` of weights trained on the 1,000 classes of ImageNet."""
 
@@ -129,8 +132,12 @@ class Backbone:
         """
         parameter = next(self.module.parameters(), None)
         device = images.device if parameter is None else parameter.device
-        maps: Tensor = self.module(normalise(images.to(device), self.card.mean, self.card.std))
-        return maps.float()
+        normalised = normalise(images.to(device), self.card.mean, self.card.std)
+        maps: Tensor = self.module(normalised)
+        if not isinstance(maps, Tensor) or maps.ndim != 4 or len(maps) != len(images):
+            got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
+            raise UserError(f"backbone {self.name!r} must return maps (images, channels, h, w), not {got}.")
+        return channels_first(maps, normalised, declared(self.module), self.name, unless_told="NCHW").float()
 
 
 def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import sysconfig
+import traceback
 from importlib.util import find_spec
 
+import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from otfew.backbones.base import IMAGENET, Backbone, Card, digest
+from otfew.backbones.layout import channels_first, declared
 from otfew.errors import UserError
 
 UNKNOWN = "unknown (external)"
@@ -17,7 +23,8 @@ class AsMaps(nn.Module):
     """Brings a network's output to maps.
 
     Args:
-        network: Returns (images, channels, h, w), or vectors (images, channels), which become maps of one node.
+        network: Returns (images, channels, h, w), or (images, h, w, channels) if its attribute ``output_fmt`` or the
+            shape says so, or vectors (images, channels), which become maps of one node.
         spec: Name in messages.
     """
 
@@ -27,15 +34,28 @@ class AsMaps(nn.Module):
         self.spec = spec
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map (images, 3, height, width) to (images, channels, h, w)."""
-        output = self.network(images)
+        """Map (images, 3, height, width) to (images, channels, h, w).
+
+        Raises:
+            UserError: The network fails, or returns no maps.
+        """
+        try:
+            output = self.network(images)
+        except UserError:
+            raise
+        except Exception as error:  # the user's network may raise anything
+            raise UserError(
+                f"backbone {self.spec!r} fails on images of shape {tuple(images.shape)} with {_told(error)}."
+            ) from error
         if not isinstance(output, Tensor) or output.ndim not in {2, 4} or len(output) != len(images):
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
                 f"backbone {self.spec!r} must return maps (images, channels, h, w) or vectors (images, channels), "
                 f"not {got}."
             )
-        return output[:, :, None, None] if output.ndim == 2 else output
+        if output.ndim == 2:
+            return output[:, :, None, None]
+        return channels_first(output, images, declared(self.network), self.spec)
 
 
 def from_factory(spec: str) -> Backbone:
@@ -46,12 +66,13 @@ def from_factory(spec: str) -> Backbone:
             of ImageNet) or a ``Backbone`` with its own card.
 
     Raises:
-        UserError: Nothing there to call, the call fails, or its result is neither.
+        UserError: Nothing there to call, the call fails or ends the program, its result is neither, or its weights hold
+            no numbers.
     """
     where, _, name = spec.partition(":")
     try:
         module = importlib.import_module(where)
-    except Exception as error:  # the user's module may raise anything
+    except (Exception, SystemExit) as error:  # the user's module may raise anything, and sys.exit is no success
         raise UserError(f"backbone {spec!r}: importing {where!r} fails with {_told(error)}.") from error
     factory = getattr(module, name, None)
     if not callable(factory):
@@ -60,16 +81,30 @@ def from_factory(spec: str) -> Backbone:
         made = factory()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"backbone {spec!r}: calling it without arguments fails with {_told(error)}.") from error
     if isinstance(made, Backbone):
+        _check_weights(made.module, spec)
         return made
     if not isinstance(made, nn.Module):
         raise UserError(
             f"backbone {spec!r} must return a torch.nn.Module or an otfew Backbone, not {type(made).__name__}."
         )
-    card = Card(name=spec, architecture=spec, external=True, training_data=UNKNOWN)
-    return _wrap(made, card)
+    return of_module(made, spec)
+
+
+def of_module(module: nn.Module, name: str | None = None) -> Backbone:
+    """Make a backbone of a module on normalised images (mean and deviation of ImageNet), which is frozen.
+
+    Args:
+        module: Returns what ``AsMaps`` takes.
+        name: Name in reports; None takes that of its class.
+
+    Raises:
+        UserError: Its weights hold no numbers.
+    """
+    name = name or type(module).__name__
+    return _wrap(module, Card(name=name, architecture=name, external=True, training_data=UNKNOWN))
 
 
 def from_timm(name: str) -> Backbone:
@@ -117,11 +152,40 @@ def from_timm(name: str) -> Backbone:
 
 def _wrap(network: nn.Module, card: Card) -> Backbone:
     """Freeze a network and give it the shape of a backbone."""
+    _check_weights(network, card.architecture)
     module = AsMaps(network, card.architecture).eval().requires_grad_(False)
-    return Backbone(module, card, digest(module, card))
+    key = digest(module, card)
+    if declared(network) == "NHWC":
+        # The same weights read in the other layout are other features.
+        key = hashlib.sha256(f"{key} NHWC".encode()).hexdigest()
+    return Backbone(module, card, key)
 
 
-def _told(error: Exception) -> str:
-    """Describe an exception on one line."""
-    text = " ".join(str(error).split()).rstrip(".")
-    return f"{type(error).__name__}: {text[:200]}" if text else type(error).__name__
+def _check_weights(network: nn.Module, spec: str) -> None:
+    """Raise ``UserError`` at the first weight without numbers that can be read."""
+    if not isinstance(network, nn.Module):
+        raise UserError(f"backbone {spec!r} holds a {type(network).__name__} in place of a torch.nn.Module.")
+    for name, weight in network.state_dict().items():
+        if isinstance(weight, UninitializedParameter | UninitializedBuffer) or not isinstance(weight, Tensor):
+            raise UserError(f"backbone {spec!r}: its weight {name!r} is no tensor with numbers: initialise it first.")
+        if weight.device.type == "meta":
+            raise UserError(f"backbone {spec!r}: its weight {name!r} is on the meta device: load its numbers first.")
+        if weight.layout != torch.strided or weight.is_quantized:
+            raise UserError(f"backbone {spec!r}: its weight {name!r} is sparse or quantised: make it a dense tensor.")
+
+
+def _told(error: BaseException) -> str:
+    """Describe an exception on one line, with the place that raised it."""
+    text = " ".join(str(error).split()).rstrip(".")[:200]
+    if isinstance(error, SystemExit):
+        text = "" if error.code is None else f"code {text}"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _passed_through(frame.filename)]
+    libraries = ("site-packages", sysconfig.get_path("stdlib"))
+    own = [frame for frame in frames if not any(part in frame.filename for part in libraries)] or frames
+    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
+    return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + where
+
+
+def _passed_through(file: str) -> bool:
+    """Tell this file and Python's import system, through which every such error comes, from where one began."""
+    return file == __file__ or file.startswith("<frozen") or file == importlib.__file__

@@ -1,4 +1,5 @@
 import json
+import re
 import sys
 import types
 
@@ -11,8 +12,10 @@ from otfew.backbones import efficientnet_lite0, loading, weights
 from otfew.backbones.base import IMAGENET, Backbone, Card
 from otfew.data.class_lists import class_lists
 from otfew.errors import UserError
+from otfew.experiments import _cli
 
 MODULE = """
+import sys
 import torch
 from torch import nn
 from otfew.backbones.base import Backbone, Card
@@ -46,6 +49,42 @@ def needs(argument):
 
 def fails():
     raise RuntimeError("first line\\nsecond line")
+
+def leaves():
+    sys.exit("bye")
+
+def leaves_in_silence():
+    sys.exit()
+
+def deep():
+    return deeper()
+
+def deeper():
+    return {}["weights"]
+
+def meta():
+    with torch.device("meta"):
+        return nn.Conv2d(3, 4, 3)
+
+def carded_meta():
+    return Backbone(meta(), Card("mine", "x"), "digest")
+
+def lazy():
+    return nn.LazyConv2d(4, 3)
+
+def sparse():
+    module = nn.Identity()
+    module.register_buffer("eye", torch.eye(3).to_sparse())
+    return module
+
+def kind():
+    return nn.Conv2d
+
+def stumbles():
+    class Stumbling(nn.Module):
+        def forward(self, x):
+            raise KeyError("layer")
+    return Stumbling()
 
 value = 3
 """
@@ -108,12 +147,62 @@ def test_factory_of_a_backbone_keeps_its_card(mine):
         ("number", "int"),
         ("needs", "argument"),
         ("fails", "first line second line"),
+        ("leaves", "SystemExit: code bye (my_backbones"),
+        ("leaves_in_silence", "SystemExit (my_backbones"),
+        ("deep", "KeyError: 'weights' (my_backbones_for_tests.py, line {line})"),
+        ("meta", "'weight' is on the meta device"),
+        ("carded_meta", "'weight' is on the meta device"),
+        ("lazy", "'weight' is no tensor with numbers"),
+        ("sparse", "'eye' is sparse"),
+        ("kind", "not type"),
         ("value", "no function"),
         ("absent", "no function"),
     ],
 )
 def test_factories_that_make_none(mine, name, said):
-    assert said in refusal(f"{mine}:{name}")
+    # A bug inside somebody's factory is told with its place.
+    line = MODULE.splitlines().index('    return {}["weights"]') + 1
+    assert said.format(line=line) in re.sub(r"\(\S*(?=my_backbones)", "(", refusal(f"{mine}:{name}"))
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("import sys\nsys.exit(0)", "SystemExit: code 0"),
+        ("def f(:", "SyntaxError"),
+        ("import nowhere_at_all", "No module named 'nowhere_at_all'"),
+        ("raise OSError('no disk')", "OSError: no disk"),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--what'])", "SystemExit: code 2"),
+    ],
+)
+def test_modules_that_cannot_be_imported(tmp_path, monkeypatch, text, said):
+    (tmp_path / "module_that_fails.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "module_that_fails", raising=False)
+    message = refusal("module_that_fails:factory")
+    assert "importing 'module_that_fails' fails with" in message
+    assert said in message
+    assert "module_that_fails.py, line" in message
+
+
+@pytest.mark.parametrize("spec", ["sys:exit", "builtins:quit", ":x", "x:", ".x:y", "builtins:object"])
+def test_a_command_ends_with_a_sentence_whatever_is_called(spec, capsys):
+    with pytest.raises(SystemExit) as ended:
+        _cli.run(lambda: backbones.load(spec))
+    assert ended.value.code == _cli.USAGE
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_ctrl_c_in_a_factory_is_still_ctrl_c(tmp_path, monkeypatch):
+    (tmp_path / "module_interrupted.py").write_text("def factory():\n    raise KeyboardInterrupt")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        backbones.load("module_interrupted:factory")
+
+
+def test_a_network_that_fails_is_told_with_its_place(mine):
+    with pytest.raises(UserError, match=r"fails on images of shape \(2, 3, 8, 8\) with KeyError: 'layer' .*line"):
+        backbones.load(f"{mine}:stumbles").maps(torch.rand(2, 3, 8, 8))
 
 
 @pytest.mark.parametrize("name", ["pairs", "flat"])
@@ -189,6 +278,10 @@ def timm(monkeypatch):
         if name.endswith("offline"):
             raise OSError("no\nnetwork")
         network = nn.Conv2d(3, 5, 1)
+        if name.endswith("last"):
+            # As Swin does: maps with the channels last, and the word for it.
+            network.register_forward_hook(lambda _, __, maps: maps.permute(0, 2, 3, 1))
+            network.output_fmt = "NHWC"
         network.pretrained_cfg = {"tag": name.partition(".")[2]}
         return network
 
@@ -205,6 +298,13 @@ def test_timm_takes_its_own_normalisation():
     assert backbone.card.resolution == 96
     assert backbone.card.external
     assert backbone.maps(torch.rand(2, 3, 8, 8)).shape == (2, 5, 8, 8)
+
+
+@pytest.mark.usefixtures("timm")
+@pytest.mark.parametrize("side", [8, 5])
+def test_timm_says_where_its_channels_are(side):
+    # At 5 pixels the shape alone would not tell.
+    assert backbones.load("timm:resnet18.last").maps(torch.rand(2, 3, side, side)).shape == (2, 5, side, side)
 
 
 @pytest.mark.usefixtures("timm")
