@@ -18,7 +18,7 @@ else:
     import tomli as tomllib
 
 CLAIMS = Path(__file__).parent / "claims.toml"
-SHARED = ("delta", "on", "reruns", "ours", "unit")
+SHARED = ("delta", "on", "reruns", "training", "ours", "unit")
 """What a table may say once for its claims."""
 
 
@@ -96,6 +96,7 @@ class Claim:
         on: What those were measured on.
         reruns: What others measured.
         untestable: Why it can't be tested here, or "".
+        training: It is about a way of training: fewer than three networks or seeds can't judge it.
         ours: A question of ours, not a claim of the paper.
         unit: Of its figures.
     """
@@ -113,6 +114,7 @@ class Claim:
     on: str = ""
     reruns: str = ""
     untestable: str = ""
+    training: bool = False
     ours: bool = False
     unit: str = "points"
 

@@ -185,6 +185,26 @@ def test_two_seeds_are_no_checkpoint():
     assert (found.text, found.few) == ("confirmed with 2 seeds", True)
 
 
+@pytest.mark.parametrize(
+    ("figure", "given", "expected"),
+    [
+        (Figure(3, {"classes": 1}, 0.001, 1), {}, "inconclusive: 1 of 3 networks"),
+        (Figure(-3, {"classes": 1}, 0.001, 2), {}, "inconclusive: 2 of 3 networks"),
+        (Figure(0.1, {"classes": 0.2}, 0.5, 1), {}, "inconclusive: 1 of 3 networks"),
+        (Figure(3, {"seeds": 1}, 0.001, 2), {}, "inconclusive: 2 of 3 seeds"),
+        (Figure(97, {"classes": 0.1}), {"level": 98.8, "right": ()}, "inconclusive: 1 of 3 networks"),
+        (Figure(0.4, {"classes": 0.7}, 0.2, 1), {}, "inconclusive"),
+        (Figure(3, {"classes": 1}, 0.001, 3), {}, "confirmed"),
+        (Figure(3, {"seeds": 1}, 0.001, 5), {}, "confirmed"),
+        (None, {}, "not run yet"),
+    ],
+)
+def test_fewer_than_three_networks_judge_no_way_of_training(figure, given, expected):
+    found = judge([claim(training=True, **given)], {} if figure is None else {"c": figure})["c"]
+    assert (found.text, found.few) == (expected, False)
+    assert found.kind in KINDS
+
+
 def test_holm_counts_the_claims_of_a_table():
     claims = [claim(id=str(i)) for i in range(3)]
     figures = {str(i): Figure(3, {"classes": 1}, p, 3) for i, p in enumerate((0.01, 0.02, 0.04))}
