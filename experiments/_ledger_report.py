@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otfew.experiments._ledger_claims import PLACE, Claim, Ledger
@@ -55,7 +55,9 @@ def records(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Any]:
     return made
 
 
-def page(ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, str]) -> bytes:
+def page(
+    ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, str], history: Sequence[str] = ()
+) -> bytes:
     """Write docs/reproduction.md.
 
     Args:
@@ -63,6 +65,7 @@ def page(ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, s
         full: Figures of the full suite.
         quick: Figures of the quick suite.
         commands: Run -> the command that it is.
+        history: Lines on what was fixed and what was changed.
     """
     judged = verdicts(ledger, full, quick)
     counts = Counter(verdict.kind for verdict in judged.values())
@@ -82,6 +85,8 @@ def page(ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, s
             ]
         )
         pieces += ["", *(f"- {note}" for note in notes)] if notes else []
+    if history:
+        pieces += ["", *history]
     pieces += ["", "## Runs", "", _RUNS, "", *(f"    # {run}\n    {commands[run]}" for run in commands)]
     return ("\n".join(pieces) + "\n").encode()
 
@@ -162,12 +167,10 @@ no figure is typed by hand:
     python -m experiments.reproduce --suite quick     # minutes: committed checkpoints again, with few episodes
     python -m experiments.reproduce --suite full      # hours: every run, trained anew where a checkpoint is missing
 
-The claims, the margins and the arms stand in `experiments/claims.toml`, first committed before the full runs. Known by
-then: tables of birds and of one CIFAR-FS network, those with an ImageNet network, and figures of few episodes. Changed
-since (`git log experiments/claims.toml`): before their runs, the nodes of small images (the paper's), Omniglot's
-temperature (chosen on validation classes), more controls and seeds; with figures known, wordings, the published figures
-beside MatchingNet, which claims count as the paper's, and the released schedule in place of our weights against
-cross-entropy.
+The claims, the margins and the arms stand in `experiments/claims.toml`, first committed before most of the runs. Which
+figures were known by then, and what was changed since, with or without its figure known:
+[Fixed before the figures, and changed since](#fixed-before-the-figures-and-changed-since). Not listed there are
+wordings and the published figures beside MatchingNet, which changed with figures known.
 
 How to read it:
 
@@ -186,7 +189,8 @@ How to read it:
   would matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
 - "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
   apart, as "few networks". A claim about a way of training needs three networks or seeds: with fewer it is
-  inconclusive ("1 of 3 networks"), whatever its figure. Rows share networks and arms: their number is no number of independent findings.
+  inconclusive ("1 of 3 networks"), whatever its figure. Rows share networks and arms: their number is no number of
+  independent findings.
 - Published figures are of larger networks, mostly of other data, and trained end to end where ours, unless a claim says
   so, are only pre-trained, on whole images: compare signs and order, not levels. Beside a question of ours there are
   none.
@@ -194,6 +198,6 @@ How to read it:
 - Birds: 22 of the 50 test species of CUB's FEAT split, cropped near the bird, 84 px (for retrieval with an ImageNet
   network 50 of the 100 species present, 224 px). CIFAR-FS and FC100 at 32 px. Omniglot: characters as drawn, where the
   papers add rotated ones as classes. CIFAR-10 is a JPEG copy.
-- Pre-trained networks kept the epoch at which `deepemd-fcn` was best on validation classes, which leans towards
-  DeepEMD if towards any. The ImageNet network (efficientnet-lite0) is external data: some test classes bear names of
-  its classes."""
+- The committed pre-trained networks kept the epoch at which `deepemd-fcn` was best on validation classes, which leans
+  towards DeepEMD if towards any; new ones keep their last epoch. The ImageNet network (efficientnet-lite0) is external
+  data: some test classes bear names of its classes."""
