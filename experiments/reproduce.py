@@ -184,7 +184,7 @@ def _write(config: Config, ledger: Ledger, lock: _ledger_lock.Lock | None, conso
     history = [] if lock is None else _ledger_lock.section(lock)
     write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, commands, history))
     _draw(config.docs / report.PICTURES, ledger, full, quick)
-    _fill_readme(config.docs.parent / "README.md", report.summary(ledger, full, quick))
+    _fill_readme(config.docs.parent / "README.md", report.answers(ledger, full, quick))
     judged = report.verdicts(ledger, full, quick)
     kinds = [kind for kind in KINDS if not kind.endswith(FEW)]
     rows = []
