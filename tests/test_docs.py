@@ -105,12 +105,14 @@ def test_figures_from_other_pages_stand_there():
             assert number.lstrip("+-") in written, (row, number)
 
 
-def test_figures_typed_into_the_readme_stand_in_the_pages():
-    text = "".join((DOCS / name).read_text(encoding="utf-8") for name in ("results.md", "retrieval.md"))
-    written = set(NUMBER.findall(text))
-    for answer in _ledger_claims.load().answers:
-        for number in NUMBER.findall(re.sub(PLACE, "", answer.finding)):
-            assert number in written, (answer.question, number)
+def test_figures_typed_into_the_summaries_stand_in_the_pages():
+    """Those of the README's table and of the page's lines that are no claim's."""
+    names = ("results.md", "retrieval.md", "analyses.md")
+    written = {n.lstrip("+-") for name in names for n in NUMBER.findall((DOCS / name).read_text(encoding="utf-8"))}
+    ledger = _ledger_claims.load()
+    for line in [*(answer.finding for answer in ledger.answers), *ledger.summary]:
+        for number in NUMBER.findall(re.sub(PLACE, "", line)):
+            assert number.lstrip("+-") in written, (line, number)
 
 
 def test_every_variant_is_a_row():
