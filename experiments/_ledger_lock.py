@@ -225,7 +225,8 @@ def _what(name: str, old: Any, new: Any) -> str:
         gone = [" ".join(a[i:j]) for tag, i, j, _, _ in words if tag != "equal" and i < j]
         come = [" ".join(b[i:j]) for tag, _, _, i, j in words if tag != "equal" and i < j]
         return f"{name}: {'; '.join(gone) or 'nothing'} became {'; '.join(come) or 'nothing'}"
-    return f"{name}: {old or 'none'} became {new or 'none'}"
+    before, after = ("none" if value in {"", None} else value for value in (old, new))
+    return f"{name}: {before} became {after}"
 
 
 def _turned(old: str, new: str) -> bool:
