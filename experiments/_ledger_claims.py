@@ -18,12 +18,12 @@ else:
     import tomli as tomllib
 
 CLAIMS = Path(__file__).parent / "claims.toml"
-SHARED = ("delta", "on", "reruns", "ours", "unit")
+SHARED = ("delta", "on", "reruns", "training", "ours", "unit")
 """What a table may say once for its claims."""
 
 
 PLACE = r"\{([\w-]+)\}"
-"""A claim's figure and verdict in a line of the summary."""
+"""A claim's figure and verdict in a line or row of the summary."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,7 @@ class Claim:
         on: What those were measured on.
         reruns: What others measured.
         untestable: Why it can't be tested here, or "".
+        training: It is about a way of training: fewer than three networks or seeds can't judge it.
         ours: A question of ours, not a claim of the paper.
         unit: Of its figures.
     """
@@ -113,6 +114,7 @@ class Claim:
     on: str = ""
     reruns: str = ""
     untestable: str = ""
+    training: bool = False
     ours: bool = False
     unit: str = "points"
 
@@ -134,6 +136,44 @@ class Claim:
 
 
 @dataclass(frozen=True)
+class Elsewhere:
+    """A row of a table that no run of the suites measured: the question with another network or size.
+
+    Attributes:
+        says: The question.
+        data: On what.
+        left: Level of the first arm, as it stands on the page.
+        right: Of the second.
+        page: Of the folder docs, where these stand beside their command.
+        difference: As it stands on the page, left - right, or "" where it holds the levels only.
+    """
+
+    says: str
+    data: str
+    left: str
+    right: str
+    page: str
+    difference: str = ""
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A row of the README.
+
+    Attributes:
+        question: That a user asks.
+        command: Behind ``python -m experiments.``.
+        finding: In which {ID} stands for a claim's figure and verdict.
+        budget: With which it was found.
+    """
+
+    question: str
+    command: str
+    finding: str
+    budget: str
+
+
+@dataclass(frozen=True)
 class Ledger:
     """All of ``claims.toml``.
 
@@ -142,14 +182,18 @@ class Ledger:
         trainings: By name of the checkpoint.
         claims: By id, in order.
         sources: Table -> paper.
-        summary: Lines of the README, in which {ID} stands for a claim's figure and verdict.
+        elsewhere: Table -> its rows from other pages.
+        summary: Lines of the page, in which {ID} stands for a claim's figure and verdict.
+        answers: Rows of the README.
     """
 
     runs: Mapping[str, Run]
     trainings: Mapping[str, Training]
     claims: Mapping[str, Claim]
     sources: Mapping[str, str]
+    elsewhere: Mapping[str, tuple[Elsewhere, ...]]
     summary: tuple[str, ...]
+    answers: tuple[Answer, ...]
 
     def tables(self) -> Iterator[tuple[str, list[Claim]]]:
         """Go through the tables with their claims."""
@@ -195,7 +239,7 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
     claims: dict[str, Claim] = {}
     sources: dict[str, str] = {}
     for table in text["table"]:
-        _known(table, {"name", "source", "claims", *SHARED})
+        _known(table, {"name", "source", "claims", "elsewhere", *SHARED})
         sources[table["name"]] = table["source"]
         shared = {key: table[key] for key in SHARED if key in table}
         for entry in table["claims"]:
@@ -204,10 +248,15 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
             if claim.id in claims or missing or not (claim.left or claim.untestable):
                 raise ValueError(f"claim {claim.id!r} is there twice, has no arms, or unknown runs: {sorted(missing)}")
             claims[claim.id] = claim
+    elsewhere = {
+        table["name"]: tuple(Elsewhere(**row) for row in table.get("elsewhere", ())) for table in text["table"]
+    }
     summary = tuple(text.get("summary", {}).get("lines", ()))
-    if unknown := set(re.findall(PLACE, "".join(summary))) - claims.keys():
+    answers = tuple(Answer(*row) for row in text.get("summary", {}).get("rows", ()))
+    said = "".join([*summary, *(answer.finding for answer in answers)])
+    if unknown := set(re.findall(PLACE, said)) - claims.keys():
         raise ValueError(f"the summary names unknown claims: {sorted(unknown)}")
-    return Ledger(runs, trainings, claims, sources, summary)
+    return Ledger(runs, trainings, claims, sources, elsewhere, summary, answers)
 
 
 def _claim(entry: Mapping[str, Any], table: str, seeds: Mapping[str, int]) -> Claim:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from otfew.experiments._ledger_claims import PLACE, Claim, Ledger
+from otfew.experiments._ledger_claims import PLACE, Claim, Elsewhere, Ledger
 from otfew.experiments._ledger_evidence import Figures
 from otfew.experiments._ledger_figures import Figure
 from otfew.experiments._ledger_verdict import KINDS, Verdict, judge
@@ -17,6 +17,8 @@ PICTURES = "reproduction"
 """Folder of the pictures, beside the page."""
 SOURCES = ("episodes", "queries", "images", "classes", "networks", "seeds", "runs")
 """What intervals are over, in the order of the page."""
+ANSWERS = ("question", "found", "budget", "`python -m experiments.`...")
+"""Head of the README's table."""
 HEAD = ("claim", "on", "published", "found", "difference", "networks, seeds", "Holm's p", "again", "verdict")
 
 
@@ -55,7 +57,9 @@ def records(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Any]:
     return made
 
 
-def page(ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, str]) -> bytes:
+def page(
+    ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, str], history: Sequence[str] = ()
+) -> bytes:
     """Write docs/reproduction.md.
 
     Args:
@@ -63,16 +67,21 @@ def page(ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, s
         full: Figures of the full suite.
         quick: Figures of the quick suite.
         commands: Run -> the command that it is.
+        history: Lines on what was fixed and what was changed.
     """
     judged = verdicts(ledger, full, quick)
     counts = Counter(verdict.kind for verdict in judged.values())
     own = Counter(judged[claim.id].kind for claim in ledger.claims.values() if claim.ours)
     pieces = [_INTRODUCTION, "", "| verdict | claims of papers | questions of ours |", "|---|---:|---:|"]
     pieces += [f"| {kind} | {counts[kind] - own[kind]} | {own[kind]} |" for kind in KINDS if counts[kind]]
+    if ledger.summary:
+        pieces += ["", "## In short", "", _SHORT, "", *summary(ledger, full, quick)]
     for table, claims in ledger.tables():
         source = ledger.sources[table]
         pieces += ["", f"## {table}", "", f"Questions of ours about {source}." if claims[0].ours else f"{source}.", ""]
-        pieces.append(markdown(HEAD, [_row(claim, judged[claim.id], full, quick) for claim in claims], []).rstrip())
+        rows = [_row(claim, judged[claim.id], full, quick) for claim in claims]
+        rows += [_row_of_page(row) for row in ledger.elsewhere[table]]
+        pieces.append(markdown(HEAD, rows, []).rstrip())
         if any(claim.id in full or claim.id in quick for claim in claims):
             pieces += ["", f"![{table}: published and found differences]({PICTURES}/{slug(table)}.png)"]
         notes = dict.fromkeys(
@@ -82,12 +91,29 @@ def page(ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, s
             ]
         )
         pieces += ["", *(f"- {note}" for note in notes)] if notes else []
+    if history:
+        pieces += ["", *history]
     pieces += ["", "## Runs", "", _RUNS, "", *(f"    # {run}\n    {commands[run]}" for run in commands)]
     return ("\n".join(pieces) + "\n").encode()
 
 
-def summary(ledger: Ledger, full: Figures, quick: Figures) -> str:
-    """Fill the README's lines: {ID} becomes a claim's figure and verdict."""
+def summary(ledger: Ledger, full: Figures, quick: Figures) -> list[str]:
+    """Fill the lines of the page: {ID} becomes a claim's figure and verdict."""
+    return _filled(ledger.summary, ledger, full, quick)
+
+
+def answers(ledger: Ledger, full: Figures, quick: Figures) -> str:
+    """Write the README's table."""
+    found = _filled([answer.finding for answer in ledger.answers], ledger, full, quick)
+    rows = [
+        [answer.question, finding, answer.budget, f"`{answer.command}`"]
+        for answer, finding in zip(ledger.answers, found, strict=True)
+    ]
+    text = ["| " + " | ".join(ANSWERS) + " |", "|" + "---|" * len(ANSWERS)]
+    return "\n".join([*text, *("| " + " | ".join(row) + " |" for row in rows)])
+
+
+def _filled(lines: Sequence[str], ledger: Ledger, full: Figures, quick: Figures) -> list[str]:
     judged = verdicts(ledger, full, quick)
 
     def fill(match: re.Match[str]) -> str:
@@ -98,7 +124,7 @@ def summary(ledger: Ledger, full: Figures, quick: Figures) -> str:
         mean, width = figure.mean - claim.reference, max(figure.intervals.values(), default=0.0)
         return f"{mean:+.1f} ± {width:.1f} ({_verdict(claim, judged[claim.id], full)})"
 
-    return "\n".join(re.sub(PLACE, fill, line) for line in ledger.summary)
+    return [re.sub(PLACE, fill, line) for line in lines]
 
 
 def slug(table: str) -> str:
@@ -131,6 +157,14 @@ def _row(claim: Claim, verdict: Verdict, full: Figures, quick: Figures) -> list[
     ]
 
 
+def _row_of_page(row: Elsewhere) -> list[str]:
+    """Lay out a row that no run of the suites measured."""
+    levels = [float(side.split()[0]) for side in (row.left, row.right)]
+    difference = row.difference or f"{levels[0] - levels[1]:+.2f}"
+    found = f"{row.left} against {row.right}"
+    return [row.says, row.data, "", found, difference, "", "", "", f"no claim: [{row.page}]({row.page})"]
+
+
 def _verdict(claim: Claim, verdict: Verdict, full: Figures) -> str:
     """Say where the quick suite alone has run."""
     return verdict.text + ("" if claim.id in full else "; few episodes")
@@ -153,6 +187,10 @@ _RUNS = """The full suite; the quick one takes fewer episodes and only what comm
 (`quick` in `experiments/claims.toml`). What each found, with its protocol, lies in `results/RUN.json` and
 `results/quick/RUN.json`."""
 
+_SHORT = """Points of accuracy (MAP@R, mAP) ± the widest of the 95 % intervals, and the verdict. Networks are of
+quarter width; those of birds had 60 epochs of 120, those of CIFAR-FS 15 of 120, end-to-end training 500 episodes of
+5,000, metric learning 10 epochs, long tails at factor 100 all 200 epochs."""
+
 _INTRODUCTION = """# Reproduction
 
 What four papers on optimal transport in few-shot and transfer learning claim, and questions of ours beside it, tested
@@ -162,12 +200,10 @@ no figure is typed by hand:
     python -m experiments.reproduce --suite quick     # minutes: committed checkpoints again, with few episodes
     python -m experiments.reproduce --suite full      # hours: every run, trained anew where a checkpoint is missing
 
-The claims, the margins and the arms stand in `experiments/claims.toml`, first committed before the full runs. Known by
-then: tables of birds and of one CIFAR-FS network, those with an ImageNet network, and figures of few episodes. Changed
-since (`git log experiments/claims.toml`): before their runs, the nodes of small images (the paper's), Omniglot's
-temperature (chosen on validation classes), more controls and seeds; with figures known, wordings, the published figures
-beside MatchingNet, which claims count as the paper's, and the released schedule in place of our weights against
-cross-entropy.
+The claims, the margins and the arms stand in `experiments/claims.toml`, first committed before most of the runs. Which
+figures were known by then, and what was changed since, with or without its figure known:
+[Fixed before the figures, and changed since](#fixed-before-the-figures-and-changed-since). Not listed there are
+wordings and the published figures beside MatchingNet, which changed with figures known.
 
 How to read it:
 
@@ -185,14 +221,18 @@ How to read it:
   the interval lies within the margin. **inconclusive**: neither. Margins (1 point; LST and retrieval 0.5) say what
   would matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
 - "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
-  apart, as "few networks". Rows share networks and arms: their number is no number of independent findings.
+  apart, as "few networks". A claim about a way of training needs three networks or seeds: with fewer it is
+  inconclusive ("1 of 3 networks"), whatever its figure. Rows share networks and arms: their number is no number of
+  independent findings.
 - Published figures are of larger networks, mostly of other data, and trained end to end where ours, unless a claim says
   so, are only pre-trained, on whole images: compare signs and order, not levels. Beside a question of ours there are
   none.
+- "no claim": the same question with another network or size, from the page that is named, with what is known there; a
+  difference without an interval is that of the two levels. They are rows so that no variant is left out.
 - "again": the quick suite's figure, where both have run.
 - Birds: 22 of the 50 test species of CUB's FEAT split, cropped near the bird, 84 px (for retrieval with an ImageNet
   network 50 of the 100 species present, 224 px). CIFAR-FS and FC100 at 32 px. Omniglot: characters as drawn, where the
   papers add rotated ones as classes. CIFAR-10 is a JPEG copy.
-- Pre-trained networks kept the epoch at which `deepemd-fcn` was best on validation classes, which leans towards
-  DeepEMD if towards any. The ImageNet network (efficientnet-lite0) is external data: some test classes bear names of
-  its classes."""
+- The committed pre-trained networks kept the epoch at which `deepemd-fcn` was best on validation classes, which leans
+  towards DeepEMD if towards any; new ones keep their last epoch. The ImageNet network (efficientnet-lite0) is external
+  data: some test classes bear names of its classes."""

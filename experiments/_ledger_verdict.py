@@ -11,7 +11,7 @@ from otfew.statistics import holm
 
 LEVEL = 0.05
 NETWORKS = 3
-"""Fewer networks, and a verdict is about these checkpoints."""
+"""Fewer networks, and a verdict is about these checkpoints; a way of training then gets none."""
 
 CONFIRMED, CONTRADICTED, EQUIVALENT = "confirmed", "contradicted", "equivalent within {:g}"
 INCONCLUSIVE, UNTESTABLE, MISSING = "inconclusive", "not testable here", "not run yet"
@@ -64,7 +64,10 @@ def _judge(claim: Claim, figure: Figure | None, p: float | None) -> Verdict:
     text = _about_level(claim, figure) if claim.level is not None else _about_difference(claim, figure, p)
     if text == INCONCLUSIVE or figure.seeds >= NETWORKS:
         return Verdict(text, p)
-    if "seeds" in figure.intervals:
+    counted = "seeds" if "seeds" in figure.intervals else "networks"
+    if claim.training:
+        return Verdict(f"{INCONCLUSIVE}: {figure.seeds} of {NETWORKS} {counted}", p)
+    if counted == "seeds":
         return Verdict(f"{text} with {figure.seeds} seeds", p, few=True)
     return Verdict(text + (" on these checkpoints" if len(claim.runs) > 1 else " on this checkpoint"), p, few=True)
 

@@ -14,8 +14,8 @@ from rich.console import Console
 
 from otfew.backbones import loading
 from otfew.errors import UserError
+from otfew.experiments import _ledger_lock, _setup
 from otfew.experiments import _ledger_report as report
-from otfew.experiments import _setup
 from otfew.experiments._cli import parse, run
 from otfew.experiments._ledger_claims import CLAIMS, Ledger, Run, Training, load
 from otfew.experiments._ledger_evidence import SUITES, Evidence, Figures, spelled
@@ -40,7 +40,7 @@ class Config:
         docs: Folder of reproduction.md and of results.
         runs: Folder of the runs; default runs/reproduce-SUITE. The same command resumes.
         only: Runs whose names begin so; default all of the suite.
-        claims: File of claims.
+        claims: File of claims; a file .lock beside it must list every change of them.
         threads: CPU threads; 0 takes all cores.
     """
 
@@ -76,10 +76,13 @@ def reproduce(config: Config, console: Console) -> dict[str, str]:
         Run or claim -> why there is nothing new of it.
 
     Raises:
-        UserError: The claims or the evidence can't be read, there is no folder --docs, no run of that name, or none of
-            the runs ran.
+        UserError: The claims or the evidence can't be read, the claims differ from their lock, there is no folder
+            --docs, no run of that name, or none of the runs ran.
     """
     ledger = load(config.claims)
+    lock = _ledger_lock.load(config.claims.with_suffix(".lock"))
+    if lock is not None:
+        _ledger_lock.check(ledger, lock)
     if not config.docs.is_dir():
         raise UserError(f"--docs {config.docs} is not there: start in a checkout, or give its docs folder.")
     for suite in SUITES:
@@ -89,7 +92,7 @@ def reproduce(config: Config, console: Console) -> dict[str, str]:
     try:
         _run_all(chosen, config, ledger, failed, console)
     finally:
-        _write(config, ledger, console)
+        _write(config, ledger, lock, console)
     for name, reason in failed.items():
         console.print(f"- not run: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
     return failed
@@ -171,16 +174,17 @@ def _call(command: str, arguments: list[str], config: Config) -> None:
     command_main(arguments)
 
 
-def _write(config: Config, ledger: Ledger, console: Console) -> None:
+def _write(config: Config, ledger: Ledger, lock: _ledger_lock.Lock | None, console: Console) -> None:
     """Write page, record, pictures and the README's lines from the evidence of both suites, and print the counts."""
     results = config.docs / "results"
     full, quick = (Evidence(results, suite).load(ledger) for suite in SUITES)
     commands = {name: spelled(r, quick=False) for name, r in ledger.runs.items()}
     results.mkdir(exist_ok=True)
     write_atomically(results / "claims.json", to_json(report.records(ledger, full, quick)))
-    write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, commands))
+    history = [] if lock is None else _ledger_lock.section(lock)
+    write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, commands, history))
     _draw(config.docs / report.PICTURES, ledger, full, quick)
-    _fill_readme(config.docs.parent / "README.md", report.summary(ledger, full, quick))
+    _fill_readme(config.docs.parent / "README.md", report.answers(ledger, full, quick))
     judged = report.verdicts(ledger, full, quick)
     kinds = [kind for kind in KINDS if not kind.endswith(FEW)]
     rows = []

@@ -48,3 +48,4 @@ def test_data_files_are_in(names):
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/data/splits").glob("*.json")}
     zoo = "otfew/backbones/zoo/glyphs-resnet12-quarter"
     assert expected | {f"{zoo}.safetensors", f"{zoo}.json", "otfew/py.typed"} <= set(names)
+    assert {"otfew/experiments/claims.toml", "otfew/experiments/claims.lock"} <= set(names)

@@ -11,7 +11,7 @@ import pytest
 from otfew import statistics
 from otfew.errors import UserError
 from otfew.experiments import _ledger_claims, _ledger_report
-from otfew.experiments._ledger_claims import Arm, Claim, Run
+from otfew.experiments._ledger_claims import Arm, Claim, Elsewhere, Run
 from otfew.experiments._ledger_figures import (
     EpisodeReader,
     Figure,
@@ -185,6 +185,26 @@ def test_two_seeds_are_no_checkpoint():
     assert (found.text, found.few) == ("confirmed with 2 seeds", True)
 
 
+@pytest.mark.parametrize(
+    ("figure", "given", "expected"),
+    [
+        (Figure(3, {"classes": 1}, 0.001, 1), {}, "inconclusive: 1 of 3 networks"),
+        (Figure(-3, {"classes": 1}, 0.001, 2), {}, "inconclusive: 2 of 3 networks"),
+        (Figure(0.1, {"classes": 0.2}, 0.5, 1), {}, "inconclusive: 1 of 3 networks"),
+        (Figure(3, {"seeds": 1}, 0.001, 2), {}, "inconclusive: 2 of 3 seeds"),
+        (Figure(97, {"classes": 0.1}), {"level": 98.8, "right": ()}, "inconclusive: 1 of 3 networks"),
+        (Figure(0.4, {"classes": 0.7}, 0.2, 1), {}, "inconclusive"),
+        (Figure(3, {"classes": 1}, 0.001, 3), {}, "confirmed"),
+        (Figure(3, {"seeds": 1}, 0.001, 5), {}, "confirmed"),
+        (None, {}, "not run yet"),
+    ],
+)
+def test_fewer_than_three_networks_judge_no_way_of_training(figure, given, expected):
+    found = judge([claim(training=True, **given)], {} if figure is None else {"c": figure})["c"]
+    assert (found.text, found.few) == (expected, False)
+    assert found.kind in KINDS
+
+
 def test_holm_counts_the_claims_of_a_table():
     claims = [claim(id=str(i)) for i in range(3)]
     figures = {str(i): Figure(3, {"classes": 1}, p, 3) for i, p in enumerate((0.01, 0.02, 0.04))}
@@ -225,10 +245,26 @@ def test_rows_of_levels_and_ratios(given, published, shown):
     """A level in points is shown as what is beyond it, a ratio as it is; our own questions were never published."""
     one = claim(**given)
     figure = Figure(98, {"classes": 0.5}, None, 3)
-    ledger = _ledger_claims.Ledger({}, {}, {"c": one}, {"t": "A paper"}, ("{c}",))
+    ledger = _ledger_claims.Ledger({}, {}, {"c": one}, {"t": "A paper"}, {"t": ()}, ("{c}",), ())
     found = {"c": {"figure": figure, "left": figure}}
     page = _ledger_report.page(ledger, found, {}, {}).decode()
     (row,) = (line for line in page.splitlines() if line.startswith("| s |"))
+    assert "no claim: " not in page.split("## t", 1)[1]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert (cells[2], cells[4]) == (published, shown)
-    assert _ledger_report.summary(ledger, found, {}).startswith(shown[:3])
+    assert _ledger_report.summary(ledger, found, {})[0].startswith(shown[:3])
+
+
+def test_rows_from_other_pages_stand_under_the_claims():
+    """A difference is that of the page or, without one, that of the levels; nothing is judged."""
+    rows = (
+        Elsewhere("s too", "other data", "60.50 (± 1.00)", "62.25 (± 1.50)", "results.md"),
+        Elsewhere("s too", "more data", "60.50 (± 1.00)", "62.25 (± 1.50)", "results.md", "-1.70 ± 0.40 classes"),
+    )
+    ledger = _ledger_claims.Ledger({}, {}, {"c": claim()}, {"t": "A paper"}, {"t": rows}, (), ())
+    page = _ledger_report.page(ledger, {}, {}, {}).decode()
+    found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| s")]
+    assert [cells[4] for cells in found] == ["", "-1.75", "-1.70 ± 0.40 classes"]
+    assert found[1][3] == "60.50 (± 1.00) against 62.25 (± 1.50)"
+    assert [cells[8] for cells in found] == ["not run yet"] + 2 * ["no claim: [results.md](results.md)"]
+    assert "not run yet | 1 | 0 |" in page

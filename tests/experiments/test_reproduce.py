@@ -59,6 +59,7 @@ claims = [
 
 [summary]
 lines = ["- DeepEMD and Chamfer: {{chamfer}}."]
+rows = [["Does it win?", "compare --features FILE", "DeepEMD and Chamfer: {{chamfer}}.", "few episodes"]]
 """
 
 
@@ -92,7 +93,8 @@ def test_quick_twice_gives_the_same_bytes(place, tmp_path, capsys):
     assert claims["level"]["verdict"] == "confirmed on this checkpoint"
     assert claims["chamfer"]["evidence"] == ["quick/small-1.json", "quick/small-2.json"]
     readme = (tmp_path / "README.md").read_text()
-    assert "- DeepEMD and Chamfer: " in readme
+    assert "| Does it win? | DeepEMD and Chamfer: " in readme
+    assert "\n- DeepEMD and Chamfer: " in (tmp_path / "docs/reproduction.md").read_text()
     assert " episodes" in readme
     assert "old" not in readme
     assert readme.endswith("The rest.\n")
@@ -283,7 +285,7 @@ def test_the_page_is_what_the_evidence_gives(tmp_path):
     record = json.loads((docs / "results/claims.json").read_bytes())
     assert record == json.loads(json.dumps(_ledger_report.records(ledger, full, quick)))
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert _ledger_report.summary(ledger, full, quick) in readme
+    assert f"{reproduce.BEGIN}\n\n{_ledger_report.answers(ledger, full, quick)}\n\n{reproduce.END}" in readme
     page = (docs / "reproduction.md").read_text(encoding="utf-8")
     pictures = {path.name for path in (docs / _ledger_report.PICTURES).iterdir()}
     assert pictures == {line.split("/")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")}

@@ -1,0 +1,124 @@
+"""What the README and the pages of docs say: links lead somewhere, figures stand in records, pictures may be shown."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from otfew.experiments import _ledger_claims
+from otfew.experiments._ledger_claims import PLACE
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+NUMBER = re.compile(r"[+-]?\d+\.\d+")
+README = ROOT / "README.md"
+PHOTOGRAPHS = {"flows.png", "flows-photos.png", "full-flows-photos.png", "reconstruction-photos.png"}
+"""Pictures of the photographs in docs/photos, whose licence allows it."""
+DRAWN = {"flows-glyphs.png"}
+
+
+def prose(path):
+    """The text without its blocks of code."""
+    text = re.sub(r"^```.*?^```", "", path.read_text(encoding="utf-8"), flags=re.DOTALL | re.MULTILINE)
+    return "\n".join(line for line in text.splitlines() if not line.startswith("    "))
+
+
+def links(path):
+    """What the page points to."""
+    return LINK.findall(re.sub(r"`[^`]*`", "", prose(path)))
+
+
+def anchors(path):
+    """The names of headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(page):
+    for target in links(page):
+        if target.startswith(("http://", "https://")):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name) if name else page
+        assert path.exists(), target
+        assert not anchor or anchor in anchors(path), target
+
+
+def test_every_picture_is_shown_somewhere():
+    shown = {(page.parent / target).resolve() for page in PAGES for target in links(page)}
+    assert set(DOCS.rglob("*.png")) <= shown
+
+
+def test_no_picture_shows_photographs_that_nobody_may_show():
+    """Charts have few colours for their size, photographs many."""
+    many = set()
+    for path in DOCS.rglob("*.png"):
+        pixels = cv2.imread(str(path)).reshape(-1, 3).astype(np.int32) @ (1, 256, 65536)
+        seen = np.zeros(1 << 24, bool)
+        seen[pixels] = True
+        if seen.sum() > 0.04 * len(pixels):
+            many.add(path.name)
+    assert many == PHOTOGRAPHS | DRAWN
+    photographs = {path.name for path in DOCS.rglob("*.jp*g")}
+    assert photographs == {"garlic-a.jpg", "garlic-b.jpg"}
+    assert "Copyright (c) 2019 Marcus Klasson" in (DOCS / "photos" / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_the_readme_is_one_screen():
+    lines = README.read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+    table = [line for line in lines if line.startswith("|")]
+    assert len(table) - 2 == len(_ledger_claims.load().answers) <= 8
+    assert sum(line.startswith("![") for line in lines) == 1
+
+
+def test_code_in_the_readme_runs():
+    """The block on transport as it stands; that on photographs with made-up ones and a method that needs no weights."""
+    photos, transport = re.findall(
+        r"^```python\n(.*?)^```", README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    found = {}
+    exec(compile(transport, "README.md", "exec"), found)
+    assert float(found["result"].gap.abs().max()) < 1e-6
+    assert float(found["cost"].grad.sum()) == pytest.approx(375, rel=1e-5)
+    images = list(np.random.default_rng(0).integers(0, 256, (6, 32, 32, 3), dtype=np.uint8))
+    given = {"photos": images[:4], "labels": ["a", "a", "a", "b"], "more_photos": images[4:]}
+    exec(compile(photos.replace("efficientnet-lite0", "glyphs-resnet12-quarter"), "README.md", "exec"), given)
+    assert set(given["classifier"].classes_) == {"a", "b"}
+
+
+def test_figures_from_other_pages_stand_there():
+    ledger = _ledger_claims.load()
+    rows = [row for each in ledger.elsewhere.values() for row in each]
+    assert len(rows) >= 60
+    for row in rows:
+        numbers = NUMBER.findall((DOCS / row.page).read_text(encoding="utf-8"))
+        written = {number.lstrip("+-") for number in numbers}
+        for number in NUMBER.findall(f"{row.left} {row.right} {row.difference}"):
+            assert number.lstrip("+-") in written, (row, number)
+
+
+def test_figures_typed_into_the_summaries_stand_in_the_pages():
+    """Those of the README's table and of the page's lines that are no claim's."""
+    names = ("results.md", "retrieval.md", "analyses.md")
+    written = {n.lstrip("+-") for name in names for n in NUMBER.findall((DOCS / name).read_text(encoding="utf-8"))}
+    ledger = _ledger_claims.load()
+    for line in [*(answer.finding for answer in ledger.answers), *ledger.summary]:
+        for number in NUMBER.findall(re.sub(PLACE, "", line)):
+            assert number.lstrip("+-") in written, (line, number)
+
+
+def test_every_variant_is_a_row():
+    """Retrieval with the ImageNet network on all nodes and at both sizes; Tables 1 and 2 on its features."""
+    elsewhere = _ledger_claims.load().elsewhere
+    differences = {row.difference.split()[0] for row in elsewhere["DeepEMD Table 8"]}
+    assert differences == {"-3.86", "-6.25", "+0.80", "+7.10", "+4.90"}
+    for table, least in (("DeepEMD Table 1, 5-way", 18), ("DeepEMD Table 2", 15), ("DeepEMD Table 3", 5)):
+        assert len(elsewhere[table]) >= least
