@@ -23,7 +23,7 @@ NEAR = 1e-2
 """Entries below this, relative to the squared norms, are computed again from differences."""
 
 GATHERED = 1 << 24
-"""Differences are held for at most so many numbers (64 MB in float32); where more are asked for, all are taken again."""
+"""Most numbers of differences held at once (64 MB in float32); where more are asked for, all are taken again."""
 
 
 def parse_cost(cost: str) -> tuple[str, float]:
