@@ -44,17 +44,17 @@ def test_half_precision_is_computed_as_float32_inside_autocast_and_outside(name,
     loss = ALL[name](4, 6)
     halves = [side.detach().to(dtype) if side.is_floating_point() else side for side in batch()]
 
-    def found(cast):
+    def found(cast, enabled):
         first, second = (side.detach().to(cast).clone().requires_grad_() for side in (halves[0], halves[2]))
-        value, _ = loss(first, halves[1], second, halves[3])
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            value, _ = loss(first, halves[1], second, halves[3])
         value.backward()
         return value.detach(), first.grad, second.grad
 
-    expected = found(torch.float32)
+    expected = found(torch.float32, False)
+    assert torch.equal(found(torch.float32, True)[0], expected[0])
     for enabled in (False, True):
-        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
-            assert torch.equal(found(torch.float32)[0], expected[0])
-            value, *gradients = found(dtype)
+        value, *gradients = found(dtype, enabled)
         assert torch.equal(value, expected[0])
         for gradient, right in zip(gradients, expected[1:], strict=True):
             assert gradient.dtype == dtype
