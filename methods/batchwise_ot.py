@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -12,6 +13,7 @@ from torch.nn import functional
 
 from otfew.costs import euclidean, sqeuclidean
 from otfew.transport import Sinkhorn, solve
+from otfew.transport.precision import in_full_precision
 
 Distance = Literal["sqeuclidean", "euclidean"]
 Weighting = Literal["transport", "softmax", "balanced"]
@@ -38,14 +40,17 @@ class PairTransport:
     """One evaluation of the loss, with what it was made of; N embeddings against M.
 
     Attributes:
-        loss: Scalar.
+        loss: Scalar, the mean of ``per_item``.
+        per_item: (N,), N times what the pairs of each embedding contribute: the loss of its own share of the mass.
         ground: (N, M), M+ where labels agree and M- where they differ; zero is a pair that asks for nothing.
-        plan: (N, M), the pairs' weights; rows and columns are uniform and the total is 1.
+        plan: (N, M), the pairs' weights; rows and columns are uniform and the total is 1. Zero, as the loss is, where
+            there is nothing to compare.
         same: (N, M) bool, labels agree.
         counted: (N, M) bool, pairs that count; the others are self-pairs, or not among ``indices_tuple``.
     """
 
     loss: Tensor
+    per_item: Tensor
     ground: Tensor
     plan: Tensor
     same: Tensor
@@ -66,7 +71,7 @@ class PairTransport:
     @property
     def violating_pairs(self) -> float:
         """Share of the pairs that violate: what equal weights would give them."""
-        return float(self._violating.sum() / self.counted.sum())
+        return float(self._violating.sum() / self.counted.sum().clamp_min(1))
 
     @property
     def positive_mass(self) -> float:
@@ -88,6 +93,10 @@ class BatchwiseOTLoss(nn.Module):
 
     The plan is a constant for the gradient by default. The envelope theorem does not apply, since the plan minimises
     <T, G> and the loss uses <T, GM>.
+
+    Embeddings in half precision are compared in float32, inside and outside autocast; the loss is float32 and the
+    gradient has the embeddings' dtype. A batch without anything to compare (one class, a single item, a miner that
+    chose no pair) has loss 0 and gradient 0, which is said once.
 
     Args:
         margin: epsilon, in the units of ``distance``.
@@ -150,6 +159,7 @@ class BatchwiseOTLoss(nn.Module):
         self.pair_power, self.loss_power, self.scale = pair_power, loss_power, scale
         self.weighting, self.plan_gradient = weighting, plan_gradient
         self.exclude_self, self.normalize = exclude_self, normalize
+        self._told = False
 
     @classmethod
     def published(cls, code: str, **options: Any) -> BatchwiseOTLoss:
@@ -175,7 +185,7 @@ class BatchwiseOTLoss(nn.Module):
     def forward(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Tensor | None = None,
         indices_tuple: tuple[Tensor, ...] | None = None,
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
@@ -186,7 +196,7 @@ class BatchwiseOTLoss(nn.Module):
     def transport(
         self,
         embeddings: Tensor,
-        labels: Tensor,
+        labels: Tensor | None = None,
         indices_tuple: tuple[Tensor, ...] | None = None,
         ref_emb: Tensor | None = None,
         ref_labels: Tensor | None = None,
@@ -195,39 +205,64 @@ class BatchwiseOTLoss(nn.Module):
 
         Args:
             embeddings: (N, channels) float.
-            labels: (N,) integers.
+            labels: (N,) integers; None where ``indices_tuple`` says which pairs are of one class.
             indices_tuple: Pairs (anchors, positives, anchors, negatives) or triplets (anchors, positives, negatives)
                 of a miner: only these pairs count, and the plan avoids the others where its marginals let it.
             ref_emb: (M, channels), a second batch or modality; None pairs the batch with itself.
-            ref_labels: (M,), given with ``ref_emb``.
+            ref_labels: (M,), given with ``ref_emb`` where there are labels.
 
         Raises:
-            ValueError: Shapes that do not fit, fewer than two embeddings, NaN or infinity, or one class only.
+            ValueError: Shapes that do not fit, NaN or infinity, or neither labels nor pairs.
         """
-        alone = ref_emb is None or ref_emb is embeddings
-        if (ref_emb is None) != (ref_labels is None):
+        if ref_emb is None and ref_labels is not None:
             raise ValueError("give ref_emb and ref_labels together, or neither")
-        x, x_labels = embeddings, _checked("", embeddings, labels)
-        y, y_labels = (x, x_labels) if alone else (ref_emb, _checked("ref_", ref_emb, ref_labels))
-        if x.shape[1] != y.shape[1]:
-            raise ValueError(f"embeddings have {x.shape[1]} channels and ref_emb {y.shape[1]}")
-        same = x_labels[:, None] == y_labels.to(x.device)[None]
-        if bool(same.all()):
-            raise ValueError("labels hold one class only: without pairs of two classes everything would collapse")
+        if ref_emb is embeddings:
+            # Told apart before half precision is widened, which makes two tensors of one.
+            ref_emb, ref_labels = None, None
+        if ref_emb is not None and (labels is None) != (ref_labels is None):
+            raise ValueError("give labels and ref_labels together, or neither and indices_tuple")
+        return self._compared(embeddings, labels, indices_tuple, ref_emb, ref_labels)
+
+    @in_full_precision
+    def _compared(
+        self,
+        x: Tensor,
+        x_labels: Tensor | None,
+        indices_tuple: tuple[Tensor, ...] | None,
+        ref_emb: Tensor | None,
+        ref_labels: Tensor | None,
+    ) -> PairTransport:
+        """Do what ``transport`` says; without ``ref_emb`` the batch is paired with itself."""
+        same, counted = pairs_of(x, x_labels, indices_tuple, ref_emb, ref_labels, self.exclude_self)
+        y = x if ref_emb is None else ref_emb
         if self.normalize:
             x, y = (functional.normalize(side, dim=1) for side in (x, y))
-        ground = self._ground(x, y, same)
-        counted = torch.ones_like(same) if indices_tuple is None else _mined(indices_tuple, same.shape, x.device)
-        if alone and self.exclude_self:
-            counted = counted & ~torch.eye(len(x), dtype=torch.bool, device=x.device)
-        plan = _balanced(same, counted, ground) if self.weighting == "balanced" else self._plan(ground, counted)
-        loss = self.scale * (plan * ground**self.loss_power * counted).sum()
-        return PairTransport(loss, ground, plan, same, counted)
+        return self.of_distances((sqeuclidean if self.distance == "sqeuclidean" else euclidean)(x, y), same, counted)
 
-    def _ground(self, x: Tensor, y: Tensor, same: Tensor) -> Tensor:
-        """Return GM: M+ where labels agree, M- where they differ."""
-        d = (sqeuclidean if self.distance == "sqeuclidean" else euclidean)(x, y)
-        return torch.where(same, (d - self.positive_margin).relu(), (self.margin - d).relu()) ** self.pair_power
+    def of_distances(self, distances: Tensor, same: Tensor, counted: Tensor) -> PairTransport:
+        """Compute the loss from distances that are there already, whatever ``distance`` says.
+
+        Args:
+            distances: (N, M) float32 or float64, at least 0.
+            same: (N, M) bool, pairs of one class.
+            counted: (N, M) bool, pairs that count.
+        """
+        ground = torch.where(same, (distances - self.positive_margin).relu(), (self.margin - distances).relu())
+        ground = ground**self.pair_power
+        if bool(same.all()) or not bool(counted.any()):
+            if not self._told:
+                warnings.warn(
+                    f"a batch holds {'one class only' if bool(counted.any()) else 'no pair to compare'}: its "
+                    "batch-wise OT loss is 0 and trains nothing (this is said once)",
+                    stacklevel=2,
+                )
+                self._told = True
+            per_item = ground.masked_fill(torch.ones_like(same), 0.0).sum(1)
+            return PairTransport(per_item.sum(), per_item, ground, torch.zeros_like(ground), same, counted)
+        plan = _balanced(same, counted, ground) if self.weighting == "balanced" else self._plan(ground, counted)
+        losses = plan * ground**self.loss_power * counted
+        per_item = self.scale * len(losses) * losses.sum(1)
+        return PairTransport(self.scale * losses.sum(), per_item, ground, plan, same, counted)
 
     def _plan(self, ground: Tensor, counted: Tensor) -> Tensor:
         """Weigh the pairs: (N, M) of total 1, all but nothing on pairs that do not count."""
@@ -255,31 +290,69 @@ def _balanced(same: Tensor, counted: Tensor, like: Tensor) -> Tensor:
     return torch.stack(shares).mean(0)
 
 
-def _checked(side: str, embeddings: Tensor | None, labels: Tensor | None) -> Tensor:
-    """Refuse what cannot be paired; returns the labels on the embeddings' device."""
+def pairs_of(
+    embeddings: Tensor,
+    labels: Tensor | None,
+    indices_tuple: tuple[Tensor, ...] | None,
+    ref_emb: Tensor | None,
+    ref_labels: Tensor | None,
+    exclude_self: bool,
+) -> tuple[Tensor, Tensor]:
+    """Check what is to be compared, and say which pairs are of one class and which count.
+
+    Args:
+        embeddings: As of ``BatchwiseOTLoss.transport``, and so are the next three.
+        labels: (N,) or None.
+        indices_tuple: Pairs or triplets, or None.
+        ref_emb: None pairs the batch with itself.
+        ref_labels: (M,) or None.
+        exclude_self: Leave out the pairs of an embedding with itself where there is one batch.
+
+    Returns:
+        (N, M) bool, pairs of one class; and (N, M) bool, pairs that count.
+
+    Raises:
+        ValueError: As ``BatchwiseOTLoss.transport``.
+    """
+    y, y_labels = (embeddings, labels) if ref_emb is None else (ref_emb, ref_labels)
+    for side, vectors, classes in (("", embeddings, labels), ("ref_", y, y_labels)):
+        _check(side, vectors, classes)
+    if embeddings.shape[1] != y.shape[1]:
+        raise ValueError(f"embeddings have {embeddings.shape[1]} channels and ref_emb {y.shape[1]}")
+    shape, device = (len(embeddings), len(y)), embeddings.device
+    positive = negative = torch.zeros(shape, dtype=torch.bool, device=device)
+    if indices_tuple is not None:
+        positive, negative = _mined(indices_tuple, shape, device)
+    elif labels is None:
+        raise ValueError("give labels, or indices_tuple to say which pairs are of one class and which are not")
+    by_label = labels is not None and y_labels is not None
+    same = labels.to(device)[:, None] == y_labels.to(device)[None] if by_label else positive
+    counted = torch.ones_like(same) if indices_tuple is None else positive | negative
+    if ref_emb is None and exclude_self:
+        counted = counted & ~torch.eye(len(embeddings), dtype=torch.bool, device=device)
+    return same, counted
+
+
+def _check(side: str, embeddings: Tensor, labels: Tensor | None) -> None:
+    """Refuse what cannot be paired."""
     name = f"{side}emb" if side else "embeddings"
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise ValueError(f"{name} must be a floating-point tensor (items, channels)")
-    if not isinstance(labels, Tensor) or labels.shape != embeddings.shape[:1]:
+    if labels is not None and (not isinstance(labels, Tensor) or labels.shape != embeddings.shape[:1]):
         got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
         raise ValueError(f"{side}labels must be a tensor ({len(embeddings)},), one for each of {name}, not {got}")
-    if len(embeddings) < 2:
-        raise ValueError(f"{name} hold {len(embeddings)} item: a batch needs at least two, of two classes")
     finite = embeddings.detach().isfinite().all(1)
     if not bool(finite.all()):
         raise ValueError(f"{name}[{int((~finite).nonzero()[0])}] holds NaN or infinity")
-    return labels.to(embeddings.device)
 
 
-def _mined(indices: tuple[Tensor, ...], shape: torch.Size, device: torch.device) -> Tensor:
-    """Mark the pairs that a miner chose."""
+def _mined(indices: tuple[Tensor, ...], shape: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mark the pairs that a miner chose: those of one class, and those of two."""
     if len(indices) not in {3, 4}:
         raise ValueError(f"indices_tuple must hold 3 tensors (triplets) or 4 (pairs), not {len(indices)}")
     anchors, positives, *rest = indices
     again, negatives = (anchors, rest[0]) if len(indices) == 3 else (rest[0], rest[1])
-    chosen = torch.zeros(shape, dtype=torch.bool, device=device)
-    chosen[anchors, positives] = True
-    chosen[again, negatives] = True
-    if not bool(chosen.any()):
-        raise ValueError("indices_tuple holds no pair")
-    return chosen
+    marks = torch.zeros((2, *shape), dtype=torch.bool, device=device)
+    marks[0, anchors, positives] = True
+    marks[1, again, negatives] = True
+    return marks[0], marks[1]

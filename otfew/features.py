@@ -189,7 +189,7 @@ def embed(views: Tensor, backbone: Backbone, extractor: Extractor) -> Tensor:
     Returns:
         (images, nodes, channels) on the backbone's device.
     """
-    # NHWC pixels seen as NCHW are channels_last already.
+    # NHWC pixels seen as NCHW are channels_last already: nothing is copied.
     pixels = views.flatten(0, 1).permute(0, 3, 1, 2)
     maps = torch.cat([backbone.maps(part) for part in torch.split(pixels, _at_once(views.shape[2]))])
     return extractor.nodes(maps.view(*views.shape[:2], *maps.shape[1:]))
@@ -217,7 +217,6 @@ def _fill(
     size = batch_size(extractor, preparation)
     done = first = entry.rows(size)
     started = time.perf_counter()
-    backbone.module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     for views in _decoded(images, extractor, preparation, done, size):
         nodes = embed(torch.from_numpy(views), backbone, extractor).float().cpu()
         bad = (~torch.isfinite(nodes).flatten(1).all(1)).nonzero()

@@ -12,6 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otfew.distance_rows import distance_rows, widened
+from otfew.transport.costs import directions
+
 Scores = Tensor | Callable[[int, int], Tensor]
 """(Q, G), larger is more similar, or a function that makes rows start to stop (exclusive) of it."""
 
@@ -170,10 +173,13 @@ def embedding_scores(
     Args:
         queries: (Q, channels) float.
         gallery: (G, channels).
-        similarity: "euclidean" ranks by distance (minus its square is the score), "cosine" by the angle.
+        similarity: "euclidean" ranks by distance, "cosine" by the angle; a zero vector is orthogonal to all. Half
+            precision is widened, and autocast changes nothing.
 
     Returns:
-        What ``retrieval_metrics`` takes.
+        What ``retrieval_metrics`` takes: minus the distances, of embeddings or of their directions, up to a factor that
+        all share. Each is right to the last digits of its dtype, however far other embeddings are: float64 where an
+        argument is, else float32.
 
     Raises:
         ValueError: Shapes that do not fit, or an embedding that is not finite.
@@ -186,15 +192,21 @@ def embedding_scores(
     for name, side in (("queries", queries), ("gallery", gallery)):
         if not bool(side.isfinite().all()):
             raise ValueError(f"{name}[{int((~side.isfinite()).any(1).nonzero()[0])}] is not finite")
+    dtype = torch.float64 if torch.float64 in (queries.dtype, gallery.dtype) else torch.float32
+    queries, gallery = widened(queries), widened(gallery)
     if similarity == "cosine":
-        queries, gallery = (torch.nn.functional.normalize(side, dim=1) for side in (queries, gallery))
-        return lambda start, stop: queries[start:stop] @ gallery.T
-    # Distances do not depend on the origin; rounding is least with the origin amid the points.
-    centre = gallery.mean(0)
-    queries, gallery = queries - centre, gallery - centre
-    half_norms = gallery.square().sum(1) / 2
-    # |q|^2 is the same for the whole row: it does not change the ranking and would only cost digits.
-    return lambda start, stop: queries[start:stop] @ gallery.T - half_norms
+        # Distances of directions order as angles do. The zero vectors of each side get a direction of their own.
+        queries, gallery = _directions(queries, 0), _directions(gallery, 1)
+    rows = distance_rows(queries, gallery, dtype)
+    return lambda start, stop: -rows(start, stop)
+
+
+def _directions(vectors: Tensor, side: int) -> Tensor:
+    """Divide vectors (n, channels) by their norms; two more channels mark the zero vectors of either side."""
+    zero = (vectors == 0).all(1)
+    marks = vectors.new_zeros(len(vectors), 2)
+    marks[zero, side] = 1
+    return torch.cat([directions(vectors), marks], 1)
 
 
 def _order(scores: Tensor, first: int | None) -> Tensor:

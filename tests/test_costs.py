@@ -9,6 +9,7 @@ from scipy.spatial.distance import cdist
 from torch.autograd import gradcheck
 
 from otfew import costs
+from otfew.transport import costs as costs_module
 
 NAMES = ["sqeuclidean", "euclidean", "cosine", "lp:1", "lp:3", "lp:1.5"]
 every = pytest.mark.parametrize("name", NAMES)
@@ -152,3 +153,29 @@ def test_unknown_costs(name):
 def test_exponents_below_one():
     with pytest.raises(ValueError, match=r"p must be a number >= 1, got 0\.5"):
         costs.lp(draw(2, 2), draw(2, 2), 0.5)
+
+
+@dimensions
+@pytest.mark.parametrize("gathered", [costs_module.GATHERED, 0])
+@pytest.mark.parametrize("name", ["sqeuclidean", "euclidean"])
+def test_one_far_point_does_not_spoil_the_distances_of_others(name, gathered, d, monkeypatch):
+    """Whether few pairs are taken again from differences, or so many that all are."""
+    monkeypatch.setattr(costs_module, "GATHERED", gathered)
+    x, y = (draw(2, n, d, seed=n, dtype=torch.float32) for n in (7, 5))
+    x[0, 0] = 1e6
+    x.requires_grad_()
+    found = costs.pairwise(name, x, y)
+    expected = torch.from_numpy(oracle(name, x[0].detach().double().numpy(), y[0].double().numpy()))
+    torch.testing.assert_close(found[0].double(), expected, rtol=1e-5, atol=0)
+    found[:, 1:].sum().backward()
+    difference = (x.detach().double()[:, 1:, None] - y.double()[:, None])[0]
+    slope = 2.0 if name == "sqeuclidean" else 1 / expected[1:, :, None]
+    torch.testing.assert_close(x.grad[0, 1:].double(), (slope * difference).sum(1), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["sqeuclidean", "euclidean"])
+def test_many_pairs_taken_again_at_once_have_the_same_gradients(name, monkeypatch):
+    x = draw(3, 6, 20).requires_grad_()
+    y = (x.detach()[:, :4] + 1e-3 * draw(3, 4, 20, seed=1)).requires_grad_()
+    monkeypatch.setattr(costs_module, "GATHERED", 0)
+    assert gradcheck(lambda x, y: costs.pairwise(name, x, y), (x, y), eps=1e-7, atol=1e-5)

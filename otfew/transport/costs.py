@@ -22,6 +22,9 @@ FEW_DIMENSIONS = 16
 NEAR = 1e-2
 """Entries below this, relative to the squared norms, are computed again from differences."""
 
+GATHERED = 1 << 24
+"""Most numbers of differences held at once (64 MB in float32); where more are asked for, all are taken again."""
+
 
 def parse_cost(cost: str) -> tuple[str, float]:
     """Split the name of a cost into its kind and the exponent p of "lp:p", 2 for the others.
@@ -81,9 +84,10 @@ def sqeuclidean(x: Tensor, y: Tensor) -> Tensor:
         return _distances(x, y, 2.0).square()
     # Differences do not depend on the origin; rounding is least with the origin amid the points.
     centre = (x.detach().mean(-2, keepdim=True) + y.detach().mean(-2, keepdim=True)) / 2
-    x, y = x - centre, y - centre
-    norms = x.square().sum(-1)[..., :, None] + y.square().sum(-1)[..., None, :]
-    products = x @ y.mT
+    u, v = x - centre, y - centre
+    norms = u.square().sum(-1)[..., :, None] + v.square().sum(-1)[..., None, :]
+    products = u @ v.mT
+    # Differences of the points themselves: a single far one moves the centre, and rounds all that is taken about it.
     return _near_again(norms - 2 * products, NEAR * norms, x, y, 1.0)
 
 
@@ -167,6 +171,8 @@ def _near_again(values: Tensor, bound: Tensor, x: Tensor, y: Tensor, factor: flo
     *batch, i, j = (values.detach() < bound.detach()).nonzero(as_tuple=True)
     if not len(i):
         return values
+    if len(i) * x.shape[-1] > GATHERED:
+        return torch.where(values.detach() < bound.detach(), factor * _distances(x, y, 2.0).square(), values)
     x, y = (z.expand(*values.shape[:-2], *z.shape[-2:]) for z in (x, y))
     near = factor * (x[(*batch, i)] - y[(*batch, j)]).square().sum(-1)
     return values.index_put((*batch, i, j), near)

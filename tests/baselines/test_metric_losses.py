@@ -37,6 +37,30 @@ def test_each_has_a_finite_gradient_in_both_batches(name):
     assert float(again.detach()) == float(value.detach())
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", ALL)
+def test_half_precision_is_computed_as_float32_inside_autocast_and_outside(name, dtype):
+    torch.manual_seed(0)
+    loss = ALL[name](4, 6)
+    halves = [side.detach().to(dtype) if side.is_floating_point() else side for side in batch()]
+
+    def found(cast, enabled):
+        first, second = (side.detach().to(cast).clone().requires_grad_() for side in (halves[0], halves[2]))
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            value, _ = loss(first, halves[1], second, halves[3])
+        value.backward()
+        return value.detach(), first.grad, second.grad
+
+    expected = found(torch.float32, False)
+    assert torch.equal(found(torch.float32, True)[0], expected[0])
+    for enabled in (False, True):
+        value, *gradients = found(dtype, enabled)
+        assert torch.equal(value, expected[0])
+        for gradient, right in zip(gradients, expected[1:], strict=True):
+            assert gradient.dtype == dtype
+            torch.testing.assert_close(gradient, right.to(dtype))
+
+
 def test_losses_of_one_batch_see_both_together():
     from pytorch_metric_learning import losses, miners
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -265,6 +266,83 @@ def test_float32_agrees_with_float64():
     assert float(narrow) == pytest.approx(float(wide), rel=1e-4)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_is_computed_as_float32_inside_autocast_and_outside(name, dtype):
+    x, x_labels, y, y_labels = batches(dtype=dtype)
+    loss = LOSSES[name]
+
+    def found(x, y):
+        """Alone, alone as its own reference, and against another batch; values, and the gradient of their sum."""
+        x = x.clone().requires_grad_()
+        values = [loss(x, x_labels), loss(x, x_labels, None, x, x_labels), loss(x, x_labels, None, y, y_labels)]
+        torch.stack(values).sum().backward()
+        return torch.stack(values).detach(), x.grad
+
+    values, gradient = found(x.float(), y.float())
+    for enabled in (False, True):
+        with torch.autocast("cpu", dtype=dtype, enabled=enabled):
+            assert torch.equal(found(x.float(), y.float())[0], values)
+            half_values, half_gradient = found(x, y)
+        assert torch.equal(half_values, values)
+        assert half_gradient.dtype == dtype
+        # One rounding of each of three gradients.
+        torch.testing.assert_close(half_gradient.float(), gradient, rtol=2e-2, atol=2e-3)
+
+
+@pytest.mark.parametrize("weighting", ["transport", "softmax", "balanced"])
+def test_batches_without_anything_to_compare_have_no_loss_and_no_gradient_which_is_said_once(weighting):
+    x, labels, y, _ = batches()
+    none = torch.zeros(0, dtype=torch.long)
+    for arguments, said in (
+        ((x, torch.zeros(N, dtype=torch.int64)), "one class only"),
+        ((x, torch.zeros(N, dtype=torch.int64), None, y, torch.zeros(M, dtype=torch.int64)), "one class only"),
+        ((x[:1], labels[:1]), "no pair to compare|one class only"),
+        ((x[:0], labels[:0]), "no pair to compare"),
+        ((x, labels, (none,) * 3), "no pair to compare"),
+        ((x, labels, (none,) * 4), "no pair to compare"),
+        ((x, None, (none,) * 4), "no pair to compare"),
+        ((x, None, (none,) * 4, y, None), "no pair to compare"),
+    ):
+        loss = BatchwiseOTLoss(weighting=weighting)
+        given = arguments[0].clone().requires_grad_()
+        with pytest.warns(UserWarning, match=said):
+            found = loss.transport(given, *arguments[1:])
+        found.loss.backward()
+        assert float(found.loss.detach()) == 0
+        assert not given.grad.any()
+        assert found.violating_mass == found.violating_pairs == found.positive_mass == 0
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            assert float(loss(*arguments)) == 0
+            assert float(loss(x, labels)) > 0
+
+
+def test_without_labels_pairs_say_which_are_of_one_class():
+    x, x_labels, y, y_labels = batches()
+    positives, negatives = ((x_labels[:, None] == y_labels) == kind for kind in (True, False))
+    pairs = (*positives.nonzero(as_tuple=True), *negatives.nonzero(as_tuple=True))
+    loss = BatchwiseOTLoss(margin=1.0)
+    assert float(loss(x, None, pairs, y)) == float(loss(x, x_labels, None, y, y_labels))
+    some = tuple(indices[::2] for indices in pairs)
+    assert float(loss(x, None, some, y)) == float(loss(x, x_labels, some, y, y_labels))
+
+
+def test_a_single_embedding_is_compared_with_others():
+    x, x_labels, y, y_labels = batches()
+    loss = BatchwiseOTLoss(margin=1.0)
+    ground = looped_ground(loss, x[:1].tolist(), x_labels[:1], y.tolist(), y_labels)
+    assert float(loss(x[:1], x_labels[:1], None, y, y_labels)) == pytest.approx(ground.mean() / 2)
+    assert float(loss(y, y_labels, None, x[:1], x_labels[:1])) == pytest.approx(ground.mean() / 2)
+
+
+def test_the_loss_is_the_mean_over_its_items():
+    x, x_labels, y, y_labels = batches()
+    found = BatchwiseOTLoss(margin=1.0).transport(x, x_labels, None, y, y_labels)
+    torch.testing.assert_close(found.per_item, N * (found.plan * found.ground).sum(1) / 2)
+    torch.testing.assert_close(found.per_item.mean(), found.loss)
+
+
 def test_coincident_embeddings_have_finite_gradients():
     for code in PUBLISHED:
         x = torch.zeros(4, 3, requires_grad=True)
@@ -278,19 +356,18 @@ def test_bad_input_is_refused_in_one_sentence():
     broken = x.clone()
     broken[4, 1] = math.nan
     for arguments, message in (
-        ((x, torch.zeros(N, dtype=torch.int64)), "labels hold one class only"),
-        ((x[:1], labels[:1]), "embeddings hold 1 item: a batch needs at least two"),
-        ((x, labels, None, y[:1], y_labels[:1]), "ref_emb hold 1 item"),
         ((broken, labels), r"embeddings\[4\] holds NaN or infinity"),
         ((x, labels, None, broken, labels), r"ref_emb\[4\] holds NaN or infinity"),
         ((x, labels[:-1]), r"labels must be a tensor \(7,\), one for each of embeddings, not \(6,\)"),
-        ((x, None), "not NoneType"),
+        ((x, None), "give labels, or indices_tuple"),
+        ((x, labels.tolist()), r"labels must be a tensor \(7,\), one for each of embeddings, not list"),
+        ((x, None, None, None, labels), "give ref_emb and ref_labels together"),
         ((x, labels, None, y, labels), r"ref_labels must be a tensor \(9,\)"),
-        ((x, labels, None, y), "give ref_emb and ref_labels together"),
+        ((x, labels, None, y), "give labels and ref_labels together"),
+        ((x, None, (labels,) * 4, y, y_labels), "give labels and ref_labels together"),
         ((x, labels, None, y[:, :2], y_labels), "embeddings have 3 channels and ref_emb 2"),
         ((x.long(), labels), "floating-point"),
         ((x, labels, (labels, labels)), "3 tensors .* or 4"),
-        ((x, labels, (labels[:0], labels[:0], labels[:0])), "holds no pair"),
     ):
         with pytest.raises(ValueError, match=message):
             loss(*arguments)
