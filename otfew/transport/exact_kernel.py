@@ -21,7 +21,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from otfew.transport.problem import INVALID, TOTALS_RANGE
+from otfew.transport.certificate import CERTAIN, EPS
+from otfew.transport.problem import INVALID, TOTALS_RANGE, UNSURE
 
 SCALE = 2.0**52
 """Total mass of every problem inside the kernel."""
@@ -32,15 +33,6 @@ FAILED = 2
 ASSIGNMENT = 128
 """Largest assignment problem (as many rows as columns, uniform weights) that is solved as one: measured, twice as fast
 at 9 to 125 rows; from 300 on the simplex is faster."""
-
-_EPS = 2.0**-53
-"""Largest relative error of one rounding."""
-
-_CERTAIN = 1e-9
-"""Gap, relative to the cost paid above the least cost, up to which nothing more is done."""
-
-_PROVEN = 1e-6
-"""Gap, relative to the cost paid above the least cost, up to which a plan is called optimal."""
 
 _REORDER = {"nnan", "nsz", "reassoc"}
 
@@ -104,6 +96,24 @@ def _all_finite(cost):
         for j in range(cost.shape[1]):
             total += cost[i, j] * 0.0
     return total == 0.0
+
+
+@njit(fastmath=_REORDER)
+def _reach(x, count):
+    """Largest magnitude."""
+    largest = 0.0
+    for i in range(count):
+        largest = max(largest, abs(x[i]))
+    return largest
+
+
+@njit(fastmath={"reassoc"})
+def _weight(x, weights):
+    """Sum of weighted magnitudes."""
+    total = 0.0
+    for i in range(len(x)):
+        total += abs(x[i]) * weights[i]
+    return total
 
 
 @njit(error_model="numpy")
@@ -618,114 +628,6 @@ def _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret):
     return spread
 
 
-@njit(error_model="numpy")
-def _range(given, rows, cols, n, m):
-    """Least, second least and largest cost of the kept part."""
-    floor = np.inf
-    above = np.inf
-    top = -np.inf
-    for i in range(n):
-        for j in range(m):
-            c = given[rows[i], cols[j]]
-            if c < floor:
-                above = floor
-                floor = c
-            elif floor < c < above:
-                above = c
-            top = max(top, c)
-    return floor, above, top
-
-
-@njit(error_model="numpy")
-def _lowered(given, ceiling):
-    """Copy costs, those above the ceiling lowered to it."""
-    out = np.empty_like(given)
-    for i in range(given.shape[0]):
-        for j in range(given.shape[1]):
-            out[i, j] = min(given[i, j], ceiling)
-    return out
-
-
-@njit(error_model="numpy")
-def _transform(given, dropped_rows, dropped_cols, f, g):
-    """Set f of the rows with mass to the least cost net of g over the columns with mass."""
-    for i in range(len(f)):
-        if not dropped_rows[i]:
-            f[i] = np.inf
-            for j in range(len(g)):
-                if not dropped_cols[j]:
-                    f[i] = min(f[i], given[i, j] - g[j])
-
-
-@njit(error_model="numpy")
-def _prove(
-    given, a, b, total_a, total_b, n, m, dropped_rows, dropped_cols, f, g, rows, cols, flow, arcs, trifle, ceiling
-):
-    """Complete the potentials and measure a plan by them.
-
-    Flows of at most ``trifle`` on arcs dearer than ``ceiling`` are dropped where that brings the value nearer to the
-    dual value: weights that balance block by block before they are rounded leave such flows between the blocks.
-
-    Returns value, gap (value less dual value), what rounding can add to the gap, the cost of the flows without signs,
-    their cost above the least of the arcs used, and the least and the largest cost used by more than a trifle.
-    """
-    full_n, full_m = given.shape
-    if n < full_n:
-        for i in range(full_n):
-            if dropped_rows[i]:
-                f[i] = np.inf
-                for j in range(full_m):
-                    if not dropped_cols[j]:
-                        f[i] = min(f[i], given[i, j] - g[j])
-    shift = 0.0
-    for j in range(full_m):
-        if dropped_cols[j]:
-            g[j] = np.inf
-            for i in range(full_n):
-                g[j] = min(g[j], given[i, j] - f[i])
-        shift += g[j] * (b[j] / total_b)
-    dual = 0.0
-    size = 1.5 * abs(shift) * total_a
-    for i in range(full_n):
-        f[i] += shift
-        dual += f[i] * a[i]
-        size += abs(f[i]) * a[i]
-    for j in range(full_m):
-        g[j] -= shift
-        size += abs(g[j]) * b[j] * (total_a / total_b)
-
-    value = 0.0
-    gross = 0.0
-    trifles = 0.0
-    least = np.inf
-    most = -np.inf
-    for arc in range(arcs):
-        c = given[rows[arc], cols[arc]]
-        paid = flow[arc] * c
-        value += paid
-        gross += abs(paid)
-        if flow[arc] > trifle:
-            least = min(least, c)
-            most = max(most, c)
-        elif c > ceiling:
-            trifles += paid
-    if abs(value - trifles - dual) < abs(value - dual):
-        value = 0.0
-        gross = 0.0
-        for arc in range(arcs):
-            c = given[rows[arc], cols[arc]]
-            if flow[arc] <= trifle and c > ceiling:
-                flow[arc] = 0.0
-            value += flow[arc] * c
-            gross += abs(flow[arc] * c)
-    paid = 0.0
-    for arc in range(arcs):
-        paid += flow[arc] * (given[rows[arc], cols[arc]] - least)
-    # Sums of n + m terms, and each potential rounded twice.
-    rounding = _EPS * (n + m + 16) * (gross + 2.0 * size)
-    return value, value - dual, rounding, gross, paid, least, most
-
-
 def _solve_batch(
     costs, weights_a, weights_b, cost_index, a_index, b_index, first, last, totals_rtol, tol, max_iter,
     out_rows, out_cols, out_flow, out_f, out_g, out_value, out_gap, out_error, out_status, out_iter, out_assigned,
@@ -733,7 +635,8 @@ def _solve_batch(
     """Solve problems first..last-1 and write plans, potentials and certificates in place.
 
     What is unsound - a cost or weight that is NaN or infinite, a negative weight, a total out of range, totals further
-    apart than ``totals_rtol`` - gets the status INVALID and NaN.
+    apart than ``totals_rtol`` - gets the status INVALID and NaN. A plan that is not certain in units of the costs it
+    uses gets the status UNSURE.
     """
     full_n = costs.shape[1]
     full_m = costs.shape[2]
@@ -780,117 +683,82 @@ def _solve_batch(
             out_cols[k] = 0
             out_flow[k] = np.nan
             continue
-        f = out_f[k]
-        g = out_g[k]
-        source = given
-        ceiling = np.inf
-        pivots = 0
-        slack = 0.0
-        while True:
-            n = _quantise(a, total_a, rows, supply, dropped_rows)
-            m = _quantise(b, total_b, cols, demand, dropped_cols)
-            potential = storage[: n + m]
-            v = potential[n:]
-            words = (n + m + 63) >> 6
-            spread = _reduce(source, rows, cols, n, m, cost, mean, low, cheapest, second, regret)
-            bits = 1
-            while (1 << bits) < m:
-                bits += 1
-            # The largest grid on which costs net of potentials stay below 2^62: a tree's path has n + m arcs at most,
-            # and columns that are closed lie four times as far away.
-            grid = min(2.0 ** (57 - bits) / ((n + m) * spread), 1e300) if spread > 0.0 else 1.0
-            arcs = 0
-            out_assigned[k] = n == m and n <= ASSIGNMENT and _all_equal(a, rows, n) and _all_equal(b, cols, m)
-            if out_assigned[k]:
-                status = OPTIMAL
-                steps = _assign(cost, n, spread, grid, bits, cheapest, v, parent, second, order, regret, ranked, scanned)
-                for i in range(n):
-                    out_rows[k, i] = rows[i]
-                    out_cols[k, i] = cols[parent[i]]
-                    out_flow[k, i] = total_a / n
-                arcs = n
-            else:
-                tolerance = max(spread * (1e-13 + 4e-16 * m), tol * spread)
-                root = _start(
-                    cost, n, m, words, supply, demand, cheapest, second, regret, ranked,
-                    potential, parent, flow, mask, order, active,
-                )  # fmt: skip
-                # Written twice, so that the compiler unrolls the loops over words where there is one.
-                if words == 1:
-                    status, steps = _simplex(
-                        cost, n, m, 1, grid, bits, tolerance, max_iter - pivots, root,
-                        potential, parent, flow, mask, order, moved,
-                    )  # fmt: skip
-                else:
-                    status, steps = _simplex(
-                        cost, n, m, words, grid, bits, tolerance, max_iter - pivots, root,
-                        potential, parent, flow, mask, order, moved,
-                    )  # fmt: skip
-                for x in range(n + m):
-                    if x != root:
-                        out_rows[k, arcs] = rows[min(x, parent[x])]
-                        out_cols[k, arcs] = cols[max(x, parent[x]) - n]
-                        out_flow[k, arcs] = flow[x] / SCALE * total_a
-                        arcs += 1
-            pivots += steps
-            # Costs whose differences overflow have no reduced costs to decide by.
-            out_status[k] = status if np.isfinite(spread) else FAILED
-
-            # Feasible extreme potentials: f by c-transform over columns with mass, then g where there is none.
-            far = spread
-            for j in range(m):
-                g[cols[j]] = v[j] + low[j]
-                far = max(far, abs(low[j]))
-            if ceiling < np.inf:
-                far = 0.0
-                _transform(given, dropped_rows, dropped_cols, f, g)
-            else:
-                slack = tol * spread * total_a
-                for i in range(n):
-                    f[rows[i]] = _least(cost, i, v, m) + mean[i]
-                    far = max(far, abs(mean[i]))
-            trifle = 0.0 if out_assigned[k] else (n + m) / SCALE * total_a
-            value, gap, rounding, gross, paid, least, most = _prove(
-                given, a, b, total_a, total_b, n, m, dropped_rows, dropped_cols, f, g,
-                out_rows[k], out_cols[k], out_flow[k], arcs, trifle, ceiling,
+        n = _quantise(a, total_a, rows, supply, dropped_rows)
+        m = _quantise(b, total_b, cols, demand, dropped_cols)
+        potential = storage[: n + m]
+        v = potential[n:]
+        words = (n + m + 63) >> 6
+        spread = _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret)
+        bits = 1
+        while (1 << bits) < m:
+            bits += 1
+        # The largest grid on which costs net of potentials stay below 2^62: a tree's path has n + m arcs at most, and
+        # columns that are closed lie four times as far away.
+        grid = min(2.0 ** (57 - bits) / ((n + m) * spread), 1e300) if spread > 0.0 else 1.0
+        value = 0.0
+        arcs = 0
+        out_assigned[k] = n == m and n <= ASSIGNMENT and _all_equal(a, rows, n) and _all_equal(b, cols, m)
+        if out_assigned[k]:
+            status = OPTIMAL
+            pivots = _assign(cost, n, spread, grid, bits, cheapest, v, parent, second, order, regret, ranked, scanned)
+            for i in range(n):
+                out_rows[k, i] = rows[i]
+                out_cols[k, i] = cols[parent[i]]
+                out_flow[k, i] = total_a / n
+            arcs = n
+        else:
+            tolerance = max(spread * (1e-13 + 4e-16 * m), tol * spread)
+            root = _start(
+                cost, n, m, words, supply, demand, cheapest, second, regret, ranked,
+                potential, parent, flow, mask, order, active,
             )  # fmt: skip
-            rounding += 8.0 * _EPS * far * total_a
-            fine = 16.0 * _EPS * (n + m + 16) * gross + slack
-            if out_status[k] != OPTIMAL or abs(gap) + rounding <= _CERTAIN * paid + fine:
-                break
-            # Not certain in units of the costs that the plan uses: they may be far below others.
-            floor, above, top = _range(given, rows, cols, n, m)
-            paid = paid + (least - floor) * total_a if most > floor else (above - floor) * total_a
-            if abs(gap) + rounding <= _CERTAIN * paid + fine:
-                break
-            if most > floor and 8.0 * min(n, m) * (most - floor) < min(top, ceiling) - floor:
-                ceiling = floor + 4.0 * min(n, m) * (most - floor)
-                source = _lowered(given, ceiling)
-                continue
-            if most == floor:
-                # Nothing can be cheaper, which potentials of zero prove.
-                for j in range(m):
-                    g[cols[j]] = 0.0
-            _transform(given, dropped_rows, dropped_cols, f, g)
-            value, gap, rounding, gross, _, _, _ = _prove(
-                given, a, b, total_a, total_b, n, m, dropped_rows, dropped_cols, f, g,
-                out_rows[k], out_cols[k], out_flow[k], arcs, trifle, ceiling,
-            )  # fmt: skip
-            fine += 4.0 * _EPS * (n + m + 16) * (most - floor) * total_a
-            if not abs(gap) + rounding <= _PROVEN * paid + fine:
-                out_status[k] = FAILED
-            break
+            # Written twice, so that the compiler unrolls the loops over words where there is one.
+            if words == 1:
+                status, pivots = _simplex(
+                    cost, n, m, 1, grid, bits, tolerance, max_iter, root, potential, parent, flow, mask, order, moved
+                )
+            else:
+                status, pivots = _simplex(
+                    cost,
+                    n,
+                    m,
+                    words,
+                    grid,
+                    bits,
+                    tolerance,
+                    max_iter,
+                    root,
+                    potential,
+                    parent,
+                    flow,
+                    mask,
+                    order,
+                    moved,
+                )
+            for x in range(n + m):
+                if x != root:
+                    out_rows[k, arcs] = rows[min(x, parent[x])]
+                    out_cols[k, arcs] = cols[max(x, parent[x]) - n]
+                    out_flow[k, arcs] = flow[x] / SCALE * total_a
+                    arcs += 1
+        # Costs whose differences overflow have no reduced costs to decide by.
+        out_status[k] = status if np.isfinite(spread) else FAILED
         out_iter[k] = pivots
-        out_value[k] = value
-        out_gap[k] = gap + rounding
 
         for i in range(full_n):
             error[i] = -a[i]
         for j in range(full_m):
             error[full_n + j] = -b[j] * (total_a / total_b)
+        gross = 0.0
+        least = np.inf
         for arc in range(arcs):
-            error[out_rows[k, arc]] += out_flow[k, arc]
-            error[full_n + out_cols[k, arc]] += out_flow[k, arc]
+            amount = out_flow[k, arc]
+            c = given[out_rows[k, arc], out_cols[k, arc]]
+            value += amount * c
+            gross += amount * abs(c)
+            least = min(least, c)
+            error[out_rows[k, arc]] += amount
+            error[full_n + out_cols[k, arc]] += amount
         for arc in range(arcs, nodes - 1):
             out_rows[k, arc] = 0
             out_cols[k, arc] = 0
@@ -898,6 +766,43 @@ def _solve_batch(
         worst = 0.0
         for x in range(nodes):
             worst = max(worst, abs(error[x]))
+
+        # Feasible extreme potentials: f by c-transform over columns with mass, then g where there is none.
+        f = out_f[k]
+        g = out_g[k]
+        for j in range(m):
+            g[cols[j]] = v[j] + low[j]
+        for i in range(n):
+            f[rows[i]] = _least(cost, i, v, m) + mean[i]
+        if n < full_n:
+            for i in range(full_n):
+                if dropped_rows[i]:
+                    f[i] = np.inf
+                    for j in range(m):
+                        f[i] = min(f[i], given[i, cols[j]] - g[cols[j]])
+        shift = 0.0
+        for j in range(full_m):
+            if dropped_cols[j]:
+                g[j] = np.inf
+                for i in range(full_n):
+                    g[j] = min(g[j], given[i, j] - f[i])
+            shift += g[j] * (b[j] / total_b)
+        dual = 0.0
+        # What rounding can hide: in sums of n + m terms, and in reduced costs of this reach.
+        reach = spread + _reach(mean, n) + _reach(low, m)
+        for i in range(full_n):
+            f[i] += shift
+            dual += f[i] * a[i]
+        for j in range(full_m):
+            g[j] -= shift
+        out_value[k] = value
+        unit = EPS * (n + m + 16)
+        size = _weight(f, a) + (_weight(g, b) / total_b + 1.5 * abs(shift)) * total_a
+        rounding = unit * (gross + 2.0 * size) + 8.0 * EPS * reach * total_a
+        out_gap[k] = value - dual + rounding
+        allowed = CERTAIN * (value - least * total_a) + 16.0 * unit * gross + tol * spread * total_a
+        if out_status[k] == OPTIMAL and not abs(value - dual) + rounding <= allowed:
+            out_status[k] = UNSURE
         out_error[k] = worst / total_a
 
 
