@@ -11,6 +11,7 @@ from torch import Tensor
 
 from otfew.transport.entropic_points import clouds, entropic_parts
 from otfew.transport.keops_reductions import KeOpsReductions, obstacle
+from otfew.transport.options import check_count, check_number
 from otfew.transport.reductions import ChunkedTorch, Metric, Reductions
 from otfew.transport.registry import PointSolver
 from otfew.transport.result import Parts

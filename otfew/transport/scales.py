@@ -230,11 +230,12 @@ def settle(
         whole[flat] = look(flat, answer.f[flat], answer.g[flat])
         lowered = scale[live].lowered(seen.most, (n, m))
         retried = (answer.status[live] == Status.OPTIMAL) & np.isfinite(lowered)
-        live, scale.ceiling[live[retried]] = live[retried], lowered[retried]
+        live = live[retried]
+        scale.ceiling[live] = lowered[retried]
         if not len(live):
             break
         new = again(live, np.minimum(cost[live], scale.ceiling[live, None, None]))
-        if answer.arcs is not None:
+        if answer.arcs is not None and new.arcs is not None:
             answer.arcs[live] = new.arcs
             price[live] = _prices(cost[live], new.arcs)
         answer.flow[live], answer.status[live] = new.flow, new.status
