@@ -93,7 +93,7 @@ def rounding(cost: Array, a: Array, b: Array, f: Array, g: Array, gross: Array) 
         g: (*batch, m).
         gross: (*batch,) <plan, |cost|>.
     """
-    over = (f[..., None] + g[..., None, :] - cost).max(-1, where=b[..., None, :] > 0, initial=0.0)
+    over: Array = (f[..., None] + g[..., None, :] - cost).max(-1, where=b[..., None, :] > 0, initial=0.0)
     size = (np.abs(f) * a).sum(-1) + (np.abs(g) * b).sum(-1)
     terms = cost.shape[-2] + cost.shape[-1] + 16
     bound: Array = (over * a).sum(-1) + EPS * terms * (gross + 2 * size)
@@ -103,11 +103,12 @@ def rounding(cost: Array, a: Array, b: Array, f: Array, g: Array, gross: Array) 
 def missed(rows: npt.NDArray[np.integer], cols: npt.NDArray[np.integer], flow: Array, a: Array, b: Array) -> Array:
     """Deviations (problems, n + m), without signs, of the sums of plans that are kept as arcs (problems, arcs)."""
     size, n = a.shape
-    sums = np.concatenate([-a, -b], -1)
+    sums: Array = np.concatenate([-a, -b], -1)
     each = np.arange(size)[:, None]
     np.add.at(sums, (each, rows), flow)
     np.add.at(sums, (each, n + cols), flow)
-    return np.abs(sums)
+    deviations: Array = np.abs(sums)
+    return deviations
 
 
 def slackness(cost: Array, plan: Array, f: Array, g: Array) -> Array:

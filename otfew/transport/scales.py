@@ -34,13 +34,11 @@ class Scale:
 
     Attributes:
         floor: The least cost.
-        above: The least cost above it, infinite where there is none.
         top: The largest cost.
         ceiling: What the costs were lowered to, infinite where they were not.
     """
 
     floor: Array
-    above: Array
     top: Array
     ceiling: Array
 
@@ -48,12 +46,11 @@ class Scale:
     def of(cls, cost: Array, held: Bools) -> Scale:
         """Measure costs (problems, n, m) where ``held``."""
         floor = cost.min((1, 2), where=held, initial=np.inf)
-        above = cost.min((1, 2), where=held & (cost > floor[:, None, None]), initial=np.inf)
-        return cls(floor, above, cost.max((1, 2), where=held, initial=-np.inf), np.full(len(cost), np.inf))
+        return cls(floor, cost.max((1, 2), where=held, initial=-np.inf), np.full(len(cost), np.inf))
 
     def __getitem__(self, index: npt.NDArray[np.intp]) -> Scale:
         """Take some of the problems."""
-        return Scale(self.floor[index], self.above[index], self.top[index], self.ceiling[index])
+        return Scale(self.floor[index], self.top[index], self.ceiling[index])
 
     def lowered(self, most: Array, shape: tuple[int, int]) -> Array:
         """Find what costs may be lowered to (problems,), where that is much less; NaN elsewhere."""
@@ -71,7 +68,7 @@ class Measured:
         value: Cost of the plan.
         gross: The same of costs without signs.
         most: Largest cost of an arc with more than a trifle of flow.
-        paid: Cost of the plan above ``floor``, that of one whose every arc costs ``floor`` being that of ``above``.
+        paid: Cost of the plan above that of one whose every arc costs ``floor``.
         gap: Value less dual value.
         error: What rounding can hide of the gap.
     """
@@ -123,9 +120,6 @@ def measure(
     most = price.max(-1, where=~small, initial=-np.inf)
     gross = (flow * np.abs(price)).sum(-1)
     paid = (flow * (price - scale.floor[:, None])).sum(-1)
-    total = a.sum(-1)
-    with np.errstate(invalid="ignore"):
-        paid = np.where(most > scale.floor, paid, (scale.above - scale.floor) * total)
     return Measured(flow, value, gross, most, paid, value - dual, rounding(cost, a, b, f, g, gross))
 
 
@@ -136,7 +130,8 @@ class Rule:
     Attributes:
         certain: Gap up to which nothing more is done, relative to the cost paid above the least cost.
         proven: The same up to which a plan is optimal.
-        reach: The same, relative to mass times the largest cost used above the least; 100 times the cost paid at most.
+        reach: The same, relative to mass times the largest cost used above the least (to 100 times the cost paid, if
+            that is less), plus a tenth of this relative to the plan's cost without signs, for missed sums.
         short: Status of a plan whose gap is larger.
     """
 
@@ -157,7 +152,8 @@ class Rule:
         return np.abs(seen.gap) + seen.error <= limit + self._reached(seen, scale, total)
 
     def _reached(self, seen: Measured, scale: Scale, total: Array) -> Array:
-        return self.reach * np.minimum((seen.most - scale.floor) * total, 100 * seen.paid)
+        own = np.minimum((seen.most - scale.floor) * total, 100 * seen.paid)
+        return self.reach * (own + seen.gross / 10)
 
 
 @dataclass
