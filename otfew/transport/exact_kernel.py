@@ -788,7 +788,7 @@ def _solve_batch(
                     g[j] = min(g[j], given[i, j] - f[i])
             shift += g[j] * (b[j] / total_b)
         dual = 0.0
-        # What rounding can hide: in sums of n + m terms, and in reduced costs of this reach.
+        # What rounding can hide of the dual value: in its sums, and in reduced costs of this reach.
         reach = spread + _reach(mean, n) + _reach(low, m)
         for i in range(full_n):
             f[i] += shift
@@ -797,8 +797,9 @@ def _solve_batch(
             g[j] -= shift
         out_value[k] = value
         unit = EPS * (n + m + 16)
-        size = _weight(f, a) + (_weight(g, b) / total_b + 1.5 * abs(shift)) * total_a
-        rounding = unit * (gross + 2.0 * size) + 8.0 * EPS * reach * total_a
+        rounding = EPS * (full_n + 2) * _weight(f, a)
+        rounding += EPS * (full_m + 6) * (_weight(g, b) / total_b + 2.0 * abs(shift)) * total_a
+        rounding += 8.0 * EPS * reach * total_a
         out_gap[k] = value - dual + rounding
         allowed = CERTAIN * (value - least * total_a) + 16.0 * unit * gross + tol * spread * total_a
         if out_status[k] == OPTIMAL and not abs(value - dual) + rounding <= allowed:

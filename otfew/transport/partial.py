@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from otfew.transport.certificate import dual_value, rounding
+from otfew.transport.certificate import EPS, dual_value, rounding
 from otfew.transport.problem import Array, Problem, Solution
 
 Mass = float | Literal["min"]
@@ -82,12 +82,10 @@ def without_dummies(problem: Problem, found: Solution, moved: Array, mass: Mass)
     level = 2 * free - found.f[:, n:] - found.g[:, m:]
     dual = dual_value(a, b, f, g) + level[:, 0] * moved
     cost = problem.cost[problem.cost_index].astype(np.float64)
-    prices = cost[np.arange(len(cost))[:, None], rows, cols]
-    gross = (flow * np.abs(prices)).sum(-1)
     # Potentials above zero count for no more than the weights that they could be paid for.
     above = dual_value(a, b, np.maximum(f, 0), np.maximum(g, 0))
     sizes = dual_value(a, b, np.abs(f), np.abs(g)) + np.abs(level[:, 0]) * moved
-    hidden = above + rounding(cost, a, b, f + level, g, gross + 2 * sizes)
+    hidden = above + rounding(cost, a, b, f + level, g) + EPS * (n + m + 16) * sizes
     if mass == "min":
         smaller = (a.sum(-1) <= b.sum(-1))[:, None]
         f, g = f + np.where(smaller, level, 0), g + np.where(smaller, 0, level)

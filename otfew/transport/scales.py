@@ -120,7 +120,7 @@ def measure(
     most = price.max(-1, where=~small, initial=-np.inf)
     gross = (flow * np.abs(price)).sum(-1)
     paid = (flow * (price - scale.floor[:, None])).sum(-1)
-    return Measured(flow, value, gross, most, paid, value - dual, rounding(cost, a, b, f, g, gross))
+    return Measured(flow, value, gross, most, paid, value - dual, rounding(cost, a, b, f, g))
 
 
 @dataclass(frozen=True)

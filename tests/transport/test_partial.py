@@ -55,8 +55,7 @@ def test_value_is_that_of_the_linear_program(kind, share):
         assert (found.plan.sum(0) <= y + 1e-13).all()
         assert abs(found.plan.sum() - mass) <= resolution
         assert found.marginal_error <= resolution / mass
-        # A bound, so with what rounding can hide.
-        assert -tolerance <= found.gap <= 2 * tolerance
+        assert -tolerance <= found.gap <= tolerance
 
 
 def test_the_smaller_total():
