@@ -30,11 +30,11 @@ RESOLUTION = 2.0**-52
 
 @dataclass
 class Scale:
-    """What the costs of problems range over, each (problems,): only nodes with mass count.
+    """What the costs of problems range over, each (problems,).
 
     Attributes:
-        floor: The least cost.
-        top: The largest cost.
+        floor: The least cost between nodes with mass.
+        top: The largest cost of all, or as far above the floor as the least of all is below.
         ceiling: What the costs were lowered to, infinite where they were not.
     """
 
@@ -46,7 +46,8 @@ class Scale:
     def of(cls, cost: Array, held: Bools) -> Scale:
         """Measure costs (problems, n, m) where ``held``."""
         floor = cost.min((1, 2), where=held, initial=np.inf)
-        return cls(floor, cost.max((1, 2), where=held, initial=-np.inf), np.full(len(cost), np.inf))
+        reach = np.maximum(cost.max((1, 2)) - floor, floor - cost.min((1, 2)))
+        return cls(floor, floor + reach, np.full(len(cost), np.inf))
 
     def __getitem__(self, index: npt.NDArray[np.intp]) -> Scale:
         """Take some of the problems."""
@@ -230,7 +231,7 @@ def settle(
         scale.ceiling[live] = lowered[retried]
         if not len(live):
             break
-        new = again(live, np.minimum(cost[live], scale.ceiling[live, None, None]))
+        new = again(live, np.clip(cost[live], scale.floor[live, None, None], scale.ceiling[live, None, None]))
         if answer.arcs is not None and new.arcs is not None:
             answer.arcs[live] = new.arcs
             price[live] = _prices(cost[live], new.arcs)

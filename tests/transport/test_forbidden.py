@@ -121,6 +121,20 @@ def test_part_of_the_mass(big):
         assert (np.abs(found.gap) <= 1e-9).all()
 
 
+@pytest.mark.parametrize("huge", [1e9, -1e9, 1e30])
+@pytest.mark.parametrize("solver", ["exact", "pot", "scipy"])
+def test_huge_costs_of_nodes_without_mass(solver, huge):
+    pytest.importorskip("ot")
+    rng = np.random.default_rng(6)
+    cost, a, b = rng.random((10, 5, 6)), rng.dirichlet(np.ones(5), 10), rng.dirichlet(np.ones(6), 10)
+    b[:, 2] = 0
+    b /= b.sum(-1, keepdims=True)
+    expected = otfew.solve(cost, a, b).value
+    cost[:, 1, 2] = huge
+    found = otfew.solve(cost, a, b, solver=solver)
+    np.testing.assert_allclose(found.value, expected, rtol=1e-8)
+
+
 def test_points_far_away():
     """One point so far away that its squared distances are 1e16 times the others: it pays them whatever it does."""
     rng = np.random.default_rng(3)
