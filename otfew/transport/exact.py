@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
+from otfew.transport.certificate import c_transform, missed
 from otfew.transport.compilation import announced
+from otfew.transport.options import check_count, check_number, is_positive
 from otfew.transport.partial import Mass, with_dummies, without_dummies
-from otfew.transport.problem import TOTALS_RTOL, Problem, Solution
+from otfew.transport.problem import TOTALS_RTOL, UNSURE, Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
+from otfew.transport.scales import RESOLUTION, Answer, Rule, settle
 from otfew.transport.threads import share_out
 
 
@@ -50,12 +54,12 @@ class Exact(ArraySolver):
     install: ClassVar[str] = "pip install numba"
 
     def __post_init__(self) -> None:
+        check_number("Exact", "tol", self.tol, least=0.0)
         for name in ("max_iter", "threads"):
-            value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"Exact: {name} must be at least 1 or None, got {value}")
-        if not (self.mass is None or self.mass == "min" or (not isinstance(self.mass, str) and self.mass > 0)):
-            raise ValueError(f"Exact: mass must be positive, 'min' or None, got {self.mass!r}")
+            if getattr(self, name) is not None:
+                check_count("Exact", name, getattr(self, name), "or None")
+        if not (self.mass is None or self.mass == "min" or is_positive(self.mass)):
+            raise ValueError(f"Exact: mass must be positive and finite, 'min' or None, got {self.mass!r}")
 
     @property
     def equal_totals(self) -> bool:
@@ -75,6 +79,56 @@ class Exact(ArraySolver):
         return without_dummies(problem, self._solve(extended), moved, self.mass)
 
     def _solve(self, problem: Problem) -> Solution:
+        found = self._run(problem)
+        unsure = np.flatnonzero(found.status == UNSURE)
+        if len(unsure):
+            self._settle(problem, found, unsure)
+        return found
+
+    def _settle(self, problem: Problem, found: Solution, unsure: npt.NDArray[np.intp]) -> None:
+        """Bring what the kernel is unsure of to an end, in place."""
+        cost = problem.cost[problem.cost_index[unsure]].astype(np.float64)
+        a, b = problem.a[problem.a_index[unsure]], problem.b[problem.b_index[unsure]]
+        total = a.sum(-1)
+        b = b * (total / b.sum(-1))[:, None]
+        m = problem.shape[1]
+
+        def answer_of(solution: Solution, index: npt.NDArray[np.intp]) -> Answer:
+            assert solution.rows is not None
+            assert solution.cols is not None
+            assert solution.flow is not None
+            rows, status = solution.rows[index].astype(np.int64), solution.status[index]
+            status = np.where(status == UNSURE, Status.OPTIMAL, status).astype(np.int8)
+            return Answer(
+                rows * m + solution.cols[index], solution.flow[index], solution.f[index], solution.g[index], status,
+                solution.n_iter[index],
+            )  # fmt: skip
+
+        def again(index: npt.NDArray[np.intp], lowered: Array) -> Answer:
+            each = np.arange(len(index))
+            costs = lowered.astype(problem.cost.dtype)
+            part = replace(problem, cost=costs, a=a[index], b=b[index], cost_index=each, a_index=each, b_index=each)
+            return answer_of(self._run(part), each)
+
+        answer = answer_of(found, unsure)
+        answer.f, answer.g = c_transform(cost, answer.g, a, b)
+        nodes = (a > 0).sum(-1) + (b > 0).sum(-1)
+        slack = self.tol * np.ptp(cost, (1, 2)) * total
+        seen = settle(cost, a, b, answer, again, Rule(), nodes * RESOLUTION * total, slack)
+        assert answer.arcs is not None
+        assert found.rows is not None
+        assert found.cols is not None
+        assert found.flow is not None
+        found.rows[unsure], found.cols[unsure], found.flow[unsure] = answer.arcs // m, answer.arcs % m, answer.flow
+        found.f[unsure], found.g[unsure], found.value[unsure] = answer.f, answer.g, seen.value
+        found.gap[unsure], found.status[unsure], found.n_iter[unsure] = (
+            seen.gap + seen.error,
+            answer.status,
+            answer.n_iter,
+        )
+        found.marginal_error[unsure] = missed(answer.arcs // m, answer.arcs % m, answer.flow, a, b).max(-1) / total
+
+    def _run(self, problem: Problem) -> Solution:
         size, (n, m) = len(problem), problem.shape
         arcs = n + m - 1
         rows, cols = np.empty((size, arcs), np.int32), np.empty((size, arcs), np.int32)

@@ -21,7 +21,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from otfew.transport.problem import INVALID, TOTALS_RANGE
+from otfew.transport.certificate import CERTAIN, EPS
+from otfew.transport.problem import INVALID, TOTALS_RANGE, UNSURE
 
 SCALE = 2.0**52
 """Total mass of every problem inside the kernel."""
@@ -95,6 +96,24 @@ def _all_finite(cost):
         for j in range(cost.shape[1]):
             total += cost[i, j] * 0.0
     return total == 0.0
+
+
+@njit(fastmath=_REORDER)
+def _reach(x, count):
+    """Largest magnitude."""
+    largest = 0.0
+    for i in range(count):
+        largest = max(largest, abs(x[i]))
+    return largest
+
+
+@njit(fastmath={"reassoc"})
+def _weight(x, weights):
+    """Sum of weighted magnitudes."""
+    total = 0.0
+    for i in range(len(x)):
+        total += abs(x[i]) * weights[i]
+    return total
 
 
 @njit(error_model="numpy")
@@ -616,7 +635,8 @@ def _solve_batch(
     """Solve problems first..last-1 and write plans, potentials and certificates in place.
 
     What is unsound - a cost or weight that is NaN or infinite, a negative weight, a total out of range, totals further
-    apart than ``totals_rtol`` - gets the status INVALID and NaN.
+    apart than ``totals_rtol`` - gets the status INVALID and NaN. A plan that is not certain in units of the costs it
+    uses gets the status UNSURE.
     """
     full_n = costs.shape[1]
     full_m = costs.shape[2]
@@ -729,9 +749,14 @@ def _solve_batch(
             error[i] = -a[i]
         for j in range(full_m):
             error[full_n + j] = -b[j] * (total_a / total_b)
+        gross = 0.0
+        least = np.inf
         for arc in range(arcs):
             amount = out_flow[k, arc]
-            value += amount * given[out_rows[k, arc], out_cols[k, arc]]
+            c = given[out_rows[k, arc], out_cols[k, arc]]
+            value += amount * c
+            gross += amount * abs(c)
+            least = min(least, c)
             error[out_rows[k, arc]] += amount
             error[full_n + out_cols[k, arc]] += amount
         for arc in range(arcs, nodes - 1):
@@ -763,13 +788,22 @@ def _solve_batch(
                     g[j] = min(g[j], given[i, j] - f[i])
             shift += g[j] * (b[j] / total_b)
         dual = 0.0
+        # What rounding can hide of the dual value: in its sums, and in reduced costs of this reach.
+        reach = spread + _reach(mean, n) + _reach(low, m)
         for i in range(full_n):
             f[i] += shift
             dual += f[i] * a[i]
         for j in range(full_m):
             g[j] -= shift
         out_value[k] = value
-        out_gap[k] = value - dual
+        unit = EPS * (n + m + 16)
+        rounding = EPS * (full_n + 2) * _weight(f, a)
+        rounding += EPS * (full_m + 6) * (_weight(g, b) / total_b + 2.0 * abs(shift)) * total_a
+        rounding += 8.0 * EPS * reach * total_a
+        out_gap[k] = value - dual + rounding
+        allowed = CERTAIN * (value - least * total_a) + 16.0 * unit * gross + tol * spread * total_a
+        if out_status[k] == OPTIMAL and not abs(value - dual) + rounding <= allowed:
+            out_status[k] = UNSURE
         out_error[k] = worst / total_a
 
 

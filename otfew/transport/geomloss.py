@@ -12,6 +12,7 @@ from torch import Tensor
 
 from otfew.transport.entropic_points import clouds, entropic_parts
 from otfew.transport.keops_reductions import KeOpsReductions, compiling, import_quietly, obstacle
+from otfew.transport.options import check_number
 from otfew.transport.problem import Status
 from otfew.transport.reductions import SQUARED, ChunkedTorch, Metric, Reductions
 from otfew.transport.registry import PointSolver
@@ -61,12 +62,9 @@ class GeomLoss(PointSolver):
     remedy: ClassVar[str] = "bring scaling nearer to 1, raise reg"
 
     def __post_init__(self) -> None:
-        if not 0 < self.reg < math.inf:
-            raise ValueError(f"GeomLoss: reg must be positive and finite, got {self.reg}")
-        if not 0 < self.tol < 1:
-            raise ValueError(f"GeomLoss: tol must be between 0 and 1, got {self.tol}")
-        if not 0 < self.scaling < 1:
-            raise ValueError(f"GeomLoss: scaling must be between 0 and 1, got {self.scaling}")
+        check_number("GeomLoss", "reg", self.reg)
+        check_number("GeomLoss", "tol", self.tol, below=1)
+        check_number("GeomLoss", "scaling", self.scaling, below=1)
         if self.backend not in get_args(Backend):
             raise ValueError(f"GeomLoss: backend must be one of {', '.join(get_args(Backend))}, got {self.backend!r}")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from otfew.transport.entropic_points import clouds, entropic_parts
 from otfew.transport.keops_reductions import KeOpsReductions, obstacle
+from otfew.transport.options import check_count, check_number
 from otfew.transport.reductions import ChunkedTorch, Metric, Reductions
 from otfew.transport.registry import PointSolver
 from otfew.transport.result import Parts
@@ -61,14 +61,10 @@ class KeOps(PointSolver):
     gradients: ClassVar[str] = "value (envelope), value_linear (implicit) in x, y, a, b"
 
     def __post_init__(self) -> None:
-        if not 0 < self.reg < math.inf:
-            raise ValueError(f"KeOps: reg must be positive and finite, got {self.reg}")
-        if not 0 < self.tol < 1:
-            raise ValueError(f"KeOps: tol must be between 0 and 1, got {self.tol}")
-        if self.max_iter < 1:
-            raise ValueError(f"KeOps: max_iter must be at least 1, got {self.max_iter}")
-        if not 0 < self.scaling < 1:
-            raise ValueError(f"KeOps: scaling must be between 0 and 1, got {self.scaling}")
+        check_number("KeOps", "reg", self.reg)
+        check_number("KeOps", "tol", self.tol, below=1)
+        check_count("KeOps", "max_iter", self.max_iter)
+        check_number("KeOps", "scaling", self.scaling, below=1)
         if self.backend not in get_args(Backend):
             raise ValueError(f"KeOps: backend must be one of {', '.join(get_args(Backend))}, got {self.backend!r}")
 

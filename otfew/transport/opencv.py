@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from otfew.transport.certificate import slackness
 from otfew.transport.dense import solve_each
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
+from otfew.transport.scales import Rule
 
 _ROUNDING = 1e-5
-"""What float32 arithmetic explains of a gap, relative to mass times spread of the costs."""
+"""What float32 arithmetic explains of a gap, relative to mass times the largest cost used, and of missed sums."""
 
 
 @dataclass(frozen=True)
@@ -47,20 +47,13 @@ class OpenCV(ArraySolver):
                 flow = None
             if flow is None:
                 return np.outer(a, b), None, Status.FAILED, 0
-            return flow.astype(np.float64), None, Status.OPTIMAL, 0
+            # Its rounding errors can be negative flows.
+            return np.maximum(flow.astype(np.float64), 0), None, Status.OPTIMAL, 0
 
-        found = solve_each(problem, solve_one, self.name, tol=_ROUNDING / 100)
-        return replace(found, status=_judge(problem, found))
-
-
-def _judge(problem: Problem, found: Solution) -> npt.NDArray[np.int8]:
-    """Tell from the plans which problems ended short of the optimum of their own sums, or missed the sums asked for."""
-    assert found.dense is not None
-    cost = problem.cost[problem.cost_index].astype(np.float64)
-    slack = slackness(cost, found.dense, found.f, found.g)
-    size = np.ptp(cost, (1, 2)) + _ROUNDING * np.abs(cost).max((1, 2))
-    short = (slack > _ROUNDING * size * problem.a.sum(-1)[problem.a_index]) | (found.marginal_error > 10 * _ROUNDING)
-    return np.where(short & (found.status == Status.OPTIMAL), Status.MAX_ITER, found.status).astype(np.int8)
+        rule = Rule(reach=_ROUNDING, short=Status.MAX_ITER)
+        return solve_each(
+            problem, solve_one, self.name, tol=_ROUNDING / 100, rule=rule, trifle=_ROUNDING / 10, missed=_ROUNDING
+        )
 
 
 def _signature(weights: Array) -> npt.NDArray[np.float32]:

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 
+from otfew.transport.certificate import EPS, dual_value, rounding
 from otfew.transport.problem import Array, Problem, Solution
 
 Mass = float | Literal["min"]
@@ -79,7 +80,12 @@ def without_dummies(problem: Problem, found: Solution, moved: Array, mass: Mass)
     f = found.f[:, :n] + found.g[:, m:] - free
     g = found.g[:, :m] + found.f[:, n:] - free
     level = 2 * free - found.f[:, n:] - found.g[:, m:]
-    dual = (f * a).sum(-1) + (g * b).sum(-1) + level[:, 0] * moved
+    dual = dual_value(a, b, f, g) + level[:, 0] * moved
+    cost = problem.cost[problem.cost_index].astype(np.float64)
+    # Potentials above zero count for no more than the weights that they could be paid for.
+    above = dual_value(a, b, np.maximum(f, 0), np.maximum(g, 0))
+    sizes = dual_value(a, b, np.abs(f), np.abs(g)) + np.abs(level[:, 0]) * moved
+    hidden = above + rounding(cost, a, b, f + level, g) + EPS * (n + m + 16) * sizes
     if mass == "min":
         smaller = (a.sum(-1) <= b.sum(-1))[:, None]
         f, g = f + np.where(smaller, level, 0), g + np.where(smaller, 0, level)
@@ -90,6 +96,6 @@ def without_dummies(problem: Problem, found: Solution, moved: Array, mass: Mass)
     over = np.maximum(sums - np.concatenate([a, b], -1), 0).max(-1)
     error = np.maximum(over, np.abs(flow.sum(-1) - moved)) / moved
     return replace(
-        found, value=value, f=f, g=g, gap=value - dual, marginal_error=error, rows=rows, cols=cols, flow=flow,
+        found, value=value, f=f, g=g, gap=value - dual + hidden, marginal_error=error, rows=rows, cols=cols, flow=flow,
         balanced=False,
     )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 
 from otfew.transport.dense import solve_each
 from otfew.transport.keops_reductions import keops_quiet
+from otfew.transport.options import check_count
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
 
@@ -35,8 +36,7 @@ class POT(ArraySolver):
     install: ClassVar[str] = 'pip install "otfew[solvers]"'
 
     def __post_init__(self) -> None:
-        if self.max_iter < 1:
-            raise ValueError(f"POT: max_iter must be at least 1, got {self.max_iter}")
+        check_count("POT", "max_iter", self.max_iter)
 
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal
@@ -10,6 +9,7 @@ from typing import ClassVar, Literal
 import numpy as np
 
 from otfew.transport.keops_reductions import keops_quiet
+from otfew.transport.options import check_count, check_number
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
 
@@ -47,14 +47,11 @@ class POTSinkhorn(ArraySolver):
     install: ClassVar[str] = 'pip install "otfew[solvers]"'
 
     def __post_init__(self) -> None:
-        if not 0 < self.reg < math.inf:
-            raise ValueError(f"POTSinkhorn: reg must be positive and finite, got {self.reg}")
+        check_number("POTSinkhorn", "reg", self.reg)
         if self.method not in _METHODS:
             raise ValueError(f"POTSinkhorn: method must be one of {', '.join(_METHODS)}, got {self.method!r}")
-        if not 0 < self.tol < 1:
-            raise ValueError(f"POTSinkhorn: tol must be between 0 and 1, got {self.tol}")
-        if self.max_iter < 1:
-            raise ValueError(f"POTSinkhorn: max_iter must be at least 1, got {self.max_iter}")
+        check_number("POTSinkhorn", "tol", self.tol, below=1)
+        check_count("POTSinkhorn", "max_iter", self.max_iter)
 
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""

@@ -30,6 +30,9 @@ class Status(IntEnum):
 INVALID = 3
 """Status, within a solver that checks its input itself, of a problem that is unsound."""
 
+UNSURE = 4
+"""Status, within a solver, of a plan that is optimal only to the rounding of costs far above its own."""
+
 
 @dataclass(frozen=True)
 class Problem:

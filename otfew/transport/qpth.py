@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -11,6 +10,7 @@ import torch
 from torch import Tensor
 
 from otfew.transport.certificate import certify_plan, recover_potentials
+from otfew.transport.options import check_count, check_number
 from otfew.transport.problem import Status
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts
@@ -61,12 +61,9 @@ class QPTH(TensorSolver):
     def __post_init__(self) -> None:
         if self.form not in ("L2", "QP"):
             raise ValueError(f"QPTH: form must be 'L2' or 'QP', got {self.form!r}")
-        if not 0 < self.reg < math.inf:
-            raise ValueError(f"QPTH: reg must be positive and finite, got {self.reg}")
-        if self.max_iter < 1:
-            raise ValueError(f"QPTH: max_iter must be at least 1, got {self.max_iter}")
-        if not 0 < self.tol < 1:
-            raise ValueError(f"QPTH: tol must be between 0 and 1, got {self.tol}")
+        check_number("QPTH", "reg", self.reg)
+        check_count("QPTH", "max_iter", self.max_iter)
+        check_number("QPTH", "tol", self.tol, below=1)
 
     def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         """Solve a flat batch."""

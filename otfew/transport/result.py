@@ -12,7 +12,28 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from otfew.transport.problem import Solution
+from otfew.transport.problem import Solution, first_index
+
+
+def check_range(mass: Tensor, dtype: torch.dtype) -> None:
+    """Refuse to hand out plans that a dtype would turn to zero or infinity.
+
+    Down to the least normal number of a dtype, entries of a plan are rounded to its precision relative to the mass.
+
+    Args:
+        mass: (problems,) float64.
+        dtype: Of the plan.
+
+    Raises:
+        ValueError: A mass is out of range; names the first problem of the flat batch.
+    """
+    limits = torch.finfo(dtype)
+    bad = (mass < limits.tiny) | (mass > limits.max)
+    if bool(bad.any()):
+        raise ValueError(
+            f"a plan of mass {float(mass[bad][0]):.3g} does not fit {dtype}{first_index(bad, 1)}; "
+            "give the cost in float64, or rescale the weights"
+        )
 
 
 def dense_plan(
@@ -28,7 +49,6 @@ def dense_plan(
         return torch.from_numpy(dense).to(device=device, dtype=dtype, copy=True).reshape(shape)
     assert solution.rows is not None
     assert solution.cols is not None
-    assert solution.flow is not None
     assert solution.flow is not None
     # numba compiles at import, so only once there is an exact plan to lay out.
     from otfew.transport.arcs import lay_out
@@ -78,10 +98,16 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
     def out(array: npt.NDArray[Any], to: torch.dtype | None = None) -> Tensor:
         return torch.from_numpy(array).to(device=device, dtype=to, copy=True)
 
+    def plan() -> Tensor:
+        flows = solution.dense if solution.flow is None else solution.flow
+        assert flows is not None
+        check_range(torch.from_numpy(flows.sum(tuple(range(1, flows.ndim)))), dtype)
+        return dense_plan(solution, (len(solution.value), *like.shape[-2:]), dtype, device)
+
     return Parts(
         value=value,
         value_linear=lambda: value if solution.linear is None else out(solution.linear),
-        plan=lambda: dense_plan(solution, (len(solution.value), *like.shape[-2:]), dtype, device),
+        plan=plan,
         potentials=lambda: (out(solution.f, dtype), out(solution.g, dtype)),
         gap=lambda: out(solution.gap),
         marginal_error=lambda: out(solution.marginal_error),
@@ -124,7 +150,11 @@ class OTResult:
 
     @cached_property
     def plan(self) -> Any:
-        """The transport plan (*batch, n, m), made dense on first access; for exact solvers a constant for autograd."""
+        """The transport plan (*batch, n, m), made dense on first access; for exact solvers a constant for autograd.
+
+        Raises:
+            ValueError: The mass is outside the range of the cost's dtype, below 1.2e-38 or above 3.4e38 in float32.
+        """
         return self._out(self._parts.plan())
 
     @cached_property

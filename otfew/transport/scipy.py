@@ -10,6 +10,7 @@ import numpy as np
 from otfew.transport.dense import solve_each
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
+from otfew.transport.scales import Rule
 
 _METHODS = ("highs", "highs-ds", "highs-ipm")
 _STATUS = {0: Status.OPTIMAL, 1: Status.MAX_ITER}
@@ -73,4 +74,5 @@ class SciPy(ArraySolver):
             g = g * spread + low
             return plan, g, status, int(found.nit)
 
-        return solve_each(problem, solve_one, self.name)
+        # HiGHS meets its tolerances of 1e-10 in these units, and no better.
+        return solve_each(problem, solve_one, self.name, rule=Rule(reach=1e-8), trifle=1e-9)

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from otfew.transport import sinkhorn_newton, sinkhorn_plain
+from otfew.transport.options import check_count
 from otfew.transport.problem import Status
 from otfew.transport.registry import TensorSolver
-from otfew.transport.result import Parts
+from otfew.transport.result import Parts, check_range
 from otfew.transport.sinkhorn_gradient import Make, attach_linear, attach_plan, attach_value
 from otfew.transport.sinkhorn_newton import Dual, Rhos
 from otfew.transport.sinkhorn_solved import (
@@ -88,8 +89,7 @@ class Sinkhorn(TensorSolver):
         for name in ("reg", "tol"):
             if not _positive(getattr(self, name)):
                 raise ValueError(f"Sinkhorn: {name} must be a positive finite number, got {getattr(self, name)!r}")
-        if not isinstance(self.max_iter, int) or self.max_iter < 1:
-            raise ValueError(f"Sinkhorn: max_iter must be an integer of at least 1, got {self.max_iter!r}")
+        check_count("Sinkhorn", "max_iter", self.max_iter)
         if self.gradient not in get_args(Gradient):
             raise ValueError(f"Sinkhorn: gradient must be 'implicit' or 'unrolled', got {self.gradient!r}")
         given = self.unbalanced if isinstance(self.unbalanced, tuple) else (self.unbalanced,) * 2
@@ -132,6 +132,7 @@ class Sinkhorn(TensorSolver):
             return solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
 
         def scaled() -> Tensor:
+            check_range(solved.scale, cost.dtype)
             return times(plan(), solved.scale).to(cost.dtype)
 
         return self._parts(

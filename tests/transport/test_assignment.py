@@ -37,7 +37,8 @@ def test_value_is_that_of_the_best_assignment(kind, n):
     result = otfew.solve(cost)
     rows, cols = linear_sum_assignment(cost)
     assert abs(result.value - (cost[rows, cols] / n).sum()) <= 1e-13 * spread
-    assert abs(result.gap) <= 1e-12 * spread
+    # The gap bounds what the rounding of large costs can hide.
+    assert abs(result.gap) <= 1e-12 * spread + 1e-14 * np.abs(cost).max()
     f, g = result.potentials
     assert (f[:, None] + g <= cost + 1e-13 * spread).all()
     assert result.marginal_error <= n * 2.0**-52
