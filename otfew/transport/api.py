@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
+from otfew.transport.backward import EXACT, IMPLICIT, differentiable_once
 from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import INVALID, TOTALS_RTOL, Solution, Status, build, check_shapes, check_values
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, dense_plan, parts_of
-from otfew.transport.transforms import outside_graphs, refuse_batched_gradient, refuse_transforms
+from otfew.transport.transforms import outside_graphs, refuse_transforms
 
 
 class _Value(torch.autograd.Function):
@@ -30,9 +30,8 @@ class _Value(torch.autograd.Function):
         return torch.from_numpy(solution.value).reshape(batch).to(cost.device, copy=True)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once(lambda ctx: EXACT if ctx.solution.linear is None else IMPLICIT)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_batched_gradient(grad)
         cost, a, b = ctx.saved_tensors
         solution, batch = ctx.solution, ctx.batch
         grads: list[Tensor | None] = [None, None, None]
@@ -101,7 +100,8 @@ def solve(
     """Solve a batch of optimal transport problems: min <P, cost> over P >= 0 with row sums a and column sums b.
 
     The gradient of ``value`` is the envelope gradient: the plan for the cost, the potentials for the weights;
-    backward solves nothing. At ties it is one supergradient (cost) or subgradient (weights).
+    backward solves nothing. At ties it is one supergradient (cost) or subgradient (weights). It cannot be
+    differentiated again, but with ``Sinkhorn(gradient="unrolled")``.
 
     Args:
         cost: (*batch, n, m) float32 or float64, torch on any device or numpy; any sign. Half precision, also of the

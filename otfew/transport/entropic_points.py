@@ -14,15 +14,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from otfew.transport.backward import IMPLICIT, differentiable_once
 from otfew.transport.costs import directions, parse_cost
 from otfew.transport.errors import ConvergenceWarning
 from otfew.transport.plan_operator import FlatPlan
 from otfew.transport.reductions import ChunkedTorch, Metric, Reductions
 from otfew.transport.result import Parts
 from otfew.transport.sinkhorn_points import Potentials, column_error, largest_cost, log_weights, scaled
-from otfew.transport.transforms import refuse_batched_gradient
 
 CG_MAX_ITER = 1000
 """Steps of conjugate gradients that a backward pass through ``value_linear`` may take."""
@@ -142,12 +141,12 @@ class _Value(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, value: Tensor, solved: _Solved) -> Tensor:
         ctx.solved = solved
+        ctx.save_for_backward(x, y, a, b)
         return value.clone()
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once(IMPLICIT)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_batched_gradient(grad)
         solved, needs = ctx.solved, ctx.needs_input_grad
         # Scaled costs are costs over reg.
         factor = grad[:, None, None] * (solved.reg * solved.stretch)
@@ -173,12 +172,12 @@ class _Linear(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, a: Tensor, b: Tensor, means: tuple[Tensor, Tensor], solved: _Solved
     ) -> Tensor:
         ctx.solved, ctx.means = solved, means
+        ctx.save_for_backward(x, y, a, b)
         return (solved.a * means[0]).sum(-1)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once(IMPLICIT)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        refuse_batched_gradient(grad)
         solved, needs = ctx.solved, ctx.needs_input_grad
         u, w = _adjoint(solved, *ctx.means)
         factor = grad[:, None, None] * (solved.reg * solved.stretch)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otfew.transport.backward import QUADRATIC, once
 from otfew.transport.certificate import certify_plan, recover_potentials
 from otfew.transport.options import check_count, check_number
 from otfew.transport.problem import Status
@@ -68,7 +69,7 @@ class QPTH(TensorSolver):
     def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         """Solve a flat batch."""
         dtype, cost = cost.dtype, cost.double()
-        plan = self._plan(cost, a, b)
+        plan = once(self._plan(cost, a, b), QUADRATIC, cost, a, b)
         linear = (plan * cost).sum((1, 2))
         lifted = (plan * _lift(cost)).sum((1, 2)) if self.form == "QP" else linear
         squares = self.reg * plan.square().sum((1, 2))

@@ -18,8 +18,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
+from otfew.transport.backward import IMPLICIT, differentiable_once
 from otfew.transport.sinkhorn_newton import damping, schur_solve
 from otfew.transport.sinkhorn_solved import Solved, times
 
@@ -97,6 +97,7 @@ class _Made(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, cost: Tensor, a: Tensor, b: Tensor, make: Make, solved: Solved) -> Tensor:
         ctx.solved = solved
+        ctx.save_for_backward(cost, a, b)
         return make()
 
 
@@ -104,7 +105,7 @@ class _EnvelopeValue(_Made):
     """The value, whose gradient needs no more than the plan and the potentials."""
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once(IMPLICIT)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         solved: Solved = ctx.solved
         by_cost = by_a = by_b = None
@@ -119,7 +120,7 @@ class _ImplicitPlan(_Made):
     """The plan, whose gradient is that of the conditions that define it."""
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once(IMPLICIT)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         by_cost, by_a, by_b = plan_grads(ctx.solved, grad.double())
         return by_cost.to(ctx.solved.cost.dtype), by_a, by_b, None, None
@@ -129,7 +130,7 @@ class _ImplicitLinear(_Made):
     """<plan, cost>: through the plan and through the cost itself."""
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once(IMPLICIT)
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         solved: Solved = ctx.solved
         by_cost, by_a, by_b = linear_grads(solved)
