@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,11 +11,10 @@ from torch import Tensor
 from otfew.transport.api import dense_parts
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
 from otfew.transport.costs import pairwise, parse_cost
-from otfew.transport.plan_operator import DensePlan, FlatPlan, PlanOperator
 from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import check_dtype, check_values, first_index, surely_finite
 from otfew.transport.registry import PointSolver, Solver, resolve
-from otfew.transport.result import OTResult, Parts
+from otfew.transport.result import OTResult
 from otfew.transport.transforms import outside_graphs, refuse_transforms
 
 
@@ -96,25 +94,14 @@ def _solve_points(
         flat_x, flat_y = (z.expand(*batch, *z.shape[-2:]).reshape(batch.numel(), *z.shape[-2:]) for z in (x_t, y_t))
         flat_a, flat_b = flat_weights(n, m, a_t, b_t, batch, x_t.device)
         parts = chosen.solve_points(flat_x, flat_y, flat_a, flat_b, cost)
-        parts = _with_plan(parts, batch, numpy_in, lambda plan: plan)
     else:
         dense = pairwise(cost, x_t, y_t)
         if validate and not surely_finite(dense):
             where = first_index(~torch.isfinite(dense), dense.ndim - 2)
             raise ValueError(f"{cost} costs between x and y overflow {x_t.dtype}{where}; rescale the points")
-        parts = _with_plan(dense_parts(chosen, dense, a_t, b_t, batch), batch, numpy_in, DensePlan)
+        parts = dense_parts(chosen, dense, a_t, b_t, batch)
     report_failures(parts, batch, chosen, on_fail)
-    return OTResult(parts, (*batch, n, m), numpy_in)
-
-
-def _with_plan(parts: Parts, batch: torch.Size, numpy: bool, wrap: Any) -> Parts:
-    """Turn the plan of a flat batch into an operator of the batch's shape."""
-
-    def plan() -> PlanOperator:
-        flat: FlatPlan = wrap(parts.plan())
-        return PlanOperator(flat, tuple(batch), numpy)
-
-    return replace(parts, plan=plan)
+    return OTResult(parts, (*batch, n, m), numpy_in, points=True)
 
 
 def _check_shapes(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from otfew.transport.plan_operator import DensePlan, FlatPlan, PlanOperator
 from otfew.transport.problem import Solution, first_index
 
 
@@ -47,15 +49,36 @@ def dense_plan(
     if solution.dense is not None:
         dense = solution.dense if scale is None else solution.dense * scale[:, None, None]
         return torch.from_numpy(dense).to(device=device, dtype=dtype, copy=True).reshape(shape)
+    return dense_arcs(arcs_of(solution), shape, dtype, device, scale)
+
+
+Arcs = tuple[Tensor, Tensor, Tensor]
+"""Rows and columns, int32, and flows, float64, of plans that are kept sparse: each (problems, arcs)."""
+
+
+def arcs_of(solution: Solution) -> Arcs:
+    """Return a sparse plan's arcs; they share the solution's memory."""
     assert solution.rows is not None
     assert solution.cols is not None
     assert solution.flow is not None
+    return torch.from_numpy(solution.rows), torch.from_numpy(solution.cols), torch.from_numpy(solution.flow)
+
+
+def dense_arcs(
+    arcs: Arcs,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    scale: npt.NDArray[np.float64] | None = None,
+) -> Tensor:
+    """Lay out a sparse plan; see ``dense_plan``."""
+    rows, cols, flow = (x.numpy() for x in arcs)
     # numba compiles at import, so only once there is an exact plan to lay out.
     from otfew.transport.arcs import lay_out
 
-    out = np.empty((len(solution.flow), *shape[-2:]), np.float32 if dtype == torch.float32 else np.float64)
+    out = np.empty((len(flow), *shape[-2:]), np.float32 if dtype == torch.float32 else np.float64)
     scale = np.ones(len(out)) if scale is None else np.ascontiguousarray(scale)
-    lay_out(solution.rows, solution.cols, solution.flow, scale, out)
+    lay_out(rows, cols, flow, scale, out)
     return torch.from_numpy(out).reshape(shape).to(device)
 
 
@@ -74,6 +97,7 @@ class Parts:
         n_iter: Makes (problems,) int64.
         solver: Name of the code that ran.
         sound: Whether it is known that no problem failed.
+        arcs: Makes the arcs of ``plan`` where it is kept sparse.
     """
 
     value: Tensor
@@ -86,6 +110,7 @@ class Parts:
     n_iter: Callable[[], Tensor]
     solver: str
     sound: bool = False
+    arcs: Callable[[], Arcs] | None = None
 
 
 def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
@@ -115,7 +140,12 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
         n_iter=lambda: out(solution.n_iter),
         solver=solution.solver,
         sound=not solution.status.any(),
+        arcs=None if solution.dense is not None else functools.partial(arcs_of, solution),
     )
+
+
+_MEASURES = ("value_linear", "gap", "marginal_error", "status", "n_iter")
+"""Parts of a result with one number a problem."""
 
 
 class OTResult:
@@ -125,15 +155,20 @@ class OTResult:
     ``value``, ``value_linear``, ``gap`` and ``marginal_error`` are float64; ``plan`` and ``potentials`` take the
     cost's dtype.
 
+    Results can be pickled, sent to another process, deep-copied and saved with ``torch.save``. A copy holds numbers and
+    no graph: ``value`` and all else is detached. Sparse plans stay sparse. ``torch.load(weights_only=True)`` takes what
+    ``solve`` returned within ``torch.serialization.safe_globals([otfew.OTResult])``.
+
     Attributes:
         value: (*batch,) optimal value; differentiable in cost, a and b.
         solver: Name of the code that ran.
     """
 
-    def __init__(self, parts: Parts, shape: tuple[int, ...], numpy: bool) -> None:
+    def __init__(self, parts: Parts, shape: tuple[int, ...], numpy: bool, points: bool = False) -> None:
         self._parts = parts
         self._shape = shape
         self._numpy = numpy
+        self._points = points
         self.value: Any = self._out(parts.value)
         self.solver = parts.solver
 
@@ -152,10 +187,16 @@ class OTResult:
     def plan(self) -> Any:
         """The transport plan (*batch, n, m), made dense on first access; for exact solvers a constant for autograd.
 
+        That of point clouds is a ``PlanOperator``.
+
         Raises:
             ValueError: The mass is outside the range of the cost's dtype, below 1.2e-38 or above 3.4e38 in float32.
         """
-        return self._out(self._parts.plan())
+        made = self._parts.plan()
+        if not self._points:
+            return self._out(made)
+        flat = made if isinstance(made, FlatPlan) else DensePlan(made)
+        return PlanOperator(flat, tuple(self._shape[:-2]), self._numpy)
 
     @cached_property
     def potentials(self) -> tuple[Any, Any]:
@@ -185,6 +226,52 @@ class OTResult:
     def n_iter(self) -> Any:
         """Iterations (*batch,), int64 (pivots for ``exact``)."""
         return self._out(self._parts.n_iter())
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything that is or could be asked for, as tensors without a graph."""
+        parts = self._parts
+        state: dict[str, Any] = {name: getattr(parts, name)().detach() for name in _MEASURES}
+        f, g = parts.potentials()
+        made = None if parts.arcs is not None else parts.plan()
+        return state | {
+            "value": parts.value.detach(),
+            "potentials": (f.detach(), g.detach()),
+            "plan": made.detach() if isinstance(made, Tensor) else made,
+            "arcs": None if parts.arcs is None else parts.arcs(),
+            "solver": parts.solver,
+            "sound": parts.sound,
+            "shape": tuple(self._shape),
+            "numpy": self._numpy,
+            "points": self._points,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take up what ``__getstate__`` handed over."""
+        f, arcs = state["potentials"][0], state["arcs"]
+        flat = (len(f), *state["shape"][-2:])
+
+        def plan() -> Any:
+            if arcs is None:
+                return state["plan"]
+            check_range(arcs[2].sum(1), f.dtype)
+            return dense_arcs(arcs, flat, f.dtype, f.device)
+
+        parts = Parts(
+            value=state["value"],
+            plan=plan,
+            potentials=lambda: state["potentials"],
+            solver=state["solver"],
+            sound=state["sound"],
+            arcs=None if arcs is None else lambda: arcs,
+            **{name: functools.partial(state.__getitem__, name) for name in _MEASURES},
+        )
+        self.__init__(parts, state["shape"], state["numpy"], state["points"])  # type: ignore[misc]
+
+    def __copy__(self) -> OTResult:
+        """Share everything, graphs included."""
+        other = OTResult.__new__(OTResult)
+        other.__dict__.update(self.__dict__)
+        return other
 
     def __repr__(self) -> str:
         n, m = self._shape[-2:]
