@@ -11,6 +11,18 @@ from numba import njit
 LANES = 16
 """Rows are read in multiples of this many entries, so that every loop over them is made of whole vectors."""
 
+BLOCK = 4096
+"""Entries of the kernel that are made at a time: their scores stay in the cache."""
+
+DEPTH = 6
+"""Iterations that an extrapolation looks back on."""
+
+LARGEST_STEP = 8.0
+"""Extrapolations that move a logarithm further are not made."""
+
+GROWTH = 2.0
+"""An error that grows by more shows that the past says little about the present: it is then forgotten."""
+
 # NaN must survive: a problem that holds one has to fail, not to converge.
 _REORDER = {"nsz", "reassoc", "contract"}
 
@@ -56,39 +68,28 @@ def _exp(x, out, powers, scales, table, size):
 
 
 @njit(fastmath=_REORDER, error_model="numpy")
-def _scores(cost, k, out, inverse, reach, table, size):
-    """Write (offset - cost) / reg, and return the offset and whether all are within ``reach``."""
-    zero = table[14]
+def _centre(cost, k, size, zero):
+    """Return the mean of the costs, and how far one is from it."""
     total = zero
+    low, high = cost[k, 0], cost[k, 0]
     for j in range(size):
         total += cost[k, j]
-    offset = total / cost.dtype.type(size)
-    beyond = zero
     for j in range(size):
-        out[j] = (offset - cost[k, j]) * inverse
-        beyond += max(abs(out[j]) - reach, zero)
-    return offset, beyond <= zero
+        low, high = min(low, cost[k, j]), max(high, cost[k, j])
+    offset = total / cost.dtype.type(size)
+    return offset, max(high - offset, offset - low)
 
 
 @njit(fastmath=_REORDER, error_model="numpy")
-def _row_sums(kernel, v, out, k, zero, n, m, wide):
-    """Write K v; four rows at a time, since a single one keeps the processor waiting for its sum."""
-    four = np.uint64(4)
-    blocked = n // four * four
-    for i in range(np.uint64(0), blocked, four):
-        start = i * m
-        s0, s1, s2, s3 = zero, zero, zero, zero
-        for j in range(wide):
-            s0 += kernel[start + j] * v[j]
-            s1 += kernel[start + m + j] * v[j]
-            s2 += kernel[start + m + m + j] * v[j]
-            s3 += kernel[start + m + m + m + j] * v[j]
-        out[k, i], out[k, i + np.uint64(1)], out[k, i + np.uint64(2)], out[k, i + np.uint64(3)] = s0, s1, s2, s3
-    for i in range(blocked, n):
-        s0 = zero
-        for j in range(wide):
-            s0 += kernel[i * m + j] * v[j]
-        out[k, i] = s0
+def _make_kernel(cost, k, kernel, offset, inverse, scores, powers, table, size):
+    """Write exp((offset - cost) / reg), a block at a time."""
+    scales = powers.view(cost.dtype)
+    block = np.uint64(BLOCK)
+    for start in range(np.uint64(0), size, block):
+        count = min(block, size - start)
+        for j in range(count):
+            scores[j] = (offset - cost[k, start + j]) * inverse
+        _exp(scores, kernel[start : start + count], powers, scales, table, count)
 
 
 @njit(fastmath=_REORDER, error_model="numpy")
@@ -111,30 +112,161 @@ def _column_sums(kernel, u, out, zero, n, m, wide):
 
 
 @njit(fastmath=_REORDER, error_model="numpy")
-def _iterate(kernel, a, b, k, p, q, u, v, sums, zero, tol, max_iter, n, m, wide):
+def _sweep(kernel, a, v, p, u, out, k, zero, n, m, wide):
+    """Write p = K v, u = a / p and K' u, reading the kernel once: memory is what large problems wait for.
+
+    Four rows at a time, since a single one keeps the processor waiting for its sum.
+    """
+    four = np.uint64(4)
+    blocked = n // four * four
+    out[:] = zero
+    for i in range(np.uint64(0), blocked, four):
+        start = i * m
+        i1, i2, i3 = i + np.uint64(1), i + np.uint64(2), i + np.uint64(3)
+        s0, s1, s2, s3 = zero, zero, zero, zero
+        for j in range(wide):
+            s0 += kernel[start + j] * v[j]
+            s1 += kernel[start + m + j] * v[j]
+            s2 += kernel[start + m + m + j] * v[j]
+            s3 += kernel[start + m + m + m + j] * v[j]
+        p[k, i], p[k, i1], p[k, i2], p[k, i3] = s0, s1, s2, s3
+        u0, u1, u2, u3 = a[k, i] / s0, a[k, i1] / s1, a[k, i2] / s2, a[k, i3] / s3
+        u[i], u[i1], u[i2], u[i3] = u0, u1, u2, u3
+        for j in range(wide):
+            out[j] += (u0 * kernel[start + j] + u1 * kernel[start + m + j]) + (
+                u2 * kernel[start + m + m + j] + u3 * kernel[start + m + m + m + j]
+            )
+    for i in range(blocked, n):
+        s0 = zero
+        for j in range(wide):
+            s0 += kernel[i * m + j] * v[j]
+        u0 = a[k, i] / s0
+        p[k, i], u[i] = s0, u0
+        for j in range(wide):
+            out[j] += u0 * kernel[i * m + j]
+
+
+@njit(fastmath=_REORDER, error_model="numpy")
+def _combine(gram, right, held, ridge):
+    """Solve (gram + ridge) x = right in place, for the first ``held`` unknowns, by Cholesky's method."""
+    size = np.uint64(held)
+    lower = np.empty((DEPTH, DEPTH))
+    largest = 0.0
+    for i in range(size):
+        largest = max(largest, gram[i, i])
+    for i in range(size):
+        for j in range(i + np.uint64(1)):
+            total = gram[i, j] + (ridge * largest if i == j else 0.0)
+            for k in range(j):
+                total -= lower[i, k] * lower[j, k]
+            lower[i, j] = math.sqrt(total) if i == j else total / lower[j, j]
+    for i in range(size):
+        for k in range(i):
+            right[i] -= lower[i, k] * right[k]
+        right[i] /= lower[i, i]
+    for back in range(size):
+        i = size - np.uint64(1) - back
+        for k in range(i + np.uint64(1), size):
+            right[i] -= lower[k, i] * right[k]
+        right[i] /= lower[i, i]
+
+
+@njit(fastmath=_REORDER, error_model="numpy")
+def _extrapolate(memory, gram, right, weights, k, q, sums, m, seen, ridge):
+    """Write the next q: the sums K' u, less what the past says of their further way (Anderson 1965).
+
+    In logarithms, x -> log K' (a / K (b / exp x)) is an iteration near a linear one. The last steps are combined so
+    that the change which would remain, were it linear, is least in squares weighted by b: conjugate directions of a
+    kind, for which no rate needs to be known.
+
+    Args:
+        memory: (2 * DEPTH + 2, m): changes of the residuals, changes of the images, last residual, last step.
+        gram: (DEPTH, DEPTH) inner products of the changes of the residuals.
+        right: (DEPTH,) room.
+        weights: (problems, m), b.
+        k: Problem.
+        q: (problems, m), the last one; overwritten.
+        sums: (m,) K' u.
+        m: Columns.
+        seen: Residuals that the memory has seen, 0 to start afresh.
+        ridge: See ``_combine``.
+
+    Returns:
+        What the next call is to be told as ``seen``.
+    """
+    last, step = memory[2 * DEPTH], memory[2 * DEPTH + 1]
+    held = min(seen, DEPTH)
+    if seen > 0:
+        slot = (seen - 1) % DEPTH
+        changes, images = memory[slot], memory[DEPTH + slot]
+    else:
+        slot = 0
+        changes, images = last, step
+    for j in range(m):
+        residual = math.log(sums[j] / q[k, j]) if weights[k, j] > 0 else 0.0
+        if seen > 0:
+            changes[j] = residual - last[j]
+            images[j] = step[j] + changes[j]
+        last[j] = residual
+    for i in range(held):
+        other = memory[i]
+        inner, along = 0.0, 0.0
+        for j in range(m):
+            weighted = weights[k, j] * other[j]
+            inner += weighted * changes[j]
+            along += weighted * last[j]
+        gram[slot, i] = gram[i, slot] = inner
+        right[i] = along
+    _combine(gram, right, held, ridge)
+    furthest = 0.0
+    for j in range(m):
+        moved = 0.0
+        for i in range(held):
+            moved += right[i] * memory[DEPTH + i, j]
+        step[j] = moved
+        furthest = max(furthest, abs(moved))
+    sound = furthest <= LARGEST_STEP
+    for j in range(m):
+        moved = step[j] if sound else 0.0
+        step[j] = last[j] - moved
+        q[k, j] = sums[j] * math.exp(-moved)
+    return seen + 1 if sound else 1
+
+
+@njit(fastmath=_REORDER, error_model="numpy")
+def _iterate(kernel, a, b, k, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge, n, m, wide):
     """Alternate both scalings; return the largest deviation of a column's sum and the iterations used."""
     for i in range(n):
         u[i] = a[k, i]
     _column_sums(kernel, u, sums, zero, n, m, wide)
-    used = 0
+    for j in range(m):
+        q[k, j] = sums[j]
+    used, seen = 0, 0
+    before = zero
     while True:
         for j in range(m):
-            q[k, j] = sums[j]
-            v[j] = b[k, j] / sums[j]
-        _row_sums(kernel, v, p, k, zero, n, m, wide)
-        for i in range(n):
-            u[i] = a[k, i] / p[k, i]
-        _column_sums(kernel, u, sums, zero, n, m, wide)
+            v[j] = b[k, j] / q[k, j]
+        _sweep(kernel, a, v, p, u, sums, k, zero, n, m, wide)
         worst = zero
         for j in range(m):
             worst = max(worst, abs(v[j] * sums[j] - b[k, j]))
         used += 1
         if worst <= tol or used >= max_iter:
             return worst, used
+        if used < patience:
+            for j in range(m):
+                q[k, j] = sums[j]
+        else:
+            seen = 0 if worst > GROWTH * before else seen
+            seen = _extrapolate(memory, gram, right, b, k, q, sums, m, seen, ridge)
+        before = worst
 
 
 @njit(nogil=True, cache=True, fastmath=_REORDER, error_model="numpy")
-def scale(table, integers, cost, a, b, first, last, inverse, reach, tol, max_iter, plan, p, q, offset, error, n_iter):
+def scale(
+    table, integers, cost, a, b, first, last, inverse, reach, tol, max_iter, patience, ridge,
+    plan, p, q, offset, error, n_iter,
+):  # fmt: skip
     """Scale the kernels exp((offset - cost) / reg) of problems first..last-1 to their marginals.
 
     Args:
@@ -149,6 +281,8 @@ def scale(table, integers, cost, a, b, first, last, inverse, reach, tol, max_ite
         reach: Largest |offset - cost| / reg; a problem beyond it is left alone, with n_iter 0.
         tol: Largest deviation of a column's sum.
         max_iter: Iterations a problem may take.
+        patience: Iterations from which on the next is extrapolated.
+        ridge: Added to the matrix of extrapolations, relative to its diagonal: what rounding makes of it.
         plan: Out (problems, n * m), with exact row sums.
         p: Out (problems, n), the sums K v.
         q: Out (problems, m), the sums K' u that gave v = b / q.
@@ -160,20 +294,28 @@ def scale(table, integers, cost, a, b, first, last, inverse, reach, tol, max_ite
     n, m, lanes = np.uint64(a.shape[1]), np.uint64(b.shape[1]), np.uint64(LANES)
     size, wide = n * m, (m + lanes - np.uint64(1)) // lanes * lanes
     # Row i is read from i * m to i * m + wide: what follows it meets zeros of v, or is added where nobody looks.
-    kernel, scores = np.zeros(size + wide, cost.dtype), np.zeros(size + wide, cost.dtype)
-    powers = np.zeros(size, integers.dtype)
-    scales = powers.view(cost.dtype)
-    u, v, sums = np.zeros(n, cost.dtype), np.zeros(wide, cost.dtype), np.zeros(wide, cost.dtype)
+    kernel = np.zeros(size + wide, cost.dtype)
+    scores, powers = np.empty(BLOCK, cost.dtype), np.empty(BLOCK, integers.dtype)
+    u, v, sums, row = (
+        np.zeros(n, cost.dtype),
+        np.zeros(wide, cost.dtype),
+        np.zeros(wide, cost.dtype),
+        np.zeros(wide, cost.dtype),
+    )
+    memory, gram, right = np.zeros((2 * DEPTH + 2, m), cost.dtype), np.zeros((DEPTH, DEPTH)), np.zeros(DEPTH)
+    zero = table[14]
     for k in range(first, last):
-        offset[k], near = _scores(cost, k, scores, inverse, reach, table, size)
+        offset[k], range_ = _centre(cost, k, size, zero)
         n_iter[k] = 0
-        if not near:
+        if not range_ * inverse <= reach:
             continue
-        _exp(scores, kernel, powers, scales, table, size)
-        error[k], n_iter[k] = _iterate(kernel, a, b, k, p, q, u, v, sums, table[14], tol, max_iter, n, m, wide)
+        _make_kernel(cost, k, kernel, offset[k], inverse, scores, powers, table, size)
+        error[k], n_iter[k] = _iterate(
+            kernel, a, b, k, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge, n, m, wide
+        )
         for i in range(n):
             weight = u[i]
             for j in range(wide):
-                scores[i * m + j] = weight * kernel[i * m + j] * v[j]
-        for j in range(size):
-            plan[k, j] = scores[j]
+                row[j] = weight * kernel[i * m + j] * v[j]
+            for j in range(m):
+                plan[k, i * m + j] = row[j]

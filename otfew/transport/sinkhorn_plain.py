@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -13,11 +13,20 @@ from torch import Tensor
 from otfew.transport.compilation import announced
 from otfew.transport.threads import share_out
 
-REACH = 20.0
-"""Largest |cost - offset| / reg: scalings then stay within exp(+-80) of the weights, which float32 holds."""
+REACH = {torch.float32: 20.0, torch.float64: 170.0}
+"""Largest |cost - offset| / reg: scalings then stay within exp(+-4 REACH) of the weights, which the dtype holds."""
 
 ITERATIONS = 100
 """After so many a problem is better served by Newton's method."""
+
+PATIENCE = 6
+"""Plain iterations of a problem before the next are extrapolated from the last, where these take long to compute."""
+
+SMALL, SMALL_PATIENCE = 2_500, 20
+"""Entries up to which an iteration takes less time than its extrapolation, and plain iterations are given to it."""
+
+RIDGE = {torch.float32: 1e-6, torch.float64: 1e-12}
+"""What rounding makes of inner products, relative to the largest."""
 
 CHECK = 8
 """Iterations between two looks at what has converged, where a look waits for the device."""
@@ -61,6 +70,23 @@ def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: 
 
 
 def _scale_compiled(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+    found = _run(cost, a, b, reg, tol, max_iter)
+    if cost.dtype == torch.float64:
+        return found
+    # What is too wide for float32 is narrow enough for float64.
+    far = found.n_iter == 0
+    if bool(far.all()):
+        wide = _run(cost.double(), a.double(), b.double(), reg, tol, max_iter)
+        return replace(wide, plan=wide.plan.to(cost.dtype))
+    if bool(far.any()):
+        wide = _run(cost[far].double(), a[far].double(), b[far].double(), reg, tol, max_iter)
+        for field in fields(Scaled):
+            into = getattr(found, field.name)
+            into[far] = getattr(wide, field.name).to(into.dtype)
+    return found
+
+
+def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
     size, n, m = cost.shape
     costs = np.ascontiguousarray(cost.numpy()).reshape(size, n * m)
     rows, columns = np.ascontiguousarray(a.numpy()), np.ascontiguousarray(b.numpy())
@@ -68,11 +94,15 @@ def _scale_compiled(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, 
     plan, p, q = np.empty_like(costs), np.ones_like(rows), np.ones_like(columns)
     offset, error, n_iter = np.zeros(size, dtype), np.zeros(size, dtype), np.zeros(size, np.int64)
     # 1 / reg may overflow float32; all costs that are not equal are then out of reach.
-    inverse, reach, worst = (dtype.type(min(x, np.finfo(dtype).max)) for x in (1 / reg, REACH, tol))
+    inverse, reach, worst = (dtype.type(min(x, np.finfo(dtype).max)) for x in (1 / reg, REACH[cost.dtype], tol))
+    patience = SMALL_PATIENCE if n * m <= SMALL else PATIENCE
     kernel = _kernel(dtype.str)
 
     def work(first: int, last: int) -> None:
-        kernel(costs, rows, columns, first, last, inverse, reach, worst, max_iter, plan, p, q, offset, error, n_iter)
+        kernel(
+            costs, rows, columns, first, last, inverse, reach, worst, max_iter, patience, RIDGE[cost.dtype],
+            plan, p, q, offset, error, n_iter,
+        )  # fmt: skip
 
     share_out(work, size, torch.get_num_threads())
     # numpy takes logarithms on one thread, where torch would wake all of its own for these few.
@@ -92,7 +122,7 @@ def _kernel(dtype: str) -> Callable[..., None]:
     with announced("the Sinkhorn solver"):
         one, counts = np.ones((1, 1), dtype), np.ones(1, np.int64)
         numbers = (table[0], table[0], table[0])
-        kernel(one, one, one, 0, 0, *numbers, 1, one, one, one, one[0], one[0], counts)
+        kernel(one, one, one, 0, 0, *numbers, 1, 1, 0.0, one, one, one, one[0], one[0], counts)
     return kernel
 
 
@@ -101,7 +131,7 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
     size = len(cost)
     offset = cost.mean((1, 2))
     kernel = (offset[:, None, None] - cost) / reg
-    safe = kernel.abs().flatten(1).amax(1) <= REACH
+    safe = kernel.abs().flatten(1).amax(1) <= REACH[cost.dtype]
     kernel = kernel.where(safe[:, None, None], 0.0).exp_()
     plan, sums_of = torch.zeros_like(kernel), (torch.ones_like(a), torch.ones_like(b))
     errors, iterations = torch.zeros_like(offset), torch.zeros(size, dtype=torch.int64, device=cost.device)
