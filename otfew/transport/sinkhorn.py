@@ -40,10 +40,11 @@ class Sinkhorn(TensorSolver):
     KL(P | Q) = sum P log(P / Q) - P + Q. The plan is P_ij = a_i b_j / total exp((f_i + g_j - cost_ij) / reg), with the
     potentials f and g in the units of the cost and sum_j g_j b_j = 0.
 
-    Problems whose costs range over few multiples of reg are scaled in the plain domain, in the cost's dtype (Cuturi
-    2013); those that have not converged after a hundred iterations, and all others, by damped Newton steps on the dual
-    in the log domain, in float64, along a regularisation that falls from the range of the costs to reg. Each problem
-    stops by itself, so an answer does not depend on batch-mates.
+    Problems whose costs lie within 170 reg of their mean are scaled in the plain domain (Cuturi 2013), in the cost's
+    dtype up to 20 reg and beyond in float64, from some iterations on extrapolated (Anderson 1965); those that have not
+    converged after a hundred iterations, and all others, by damped Newton steps on the dual in the log domain, in
+    float64, along a regularisation that falls from the range of the costs to reg. Each problem stops by itself, so an
+    answer does not depend on batch-mates.
 
     ``value`` is computed from the potentials, as the dual value: it misses the optimum by the square of what the
     marginals miss. ``gap`` is the value of a plan with exact marginals minus the dual value, so it bounds the error of
