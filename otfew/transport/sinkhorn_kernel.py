@@ -155,20 +155,20 @@ def _combine(gram, right, held, ridge):
     for i in range(size):
         largest = max(largest, gram[i, i])
     for i in range(size):
-        for j in range(i + np.uint64(1)):
-            total = gram[i, j] + (ridge * largest if i == j else 0.0)
-            for k in range(j):
-                total -= lower[i, k] * lower[j, k]
-            lower[i, j] = math.sqrt(total) if i == j else total / lower[j, j]
+        for k in range(i + np.uint64(1)):
+            total = gram[i, k] + (ridge * largest if i == k else 0.0)
+            for h in range(k):
+                total -= lower[i, h] * lower[k, h]
+            lower[i, k] = math.sqrt(total) if i == k else total / lower[k, k]
     for i in range(size):
         for k in range(i):
             right[i] -= lower[i, k] * right[k]
         right[i] /= lower[i, i]
     for back in range(size):
-        i = size - np.uint64(1) - back
-        for k in range(i + np.uint64(1), size):
-            right[i] -= lower[k, i] * right[k]
-        right[i] /= lower[i, i]
+        j = size - np.uint64(1) - back
+        for k in range(j + np.uint64(1), size):
+            right[j] -= lower[k, j] * right[k]
+        right[j] /= lower[j, j]
 
 
 @njit(fastmath=_REORDER, error_model="numpy")
