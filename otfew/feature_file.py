@@ -10,8 +10,8 @@ import numpy.typing as npt
 import torch
 
 from otfew.errors import UserError
-from otfew.feature_cache import sha256_of
 from otfew.features import FeatureSet
+from otfew.files import sha256_of
 
 Array = npt.NDArray[Any]
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 
 from otfew import processes
 from otfew.errors import UserError
-from otfew.feature_cache import Note, write_atomically
+from otfew.feature_cache import Note
+from otfew.files import parse_json, reason, write_atomically
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -49,7 +50,7 @@ class RunDirectory:
             write_atomically(_claim(path), to_json(identity))
             (path / "blocks").mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make --output {path} ({error.strerror}): give another folder.") from error
+            raise UserError(f"cannot make --output {path} ({reason(error)}): give another folder.") from error
 
     @staticmethod
     def check(path: Path, identity: Mapping[str, Any]) -> None:
@@ -109,7 +110,7 @@ def _claim(path: Path) -> Path:
 def _difference_to(claim: Path, identity: Mapping[str, Any]) -> str:
     """Name the first field in which an identity differs from the claimed one."""
     try:
-        return first_difference(json.loads(claim.read_bytes()), identity) or "its protocol.json was edited"
+        return first_difference(parse_json(claim.read_bytes()), identity) or "its protocol.json was edited"
     except ValueError:
         return "its protocol.json is damaged"
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.backbones.base import Backbone, Card, digest
 from otfew.errors import UserError
+from otfew.files import write_atomically
 
 SUFFIX = ".safetensors"
 
@@ -50,8 +50,8 @@ def save(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Ca
     data = encode(tensors)
     stamped = replace(card, sha256=hashlib.sha256(data).hexdigest())
     text = json.dumps(stamped.to_json(), indent=1, ensure_ascii=False) + "\n"
-    write_atomic(path, data)
-    write_atomic(path.with_suffix(".json"), text.encode())
+    write_atomically(path, data)
+    write_atomically(path.with_suffix(".json"), text.encode())
     return stamped
 
 
@@ -99,20 +99,6 @@ def load_card(path: Path) -> Card:
     except ValueError as error:
         detail = "is not valid JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
         raise UserError(f"the card {beside} {detail}: copy it again from where the checkpoint came from.") from None
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that readers, and a start after a crash, see the old or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _read(path: Path, card: Card) -> dict[str, Tensor]:

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import io
 import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from otfew.backbones.weights import load, save, write_atomic
+from otfew.backbones.weights import load, save
 from otfew.errors import UserError
+from otfew.files import write_atomically
 
-__all__ = ["load", "load_state", "save", "save_state", "writing"]
+__all__ = ["load", "load_state", "save", "save_state"]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -25,21 +24,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    with writing(path):
-        write_atomic(path, buffer.getvalue())
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system has against writing a file into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(
-            f"cannot write {path} ({reason}): what was written before is whole; make room or rights, then the same "
-            "command goes on from there."
-        ) from None
+    write_atomically(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any] | None:

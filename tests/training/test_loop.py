@@ -10,7 +10,7 @@ from torch import nn
 
 from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
-from otfew.training import checkpoint, loop
+from otfew.training import loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.loop import Plan
 from otfew.training.pretrain import Classification, Settings, Task
@@ -215,18 +215,17 @@ def test_nan_in_a_later_epoch_keeps_state_and_best_weights(task, validation, tmp
 
 def test_a_full_disk_leaves_the_last_state(pretrain, straight, tmp_path, monkeypatch, weights_of):
     path = tmp_path / "state.pt"
-    real = checkpoint.write_atomic
 
-    def fill(*_):
+    def fill(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def act():
-        monkeypatch.setattr(checkpoint, "write_atomic", fill)
+        monkeypatch.setattr(os, "fsync", fill)
 
     with pytest.raises(UserError, match="no space left on device"):
         pretrain(path, watcher=At(2, 2, act), save_every=0.0)
     assert weights_of(path)["progress"]["step"] == 2 - 1
-    monkeypatch.setattr(checkpoint, "write_atomic", real)
+    monkeypatch.undo()
     _, history = pretrain(path)
     assert figures(history) == figures(straight[2])
 
