@@ -57,7 +57,7 @@ def write_atomically(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def locked(path: Path, on_wait: Callable[[], None]) -> Iterator[None]:
+def locked(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
     """Hold a lock between processes.
 
     Args:
