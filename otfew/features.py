@@ -70,8 +70,13 @@ class FeatureSet:
 
     @cached_property
     def pooled(self) -> FeatureSet:
-        """The same images, each with one node: the average of its nodes."""
-        means = torch.cat([part.mean(1, keepdim=True) for part in torch.split(self.nodes, 256)])
+        """The same images, each with one node: the average of its nodes; themselves where they have one node."""
+        images, nodes, channels = self.nodes.shape
+        if nodes == 1:
+            return self
+        means = self.nodes.new_empty(images, 1, channels)
+        for start in range(0, images, 256):
+            means[start : start + 256] = self.nodes[start : start + 256].mean(1, keepdim=True)
         return replace(self, nodes=means)
 
 

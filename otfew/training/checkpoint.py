@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import pickle
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,10 @@ import torch
 from otfew.backbones.weights import load, save
 from otfew.errors import UserError
 from otfew.files import write_atomically
+from otfew.regular_file import GIB, open_regular
+
+LARGEST = 64 * GIB
+"""Bytes of a state that is read."""
 
 __all__ = ["load", "load_state", "save", "save_state"]
 
@@ -34,13 +38,16 @@ def load_state(path: Path) -> dict[str, Any] | None:
         The state, or None where there is no file.
 
     Raises:
-        UserError: The file is damaged.
+        UserError: The file is damaged, or something else stands in its place.
     """
-    if not path.is_file():
+    if not exists(path):
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
+        with open_regular(path, LARGEST) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception:  # a damaged file may raise nearly any exception
         state = None
     if not isinstance(state, dict):
         raise UserError(f"the training state {path} is damaged: delete it to start again, or give another --output.")
