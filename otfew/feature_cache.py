@@ -120,8 +120,10 @@ class Entry:
             with self.part.open("rb") as file:
                 os.fsync(file.fileno())
             digest = sha256_of(self.part)
-            self.part.replace(self.path)
+        # The record goes first: where the disk has no room for it, the rows are still there to go on from.
         write_atomically(self.record, json.dumps({**record, "sha256": digest}, indent=1).encode())
+        with writing(self.path):
+            self.part.replace(self.path)
 
     def _header(self, nodes: int, channels: int) -> bytes:
         """Build the head of a safetensors file: a length, then JSON padded to eight bytes."""
