@@ -63,18 +63,21 @@ def open_safetensors(path: Path) -> dict[str, Stored]:
     regular_size(path, LARGEST)
     with safe_open(path, framework="pt") as file:
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    return {name: _mapped(tensor) for name, tensor in tensors.items()}
+    return {name: _mapped(path, name, tensor) for name, tensor in tensors.items()}
 
 
-def _mapped(tensor: Tensor) -> Stored:
+def _mapped(path: Path, name: str, tensor: Tensor) -> Stored:
     """Describe a tensor that is mapped from disk."""
+    from safetensors import safe_open
 
     def floats() -> Tensor:
         if tensor.dtype == torch.float32:
             return tensor
         converted = torch.empty(tensor.shape, dtype=torch.float32)
         for rows in pieces(tensor.shape, tensor.element_size()):
-            converted[rows] = tensor[rows]
+            # Mapped anew for each piece, so that what was read before does not stay in memory.
+            with safe_open(path, framework="pt") as file:
+                converted[rows] = file.get_slice(name)[rows]
         return converted
 
     return Stored(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), floats, tensor.numpy)

@@ -267,7 +267,7 @@ def test_a_state_of_other_content_is_refused(tmp_path, weights_of, spoilt):
     with pytest.raises(KilledError):
         train_images(*run, watcher=KillAt(2, 2), save_every=0.0)
     state = weights_of(path)
-    for wrong in spoilt(state, 20):
+    for wrong in spoilt(state, 8):
         torch.save(wrong, path)
         with contextlib.suppress(UserError):
             train_images(*run)

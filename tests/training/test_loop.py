@@ -237,7 +237,7 @@ def test_a_state_of_other_content_is_refused(pretrain, tmp_path, weights_of, spo
     with pytest.raises(KilledError):
         pretrain(path, watcher=At(2, 3, kill), save_every=0.0)
     state = weights_of(path)
-    for wrong in spoilt(state, 40):
+    for wrong in spoilt(state, 12):
         torch.save(wrong, path)
         with contextlib.suppress(UserError):  # or it trains on: what nobody reads may be anything
             pretrain(path)

@@ -245,7 +245,7 @@ def test_a_state_of_other_content_is_refused(tmp_path, weights_of, spoilt):
     with pytest.raises(StopError):
         train(space, OT, given, SETTINGS, path, stop, save_every=-1)
     state = weights_of(path)
-    for wrong in spoilt(state, 20):
+    for wrong in spoilt(state, 8):
         torch.save(wrong, path)
         with contextlib.suppress(UserError):
             train(space, OT, given, SETTINGS, path)
