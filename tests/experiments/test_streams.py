@@ -9,7 +9,7 @@ import sys
 import threading
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otfew.experiments import compare
@@ -52,6 +52,7 @@ def full():
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
+@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
 @given(text=st.text(st.characters(codec=None)))
 def test_any_text_can_be_written(encoding, text):
     inner = io.BytesIO()
