@@ -6,8 +6,10 @@ One line also where torchrun started several processes: the first that fails say
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -17,6 +19,8 @@ import tyro
 
 from otfew import processes
 from otfew.errors import UserError
+from otfew.experiments._streams import guarded
+from otfew.files import reason
 
 Config = TypeVar("Config")
 LOST = 1
@@ -31,19 +35,42 @@ def run(function: Callable[[], object]) -> None:
         function: The command, without arguments.
 
     Raises:
-        SystemExit: With code 2 or 130, or 1 where another process of the run has ended.
+        SystemExit: With code 2 or 130, or 1 where another process of the run has ended or what was printed is lost.
     """
+    with guarded() as output:
+        try:
+            _run(function)
+        except SystemExit as ended:
+            if ended.code:
+                raise
+        output.flush()
+        if output.loss:
+            _end(LOST, f"error: stdout can't be written ({reason(output.loss)}); files that were written are whole.")
+
+
+def _run(function: Callable[[], object]) -> None:
+    """Run a command, and end with a sentence where it can't be."""
     # What precision was asked for stands in every report; a command of many runs would say it at each.
     logging.getLogger("lightning_utilities.core.rank_zero").setLevel(logging.WARNING)
     try:
         function()
     except UserError as error:
         _end(USAGE, f"error: {' '.join(str(error).split())}")
+    except OSError as error:
+        if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
+            raise
+        _end(USAGE, f"error: {_shortened(error.filename)}: {reason(error)}.")
     except processes.PeerLostError as error:
         _end(LOST, f"error: {error}; the same command resumes")
     except KeyboardInterrupt:
         _end(INTERRUPTED, "interrupted; the same command resumes")
     processes.leave()
+
+
+def _shortened(name: object) -> str:
+    """Write the name of a file so that it can be read: names may be what is wrong, by their length."""
+    text = "the disk" if name is None else os.fsdecode(name) if isinstance(name, str | bytes) else str(name)
+    return text if len(text) <= 200 else f"{text[:80]}...{text[-80:]}"
 
 
 def _end(code: int, line: str) -> NoReturn:
@@ -66,6 +93,9 @@ def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = Non
         UserError: What cannot be parsed, in one sentence.
         SystemExit: With code 0, after ``--help``.
     """
+    given = sys.argv[1:] if arguments is None else arguments
+    if nul := next((word for word in given if "\0" in word), None):
+        raise UserError(f"the argument {nul[:60]!r} holds a NUL byte, which no name has: write it again.")
     stderr = io.StringIO()
     try:
         with contextlib.redirect_stderr(stderr):

@@ -12,7 +12,7 @@ from typing import Any
 from otfew.errors import UserError
 from otfew.experiments._ledger_claims import Claim, Ledger, Run
 from otfew.experiments._ledger_figures import DIGITS, READERS, Figure, Reader, difference, level
-from otfew.feature_cache import write_atomically
+from otfew.files import write_atomically
 from otfew.run_directory import to_json
 
 SUITES = ("full", "quick")

@@ -262,6 +262,15 @@ def _save_checkpoint(folder: Path, backbone: nn.Module, setting: Setting, config
     save(path, backbone, card)
 
 
+def _fits(state: dict[str, Any], sets: dict[str, Tensor]) -> bool:
+    """Tell whether a file holds the features of these images; another program's would be computed anew."""
+    means, labels = state.get("pixel_means"), state.get("pixel_mean_labels")
+    found = [(state.get(name), len(pixels)) for name, pixels in sets.items()]
+    if not isinstance(means, Tensor) or not isinstance(labels, Tensor) or means.ndim != 2 or len(means) != len(labels):
+        return False
+    return all(isinstance(t, Tensor) and t.dtype == means.dtype and t.shape == (n, means.shape[1]) for t, n in found)
+
+
 def _features(
     network: Network, setting: Setting, images: Images, test: Tensor, folder: Path, device: str, console: Console
 ) -> Cached:
@@ -269,11 +278,11 @@ def _features(
     fingerprint = _hash(network.state_dict())
     path = folder / "features.pt"
     state = load_state(path)
-    if state is None or state.get("fingerprint") != fingerprint:
+    sets = {"train": images.train, "meta": images.meta, "validation": images.validation, "test": test}
+    if state is None or state.get("fingerprint") != fingerprint or not _fits(state, sets):
         backbone = network.backbone.to(device).eval()
         state = {"fingerprint": fingerprint}
         with console.status("computing features"):
-            sets = {"train": images.train, "meta": images.meta, "validation": images.validation, "test": test}
             for name, pixels in sets.items():
                 state[name] = extract(backbone, pixels, images.mean, images.std, device)
             means, labels = prototypes(images.meta.float() / 255, images.meta_labels)

@@ -8,10 +8,13 @@ from rich import box
 from rich.markup import escape
 from rich.table import Table
 
+from otfew.experiments._streams import spelled
+
 
 def render(title: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
     """Lay text out: the first column to the left, the others to the right; only sentences wrap."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
+    head, rows = [spelled(name) for name in head], [[spelled(cell) for cell in row] for row in rows]
+    table = Table(title=spelled(title), title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
     for i, name in enumerate(head):
         cells = [row[i] for row in rows]
         sentences = any(cell.count(" ") > 1 and cell[:1].isalpha() for cell in cells)

@@ -59,8 +59,8 @@ class Target:
 
     def write(self, best: Mapping[str, Tensor], history: Sequence[Epoch]) -> None:
         """Write the weights that are kept with their card, and history.json."""
-        from otfew.backbones.weights import write_atomic
-        from otfew.training.checkpoint import save, writing
+        from otfew.files import write_atomically
+        from otfew.training.checkpoint import save
 
         kept = kept_epoch(history, self.select)
         found = {
@@ -73,10 +73,9 @@ class Target:
         module = self.build()
         module.load_state_dict(dict(best))
         records = [record.to_json() for record in history]
-        with writing(self.path):
-            save(self.path, module, replace(self.card, protocol={**self.card.protocol, **found}), half=self.half)
-            text = json.dumps(records, indent=1) + "\n"
-            write_atomic(self.path.parent / "history.json", text.encode())
+        save(self.path, module, replace(self.card, protocol={**self.card.protocol, **found}), half=self.half)
+        text = json.dumps(records, indent=1) + "\n"
+        write_atomically(self.path.parent / "history.json", text.encode())
 
     def report(self, history: Sequence[Epoch], validation: Validation, console: Console) -> None:
         """Print the first and last epochs, the kept one, and the accuracies of the file just written."""

@@ -218,7 +218,7 @@ def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validatio
     import torch
 
     from otfew import backbones
-    from otfew.backbones.weights import write_atomic
+    from otfew.files import write_atomically
     from otfew.run_directory import to_json
     from otfew.training.validation import interval
 
@@ -243,7 +243,7 @@ def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validatio
             "leans towards a gain",
             soft_wrap=True,
         )
-    write_atomic(path.parent / "gain.json", to_json(record))
+    write_atomically(path.parent / "gain.json", to_json(record))
 
 
 def prepare(config: Config) -> Plan:

@@ -22,7 +22,7 @@ from otfew.experiments._ledger_evidence import SUITES, Evidence, Figures, spelle
 from otfew.experiments._ledger_plot import forest
 from otfew.experiments._ledger_verdict import FEW, KINDS
 from otfew.experiments._table import render
-from otfew.feature_cache import write_atomically
+from otfew.files import write_atomically
 from otfew.run_directory import to_json
 from otfew.transport import ConvergenceError
 

@@ -6,7 +6,6 @@ it is written it is ``KEY.part``: the same bytes, so far. Rows that are on disk 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import struct
@@ -21,41 +20,17 @@ from safetensors import safe_open
 from torch import Tensor
 
 from otfew.errors import UserError
+from otfew.files import parse_json, reason, sha256_of, write_atomically, writing
 
 Note = Callable[[str], None]
+Found = tuple[Tensor, dict[str, Any]]
+"""A tensor and what stands beside it."""
 
 
 def default_directory() -> Path:
     """Where caches lie: $OTFEW_CACHE, else the user's cache directory."""
     given = os.environ.get("OTFEW_CACHE")
     return Path(given) if given else Path(platformdirs.user_cache_dir("otfew"))
-
-
-def write_atomically(path: Path, data: bytes) -> None:
-    """Write a file so that it is there completely or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """Hash a file's content."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _hash(file)
-
-
-def _hash(file: Any) -> str:
-    """Hash an open file piece by piece, for Python 3.10."""
-    digest = hashlib.sha256()
-    while piece := file.read(1 << 20):
-        digest.update(piece)
-    return digest.hexdigest()
 
 
 class Entry:
@@ -74,30 +49,43 @@ class Entry:
         try:
             directory.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(
-                f"cannot make the cache folder {directory} ({error.strerror}): set $OTFEW_CACHE."
-            ) from error
+            raise UserError(f"cannot make the cache folder {directory} ({reason(error)}): set $OTFEW_CACHE.") from error
         self._images = images
         self.path = directory / f"{key}.safetensors"
         self.record = directory / f"{key}.json"
         self.part = directory / f"{key}.part"
         self.lock = directory / f"{key}.lock"
 
-    def load(self, note: Note) -> tuple[Tensor, dict[str, Any]] | None:
-        """Map the finished tensor into memory and read its record; None, said in one line, where it is damaged."""
+    def read(self) -> Found | None:
+        """Map the finished tensor into memory and read its record, changing nothing; None where that can't be had.
+
+        Needs no lock: a finished entry never changes, and one that another process is about to finish is none yet.
+        """
+        try:
+            return self._read()
+        except Exception:  # whatever is wrong is found again, and said, under the lock
+            return None
+
+    def load(self, note: Note) -> Found | None:
+        """Read as ``read`` does, under the lock; a damaged entry is removed, and that is said in one line."""
         if not self.path.exists() or not self.record.exists():
             return None
         try:
-            record = json.loads(self.record.read_bytes())
-            if sha256_of(self.path) != record["sha256"]:
-                raise ValueError("checksum differs")
-            with safe_open(self.path, framework="pt") as file:
-                nodes: Tensor = file.get_tensor("nodes")
-        except Exception as error:
+            return self._read()
+        except Exception as error:  # a damaged file may raise nearly any exception
             note(f"cached features {self.path.name} are damaged ({error}); extracting them again")
-            self.path.unlink(missing_ok=True)
-            self.record.unlink(missing_ok=True)
+            with writing(self.path):
+                self.path.unlink(missing_ok=True)
+                self.record.unlink(missing_ok=True)
             return None
+
+    def _read(self) -> Found:
+        """Read the finished entry."""
+        record = parse_json(self.record.read_bytes())
+        if sha256_of(self.path) != record["sha256"]:
+            raise ValueError("checksum differs")
+        with safe_open(self.path, framework="pt") as file:
+            nodes: Tensor = file.get_tensor("nodes")
         return nodes, record
 
     def rows(self, batch: int) -> int:
@@ -112,7 +100,8 @@ class Entry:
                 if shape[0] != self._images:
                     raise ValueError("another number of images")
         except Exception:  # a damaged head may hold anything
-            self.part.unlink(missing_ok=True)
+            with writing(self.part):
+                self.part.unlink(missing_ok=True)
             return 0
         return min(int(done), self._images)
 
@@ -121,17 +110,20 @@ class Entry:
         header = b""
         if not self.part.exists():
             header = self._header(nodes.shape[1], nodes.shape[2])
-        with self.part.open("ab") as file:
+        with writing(self.part), self.part.open("ab") as file:
             file.write(header)
             file.write(np.ascontiguousarray(nodes, dtype="<f4").tobytes())
 
     def finish(self, record: dict[str, Any]) -> None:
         """Turn the complete part file into the finished one."""
-        with self.part.open("rb") as file:
-            os.fsync(file.fileno())
-        digest = sha256_of(self.part)
-        self.part.replace(self.path)
+        with writing(self.part):
+            with self.part.open("rb") as file:
+                os.fsync(file.fileno())
+            digest = sha256_of(self.part)
+        # The record goes first: where the disk has no room for it, the rows are still there to go on from.
         write_atomically(self.record, json.dumps({**record, "sha256": digest}, indent=1).encode())
+        with writing(self.path):
+            self.part.replace(self.path)
 
     def _header(self, nodes: int, channels: int) -> bytes:
         """Build the head of a safetensors file: a length, then JSON padded to eight bytes."""

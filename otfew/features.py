@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +18,6 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
-from filelock import FileLock, Timeout
 from torch import Tensor
 
 from otfew.backbones.base import Backbone
@@ -27,6 +25,7 @@ from otfew.class_labels import as_indices
 from otfew.data.base import Image, ImageSet
 from otfew.errors import UserError
 from otfew.feature_cache import Entry, Note
+from otfew.files import locked
 from otfew.nodes import Extractor
 from otfew.preparation import Preparation
 
@@ -71,8 +70,13 @@ class FeatureSet:
 
     @cached_property
     def pooled(self) -> FeatureSet:
-        """The same images, each with one node: the average of its nodes."""
-        means = torch.cat([part.mean(1, keepdim=True) for part in torch.split(self.nodes, 256)])
+        """The same images, each with one node: the average of its nodes; themselves where they have one node."""
+        images, nodes, channels = self.nodes.shape
+        if nodes == 1:
+            return self
+        means = self.nodes.new_empty(images, 1, channels)
+        for start in range(0, images, 256):
+            means[start : start + 256] = self.nodes[start : start + 256].mean(1, keepdim=True)
         return replace(self, nodes=means)
 
 
@@ -126,32 +130,19 @@ def extract(
     }
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
     entry = Entry(cache, key, len(images))
-    with _locked(entry.lock, note):
-        found = entry.load(note)
-        if found is None:
-            record = _fill(entry, images, backbone, extractor, preparation, progress)
-            entry.finish({**record, "request": request})
+    found = entry.read()  # without the lock, which a folder that is only read cannot have
+    if found is None:
+        with locked(entry.lock, lambda: note("another process extracts these features; waiting for it")):
             found = entry.load(note)
+            if found is None:
+                record = _fill(entry, images, backbone, extractor, preparation, progress)
+                entry.finish({**record, "request": request})
+                found = entry.load(note)
     if found is None:
         raise UserError(f"features cannot be read back from {cache}: check the disk and its free space.")
     nodes, record = found
     source = {"features_sha256": record["sha256"]}
     return FeatureSet(nodes, images.labels, images.classes, extractor.spec, record["milliseconds"], source=source)
-
-
-@contextmanager
-def _locked(path: Path, note: Note) -> Iterator[None]:
-    """Hold a lock; say so where that means to wait for another process."""
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        note("another process extracts these features; waiting for it")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def base_mean(

@@ -63,7 +63,11 @@ def open_regular(path: str | os.PathLike[str], at_most: int, remedy: str = CHECK
 def read_regular(path: str | os.PathLike[str], at_most: int, remedy: str = CHECK) -> bytes:
     """All bytes of a regular file, for which see ``open_regular``; never more than ``at_most`` are held."""
     with open_regular(path, at_most, remedy) as file:
-        data = file.read(at_most + 1)
+        # No more room is taken than it says that it needs: the limit may be far larger than the file.
+        size = os.fstat(file.fileno()).st_size
+        data = file.read(size + 1)
+        if len(data) > size:
+            data += file.read(at_most + 1 - len(data))
     if len(data) > at_most:  # it grew, or is one of those in /proc, which claim to be empty
         raise _too_large(path, len(data), at_most, remedy)
     return data

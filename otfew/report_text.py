@@ -179,7 +179,10 @@ def backbone_lines(backbone: Mapping[str, Any], classes: int) -> list[str]:
         count = "unknown" if seen is None else f"{seen} of {classes}"
         lines.append(f"external data; test classes seen in pretraining: {count}")
     elif seen is None:
-        lines.append("whether the backbone has seen the test classes is unknown: its card names no training classes")
+        lines.append(
+            "whether the backbone has seen the test classes is unknown: its card names no training classes, or has no "
+            "checksum that vouches for their list"
+        )
     elif seen:
         lines.append(f"LEAK, allowed by --allow-overlap: {seen} of {classes} test classes were seen in training")
     return lines

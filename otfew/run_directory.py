@@ -13,9 +13,12 @@ import numpy.typing as npt
 
 from otfew import processes
 from otfew.errors import UserError
-from otfew.feature_cache import Note, write_atomically
+from otfew.feature_cache import Note
+from otfew.files import parse_json, reason, write_atomically
+from otfew.regular_file import read_regular
 
 Arrays = dict[str, npt.NDArray[Any]]
+_LARGEST_CLAIM = 1 << 30
 
 
 def to_json(record: Mapping[str, Any]) -> bytes:
@@ -49,7 +52,7 @@ class RunDirectory:
             write_atomically(_claim(path), to_json(identity))
             (path / "blocks").mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make --output {path} ({error.strerror}): give another folder.") from error
+            raise UserError(f"cannot make --output {path} ({reason(error)}): give another folder.") from error
 
     @staticmethod
     def check(path: Path, identity: Mapping[str, Any]) -> None:
@@ -64,7 +67,7 @@ class RunDirectory:
         if path.exists() and not path.is_dir():
             raise UserError(f"--output {path} is a file: give a folder.")
         if claim.exists():
-            if claim.read_bytes() != to_json(identity):
+            if _read(claim) != to_json(identity):
                 raise UserError(
                     f"--output {path} holds a run of another protocol ({_difference_to(claim, identity)}): "
                     "give another folder."
@@ -106,11 +109,20 @@ def _claim(path: Path) -> Path:
     return path / "protocol.json"
 
 
+def _read(claim: Path) -> bytes:
+    """Read the file that says whose folder it is."""
+    try:
+        return read_regular(claim, _LARGEST_CLAIM)
+    except OSError as error:
+        raise UserError(f"{claim} cannot be read ({reason(error)}): give another folder.") from error
+
+
 def _difference_to(claim: Path, identity: Mapping[str, Any]) -> str:
     """Name the first field in which an identity differs from the claimed one."""
     try:
-        return first_difference(json.loads(claim.read_bytes()), identity) or "its protocol.json was edited"
-    except ValueError:
+        there = parse_json(_read(claim))
+        return first_difference(there, identity) or "its protocol.json was edited"
+    except (ValueError, AttributeError, RecursionError):
         return "its protocol.json is damaged"
 
 

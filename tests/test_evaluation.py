@@ -1,5 +1,8 @@
 """The evaluator: right counts, identical episodes, blocks that resume to the same bytes."""
 
+import errno
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -246,6 +249,37 @@ def test_a_folder_with_other_files_is_refused(tmp_path):
     with pytest.raises(UserError, match="other files"):
         RunDirectory(tmp_path, {})
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize("content", [b"", b"[" * 200_000, b"[1]", b'"x"', b"\xff", None])
+def test_a_claim_that_is_none(tmp_path, content):
+    claim = tmp_path / "protocol.json"
+    claim.mkdir() if content is None else claim.write_bytes(content)
+    with pytest.raises(UserError, match="give another folder" if claim.is_file() else "is a folder"):
+        RunDirectory(tmp_path, {"a": 1})
+
+
+def test_a_full_disk_keeps_what_a_run_has(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path / "run", {"a": 1})
+    directory.write("results.json", b"old")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        for write in (
+            lambda: directory.write("results.json", b"new"),
+            lambda: directory.save_block(0, {"x": np.zeros(3)}),
+            lambda: RunDirectory(tmp_path / "other", {}),
+        ):
+            with pytest.raises(UserError, match="no space left on device"):
+                write()
+    assert (tmp_path / "run" / "results.json").read_bytes() == b"old"
+    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".tmp")]
+    (tmp_path / "run" / "report.md").mkdir()
+    with pytest.raises(UserError, match=r"report\.md"):
+        directory.write("report.md", b"")
 
 
 def test_a_file_is_no_folder(tmp_path):

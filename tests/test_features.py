@@ -1,16 +1,21 @@
 """Features: right rows, kept on disk, checked, resumed; and a user's own file."""
 
+import errno
 import json
+import os
 import threading
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors import safe_open
 from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_tensors
 
-from otfew import nodes
+from otfew import nodes, stored_arrays
 from otfew.backbones.base import Backbone, Card
 from otfew.data.base import ImageSet
 from otfew.errors import UserError
@@ -110,6 +115,56 @@ def flip_a_byte(path):
     data = bytearray(path.read_bytes())
     data[-5] ^= 1
     path.write_bytes(data)
+
+
+def test_a_warm_cache_needs_no_lock_and_no_right_to_write(tmp_path, monkeypatch):
+    """A folder that is only read can have no lock: what is finished there is read all the same."""
+    extract(make_images(), make_backbone(), FCN, PREPARATION, tmp_path)
+
+    def refuse(*_, **__):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), "lock")
+
+    monkeypatch.setattr(FileLock, "acquire", refuse)
+    backbone = make_backbone()
+    extract(make_images(), backbone, FCN, PREPARATION, tmp_path)
+    assert backbone.module.seen == 0
+    with pytest.raises(UserError, match="permission denied"):
+        extract(make_images(39), backbone, FCN, PREPARATION, tmp_path)
+
+
+def test_a_full_disk_is_said_in_a_sentence_and_gone_on_from(tmp_path, monkeypatch):
+    """Wherever it fills up: in the rows, when they are synced, beside them."""
+    straight = extract(make_images(), make_backbone(), FCN, PREPARATION, tmp_path / "straight").nodes
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def failing(real, good):
+        """Work so many times."""
+        calls = iter(range(100))
+        return lambda *given, **named: real(*given, **named) if next(calls) < good else full()
+
+    for owner, name, good in ((np, "ascontiguousarray", 1), (os, "fsync", 0), (os, "fsync", 1)):
+        folder = tmp_path / f"{name}-{good}"
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, failing(getattr(owner, name), good))
+            with pytest.raises(UserError, match="no space left on device"):
+                extract(make_images(), make_backbone(), FCN, PREPARATION, folder)
+        backbone = make_backbone()
+        assert torch.equal(extract(make_images(), backbone, FCN, PREPARATION, folder).nodes, straight)
+        assert backbone.module.seen < 40
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".json", ".part", ".lock"])
+def test_a_folder_in_the_place_of_a_file_of_the_cache(tmp_path, suffix):
+    extract(make_images(), make_backbone(), FCN, PREPARATION, tmp_path)
+    (stem,) = {path.stem for path in files(tmp_path, ".safetensors")}
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for other in {".safetensors", ".json"} if suffix in {".safetensors", ".json"} else {suffix}:
+        (tmp_path / f"{stem}{other}").mkdir()
+    with pytest.raises(UserError, match=stem):
+        extract(make_images(), make_backbone(), FCN, PREPARATION, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -248,6 +303,69 @@ def test_own_nodes_from_safetensors(tmp_path):
     assert found.labels.tolist() == [1, 1, 0, 0]
     np.testing.assert_array_equal(found.nodes.numpy(), nodes_.astype(np.float32))
     assert found.base_mean.tolist() == [1.0] * 5
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_own_features_of_every_floating_type(tmp_path, dtype, monkeypatch):
+    """Read by pieces of whatever size, each value is the stored one in float32."""
+    monkeypatch.setattr(stored_arrays, "PIECE", 100)
+    values = torch.from_numpy(np.random.default_rng(1).normal(size=(50, 2, 5))).to(dtype)
+    save_tensors({"nodes": values, "labels": torch.arange(50) // 5}, tmp_path / "f.safetensors")
+    found = load_feature_file(tmp_path / "f.safetensors")
+    assert torch.equal(found.nodes, values.float())
+    if dtype != torch.bfloat16:  # numpy has none
+        for order in "CF":
+            np.savez(tmp_path / "f.npz", nodes=np.asarray(values.numpy(), order=order), labels=np.arange(50) // 5)
+            assert torch.equal(load_feature_file(tmp_path / "f.npz").nodes, values.float())
+        np.savez_compressed(tmp_path / "g.npz", features=values.numpy()[:, 0].astype(">f4"), labels=np.arange(50) // 5)
+        assert torch.equal(load_feature_file(tmp_path / "g.npz").nodes, values[:, :1].float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.complex64, torch.bool])
+def test_other_types_of_own_features(tmp_path, dtype):
+    values = torch.zeros(6, 5).to(dtype)
+    save_tensors({"nodes": values, "labels": torch.arange(6)}, tmp_path / "f.safetensors")
+    with pytest.raises(UserError, match="float16, bfloat16, float32, float64"):
+        load_feature_file(tmp_path / "f.safetensors")
+    save_tensors({"nodes": torch.zeros(6, 5), "labels": torch.zeros(6).bfloat16()}, tmp_path / "f.safetensors")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_feature_file(tmp_path / "f.safetensors")
+
+
+def test_own_features_that_overflow_or_lie_about_their_size(tmp_path):
+    np.savez(tmp_path / "f.npz", features=np.full((6, 5), 1e300), labels=LABELS)
+    with pytest.raises(UserError, match="infinity at image 0"):
+        load_feature_file(tmp_path / "f.npz")
+    np.savez(tmp_path / "f.npz", features=ROWS, labels=LABELS)
+    data = (tmp_path / "f.npz").read_bytes()
+    lie = data.replace(b"'shape': (6, 5), }        ", b"'shape': (6, 500000000), }")
+    assert lie != data
+    (tmp_path / "f.npz").write_bytes(lie)
+    with pytest.raises(UserError, match="cannot be read"):
+        load_feature_file(tmp_path / "f.npz")
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_large_own_features_are_held_once(tmp_path, kind, monkeypatch):
+    """Python's and numpy's memory while 26 MB are read: once for npz, next to nothing where they are mapped."""
+    rows = np.random.default_rng(0).random((40_000, 160), np.float32)
+    labels = np.arange(len(rows)) // 100
+    path = tmp_path / f"f.{kind}"
+    if kind == "npz":
+        np.savez(path, features=rows, labels=labels)
+    else:
+        save_file({"features": rows, "labels": labels}, path)
+    size = rows.nbytes
+    monkeypatch.setattr(stored_arrays, "PIECE", 1 << 20)
+    tracemalloc.start()
+    try:
+        found = load_feature_file(path)
+        assert found.pooled is found
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < (1.2 if kind == "npz" else 0.2) * size
+    assert np.array_equal(found.nodes[:, 0].numpy(), rows)
 
 
 def nan_rows():

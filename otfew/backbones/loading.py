@@ -75,7 +75,7 @@ def load(spec: str | None = None, *, dataset: str | None = None) -> Backbone:
         return efficientnet_lite0.load()
     if spec.startswith("timm:"):
         return foreign.from_timm(spec.removeprefix("timm:"))
-    if "/" not in spec and (ZOO / f"{spec}{weights.SUFFIX}").is_file():
+    if "/" not in spec and os.path.isfile(ZOO / f"{spec}{weights.SUFFIX}"):
         return weights.load(ZOO / f"{spec}{weights.SUFFIX}")
     if spec.endswith(weights.SUFFIX):
         return weights.load(Path(spec).expanduser())
@@ -104,7 +104,7 @@ def _unknown(spec: str) -> str:
             f"{spec!r} is an architecture without weights: train one with python -m experiments.pretrain "
             f"--backbone {spec}, then give the .safetensors file it writes."
         )
-    if os.sep in spec or Path(spec).exists():
+    if os.sep in spec or os.path.exists(spec):
         return f"backbone {spec!r} is not a checkpoint: give a {weights.SUFFIX} file with its .json card beside it."
     names = [*zoo(), efficientnet_lite0.NAME]
     near = difflib.get_close_matches(spec, names, n=1, cutoff=0.5)

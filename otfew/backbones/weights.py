@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from dataclasses import replace
+from os.path import isfile
 from pathlib import Path
 
 import torch
@@ -17,8 +17,13 @@ from torch import Tensor, nn
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.backbones.base import Backbone, Card, digest
 from otfew.errors import UserError
+from otfew.files import parse_json, reason, write_atomically
+from otfew.regular_file import GIB, read_regular
 
 SUFFIX = ".safetensors"
+LARGEST = 32 * GIB
+LARGEST_CARD = 64 << 20
+"""Bytes of the weights, and of a card, that are read."""
 
 
 def save(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Card:
@@ -50,8 +55,8 @@ def save(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Ca
     data = encode(tensors)
     stamped = replace(card, sha256=hashlib.sha256(data).hexdigest())
     text = json.dumps(stamped.to_json(), indent=1, ensure_ascii=False) + "\n"
-    write_atomic(path, data)
-    write_atomic(path.with_suffix(".json"), text.encode())
+    write_atomically(path, data)
+    write_atomically(path.with_suffix(".json"), text.encode())
     return stamped
 
 
@@ -89,36 +94,37 @@ def load_card(path: Path) -> Card:
     Raises:
         UserError: Weights or card missing, or the card is not one.
     """
-    if not path.is_file():
+    if not isfile(path):
         raise UserError(f"there is no checkpoint at {path}: check --backbone.")
     beside = path.with_suffix(".json")
-    if not beside.is_file():
+    if not isfile(beside):
         raise UserError(f"checkpoint {path} has no card: put {beside.name}, which was written with it, beside it.")
     try:
-        return Card.from_json(json.loads(beside.read_text(encoding="utf-8")))
-    except ValueError as error:
-        detail = "is not valid JSON" if isinstance(error, json.JSONDecodeError | UnicodeDecodeError) else str(error)
-        raise UserError(f"the card {beside} {detail}: copy it again from where the checkpoint came from.") from None
-
-
-def write_atomic(path: Path, data: bytes) -> None:
-    """Write a file so that readers, and a start after a crash, see the old or the new one whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        data = read_regular(beside, LARGEST_CARD)
+    except OSError as error:
+        raise UserError(f"the card {beside} cannot be read ({reason(error)}).") from error
     try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        record = parse_json(data)
+    except ValueError as error:
+        raise _wrong_card(beside, f"is not valid JSON ({error})") from error
+    try:
+        return Card.from_json(record)
+    except ValueError as error:
+        raise _wrong_card(beside, str(error)) from error
+
+
+def _wrong_card(path: Path, detail: str) -> UserError:
+    """Say what is wrong with a card."""
+    return UserError(f"the card {path} {detail}: copy it again from where the checkpoint came from.")
 
 
 def _read(path: Path, card: Card) -> dict[str, Tensor]:
     """Read the tensors, after comparing the file's hash with the card's."""
-    data = path.read_bytes()
     again = "copy or train it again."
+    try:
+        data = read_regular(path, LARGEST)
+    except OSError as error:
+        raise UserError(f"checkpoint {path} cannot be read ({reason(error)}).") from error
     try:
         tensors = decode(data)
     except (SafetensorError, ValueError):

@@ -27,6 +27,7 @@ ARCHIVE = Archive(
 IMAGES_PER_CLASS = 600
 _SIDE = 32
 _ROW = 3 * _SIDE * _SIDE
+_LONGEST_NAME = 1000
 
 
 @dataclass(frozen=True)
@@ -113,7 +114,7 @@ def read_part(path: Path, key: str, n_classes: int, url: str) -> tuple[npt.NDArr
         raise damaged(path, f"{key}, filenames and data differ in length", url)
     if not all(isinstance(label, int) and 0 <= label < n_classes for label in labels):
         raise damaged(path, f"a label is not in 0..{n_classes - 1}", url)
-    return rows, labels, [_text(file) for file in files]
+    return rows, labels, _texts(path, files, url)
 
 
 def read_names(path: Path, key: str, url: str) -> list[str]:
@@ -121,11 +122,14 @@ def read_names(path: Path, key: str, url: str) -> list[str]:
     names = load_pickle(path).get(key)
     if not isinstance(names, list):
         raise damaged(path, f"{key} is missing", url)
-    return [_text(name) for name in names]
+    return _texts(path, names, url)
 
 
-def _text(value: Any) -> str:
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+def _texts(path: Path, values: list[Any], url: str) -> list[str]:
+    """Names as text; whatever else the list holds is refused before anything is made of it."""
+    if not all(isinstance(value, str | bytes) and len(value) <= _LONGEST_NAME for value in values):
+        raise damaged(path, "a name is no short text", url)
+    return [value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in values]
 
 
 def damaged(path: Path, why: str, url: str) -> UserError:

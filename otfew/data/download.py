@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from otfew.data.unpack import unpack
 from otfew.errors import UserError
+from otfew.files import locked
 
 if TYPE_CHECKING:
     import requests
@@ -57,13 +60,17 @@ def install(archive: Archive, into: Path, *, instead: str) -> Path:
         UserError: No connection, a wrong checksum, an archive that reaches outside its folder, or nowhere to write.
     """
     target = into / archive.creates
-    if target.exists():
+    if target.is_dir():
         return target
+    if target.exists():
+        raise UserError(f"{target} is a file: remove it, and {instead}.")
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        path = _fetch(archive.url, f"sha256:{archive.sha256}", into, instead)
-        unpack(path, archive.creates, into)
-        path.unlink(missing_ok=True)
+        with _alone(into, archive.filename):
+            if target.is_dir():
+                return target
+            path = _fetch(archive.url, f"sha256:{archive.sha256}", into, instead)
+            unpack(path, archive.creates, into)
+            path.unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"cannot store {archive.filename} in {into} ({error.strerror or error}); {instead}.") from error
     return target
@@ -85,10 +92,21 @@ def install_file(url: str, checksum: str, into: Path, *, instead: str) -> Path:
         UserError: No connection, a wrong checksum, or nowhere to write.
     """
     try:
-        into.mkdir(parents=True, exist_ok=True)
-        return _fetch(url, checksum, into, instead)
+        with _alone(into, PurePosixPath(url).name):
+            return _fetch(url, checksum, into, instead)
     except OSError as error:
         raise UserError(f"cannot store {url} in {into} ({error.strerror or error}); {instead}.") from error
+
+
+@contextmanager
+def _alone(into: Path, name: str) -> Iterator[None]:
+    """Let one process at a time fetch a file: two that append to one partial file would ruin it."""
+    into.mkdir(parents=True, exist_ok=True)
+    with locked(
+        into / f".{name}.lock",
+        lambda: sys.stderr.write(f"another process downloads {name}; waiting for it\n"),
+    ):
+        yield
 
 
 def _fetch(url: str, checksum: str, into: Path, instead: str) -> Path:

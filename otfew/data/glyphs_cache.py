@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from otfew.errors import UserError
+from otfew.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ def cached(name: str, folders: list[Path], make: Callable[[], Pictures]) -> Pict
             return found
     made = make()
     for folder in folders:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(UserError):
             write(folder / name, made)
             break
     return made
@@ -67,21 +68,12 @@ def write(path: Path, pictures: Pictures) -> None:
     """Write pictures under a temporary name and rename, so that no reader ever sees half a file.
 
     Raises:
-        OSError: If the folder cannot be made or written to.
+        UserError: If the folder cannot be made or written to.
     """
     from safetensors.numpy import save
 
     tensors: dict[str, npt.NDArray[Any]] = {"images": pictures.images, "boxes": pictures.boxes}
-    data = save(tensors, metadata=_metadata(pictures.digest, pictures.boxes))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    write_atomically(path, save(tensors, metadata=_metadata(pictures.digest, pictures.boxes)))
 
 
 def _metadata(digest: str, boxes: npt.NDArray[np.float32]) -> dict[str, str]:

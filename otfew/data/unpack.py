@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import lzma
 import stat
+import struct
 import tarfile
 import tempfile
 import zipfile
@@ -10,6 +12,20 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from otfew.errors import UserError
+from otfew.regular_file import GIB, open_regular
+
+LARGEST = 256 * GIB
+"""Bytes of an archive that is unpacked."""
+
+_ENCRYPTED = 1
+"""Bit of a zip member's flags."""
+
+_DAMAGED = (
+    tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError, struct.error, ValueError, IndexError,
+    OverflowError,
+    RuntimeError,  # such as NotImplementedError, for a way of compression that Python does not know
+)  # fmt: skip
+"""What Python's readers raise on damaged or unknown data."""
 
 
 def unpack(archive: Path, creates: str, into: Path) -> None:
@@ -34,7 +50,14 @@ def unpack(archive: Path, creates: str, into: Path) -> None:
                 _unpack_zip(archive, creates, Path(scratch))
             else:
                 _unpack_tar(archive, creates, Path(scratch))
-        except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+        except UserError:
+            raise
+        except _DAMAGED as error:
+            raise UserError(f"archive {archive} is damaged ({error}); remove it and try again.") from error
+        except OSError as error:
+            if error.errno is not None:
+                raise
+            # bz2 and gzip say so that their data are wrong.
             raise UserError(f"archive {archive} is damaged ({error}); remove it and try again.") from error
         folder = Path(scratch) / creates
         if not folder.is_dir():
@@ -47,9 +70,11 @@ def unpack(archive: Path, creates: str, into: Path) -> None:
 
 
 def _unpack_zip(archive: Path, creates: str, scratch: Path) -> None:
-    with zipfile.ZipFile(archive) as opened:
+    with open_regular(archive, LARGEST) as file, zipfile.ZipFile(file) as opened:
         members = opened.infolist()
         for member in members:
+            if member.flag_bits & _ENCRYPTED:
+                raise UserError(f"archive {archive} is encrypted: fetch the original, or decrypt it first.")
             _check(archive, member.filename, plain=not stat.S_ISLNK(member.external_attr >> 16))
         for member in members:
             if _top(member.filename) == creates:
@@ -57,7 +82,7 @@ def _unpack_zip(archive: Path, creates: str, scratch: Path) -> None:
 
 
 def _unpack_tar(archive: Path, creates: str, scratch: Path) -> None:
-    with tarfile.open(archive) as opened:
+    with open_regular(archive, LARGEST) as file, tarfile.open(fileobj=file) as opened:
         members = opened.getmembers()
         for member in members:
             _check(archive, member.name, plain=member.isfile() or member.isdir())

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import io
-import pickle
-from collections.abc import Iterator
-from contextlib import contextmanager
+from os.path import exists
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from otfew.backbones.weights import load, save, write_atomic
+from otfew.backbones.weights import load, save
 from otfew.errors import UserError
+from otfew.files import write_atomically
+from otfew.regular_file import GIB, open_regular
 
-__all__ = ["load", "load_state", "save", "save_state", "writing"]
+LARGEST = 64 * GIB
+"""Bytes of a state that is read."""
+
+__all__ = ["load", "load_state", "save", "save_state"]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -25,21 +28,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     """
     buffer = io.BytesIO()
     torch.save(state, buffer)
-    with writing(path):
-        write_atomic(path, buffer.getvalue())
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Turn what the file system has against writing a file into a sentence."""
-    try:
-        yield
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(
-            f"cannot write {path} ({reason}): what was written before is whole; make room or rights, then the same "
-            "command goes on from there."
-        ) from None
+    write_atomically(path, buffer.getvalue())
 
 
 def load_state(path: Path) -> dict[str, Any] | None:
@@ -49,13 +38,16 @@ def load_state(path: Path) -> dict[str, Any] | None:
         The state, or None where there is no file.
 
     Raises:
-        UserError: The file is damaged.
+        UserError: The file is damaged, or something else stands in its place.
     """
-    if not path.is_file():
+    if not exists(path):
         return None
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, ValueError, EOFError, OSError, pickle.UnpicklingError):
+        with open_regular(path, LARGEST) as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except UserError:
+        raise
+    except Exception:  # a damaged file may raise nearly any exception
         state = None
     if not isinstance(state, dict):
         raise UserError(f"the training state {path} is damaged: delete it to start again, or give another --output.")

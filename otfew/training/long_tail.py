@@ -20,6 +20,7 @@ from otfew.training.augmentation import hashed
 from otfew.training.checkpoint import load_state, save_state
 from otfew.training.long_tail_images import Images, Network, extract, shifted
 from otfew.training.long_tail_losses import Objective, pooled_with
+from otfew.training.restoring import require_alike, require_steady, restore_optimizer, restoring
 
 State = dict[str, Any]
 
@@ -289,7 +290,11 @@ class _Run:
 
     def _save(self) -> None:
         """Write the state."""
-        state = {
+        save_state(self.state_path, self._state())
+
+    def _state(self) -> State:
+        """Return all that a training goes on from."""
+        return {
             "fingerprint": self.fingerprint,
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -297,12 +302,21 @@ class _Run:
             "history": [asdict(record) for record in self.history],
             "kept": self.kept,
         }
-        save_state(self.state_path, state)
 
     def _restore(self, state: State) -> None:
         """Go back to where the state was written."""
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = _Progress(**state["progress"])
-        self.history = [Epoch(**record) for record in state["history"]]
-        self.kept = state["kept"]
+        with restoring(self.state_path):
+            like = self._state()
+            weights = {name: tensor.detach().cpu() for name, tensor in self.network.state_dict().items()}
+            like["kept"] = weights if state["history"] else {}
+            for name in like.keys() - {"optimizer"}:
+                require_alike(state[name], like[name], name)
+            self.network.load_state_dict(state["network"])
+            restore_optimizer(self.optimizer, state["optimizer"])
+            self.progress = _Progress(**state["progress"])
+            self.history = [Epoch(**record) for record in state["history"]]
+            self.kept = state["kept"]
+            recorded = [record.epoch for record in self.history]
+            require_steady(recorded, 1, self.progress.epoch, self.progress.batch, self.batches)
+            if not all(isinstance(record.validation_error, float) for record in self.history):
+                raise ValueError("a validation error is no number")

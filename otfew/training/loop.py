@@ -21,6 +21,7 @@ from otfew.errors import UserError
 from otfew.training.augmentation import hashed
 from otfew.training.checkpoint import load_state, save_state
 from otfew.training.progress import LAST, Accuracy, Epoch, Step, Watcher, kept_epoch
+from otfew.training.restoring import require_alike, require_steady, restore_optimizer, restoring
 from otfew.training.schedule import learning_rate
 from otfew.training.settings import LoopSettings
 
@@ -309,9 +310,12 @@ class _Run:
 
     def _save(self) -> None:
         """Write the state, in the first process."""
-        if not self.first:
-            return
-        state = {
+        if self.first:
+            save_state(self.plan.state_path, self._state())
+
+    def _state(self) -> State:
+        """Return all that a run goes on from."""
+        return {
             "fingerprint": self.fingerprint,
             "module": self.objective.module.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -320,7 +324,6 @@ class _Run:
             "history": [record.to_json() for record in self.history],
             "best": self.best,
         }
-        save_state(self.plan.state_path, state)
 
     def _read_state(self) -> State | None:
         """Read the state in the first process, if there is one of this very run, and hand it to all."""
@@ -335,12 +338,26 @@ class _Run:
 
     def _restore(self, state: State) -> None:
         """Go back to where the state was written."""
-        self.objective.module.load_state_dict(state["module"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(state["precision"])
-        self.progress = _Progress(**state["progress"])
-        self.history = [Epoch.from_json(record) for record in state["history"]]
-        self.best = state["best"]
+        with restoring(self.plan.state_path):
+            like = self._state()
+            best = {n: t.detach().cpu() for n, t in self.objective.backbone.state_dict().items()}
+            like["best"] = best if state["history"] else {}
+            # Optimizers and scalers of gradients begin with less than they go on with.
+            for name in like.keys() - {"optimizer", "precision"}:
+                require_alike(state[name], like[name], name)
+            self.objective.module.load_state_dict(state["module"])
+            restore_optimizer(self.optimizer, state["optimizer"])
+            self.fabric.strategy.precision.load_state_dict(state["precision"])
+            self.progress = _Progress(**state["progress"])
+            self.history = [Epoch.from_json(record) for record in state["history"]]
+            self.best = state["best"]
+            recorded, progress = [record.epoch for record in self.history], self.progress
+            first = 0 if self.plan.initial else 1
+            require_steady(recorded, first, progress.epoch, progress.step, self.objective.steps)
+            if progress.answers < progress.step:
+                raise ValueError(f"{progress.answers} answers in {progress.step} steps")
+            if self.history:
+                kept_epoch(self.history, self.plan.select)
 
 
 def _optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:

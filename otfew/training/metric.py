@@ -23,6 +23,7 @@ from otfew.training.metric_batches import batches, partners
 from otfew.training.metric_evaluation import Embedded, evaluate, subset
 from otfew.training.metric_task import Epoch, Part, Settings, Task, check_training
 from otfew.training.pairings import Diagnostics, PairLoss
+from otfew.training.restoring import require_alike, require_steady, restore_optimizer, restoring
 
 State = dict[str, Any]
 EMBED_AT_ONCE = 256
@@ -267,7 +268,11 @@ class _Run:
 
     def _save(self) -> None:
         """Write the state."""
-        state = {
+        save_state(self.state_path, self._state())
+
+    def _state(self) -> State:
+        """Return all that a run goes on from."""
+        return {
             "fingerprint": self.fingerprint,
             "space": self.space.state_dict(),
             "loss": self.loss.state_dict(),
@@ -275,7 +280,6 @@ class _Run:
             "progress": asdict(self.progress),
             "history": [asdict(record) for record in self.history],
         }
-        save_state(self.state_path, state)
 
     def _read_state(self) -> State | None:
         """Read the state, if there is one of this very run."""
@@ -289,8 +293,16 @@ class _Run:
 
     def _restore(self, state: State) -> None:
         """Go back to where the state was written."""
-        self.space.load_state_dict(state["space"])
-        self.loss.load_state_dict(state["loss"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.progress = _Progress(**state["progress"])
-        self.history = [Epoch(**record) for record in state["history"]]
+        with restoring(self.state_path):
+            like = self._state()
+            # A loss names its diagnostics with the first batch.
+            like["progress"]["diagnostics"] = dict.fromkeys(state["progress"]["diagnostics"], 0.0)
+            for name in like.keys() - {"optimizer"}:
+                require_alike(state[name], like[name], name)
+            self.space.load_state_dict(state["space"])
+            self.loss.load_state_dict(state["loss"])
+            restore_optimizer(self.optimizer, state["optimizer"])
+            self.progress = _Progress(**state["progress"])
+            self.history = [Epoch(**record) for record in state["history"]]
+            recorded = [record.epoch for record in self.history]
+            require_steady(recorded, 0, self.progress.epoch, self.progress.batch, self.batches)

@@ -53,7 +53,11 @@ class Epoch:
     def from_json(cls, record: Mapping[str, Any]) -> Epoch:
         """Read a record back."""
         validation = {name: Accuracy(**accuracy) for name, accuracy in record["validation"].items()}
-        return cls(**{**record, "validation": validation})
+        epoch = cls(**{**record, "validation": validation})
+        numbers = [epoch.epoch, epoch.seconds, *(v for a in validation.values() for v in (a.mean, a.interval))]
+        if not validation or not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError("an epoch's record holds other things than numbers")
+        return epoch
 
 
 def kept_epoch(history: Sequence[Epoch], select: str) -> Epoch:

@@ -1,12 +1,16 @@
 import json
+import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from otfew.backbones import weights
+from otfew import backbones
+from otfew.backbones import classes_seen, weights
 from otfew.backbones.architectures import ARCHITECTURES
-from otfew.backbones.base import Card, digest
+from otfew.backbones.base import CHECKSUM, Card, digest
 from otfew.errors import UserError
 
 CARD = Card(
@@ -41,6 +45,7 @@ def restamp(path):
 
     beside = path.with_suffix(".json")
     card = json.loads(beside.read_text())
+    card.pop(CHECKSUM, None)
     card["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     beside.write_text(json.dumps(card))
 
@@ -53,8 +58,11 @@ def rewrite(path, change):
 
 
 def edit_card(path, **changes):
+    """Change a card as by hand; its checksum goes, since it would be wrong."""
     beside = path.with_suffix(".json")
-    beside.write_text(json.dumps({**json.loads(beside.read_text()), **changes}))
+    card = {**json.loads(beside.read_text()), **changes}
+    card.pop(CHECKSUM, None)
+    beside.write_text(json.dumps(card))
 
 
 def refusal(path):
@@ -129,7 +137,20 @@ def test_missing_card(checkpoint):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "{", "[]", '"x"', '{"name": "x"}', '{"name": "x", "architecture": "conv4", "y": 1}']
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '"x"',
+        '{"name": "x"}',
+        '{"name": "x", "architecture": "conv4", "y": 1}',
+        "[" * 200_000,
+        '{"protocol": ' * 200_000,
+        "\0",
+        '{"name": ' + "9" * 5000 + "}",
+        '{"name": "x", "architecture": "conv4", "classes_known": true}',
+    ],
 )
 def test_a_card_that_is_none(checkpoint, text):
     checkpoint.with_suffix(".json").write_text(text)
@@ -143,7 +164,30 @@ def test_a_card_that_is_none(checkpoint, text):
         {"mean": "abc"},
         {"std": [0.0, 1.0, 1.0]},
         {"std": ["a", "b", "c"]},
+        {"std": [1.0, 1.0, float("inf")]},
+        {"std": [1.0, float("nan"), 1.0]},
+        {"std": [1.0, -1.0, 1.0]},
+        {"std": [1.0, 1e-60, 1.0]},
+        {"std": [1.0, True, 1.0]},
+        {"std": [1.0, 1.0]},
+        {"std": [1.0, 1.0, 1.0, 1.0]},
+        {"std": []},
+        {"mean": [0.5, float("nan"), 0.5]},
+        {"mean": [0.5, float("-inf"), 0.5]},
+        {"mean": [0.5, -0.5, 0.5]},
+        {"mean": [127.5, 127.5, 127.5]},
+        {"mean": [0.5, 0.5, 0.5, 0.5]},
+        {"mean": [0.5, [0.5], 0.5]},
+        {"external": "no"},
         {"resolution": "84"},
+        {"resolution": 84.0},
+        {"resolution": True},
+        {"resolution": 0},
+        {"resolution": 10**12},
+        {"protocol": {"learned": 3}},
+        {"protocol": {"learned": {"frn": 3}}},
+        {"protocol": {"learned": {"frn": {"alpha": float("nan")}}}},
+        {"protocol": {"learned": {"frn": {"alpha": "x"}}}},
         {"training_classes": [1]},
         {"options": []},
         {"name": 3},
@@ -152,6 +196,50 @@ def test_a_card_that_is_none(checkpoint, text):
 def test_a_card_with_a_wrong_value(checkpoint, changes):
     edit_card(checkpoint, **changes)
     assert "field" in refusal(checkpoint)
+
+
+def test_a_card_that_was_changed_after_it_was_written(checkpoint):
+    """Hiding a training class from the guard is noticed, however the file is laid out again."""
+    beside = checkpoint.with_suffix(".json")
+    card = json.loads(beside.read_text())
+    beside.write_text(json.dumps(dict(sorted(card.items())), indent=7))
+    assert weights.load_card(checkpoint).classes_known
+    for changes in ({"training_classes": ["b"]}, {"external": True}, {"sha256": "0"}, {CHECKSUM: "0"}, {CHECKSUM: 3}):
+        beside.write_text(json.dumps({**card, **changes}))
+        assert "checksum differs" in refusal(checkpoint)
+
+
+def test_a_card_without_a_checksum_vouches_for_no_class(checkpoint, tmp_path):
+    """What it lists was seen; whether more was, nobody knows; and no checkpoint that goes on from it knows more."""
+    edit_card(checkpoint, training_classes=["b"])
+    backbone = weights.load(checkpoint)
+    assert not backbone.card.classes_known
+    assert classes_seen(backbone.card, ("b", "c"), dataset="made") == (1, 2)
+    assert classes_seen(backbone.card, ("c", "d"), dataset="made") == (None, 2)
+    weights.save(tmp_path / "further.safetensors", backbone.module, replace(backbone.card, name="further"))
+    assert CHECKSUM not in json.loads((tmp_path / "further.json").read_text())
+    assert not weights.load_card(tmp_path / "further.safetensors").classes_known
+
+
+def test_every_card_of_ours_vouches_for_its_classes():
+    assert all(card.classes_known and card.training_classes for card in backbones.loading.zoo().values())
+
+
+@pytest.mark.parametrize("what", ["weights", "card"])
+def test_folders_and_pipes_in_the_place_of_a_checkpoint(checkpoint, what):
+    path = checkpoint if what == "weights" else checkpoint.with_suffix(".json")
+    for make in (Path.mkdir, os.mkfifo):
+        path.unlink()
+        make(path)
+        refusal(checkpoint)
+        path.rename(path.with_name(f"{make.__name__}-away"))
+        path.write_bytes(b"")
+
+
+@pytest.mark.parametrize("spec", ["x" * 5000, "a/" * 4000 + "b.safetensors", "a\0b", "a\0b.safetensors"])
+def test_names_that_no_checkpoint_can_have(spec):
+    with pytest.raises(UserError):
+        backbones.load(spec)
 
 
 @pytest.mark.parametrize("options", [{"channels": 0}, {"channels": -3}, {"channels": "x"}, {"colour": 3}])
@@ -194,8 +282,8 @@ def test_a_failed_write_leaves_the_old_file(checkpoint, monkeypatch):
     def full(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("otfew.backbones.weights.os.fsync", full)
-    with pytest.raises(OSError, match="disk full"):
+    monkeypatch.setattr("otfew.files.os.fsync", full)
+    with pytest.raises(UserError, match="disk full"):
         weights.save(checkpoint, make(), CARD)
     assert checkpoint.read_bytes() == before
     assert len(list(checkpoint.parent.iterdir())) == 2

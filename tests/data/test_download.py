@@ -6,6 +6,7 @@ import shutil
 import stat
 import tarfile
 import threading
+import time
 import zipfile
 
 import cv2
@@ -16,6 +17,7 @@ import requests
 from otfew.data import DataOptions, load, omniglot
 from otfew.data.class_lists import class_lists
 from otfew.data.download import Archive, install, install_file
+from otfew.data.unpack import unpack
 from otfew.errors import UserError
 
 INSTEAD = "put the folder there"
@@ -120,7 +122,8 @@ def offer(request, server):
 
 
 def listing(folder):
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*"))
+    """What lies there, without the locks."""
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.suffix != ".lock")
 
 
 COMPLETE = ["birds", "birds/images", "birds/images/0.bin", "birds/list.txt"]
@@ -243,6 +246,110 @@ def test_what_is_no_archive(tmp_path, server, name):
     server.files[f"/{name}"] = b"<html>not an archive</html>"
     archive = Archive(f"{server.url}/{name}", hashlib.sha256(server.files[f"/{name}"]).hexdigest(), "birds")
     with pytest.raises(UserError, match="damaged"):
+        install(archive, tmp_path, instead=INSTEAD)
+
+
+def encrypted(data):
+    """Set the flag of encryption in a zip file's local headers and in its directory."""
+    marked = bytearray(data)
+    for signature, offset in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        start = data.find(signature)
+        while start >= 0:
+            marked[start + offset] |= 1
+            start = data.find(signature, start + 1)
+    return bytes(marked)
+
+
+def with_method(data, method):
+    """Name another way of compression in a zip file."""
+    for signature, offset in ((b"PK\x03\x04", 8), (b"PK\x01\x02", 10)):
+        pieces = data.split(signature)
+        pieces[1:] = [p[: offset - 4] + method.to_bytes(2, "little") + p[offset - 2 :] for p in pieces[1:]]
+        data = signature.join(pieces)
+    return data
+
+
+SMALL = [("birds/list.txt", b"one\n" * 100)]
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "said"),
+    [
+        ("set.zip", encrypted(zip_of(SMALL)), "encrypted"),
+        ("set.zip", with_method(zip_of(SMALL), 14), "damaged"),  # LZMA, but the data are not
+        ("set.zip", with_method(zip_of(SMALL), 12), "damaged"),  # bzip2
+        ("set.zip", with_method(zip_of(SMALL), 97), "damaged"),  # none that Python knows
+        ("set.tar.xz", tar_of(MEMBERS, "w:xz")[:-1000], "damaged"),
+        ("set.tar.bz2", tar_of(MEMBERS, "w:bz2")[:300_000] + b"0" * 1000, "damaged"),
+        ("set.tar.gz", tar_of(MEMBERS)[:300_000] + b"0" * 1000, "damaged"),
+        ("set.tar.xz", tar_of(SMALL, "w:xz")[:30] + b"0" * 200, "damaged"),
+    ],
+)
+def test_archives_that_cannot_be_read(tmp_path, name, data, said):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=said):
+        unpack(tmp_path / name, "birds", tmp_path)
+    assert listing(tmp_path) == [name]
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:bz2", "w:xz"])
+def test_tar_files_of_every_compression(tmp_path, mode):
+    (tmp_path / "set.tar").write_bytes(tar_of(MEMBERS, mode))
+    unpack(tmp_path / "set.tar", "birds", tmp_path)
+    assert (tmp_path / "birds" / "images" / "0.bin").read_bytes() == NOISE
+
+
+@pytest.mark.parametrize("make", [tar_of, zip_of])
+def test_damaged_archives_are_never_another_error(tmp_path, make):
+    rng, data = np.random.default_rng(0), make(SMALL)
+    for i in range(150):
+        changed = bytearray(data[: len(data) - rng.integers(2) * rng.integers(len(data))] or data)
+        changed[rng.integers(len(changed))] = rng.integers(256)
+        (tmp_path / "set.zip").write_bytes(changed)
+        with contextlib.suppress(UserError, OSError):
+            unpack(tmp_path / "set.zip" if make is zip_of else (tmp_path / "set.zip").rename(tmp_path / "set.tar"),
+                   "birds", tmp_path)  # fmt: skip
+        if (tmp_path / "birds").exists():
+            (tmp_path / "birds").rename(tmp_path / f"kept-{i}")
+
+
+def test_two_that_want_the_same_archive(tmp_path, server, offer, capsys):
+    """One waits for the other, then finds what it wanted: a partial file has one writer."""
+    archive = offer()
+    gate, asked = threading.Event(), threading.Event()
+    answer = server.answer
+
+    def slow(handler):
+        asked.set()
+        gate.wait(20)
+        answer(handler)
+
+    server.answer = slow
+    found = []
+    first = threading.Thread(target=lambda: found.append(install(archive, tmp_path, instead=INSTEAD)))
+    second = threading.Thread(target=lambda: found.append(install(archive, tmp_path, instead=INSTEAD)))
+    first.start()
+    assert asked.wait(20)
+    second.start()
+    while "waiting" not in capsys.readouterr().err:
+        time.sleep(0.01)
+    gate.set()
+    first.join()
+    second.join()
+    assert found == [tmp_path / "birds"] * 2
+    assert server.requested == [None]
+    assert listing(tmp_path) == COMPLETE
+
+
+@pytest.mark.parametrize("place", ["set.zip", "set.zip.part", "birds", ".set.zip.lock"])
+def test_a_folder_or_a_file_in_the_place_of_another(tmp_path, server, place):
+    server.files["/set.zip"] = data = zip_of(MEMBERS)
+    archive = Archive(f"{server.url}/set.zip", hashlib.sha256(data).hexdigest(), "birds")
+    if place == "birds":
+        (tmp_path / place).write_bytes(b"")
+    else:
+        (tmp_path / place).mkdir()
+    with pytest.raises(UserError, match=place.removesuffix(".part")):
         install(archive, tmp_path, instead=INSTEAD)
 
 

@@ -1,10 +1,15 @@
+import contextlib
 import datetime
 import os
 import pickle
+import tracemalloc
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from otfew.data import restricted_pickle
 from otfew.data.restricted_pickle import load_pickle
 from otfew.errors import UserError
 
@@ -114,3 +119,72 @@ def test_not_a_dictionary_and_no_file(tmp_path):
         load(tmp_path, pickle.dumps([1, 2]))
     with pytest.raises(UserError, match="cannot read"):
         load_pickle(tmp_path / "nothing")
+
+
+def doubled(depth):
+    """A tuple of twice the same tuple, and so on: a few bytes whose hash and text take 2 ** depth steps."""
+    return b"(" + b"K\x01" + b"t" + b"".join(b"q" + bytes([i]) + b"h" + bytes([i]) + b"\x86" for i in range(depth))
+
+
+HOSTILE = {
+    "a nested key": b"\x80\x02}" + doubled(60) + b"K\x01s.",
+    "a nested key made by DUP": b"\x80\x02}K\x01\x85" + b"2\x86" * 60 + b"K\x01s.",
+    "a nested key among several": b"\x80\x02}(U\x01a" + doubled(60)[:0] + b"K\x01" + doubled(60) + b"K\x01u.",
+    "a nested name": b"\x80\x02}U\x09filenames]" + doubled(60) + b"as.",
+    "a number as key": b"\x80\x02}K\x01K\x01s.",
+    "a far slot of the memo": b"\x80\x02}r\xff\xff\xff\x1f.",
+    "a far slot in digits": b"(dp999999999\n.",
+    "a long string cut short": b"\x80\x04\x8e" + (2**33).to_bytes(8, "little") + b"x.",
+    "a long frame": b"\x80\x04\x95" + (2**33).to_bytes(8, "little") + b"}.",
+    "a long unicode": b"\x80\x04\x8d" + (2**33).to_bytes(8, "little") + b"x.",
+    "a long number": b"\x80\x02}U\x01a\x8a\xff" + b"\x7f" * 255 + b"s.",
+    "many digits": b"(dU\x01aL" + b"9" * 5000 + b"L\ns.",
+    "a persistent id": b"\x80\x02}U\x01aK\x01Qs.",
+    "an extension": b"\x80\x02}U\x01a\x82\x01s.",
+    "an instance": b"(dU\x01a(icollections\nOrderedDict\ns.",
+    "a new object": b"\x80\x02}U\x01accollections\nOrderedDict\n)\x81s.",
+    "a set": b"\x80\x04}U\x01a\x8fs.",
+    "a buffer": b"\x80\x05}U\x01a\x97s.",
+    "the dictionary in itself": b"\x80\x02}q\x00U\x01ah\x00s.",
+    "a shape of many sides": PYTHON2.replace(b"K\x02K\x03\x86", b"(" + b"K\x01" * 40 + b"K\x06t"),
+    "the same bytes again and again": (
+        b"\x80\x02}U\x01a](c_codecs\nencode\nq\x01X\x64\x00\x00\x00" + b"x" * 100
+        + b"q\x02X\x06\x00\x00\x00latin1q\x03\x86R"
+        + b"h\x01h\x02h\x03\x86R" * 30 + b"es."
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_refuses_what_would_take_time_or_memory(tmp_path, name):
+    """A few hundred bytes must neither hang nor take gigabytes; measured by how little is ever allocated."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(UserError, match="damaged or not"):
+            load(tmp_path, HOSTILE[name])
+        assert tracemalloc.get_traced_memory()[1] < 4 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_refuses_large_files_and_what_is_no_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(restricted_pickle, "LARGEST", 100)
+    with pytest.raises(UserError, match="at most 100"):
+        load(tmp_path, PYTHON2)
+    with pytest.raises(UserError, match="folder"):
+        load_pickle(tmp_path)
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match="pipe"):
+        load_pickle(tmp_path / "pipe")
+
+
+OPERATIONS = [*(bytes([o]) for o in range(128)), b"K\x01", b"U\x01a", b"q\x01", b"h\x01", b"\x86", b"("]
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(st.lists(st.sampled_from(OPERATIONS), max_size=40))
+def test_any_operations_pass_or_are_refused(tmp_path_factory, pieces):
+    path = tmp_path_factory.getbasetemp() / "any.pickle"
+    path.write_bytes(b"\x80\x02}" + b"".join(pieces) + b".")
+    with contextlib.suppress(UserError):
+        assert isinstance(load_pickle(path), dict)

@@ -136,7 +136,7 @@ def test_the_command_in_the_card_parses(trained):
         (("--method", "protonet", "--temperature", "-1"), "temperature"),
         (("--method", "linear-classifier", "--temperature", "2"), "has none"),
         (("--backbone", "nowhere.safetensors"), "nowhere"),
-        (("--backbone", "efficientnet-lite0"), "no architecture of ours"),
+        (("--backbone", "torch.nn:Identity"), "no architecture of ours"),
         (("--backbone", "glyphs-resnet12-quarter"), "glyphs"),
         (("--way", "9"), "--way 9"),
         (("--query", "400"), "--query"),

@@ -44,3 +44,32 @@ def validation():
 @pytest.fixture
 def weights_of():
     return lambda path: torch.load(path, weights_only=True)
+
+
+def _spoilt(value):
+    """Yield a value with another type, shape or content."""
+    yield 3 if isinstance(value, str) else "x"
+    if isinstance(value, torch.Tensor):
+        yield torch.zeros(*value.shape, 2, dtype=value.dtype)
+    if isinstance(value, dict):
+        yield {**value, "more": 1}
+        for key, inner in value.items():
+            yield {k: v for k, v in value.items() if k != key}
+            for wrong in _spoilt(inner):
+                yield {**value, key: wrong}
+    if isinstance(value, list) and value:
+        yield value[:-1]
+        yield [*value, value[-1]]
+        for wrong in _spoilt(value[0]):
+            yield [wrong, *value[1:]]
+
+
+@pytest.fixture(scope="session")
+def spoilt():
+    """Take a training state; return states that each differ in one place, spread over all of it."""
+
+    def some(state, count):
+        everything = list(_spoilt(state))
+        return everything[:: max(1, len(everything) // count)]
+
+    return some

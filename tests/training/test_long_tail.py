@@ -1,3 +1,4 @@
+import contextlib
 import math
 
 import numpy as np
@@ -258,6 +259,22 @@ def test_a_killed_run_goes_on_bit_for_bit(straight, tmp_path, epoch, batch, save
     (expected, expected_history), _ = straight
     assert [(h.loss, h.validation_error) for h in history] == [(h.loss, h.validation_error) for h in expected_history]
     assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_state_of_other_content_is_refused(tmp_path, weights_of, spoilt):
+    path = tmp_path / "state.pt"
+    run = (build, made_images(), WEIGHTED, RECIPE, path, {"data": "made"})
+    with pytest.raises(KilledError):
+        train_images(*run, watcher=KillAt(2, 2), save_every=0.0)
+    state = weights_of(path)
+    for wrong in spoilt(state, 8):
+        torch.save(wrong, path)
+        with contextlib.suppress(UserError):
+            train_images(*run)
+    for name in ("network", "optimizer", "progress", "history", "kept"):
+        torch.save({**state, name: {}}, path)
+        with pytest.raises(UserError, match="not one that this run wrote"):
+            train_images(*run)
 
 
 def test_other_settings_do_not_resume(straight):

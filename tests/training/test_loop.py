@@ -1,3 +1,4 @@
+import contextlib
 import copy
 import errno
 import os
@@ -10,7 +11,7 @@ from torch import nn
 
 from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
-from otfew.training import checkpoint, loop
+from otfew.training import loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.loop import Plan
 from otfew.training.pretrain import Classification, Settings, Task
@@ -215,20 +216,48 @@ def test_nan_in_a_later_epoch_keeps_state_and_best_weights(task, validation, tmp
 
 def test_a_full_disk_leaves_the_last_state(pretrain, straight, tmp_path, monkeypatch, weights_of):
     path = tmp_path / "state.pt"
-    real = checkpoint.write_atomic
 
-    def fill(*_):
+    def fill(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def act():
-        monkeypatch.setattr(checkpoint, "write_atomic", fill)
+        monkeypatch.setattr(os, "fsync", fill)
 
     with pytest.raises(UserError, match="no space left on device"):
         pretrain(path, watcher=At(2, 2, act), save_every=0.0)
     assert weights_of(path)["progress"]["step"] == 2 - 1
-    monkeypatch.setattr(checkpoint, "write_atomic", real)
+    monkeypatch.undo()
     _, history = pretrain(path)
     assert figures(history) == figures(straight[2])
+
+
+def test_a_state_of_other_content_is_refused(pretrain, tmp_path, weights_of, spoilt):
+    """Keys, shapes, types and numbers that do not fit: one sentence that names the file, whatever is wrong."""
+    path = tmp_path / "state.pt"
+    with pytest.raises(KilledError):
+        pretrain(path, watcher=At(2, 3, kill), save_every=0.0)
+    state = weights_of(path)
+    for wrong in spoilt(state, 12):
+        torch.save(wrong, path)
+        with contextlib.suppress(UserError):  # or it trains on: what nobody reads may be anything
+            pretrain(path)
+    for wrong in ({}, {"fingerprint": state["fingerprint"]}, state["progress"], [state], {**state, "optimizer": {}}):
+        torch.save(wrong, path)
+        with pytest.raises(UserError, match=str(tmp_path)):
+            pretrain(path)
+    for changes in ({"epoch": 7}, {"step": 99}, {"step": -1}, {"answers": 0}):
+        torch.save({**state, "progress": {**state["progress"], **changes}}, path)
+        with pytest.raises(UserError, match="delete it"):
+            pretrain(path)
+    torch.save(state, path)
+    pretrain(path)
+
+
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_something_else_in_the_place_of_a_state(pretrain, tmp_path, make):
+    make(tmp_path / "state.pt")
+    with pytest.raises(UserError, match=r"state\.pt is a (folder|pipe)"):
+        pretrain(tmp_path / "state.pt")
 
 
 def test_parts_average_to_the_gradient_of_the_batch(task, validation, tmp_path, weights_of):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from functools import partial
 
@@ -232,6 +233,26 @@ def test_a_run_that_was_stopped_gives_the_same_figures(tmp_path, augmentation):
         assert torch.equal(tensor, resumed_space.state_dict()[name]), name
     with pytest.raises(UserError, match="belongs to a run with other settings or data"):
         train(space, OT, task(identity={"test": 2}), SETTINGS, state)
+
+
+def test_a_state_of_other_content_is_refused(tmp_path, weights_of, spoilt):
+    path, given = tmp_path / "state.pt", task()
+
+    def stop(epoch, batch, batches, loss):
+        if (epoch, batch) == (2, 2):
+            raise StopError
+
+    with pytest.raises(StopError):
+        train(space, OT, given, SETTINGS, path, stop, save_every=-1)
+    state = weights_of(path)
+    for wrong in spoilt(state, 8):
+        torch.save(wrong, path)
+        with contextlib.suppress(UserError):
+            train(space, OT, given, SETTINGS, path)
+    for name in ("space", "loss", "optimizer", "progress", "history"):
+        torch.save({**state, name: {"x": 1}}, path)
+        with pytest.raises(UserError, match="not one that this run wrote"):
+            train(space, OT, given, SETTINGS, path)
 
 
 class Recorder(PairLoss):

@@ -1,0 +1,108 @@
+"""Files that we write: whole or not at all; and what goes wrong there, said in one sentence."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from otfew.errors import UserError
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the file system has against writing a file into a sentence: a full disk, rights, a folder in its place.
+
+    Args:
+        path: What is written.
+
+    Raises:
+        UserError: Instead of an ``OSError`` of the block.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path} ({reason(error)}): what was written before is whole; make room or rights, then the "
+            "same command goes on from there."
+        ) from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Write a file so that readers, and a start after a crash, see the old or the new one whole.
+
+    Args:
+        path: Of the file; folders above it are made.
+        data: Its content.
+
+    Raises:
+        UserError: It can't be written, as on a full disk; what was there before is still there.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with temporary.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def locked(path: Path, on_wait: Callable[[], object]) -> Iterator[None]:
+    """Hold a lock between processes.
+
+    Args:
+        path: The lock's file; stays behind.
+        on_wait: Called once where another process holds it, before waiting.
+
+    Raises:
+        UserError: There can be no such file, or no lock on it.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = FileLock(path)
+    with writing(path):
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def reason(error: OSError) -> str:
+    """Say in a few words what the system has against it."""
+    return (error.strerror or str(error) or type(error).__name__).lower()
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file's content, piece by piece."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def parse_json(data: bytes) -> Any:
+    """Read JSON that somebody else may have written.
+
+    Raises:
+        ValueError: It is not JSON in UTF-8, or nests too deeply to be read.
+    """
+    try:
+        return json.loads(data.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it nests too deeply") from None
