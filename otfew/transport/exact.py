@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 
-from otfew.transport.compilation import announced
 from otfew.transport.partial import Mass, with_dummies, without_dummies
 from otfew.transport.problem import TOTALS_RTOL, Problem, Solution
 from otfew.transport.registry import ArraySolver
@@ -84,12 +84,16 @@ class Exact(ArraySolver):
         assigned = np.empty(size, np.bool_)
         max_iter = 10_000 + 20 * n * m if self.max_iter is None else self.max_iter
         totals_rtol = np.inf if problem.checked else TOTALS_RTOL
-        kernel = _kernel(problem.cost.dtype.str)
+        kernel = _kernel_for()(n, m)
         cost = np.ascontiguousarray(problem.cost)
+        if cost.dtype == np.float32:
+            costs, narrow = np.empty((0, n, m)), cost
+        else:
+            costs, narrow = cost, np.empty((0, n, m), np.float32)
 
         def work(first: int, last: int) -> None:
             kernel(
-                cost, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
+                costs, narrow, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
                 first, last, totals_rtol, self.tol, max_iter,
                 rows, cols, flow, f, g, value, gap, error, status, n_iter, assigned,
             )  # fmt: skip
@@ -103,9 +107,8 @@ class Exact(ArraySolver):
 
 
 @functools.cache
-def _kernel(dtype: str) -> Any:
-    """Load the kernel for a dtype from numba's cache, or compile it and say so."""
-    with announced("the exact solver"):
-        from otfew.transport.exact_kernel import compile_for
+def _kernel_for() -> Callable[[int, int], Callable[..., None]]:
+    """Load numba at the first solve."""
+    from otfew.transport.exact_kernel import kernel_for
 
-        return compile_for(np.dtype(dtype))
+    return kernel_for
