@@ -187,13 +187,12 @@ def _refresh(cost, n, m, root, potential, parent, order):
 @njit(error_model="numpy")
 def _sort_down(keys, out, count, wide):
     # A test for None is decided before compilation, so that what follows is left out.
-    if wide is not None:
-        if count > COUNTED:
-            # Not a slice assignment, whose error message takes longer to compile than the sorting.
-            ranks = np.argsort(-keys[:count])
-            for k in range(count):
-                out[k] = ranks[k]
-            return
+    if wide is not None and count > COUNTED:
+        # Not a slice assignment, whose error message takes longer to compile than the sorting.
+        ranks = np.argsort(-keys[:count])
+        for k in range(count):
+            out[k] = ranks[k]
+        return
     # Counting what comes before each key takes more comparisons than sorting, but no branches.
     for j in range(count):
         key = keys[j]

@@ -22,11 +22,11 @@ from typing import Any
 
 import numba
 from numba import njit
-from numba.core import config
 from numba.core.caching import NullCache
-from numba.core.compiler import CompileResult
-from numba.core.serialize import dumps
 from numba.np import linalg
+
+_core: Any = numba.core
+"""Only part of numba has types."""
 
 _SEAL = hashlib.sha256().digest_size
 """Bytes of checksum in front of what is kept: machine code with a flipped bit would run all the same."""
@@ -87,7 +87,7 @@ class _Kept(NullCache):  # type: ignore[misc]
         for folder in _folders(self._file):
             content = _unsealed(folder / self._entry(sig, target_context.codegen()), self._stamp)
             if content is not None:
-                return CompileResult._rebuild(target_context, *pickle.loads(content))
+                return _core.compiler.CompileResult._rebuild(target_context, *pickle.loads(content))
         if writable_folder(self._file) is None:
             _say_that_nothing_is_kept()
         return None
@@ -97,7 +97,7 @@ class _Kept(NullCache):  # type: ignore[misc]
         folder = writable_folder(self._file)
         if folder is None:
             return
-        content = self._stamp + dumps(data._reduce())
+        content = self._stamp + _core.serialize.dumps(data._reduce())
         path = folder / self._entry(sig, data.codegen)
         partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
         try:
@@ -138,8 +138,8 @@ def _unsealed(path: Path, stamp: bytes) -> bytes | None:
 def _folders(file: Path) -> Iterator[Path]:
     """Where compiled forms of the functions in a file may be: where numba is told to, else beside it or in the home."""
     place = f"{file.parent.name}_{hashlib.sha256(str(file.parent).encode()).hexdigest()[:16]}"
-    if config.CACHE_DIR:
-        yield Path(config.CACHE_DIR) / place
+    if _core.config.CACHE_DIR:
+        yield Path(_core.config.CACHE_DIR) / place
         return
     yield file.parent / "__pycache__"
     import platformdirs
@@ -153,14 +153,16 @@ def _folders(file: Path) -> Iterator[Path]:
 @functools.cache
 def writable_folder(file: Path) -> Path | None:
     """Find the first folder that keeps what is compiled from a file, or None."""
-    for folder in _folders(file):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=folder):
-                return folder
-        except OSError:
-            continue
-    return None
+    return next(filter(_writable, _folders(file)), None)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
 
 
 @functools.cache
