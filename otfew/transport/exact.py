@@ -101,8 +101,9 @@ class Exact(ArraySolver):
         # A chunk costs some ten microseconds to hand over: a few problems of 25 x 25, many of 5 x 5.
         share_out(work, size, self.threads or torch.get_num_threads(), least=1 + 10_000 // (n * m))
         ran = self.name
-        if assigned.any():
-            ran += " (shortest augmenting paths)" if assigned.all() else " (simplex and shortest augmenting paths)"
+        paths = np.count_nonzero(assigned)
+        if paths:
+            ran += " (shortest augmenting paths)" if paths == size else " (simplex and shortest augmenting paths)"
         return Solution(value, f, g, gap, error, status, n_iter, ran, rows=rows, cols=cols, flow=flow)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import importlib
 import importlib.util
 import pickle
 import sys
@@ -63,7 +64,7 @@ def _load_numba() -> None:
     asks = linalg.ensure_blas
     linalg.ensure_blas = lambda: None
     try:
-        from numba.np import arraymath
+        arraymath: Any = importlib.import_module("numba.np.arraymath")
     finally:
         linalg.ensure_blas = asks
     arraymath.ensure_blas = asks
@@ -72,7 +73,7 @@ def _load_numba() -> None:
 _load_numba()
 
 
-class _Kept(NullCache):  # type: ignore[misc]
+class _Kept(NullCache):
     """What numba asks for the compiled forms of one function, a file each."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
