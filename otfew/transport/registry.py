@@ -143,13 +143,12 @@ def resolve(solver: str | Solver) -> Solver:
     """
     if isinstance(solver, str):
         solver = _with_defaults(solver)
-    if type(solver) in _resolved:
-        return solver
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a name or a solver such as otfew.Exact(), got {solver!r}")
-    if not installed(type(solver)):
-        raise ImportError(f"solver {solver.name!r} needs {solver.requires}: {solver.install}")
-    _resolved.add(type(solver))
+    if solver.requires not in _found:
+        if not installed(type(solver)):
+            raise ImportError(f"solver {solver.name!r} needs {solver.requires}: {solver.install}")
+        _found.add(solver.requires)
     return solver
 
 
@@ -158,8 +157,8 @@ def _with_defaults(name: str) -> Solver:
     return lookup(name)()
 
 
-_resolved: set[type[Solver]] = set()
-"""Solvers whose library was found: asking again costs more than a small problem."""
+_found: set[str] = set()
+"""Libraries that are there: asking again costs more than a small problem."""
 
 
 def solvers() -> list[dict[str, Any]]:

@@ -39,7 +39,7 @@ def dense_plan(
     return torch.from_numpy(out).reshape(shape).to(device)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Parts:
     """What a result is made of: tensors on one device over a flat batch, each made when it is first asked for.
 
