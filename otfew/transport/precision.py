@@ -39,7 +39,7 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         if not kwargs and not torch._C._is_any_autocast_enabled() and all(map(_wide, args)):
-            return function(*args)
+            return function(*args, **kwargs)
         wide_args: Any = [_widened(names[min(i, len(names) - 1)], value) for i, value in enumerate(args)]
         wide_kwargs: Any = {name: _widened(name, value) for name, value in kwargs.items()}
         device = device_of((*wide_args, *wide_kwargs.values()))
