@@ -35,11 +35,9 @@ def test_each_size_is_optimal_by_a_certificate_of_its_plan(n, m, kind):
 
 @pytest.mark.parametrize("kind", ["weights", "zeros", "ties"])
 @pytest.mark.parametrize(("n", "m"), SIZES)
-@pytest.mark.parametrize("mass", [None, 0.5])
-def test_float32_costs_are_the_same_numbers_in_float64_bit_for_bit(n, m, kind, mass):
+def test_float32_costs_are_the_same_numbers_in_float64_bit_for_bit(n, m, kind):
     cost, a, b = draw(n, m, kind)
-    solver = otfew.Exact(mass=mass)
-    narrow, wide = (otfew.solve(x, a, b, solver=solver) for x in (cost, cost.astype(np.float64)))
+    narrow, wide = (otfew.solve(x, a, b) for x in (cost, cost.astype(np.float64)))
     for part in ("value", "gap", "marginal_error", "status", "n_iter"):
         assert getattr(narrow, part).tobytes() == getattr(wide, part).tobytes(), part
     assert narrow.plan.tobytes() == wide.plan.astype(np.float32).tobytes()
