@@ -8,6 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from otfew.transport.jit import jit
+
 _REORDER = {"nsz", "reassoc", "contract", "arcp"}
 
 
@@ -120,7 +122,7 @@ def _query_slopes(scores, pull, alpha, factor, marginal, conditional, mean, both
             both[c] += slope
 
 
-@njit(nogil=True, cache=True, fastmath=_REORDER, error_model="numpy")
+@jit(nogil=True, fastmath=_REORDER, error_model="numpy")
 def adam(first, last, support, labels, query, pull, alphas, terms, lr, n_steps, beta1, beta2, eps, weights):
     """Move the weights of episodes first..last-1 by n_steps steps of Adam, in place.
 

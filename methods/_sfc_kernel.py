@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from numba import njit
 
+from otfew.transport.jit import jit
+
 Array = npt.NDArray[np.floating]
 
 _REORDER = {"nsz", "reassoc", "contract"}
@@ -90,7 +92,7 @@ def _normalise(weights, slopes, eps):
         slopes[k] /= total
 
 
-@njit(nogil=True, cache=True, fastmath=_REORDER, error_model="numpy")
+@jit(nogil=True, fastmath=_REORDER, error_model="numpy")
 def pose(first, last, chosen, support, nodes, least, eps, problems):
     """Write the problems of episodes first..last-1.
 
@@ -181,7 +183,7 @@ def _arcs(e, row, chosen, support, dots, plan, pull, by_class, by_image, weighte
     return count, along * scale * scale, mean_gradient
 
 
-@njit(nogil=True, cache=True, fastmath=_REORDER, error_model="numpy")
+@jit(nogil=True, fastmath=_REORDER, error_model="numpy")
 def move(first, last, chosen, support, plan, pull, by_class, by_image, weighted, least, lr, keep, take, nodes):
     """Move rows first..last-1, counted over episodes and rows, by SGD with momentum.
 

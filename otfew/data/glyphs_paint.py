@@ -43,9 +43,9 @@ def paint(recipes: Recipes, masks: Atlas) -> tuple[Images, Integers]:
 
 @lru_cache(maxsize=2)
 def _compiled(function: Callable[..., None]) -> Callable[..., None]:
-    import numba
+    from otfew.transport.jit import jit
 
-    compiled: Callable[..., None] = numba.njit(function, nogil=True)
+    compiled: Callable[..., None] = jit(nogil=True)(function)
     return compiled
 
 

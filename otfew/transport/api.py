@@ -75,16 +75,20 @@ def dense_parts(
         check_values(cost, a, b, solver.equal_totals)
     problem = build(cost, a, b, batch, checked=not (validate and solver.checks_values))
     solution = solver.solve(problem)
-    if not problem.checked and (solution.status == INVALID).any():
+    if not problem.checked and np.count_nonzero(solution.status) and INVALID in solution.status:
         check_values(cost, a, b, solver.equal_totals)
         # Sound after all, by a rounding error in a total.
         solution = solver.solve(replace(problem, checked=True))
-    solution.status[~np.isfinite(solution.gap)] = Status.FAILED
-    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (cost, a, b)):
+    finite = np.isfinite(solution.gap)
+    if np.count_nonzero(finite) < len(finite):
+        solution.status[~finite] = Status.FAILED
+    if torch.is_grad_enabled() and (
+        cost.requires_grad or (a is not None and a.requires_grad) or (b is not None and b.requires_grad)
+    ):
         value: Tensor = _Value.apply(cost, a, b, solution, batch)  # type: ignore[no-untyped-call]
-    else:
-        value = torch.from_numpy(solution.value).to(cost.device, copy=True)
-    return parts_of(value.reshape(-1), solution, cost)
+        return parts_of(value.reshape(-1), solution, cost)
+    value = torch.from_numpy(solution.value.copy())
+    return parts_of(value if cost.is_cpu else value.to(cost.device), solution, cost)
 
 
 @outside_graphs

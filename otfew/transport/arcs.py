@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from numba import njit, types
-
-_INDEX = types.Array(types.int32, 2, "C", readonly=True)
-_FLOW = types.Array(types.float64, 2, "C", readonly=True)
-_SCALE = types.Array(types.float64, 1, "C", readonly=True)
+from otfew.transport.jit import jit
 
 
-@njit(
-    [
-        types.void(_INDEX, _INDEX, _FLOW, _SCALE, types.Array(element, 3, "C"))
-        for element in (types.float32, types.float64)
-    ],
-    nogil=True,
-    cache=True,
-)
+@jit(nogil=True)
 def lay_out(rows, cols, flow, scale, out):
     """Write ``scale[k] * flow[k, arc]`` at (rows[k, arc], cols[k, arc]) of ``out[k]`` and zero elsewhere.
 

@@ -55,7 +55,7 @@ def report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: On
     first = int(failed[0])
     index = tuple(int(i) for i in np.unravel_index(first, tuple(batch))) if batch else ()
     where = f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
-    advice = "its numbers overflow or the solver gave up" if status[first] == Status.FAILED else solver.remedy
+    advice = "its numbers overflow or differ too widely" if status[first] == Status.FAILED else solver.remedy
     message = (
         f"{solver.name} did not reach the optimum of {len(failed)} of {len(status)} problems{where} "
         f"({Status(status[first]).name}, gap {float(parts.gap()[first]):.3g}); "

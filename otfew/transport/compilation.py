@@ -6,6 +6,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 _lock = threading.Lock()
@@ -13,8 +14,10 @@ _lock = threading.Lock()
 
 @contextmanager
 def announced(what: str) -> Iterator[None]:
-    """Say on stderr that ``what`` is being compiled, if it is; loading from numba's cache goes unsaid."""
+    """Say on stderr that ``what`` is being compiled, if it is; loading what is kept goes unsaid."""
     from numba.core import event
+
+    from otfew.transport.jit import writable_folder
 
     class Notice(event.Listener):
         """Speaks at the first compilation; loading from the cache triggers none."""
@@ -24,7 +27,8 @@ def announced(what: str) -> Iterator[None]:
         def on_start(self, _event: Any) -> None:
             if not self.said:
                 self.said = True
-                sys.stderr.write(f"otfew: compiling {what}; this happens once, later runs load it from numba's cache\n")
+                kept = "; this happens once, later runs load it" * (writable_folder(Path(__file__)) is not None)
+                sys.stderr.write(f"otfew: compiling {what}{kept}\n")
 
         def on_end(self, _event: Any) -> None:
             """Nothing to say at the end."""

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from otfew.transport.certificate import c_transform, missed
-from otfew.transport.compilation import announced
 from otfew.transport.options import check_count, check_number, is_positive
 from otfew.transport.partial import Mass, with_dummies, without_dummies
 from otfew.transport.problem import TOTALS_RTOL, UNSURE, Array, Problem, Solution, Status
@@ -138,12 +138,16 @@ class Exact(ArraySolver):
         assigned = np.empty(size, np.bool_)
         max_iter = 10_000 + 20 * n * m if self.max_iter is None else self.max_iter
         totals_rtol = np.inf if problem.checked else TOTALS_RTOL
-        kernel = _kernel(problem.cost.dtype.str)
+        kernel = _kernel_for()(n, m)
         cost = np.ascontiguousarray(problem.cost)
+        if cost.dtype == np.float32:
+            costs, narrow = np.empty((0, n, m)), cost
+        else:
+            costs, narrow = cost, np.empty((0, n, m), np.float32)
 
         def work(first: int, last: int) -> None:
             kernel(
-                cost, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
+                costs, narrow, problem.a, problem.b, problem.cost_index, problem.a_index, problem.b_index,
                 first, last, totals_rtol, self.tol, max_iter,
                 rows, cols, flow, f, g, value, gap, error, status, n_iter, assigned,
             )  # fmt: skip
@@ -151,15 +155,15 @@ class Exact(ArraySolver):
         # A chunk costs some ten microseconds to hand over: a few problems of 25 x 25, many of 5 x 5.
         share_out(work, size, self.threads or torch.get_num_threads(), least=1 + 10_000 // (n * m))
         ran = self.name
-        if assigned.any():
-            ran += " (shortest augmenting paths)" if assigned.all() else " (simplex and shortest augmenting paths)"
+        paths = np.count_nonzero(assigned)
+        if paths:
+            ran += " (shortest augmenting paths)" if paths == size else " (simplex and shortest augmenting paths)"
         return Solution(value, f, g, gap, error, status, n_iter, ran, rows=rows, cols=cols, flow=flow)
 
 
 @functools.cache
-def _kernel(dtype: str) -> Any:
-    """Load the kernel for a dtype from numba's cache, or compile it and say so."""
-    with announced("the exact solver"):
-        from otfew.transport.exact_kernel import compile_for
+def _kernel_for() -> Callable[[int, int], Callable[..., None]]:
+    """Load numba at the first solve."""
+    from otfew.transport.exact_kernel import kernel_for
 
-        return compile_for(np.dtype(dtype))
+    return kernel_for

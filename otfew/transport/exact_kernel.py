@@ -14,6 +14,8 @@ Small assignment problems - uniform weights, as many rows as columns - go to sho
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -22,6 +24,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from otfew.transport.certificate import CERTAIN, EPS
+from otfew.transport.compilation import announced
+from otfew.transport.jit import jit
 from otfew.transport.problem import INVALID, TOTALS_RANGE, UNSURE
 
 SCALE = 2.0**52
@@ -34,7 +38,15 @@ ASSIGNMENT = 128
 """Largest assignment problem (as many rows as columns, uniform weights) that is solved as one: measured, twice as fast
 at 9 to 125 rows; from 300 on the simplex is faster."""
 
-_REORDER = {"nnan", "nsz", "reassoc"}
+WORD = 64
+"""Nodes whose subtrees fit one word of a mask."""
+
+COUNTED = 128
+"""Columns up to which counting sorts faster than sorting."""
+
+_reordered = njit(error_model="numpy", fastmath={"nnan", "nsz", "reassoc"}, forceinline=True)
+"""For sums that the compiler may reorder. Always inlined: machine code of a function of its own would differ in its
+rounding from that in the kernel, and a process that compiles calls the one, a process that loads the other."""
 
 
 @intrinsic
@@ -57,7 +69,7 @@ def _count_ones(_context: Any, _bits: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-@njit(fastmath=_REORDER)
+@_reordered
 def _violation(cost, i, v, u, m):
     """Sum of the negative reduced costs of a row: unlike their minimum with its index, it vectorises."""
     total = 0.0
@@ -78,7 +90,7 @@ def _cheapest(cost, i, v, m, grid, bits):
     return best & ((np.int64(1) << bits) - 1)
 
 
-@njit(fastmath=_REORDER)
+@_reordered
 def _least(cost, i, v, m):
     """Least cost of a row, net of the column potentials."""
     least = np.inf
@@ -98,7 +110,7 @@ def _all_finite(cost):
     return total == 0.0
 
 
-@njit(fastmath=_REORDER)
+@_reordered
 def _reach(x, count):
     """Largest magnitude."""
     largest = 0.0
@@ -107,13 +119,21 @@ def _reach(x, count):
     return largest
 
 
-@njit(fastmath={"reassoc"})
+@_reordered
 def _weight(x, weights):
     """Sum of weighted magnitudes."""
     total = 0.0
     for i in range(len(x)):
         total += abs(x[i]) * weights[i]
     return total
+
+
+@njit(error_model="numpy")
+def _widen(given, out):
+    """Copy float32 into float64."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            out[i, j] = given[i, j]
 
 
 @njit(error_model="numpy")
@@ -147,7 +167,7 @@ def _quantise(weights, total, kept, out, dropped):
     return used
 
 
-@njit(inline="always", error_model="numpy")
+@njit(forceinline=True, error_model="numpy")
 def _join(child, amount, at, parent, flow, mask, words, order, count):
     """Hang a finished node under another one; children are finished before their parents, so masks are complete."""
     parent[child] = at
@@ -184,9 +204,13 @@ def _refresh(cost, n, m, root, potential, parent, order):
 
 
 @njit(error_model="numpy")
-def _sort_down(keys, out, count):
-    if count > 128:
-        out[:count] = np.argsort(-keys[:count])
+def _sort_down(keys, out, count, wide):
+    # A test for None is decided before compilation, so that what follows is left out.
+    if wide is not None and count > COUNTED:
+        # Not a slice assignment, whose error message takes longer to compile than the sorting.
+        ranks = np.argsort(-keys[:count])
+        for k in range(count):
+            out[k] = ranks[k]
         return
     # Counting what comes before each key takes more comparisons than sorting, but no branches.
     for j in range(count):
@@ -199,7 +223,23 @@ def _sort_down(keys, out, count):
 
 @njit(error_model="numpy")
 def _start(
-    cost, n, m, words, supply, demand, cheapest, second, regret, ranked, potential, parent, flow, mask, order, active
+    cost,
+    n,
+    m,
+    words,
+    supply,
+    demand,
+    cheapest,
+    second,
+    regret,
+    ranked,
+    potential,
+    parent,
+    flow,
+    mask,
+    order,
+    active,
+    wide,
 ):
     """Build a strongly feasible tree greedily on column-reduced costs and set its potentials.
 
@@ -216,7 +256,7 @@ def _start(
         mask[x, x >> 6] = np.int64(1) << (x & 63)
     count = 0
     open_columns = 0
-    _sort_down(regret, ranked, m)
+    _sort_down(regret, ranked, m, wide)
     for k in range(m):
         j = ranked[k]
         i = cheapest[j]
@@ -285,7 +325,7 @@ def _start(
     return root
 
 
-@njit(inline="always", error_model="numpy")
+@njit(forceinline=True, error_model="numpy")
 def _enter(cost, n, m, u, v, block, tolerance, cursor):
     """Price rows by blocks; return the worst row of the first block with a violation, or -1, and the next cursor."""
     best = -tolerance
@@ -306,7 +346,7 @@ def _enter(cost, n, m, u, v, block, tolerance, cursor):
     return row, r
 
 
-@njit(inline="always", error_model="numpy")
+@njit(forceinline=True, error_model="numpy")
 def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
     """Bring the arc (row i, column node j) into the tree, whose reduced cost is negative."""
     # Rows and columns alternate on the way up: on the row's side rows may leave, on the column's side columns.
@@ -411,7 +451,7 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
                 v[x - n] -= shift
 
 
-@njit(inline="always", error_model="numpy")
+@njit(forceinline=True, error_model="numpy")
 def _simplex(cost, n, m, words, grid, bits, tolerance, max_iter, root, potential, parent, flow, mask, order, moved):
     """Pivot to optimality; returns (status, pivots)."""
     nodes = n + m
@@ -581,7 +621,7 @@ def _all_equal(weights, kept, count):
     return same
 
 
-@njit(error_model="numpy", fastmath=_REORDER)
+@_reordered
 def _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret):
     """Copy the kept part of a cost less its row means, then less its column minima; returns the largest of the rest.
 
@@ -629,7 +669,8 @@ def _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret):
 
 
 def _solve_batch(
-    costs, weights_a, weights_b, cost_index, a_index, b_index, first, last, totals_rtol, tol, max_iter,
+    large, wide, costs, narrow, weights_a, weights_b, cost_index, a_index, b_index, first, last, totals_rtol, tol,
+    max_iter,
     out_rows, out_cols, out_flow, out_f, out_g, out_value, out_gap, out_error, out_status, out_iter, out_assigned,
 ):  # fmt: skip
     """Solve problems first..last-1 and write plans, potentials and certificates in place.
@@ -637,9 +678,14 @@ def _solve_batch(
     What is unsound - a cost or weight that is NaN or infinite, a negative weight, a total out of range, totals further
     apart than ``totals_rtol`` - gets the status INVALID and NaN. A plan that is not certain in units of the costs it
     uses gets the status UNSURE.
+
+    Compiled once for each kind of problem: ``large`` is None where a subtree's mask is one word, ``wide`` is None where
+    columns are sorted by counting. Costs are those in ``costs``, or in ``narrow`` in float32, then ``costs`` is empty:
+    they are widened as they are read.
     """
     full_n = costs.shape[1]
     full_m = costs.shape[2]
+    widened = np.empty((full_n, full_m) if len(narrow) > 0 else (0, 0))
     nodes = full_n + full_m
     cost = np.empty((full_n, full_m))
     storage = np.empty(nodes)
@@ -664,7 +710,11 @@ def _solve_batch(
     error = np.empty(nodes)
     scanned = np.empty(nodes, np.bool_)
     for k in range(first, last):
-        given = costs[cost_index[k]]
+        given = widened
+        if len(narrow) > 0:
+            _widen(narrow[cost_index[k]], widened)
+        else:
+            given = costs[cost_index[k]]
         a = weights_a[a_index[k]]
         b = weights_b[b_index[k]]
         total_a = _checked_total(a, TOTALS_RANGE[0], TOTALS_RANGE[1])
@@ -710,10 +760,10 @@ def _solve_batch(
             tolerance = max(spread * (1e-13 + 4e-16 * m), tol * spread)
             root = _start(
                 cost, n, m, words, supply, demand, cheapest, second, regret, ranked,
-                potential, parent, flow, mask, order, active,
+                potential, parent, flow, mask, order, active, wide,
             )  # fmt: skip
-            # Written twice, so that the compiler unrolls the loops over words where there is one.
-            if words == 1:
+            # Where there is one word the compiler unrolls the loops over words.
+            if large is None:
                 status, pivots = _simplex(
                     cost, n, m, 1, grid, bits, tolerance, max_iter, root, potential, parent, flow, mask, order, moved
                 )
@@ -808,7 +858,8 @@ def _solve_batch(
 
 
 _READ = types.Array(types.int64, 1, "C")
-_SIGNATURE_TAIL = (
+_SIGNATURE = (
+    types.Array(types.float64, 3, "C"), types.Array(types.float32, 3, "C"),
     types.Array(types.float64, 2, "C"), types.Array(types.float64, 2, "C"), _READ, _READ, _READ, types.int64,
     types.int64, types.float64, types.float64, types.int64,
     types.Array(types.int32, 2, "C"), types.Array(types.int32, 2, "C"), types.Array(types.float64, 2, "C"),
@@ -818,8 +869,16 @@ _SIGNATURE_TAIL = (
 )  # fmt: skip
 
 
-def compile_for(dtype: np.dtype[Any]) -> Any:
-    """Compile the batch kernel for costs of one dtype, or load it from numba's cache."""
-    element = types.float32 if dtype == np.float32 else types.float64
-    signature = types.void(types.Array(element, 3, "C"), *_SIGNATURE_TAIL)
-    return njit(signature, nogil=True, cache=True, error_model="numpy")(_solve_batch)
+def kernel_for(n: int, m: int) -> Callable[..., None]:
+    """Give the batch kernel for problems of a size; it takes what follows ``wide`` above."""
+    return _compiled(n + m > WORD, m > COUNTED)
+
+
+@functools.cache
+def _compiled(large: bool, wide: bool) -> Callable[..., None]:
+    """Compile the batch kernel and say so, or load what was compiled before."""
+    flags = [True if flag else None for flag in (large, wide)]
+    signature = types.void(*(types.none if flag is None else types.boolean for flag in flags), *_SIGNATURE)
+    with announced("the exact solver"):
+        kernel = jit(signature, nogil=True, error_model="numpy")(_solve_batch)
+    return functools.partial(kernel, *flags)

@@ -111,4 +111,4 @@ def choose_sums(metric: Metric, backend: Backend, device: str) -> Reductions:
 
 @functools.cache
 def _say_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=6)
+    warnings.warn(message, RuntimeWarning, stacklevel=7)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
@@ -141,12 +142,23 @@ def resolve(solver: str | Solver) -> Solver:
         ImportError: The solver's library is not installed; the message says how to get it.
     """
     if isinstance(solver, str):
-        solver = lookup(solver)()
+        solver = _with_defaults(solver)
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a name or a solver such as otfew.Exact(), got {solver!r}")
-    if not installed(type(solver)):
-        raise ImportError(f"solver {solver.name!r} needs {solver.requires}: {solver.install}")
+    if solver.requires not in _found:
+        if not installed(type(solver)):
+            raise ImportError(f"solver {solver.name!r} needs {solver.requires}: {solver.install}")
+        _found.add(solver.requires)
     return solver
+
+
+@functools.cache
+def _with_defaults(name: str) -> Solver:
+    return lookup(name)()
+
+
+_found: set[str] = set()
+"""Libraries that are there: asking again costs more than a small problem."""
 
 
 def solvers() -> list[dict[str, Any]]:

@@ -82,7 +82,7 @@ def dense_arcs(
     return torch.from_numpy(out).reshape(shape).to(device)
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Parts:
     """What a result is made of: tensors on one device over a flat batch, each made when it is first asked for.
 
@@ -139,7 +139,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
         status=lambda: out(solution.status),
         n_iter=lambda: out(solution.n_iter),
         solver=solution.solver,
-        sound=not solution.status.any(),
+        sound=np.count_nonzero(solution.status) == 0,
         arcs=None if solution.dense is not None else functools.partial(arcs_of, solution),
     )
 
@@ -175,7 +175,8 @@ class OTResult:
     def _out(self, part: Any) -> Any:
         if not isinstance(part, Tensor):
             return part
-        unfolded = part.reshape((*self._shape[:-2], *part.shape[1:]))
+        batch = self._shape[:-2]
+        unfolded = part if batch == part.shape[:1] else part.reshape((*batch, *part.shape[1:]))
         return unfolded.detach().cpu().numpy() if self._numpy else unfolded
 
     @cached_property

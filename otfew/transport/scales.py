@@ -247,5 +247,5 @@ def settle(
 
 def _prices(cost: Array, arcs: npt.NDArray[np.int64] | None) -> Array:
     """Costs of the arcs (problems, arcs)."""
-    flat = cost.reshape(len(cost), -1)
+    flat = cost.reshape(len(cost), cost.shape[1] * cost.shape[2])
     return flat if arcs is None else np.take_along_axis(flat, arcs, 1)

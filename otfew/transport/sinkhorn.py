@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -122,12 +122,13 @@ class Sinkhorn(TensorSolver):
             value = solved.scale * dual_value(solved)
         inputs = (cost, a, b)
 
-        @functools.cache
-        def plan() -> Tensor:
+        def made() -> Tensor:
             """Make the plan of total 1 that is handed out."""
             with torch.no_grad():
-                made = solved.unit_plan()
-                return round_plan(made.double(), solved.a, solved.b) if self.round else made
+                unit = solved.unit_plan()
+                return round_plan(unit.double(), solved.a, solved.b) if self.round else unit
+
+        plan = _once(made)
 
         def linear() -> Tensor:
             return solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
@@ -138,7 +139,7 @@ class Sinkhorn(TensorSolver):
 
         return self._parts(
             solved,
-            attach_value(*inputs, lambda: value, solved),
+            attach_value(*inputs, lambda: value, solved) if _needs_graph(inputs) else value,
             lambda: attach_linear(*inputs, linear, solved),
             lambda: attach_plan(*inputs, scaled, solved),
             plan,
@@ -160,12 +161,12 @@ class Sinkhorn(TensorSolver):
         spread = graph.density()
         unit = unit_a[..., None] * spread * unit_b[:, None]
 
-        @functools.cache
-        def plan() -> Tensor:
+        def made() -> Tensor:
             if not self.round:
                 return unit
             return unit + (round_plan(unit, unit_a, unit_b) - unit).detach()
 
+        plan = _once(made)
         return self._parts(
             solved,
             scale * primal_value(graph, spread),
@@ -175,26 +176,27 @@ class Sinkhorn(TensorSolver):
         )
 
     def _parts(self, solved: Solved, value: Tensor, value_linear: Make, plan: Make, unit_plan: Make) -> Parts:
-        @torch.no_grad()
+        # The decorator would take longer to set up than a small problem to solve.
         def potentials() -> tuple[Tensor, Tensor]:
-            f, g = feasible_potentials(solved) if self.round else solved.potentials()
-            return f.to(solved.cost.dtype), g.to(solved.cost.dtype)
+            with torch.no_grad():
+                f, g = feasible_potentials(solved) if self.round else solved.potentials()
+                return f.to(solved.cost.dtype), g.to(solved.cost.dtype)
 
-        @torch.no_grad()
         def gap() -> Tensor:
-            if not self.round:
-                return entropic_gap(solved)
-            f, g = feasible_potentials(solved)
-            # Costs net of the potentials are not negative, so nothing cancels.
-            net = solved.cost.double() - f[..., None] - g[:, None]
-            return solved.scale * (unit_plan().detach() * net).sum((1, 2))
+            with torch.no_grad():
+                if not self.round:
+                    return entropic_gap(solved)
+                f, g = feasible_potentials(solved)
+                # Costs net of the potentials are not negative, so nothing cancels.
+                net = solved.cost.double() - f[..., None] - g[:, None]
+                return solved.scale * (unit_plan().detach() * net).sum((1, 2))
 
-        @torch.no_grad()
         def error() -> Tensor:
-            if not self.round:
-                return marginal_error(solved)
-            rows, columns = unit_plan().detach().sum(2) - solved.a, unit_plan().detach().sum(1) - solved.b
-            return torch.maximum(rows.abs().amax(-1), columns.abs().amax(-1))
+            with torch.no_grad():
+                if not self.round:
+                    return marginal_error(solved)
+                rows, columns = unit_plan().detach().sum(2) - solved.a, unit_plan().detach().sum(1) - solved.b
+                return torch.maximum(rows.abs().amax(-1), columns.abs().amax(-1))
 
         return Parts(
             value=value,
@@ -206,6 +208,7 @@ class Sinkhorn(TensorSolver):
             status=solved.status.clone,
             n_iter=solved.n_iter.clone,
             solver=self.name,
+            sound=solved.status.device.type == "cpu" and np.count_nonzero(solved.status.numpy()) == 0,
         )
 
     def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -258,6 +261,22 @@ class Sinkhorn(TensorSolver):
             dual.status[index], dual.n_iter[index] = found.status, found.n_iter + used * warm
             made = a[index][..., None] * density(net, found.phi, found.psi, self.reg) * b[index][:, None]
             plan[index] = made.to(plan.dtype)
+
+
+def _once(make: Make) -> Make:
+    """Make what ``make`` makes the first time it is asked for."""
+    made: list[Tensor] = []
+
+    def get() -> Tensor:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get
+
+
+def _needs_graph(inputs: tuple[Tensor, ...]) -> bool:
+    return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
 
 
 def _positive(value: Any) -> bool:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numba import njit
 
+from otfew.transport.jit import jit
+
 LANES = 16
 """Rows are read in multiples of this many entries, so that every loop over them is made of whole vectors."""
 
@@ -262,7 +264,7 @@ def _iterate(kernel, a, b, k, p, q, u, v, sums, memory, gram, right, zero, tol, 
         before = worst
 
 
-@njit(nogil=True, cache=True, fastmath=_REORDER, error_model="numpy")
+@jit(nogil=True, fastmath=_REORDER, error_model="numpy")
 def scale(
     table, integers, cost, a, b, first, last, inverse, reach, tol, max_iter, patience, ridge,
     plan, p, q, offset, error, n_iter,

@@ -12,6 +12,8 @@ from torch import Tensor
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_forward_ad: Any = torch.autograd.forward_ad
+
 NO_GRAPH = "otfew solves outside of compiled graphs: compile the functions around it, or leave out fullgraph=True"
 
 
@@ -48,7 +50,7 @@ def refuse_transforms(*tensors: Tensor | None) -> None:
             "otfew.solve does not work under torch.vmap or the transforms of torch.func: give it the whole batch "
             "(*batch, n, m), and differentiate with backward() or torch.autograd.grad"
         )
-    if any(_has_tangent(tensor) for tensor in tensors if tensor is not None):
+    if _forward_ad._current_level >= 0 and any(_has_tangent(tensor) for tensor in tensors if tensor is not None):
         raise RuntimeError(
             "otfew.solve has no forward-mode derivative: differentiate with backward() or torch.autograd.grad"
         )
@@ -69,5 +71,4 @@ def refuse_batched_gradient(grad: Tensor) -> None:
 
 
 def _has_tangent(tensor: Tensor) -> bool:
-    forward_ad: Any = torch.autograd.forward_ad
-    return forward_ad._current_level >= 0 and forward_ad.unpack_dual(tensor).tangent is not None
+    return _forward_ad.unpack_dual(tensor).tangent is not None

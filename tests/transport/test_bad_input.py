@@ -150,16 +150,16 @@ def test_missing_library_is_named_with_its_remedy(batch, monkeypatch):
 
 
 OPTIONS = [
-    (otfew.POT, {"max_iter": 0}, r"^POT: max_iter must be at least 1, got 0$"),
+    (otfew.POT, {"max_iter": 0}, r"^POT: max_iter must be an integer of at least 1, got 0$"),
     (otfew.SciPy, {"method": "simplex"}, r"^SciPy: method must be one of highs, highs-ds, highs-ipm, got 'simplex'$"),
     (otfew.POTSinkhorn, {"reg": 0.0}, r"^POTSinkhorn: reg must be positive and finite, got 0\.0$"),
     (otfew.POTSinkhorn, {"reg": float("nan")}, r"^POTSinkhorn: reg must be"),
     (otfew.POTSinkhorn, {"method": "greenkhorn"}, r"^POTSinkhorn: method must be one of .*, got 'greenkhorn'$"),
     (otfew.POTSinkhorn, {"tol": 0.0}, r"^POTSinkhorn: tol must be between 0 and 1, got 0\.0$"),
-    (otfew.POTSinkhorn, {"max_iter": 0}, r"^POTSinkhorn: max_iter must be at least 1, got 0$"),
+    (otfew.POTSinkhorn, {"max_iter": 0}, r"^POTSinkhorn: max_iter must be an integer of at least 1, got 0$"),
     (otfew.QPTH, {"form": "LP"}, r"^QPTH: form must be 'L2' or 'QP', got 'LP'$"),
     (otfew.QPTH, {"reg": 0.0}, r"^QPTH: reg must be positive and finite, got 0\.0$"),
-    (otfew.QPTH, {"max_iter": 0}, r"^QPTH: max_iter must be at least 1, got 0$"),
+    (otfew.QPTH, {"max_iter": 0}, r"^QPTH: max_iter must be an integer of at least 1, got 0$"),
     (otfew.QPTH, {"tol": -1.0}, r"^QPTH: tol must be between 0 and 1, got -1\.0$"),
 ]
 

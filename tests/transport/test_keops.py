@@ -391,7 +391,7 @@ def test_a_machine_without(missing, tmp_path):
         ({"reg": 0}, "reg must be positive"),
         ({"reg": float("nan")}, "reg must be positive"),
         ({"tol": 0}, "tol must be between"),
-        ({"max_iter": 0}, "max_iter must be at least 1"),
+        ({"max_iter": 0}, "max_iter must be an integer of at least 1"),
         ({"scaling": 1.0}, "scaling must be between"),
         ({"backend": "jax"}, "backend must be one of auto, keops, torch"),
     ],

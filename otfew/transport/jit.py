@@ -1,0 +1,177 @@
+"""Compile with numba and keep the machine code between processes, wherever that is possible.
+
+numba's own cache refuses to compile at all where it may not write, and one damaged file of its index stops every later
+run. Here a function compiles whatever becomes of the cache: a damaged file is compiled anew and replaced, a folder
+that can be read but not written serves what it holds, and where nothing can be written each process compiles for
+itself, which is said once.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib
+import importlib.util
+import pickle
+import sys
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numba
+from numba import njit
+from numba.core.caching import NullCache
+from numba.np import linalg
+
+_core: Any = numba.core
+"""Only part of numba has types."""
+
+_SEAL = hashlib.sha256().digest_size
+"""Bytes of checksum in front of what is kept: machine code with a flipped bit would run all the same."""
+
+
+def jit(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate as ``numba.njit`` does, with a cache that never stands in the way.
+
+    Args:
+        signatures: Types to compile for, or load, at once; without any, those of each call when it comes.
+        options: Options of ``numba.njit``; ``cache`` is always on.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = njit(**options)(function)
+        dispatcher._cache = _Kept(function)
+        for signature in signatures:
+            dispatcher.compile(signature)
+        if signatures:
+            dispatcher.disable_compile()
+        return dispatcher
+
+    return decorate
+
+
+def _load_numba() -> None:
+    """Load numba's array functions without SciPy's linear algebra.
+
+    They ask whether that is there by importing it, which takes a sixth of the time of importing torch, and ask again
+    wherever it is used.
+    """
+    if importlib.util.find_spec("scipy") is None or "numba.np.arraymath" in sys.modules:
+        return
+    asks = linalg.ensure_blas
+    linalg.ensure_blas = lambda: None
+    try:
+        arraymath: Any = importlib.import_module("numba.np.arraymath")
+    finally:
+        linalg.ensure_blas = asks
+    arraymath.ensure_blas = asks
+
+
+_load_numba()
+
+
+class _Kept(NullCache):
+    """What numba asks for the compiled forms of one function, a file each."""
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._file = Path(function.__code__.co_filename)
+        self._name = f"{self._file.stem}.{function.__qualname__}"
+        self._stamp = _stamp(function)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Rebuild a compiled form, or return None."""
+        # numba fills the context only when it first compiles.
+        target_context.refresh()
+        for folder in _folders(self._file):
+            content = _unsealed(folder / self._entry(sig, target_context.codegen()), self._stamp)
+            if content is not None:
+                return _core.compiler.CompileResult._rebuild(target_context, *pickle.loads(content))
+        if writable_folder(self._file) is None:
+            _say_that_nothing_is_kept()
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write a compiled form, if it can be written."""
+        folder = writable_folder(self._file)
+        if folder is None:
+            return
+        content = self._stamp + _core.serialize.dumps(data._reduce())
+        path = folder / self._entry(sig, data.codegen)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
+        try:
+            partial.write_bytes(hashlib.sha256(content).digest() + content)
+            partial.replace(path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            _say_that_nothing_is_kept()
+
+    def _entry(self, sig: Any, codegen: Any) -> str:
+        """Name a file by all that the machine code depends on, but for the source, which overwrites."""
+        key = repr((numba.__version__, sys.version_info[:2], sig, codegen.magic_tuple()))
+        return f"{self._name}.{hashlib.sha256(key.encode()).hexdigest()[:16]}.nbc"
+
+
+def _stamp(function: Callable[..., Any]) -> bytes:
+    """Checksum of the file that a function and all that it calls stand in."""
+    spec = sys.modules[function.__module__].__spec__
+    assert spec is not None
+    assert spec.origin is not None
+    # The loader also reads what is in an archive, or was installed without its source.
+    loader: Any = spec.loader
+    return hashlib.sha256(loader.get_data(spec.origin)).digest()
+
+
+def _unsealed(path: Path, stamp: bytes) -> bytes | None:
+    """Read what was kept, if it is whole and of this source."""
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    seal, content = content[:_SEAL], content[_SEAL:]
+    if hashlib.sha256(content).digest() != seal or not content.startswith(stamp):
+        return None
+    return content[len(stamp) :]
+
+
+def _folders(file: Path) -> Iterator[Path]:
+    """Where compiled forms of the functions in a file may be: where numba is told to, else beside it or in the home."""
+    place = f"{file.parent.name}_{hashlib.sha256(str(file.parent).encode()).hexdigest()[:16]}"
+    if _core.config.CACHE_DIR:
+        yield Path(_core.config.CACHE_DIR) / place
+        return
+    yield file.parent / "__pycache__"
+    import platformdirs
+
+    home = Path(platformdirs.user_cache_dir("otfew", appauthor=False))
+    # Without a home the path begins with "~".
+    if home.is_absolute():
+        yield home / "compiled" / place
+
+
+@functools.cache
+def writable_folder(file: Path) -> Path | None:
+    """Find the first folder that keeps what is compiled from a file, or None."""
+    return next(filter(_writable, _folders(file)), None)
+
+
+def _writable(folder: Path) -> bool:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            return True
+    except OSError:
+        return False
+
+
+@functools.cache
+def _say_that_nothing_is_kept() -> None:
+    """Warn once a process, whatever is compiled."""
+    warnings.warn(
+        "otfew keeps no compiled code, since it may write neither beside its files nor into a cache folder: every "
+        "process compiles anew; set NUMBA_CACHE_DIR to a folder that can be written",
+        RuntimeWarning,
+        stacklevel=2,
+    )
