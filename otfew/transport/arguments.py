@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from otfew.transport.complaints import warn
 from otfew.transport.errors import ConvergenceError, ConvergenceWarning
 from otfew.transport.problem import Status
 from otfew.transport.registry import Solver
@@ -63,7 +63,7 @@ def report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: On
     )
     if policy == "raise":
         raise ConvergenceError(message)
-    warnings.warn(message, ConvergenceWarning, stacklevel=6)
+    warn(message, ConvergenceWarning)
 
 
 def flat_weights(

@@ -7,7 +7,6 @@ potentials, everything else follows from sums over one cloud.
 from __future__ import annotations
 
 import functools
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor
 
 from otfew.transport.backward import IMPLICIT, differentiable_once
+from otfew.transport.complaints import warn
 from otfew.transport.costs import directions, parse_cost
 from otfew.transport.errors import ConvergenceWarning
 from otfew.transport.plan_operator import FlatPlan
@@ -241,10 +241,9 @@ def _adjoint(solved: _Solved, row_costs: Tensor, column_costs: Tensor) -> tuple[
         step = residual + torch.where(moving, new / torch.where(moving, square, 1.0), 0.0) * step
         square = new
     else:
-        warnings.warn(
+        warn(
             f"the gradient of value_linear did not converge in {CG_MAX_ITER} steps of conjugate gradients; raise reg",
             ConvergenceWarning,
-            stacklevel=2,
         )
     w = column_costs - over_columns(u)
     # Rows without mass did not take part in the search: their equation gives their entry.

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
 from torch import Tensor
 
+from otfew.transport.complaints import warn
 from otfew.transport.entropic_points import clouds, entropic_parts
 from otfew.transport.keops_reductions import KeOpsReductions, obstacle
 from otfew.transport.options import check_count, check_number
@@ -111,4 +111,4 @@ def choose_sums(metric: Metric, backend: Backend, device: str) -> Reductions:
 
 @functools.cache
 def _say_once(message: str) -> None:
-    warnings.warn(message, RuntimeWarning, stacklevel=7)
+    warn(message, RuntimeWarning)

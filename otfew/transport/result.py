@@ -139,7 +139,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
         status=lambda: out(solution.status),
         n_iter=lambda: out(solution.n_iter),
         solver=solution.solver,
-        sound=np.count_nonzero(solution.status) == 0,
+        sound=bool(np.count_nonzero(solution.status) == 0),
         arcs=None if solution.dense is not None else functools.partial(arcs_of, solution),
     )
 
