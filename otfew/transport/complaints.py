@@ -1,0 +1,17 @@
+"""Warnings that point at the caller's line, however many of our own functions lie between."""
+
+from __future__ import annotations
+
+import sys
+import warnings
+
+_BETWEEN = ("otfew", "torch", "contextlib", "functools")
+"""Packages whose frames are passed over: ours, and those of decorators around ours."""
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn as if the line that called into otfew had."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level - 1)
