@@ -16,7 +16,6 @@ gradient in w is the dual potential.
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -26,6 +25,7 @@ from torch import Tensor, nn
 
 import otfew
 from otfew.transport import ConvergenceWarning
+from otfew.transport.complaints import warn
 
 Entropy = Literal["plan", "product"]
 
@@ -163,7 +163,7 @@ def by_gradient(
 
 
 def _warn(text: str) -> None:
-    warnings.warn(f"{text}: raise max_iter or tol", ConvergenceWarning, stacklevel=4)
+    warn(f"{text}: raise max_iter or tol", ConvergenceWarning)
 
 
 class WeightNet(nn.Module):
