@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import re
 from pathlib import Path
 
 import cv2
@@ -264,7 +265,7 @@ def test_an_iterator_must_have_an_image_for_each_label(images, labels):
         {"backbone": "no-such-backbone"},
         {"backbone": torch.nn.LazyConv2d(3, 2)},
     ],
-    ids=str,
+    ids=lambda options: re.sub(r" at 0x\w+", "", str(options)),  # workers must agree on names
 )
 def test_wrong_settings_are_refused_in_fit(changes):
     settings = {"backbone": backbone(), "method": "protonet", **changes}
