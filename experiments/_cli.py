@@ -35,17 +35,22 @@ def run(function: Callable[[], object]) -> None:
         function: The command, without arguments.
 
     Raises:
-        SystemExit: With code 2 or 130, or 1 where another process of the run has ended or what was printed is lost.
+        SystemExit: With code 2 or 130, or 1 where another process of the run has ended or what was printed is lost, and
+            with code 0 after ``--help``.
     """
     with guarded() as output:
+        after_help: SystemExit | None = None
         try:
             _run(function)
         except SystemExit as ended:
             if ended.code:
                 raise
+            after_help = ended
         output.flush()
         if output.loss:
             _end(LOST, f"error: stdout can't be written ({reason(output.loss)}); files that were written are whole.")
+        if after_help:
+            raise after_help
 
 
 def _run(function: Callable[[], object]) -> None:

@@ -183,6 +183,8 @@ class _Run:
             torch.manual_seed(hashed(self.settings.seed, epoch, batch, 2))
             try:
                 loss, diagnostics = self._loss(epoch, batch, chosen)
+            except UserError:
+                raise
             except ValueError as error:
                 raise UserError(
                     f"the loss refuses batch {batch + 1} of epoch {epoch + 1} ({error}): raise --batch-size, or give "
