@@ -117,7 +117,7 @@ def _of_one_kind(array: Labels, *, listed: bool) -> Labels:
     texts = [isinstance(label, str) for label in array]
     if all(texts):
         # Strings from pandas stay objects, as scikit-learn leaves them.
-        return np.array(array.tolist()) if listed else array
+        return _exact(array) if listed else array
     if any(texts):
         first = texts.index(not texts[0])
         raise UserError(
@@ -125,7 +125,24 @@ def _of_one_kind(array: Labels, *, listed: bool) -> Labels:
         )
     if any(np.ndim(label) for label in array if isinstance(label, list | tuple | np.ndarray | Tensor)):
         raise UserError("each label must be one string or number, but some are lists: give one label for each image.")
-    return np.array(array.tolist()) if all(isinstance(label, numbers.Number | np.bool_) for label in array) else array
+    if not all(isinstance(label, numbers.Number | np.bool_) for label in array):
+        return array
+    found = _exact(array)
+    if found.dtype.kind == "O" and not all(isinstance(label, numbers.Integral) for label in array):
+        raise UserError("the labels mix fractions with whole numbers too large for them: give whole numbers only.")
+    return found
+
+
+def _exact(array: Labels) -> Labels:
+    """Let numpy choose a dtype, unless one label would become another: 2**63 beside -1, NUL at the end of text."""
+    found = np.array(array.tolist())
+    # As Python's numbers, which compare without rounding.
+    items = [label.item() if isinstance(label, np.generic) else label for label in array]
+    if found.tolist() == items:
+        return found
+    kept = np.empty(len(items), object)
+    kept[:] = items
+    return kept
 
 
 def _refuse_missing(array: Labels) -> None:

@@ -38,6 +38,27 @@ def test_numbers_keep_the_dtype_that_numpy_gives_them(labels):
         assert found.dtype.kind == expected.dtype.kind
 
 
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [2**63, 2**63 + 1, -1],  # neither int64 nor uint64 holds all of them, float64 not each
+        [2**64, 2**64 + 1, 0],
+        [np.uint64(2**63), np.uint64(2**63 + 1), -1],
+        ["a", "a\0", "b"],  # numpy's own text ends before NUL
+    ],
+)
+def test_no_two_labels_become_one(labels):
+    classes, indices = classes_of(as_labels(labels))
+    assert sorted(classes.tolist()) == sorted(labels)
+    assert [classes[i] for i in indices] == labels
+
+
+def test_floats_beside_numbers_that_they_cannot_hold():
+    with pytest.raises(UserError, match="give whole numbers only"):
+        as_labels([2**53, 2**53 + 1, 1.0])
+    assert as_labels([2**53, 3, 1.0]).tolist() == [2**53, 3, 1]
+
+
 def test_views_of_dictionaries_have_an_order():
     table = {"b": 3, "a": 1, "c": 2}
     assert as_labels(table.keys()).tolist() == ["b", "a", "c"]
