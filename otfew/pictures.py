@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Set
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -11,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from otfew.data.picture import is_pil
 from otfew.errors import UserError
 
 if TYPE_CHECKING:
@@ -75,13 +75,7 @@ def _check_dimensions(images: npt.NDArray[Any] | Tensor) -> None:
 
 def _is_picture(image: Any) -> bool:
     """Tell a single image that numpy does not know as such."""
-    return isinstance(image, str | bytes | bytearray | memoryview | os.PathLike) or _is_pil(image)
-
-
-def _is_pil(image: Any) -> bool:
-    """Tell PIL's images without importing PIL: whoever has one has imported it."""
-    module = sys.modules.get("PIL.Image")
-    return module is not None and isinstance(image, module.Image)
+    return isinstance(image, str | bytes | bytearray | memoryview | os.PathLike) or is_pil(image)
 
 
 def _told(image: Any) -> str:

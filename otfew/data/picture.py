@@ -40,7 +40,7 @@ def decode_picture(image: object, index: int) -> npt.NDArray[Any]:
         return decode_image(bytes(image), name)
     if isinstance(image, Tensor):
         return _pixels(_channels_last(image, name), name, "a (3, height, width) tensor")
-    if _is_pil(image):
+    if is_pil(image):
         return _from_pil(image, name)
     if isinstance(image, list | tuple) or not (isinstance(image, np.ndarray) or hasattr(image, "__array__")):
         kind = "None" if image is None else f"of type {type(image).__name__}"
@@ -77,7 +77,7 @@ def _channels_last(image: Tensor, name: str) -> npt.NDArray[Any]:
     return np.moveaxis(array, 0, -1) if array.ndim == 3 else array
 
 
-def _is_pil(image: object) -> bool:
+def is_pil(image: object) -> bool:
     """Whether it comes from PIL, which only a caller that has made one has imported."""
     module = sys.modules.get("PIL.Image")
     return module is not None and isinstance(image, module.Image)
