@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 import numbers
+import os
 import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -141,8 +142,10 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         Raises:
             UserError: No such folder, no images in it, a class without one that can be read, or as for ``fit``.
         """
+        if not isinstance(folder, str | os.PathLike) or folder == "":
+            raise UserError(f"the folder is {folder!r}: give its path.")
         folder = Path(folder)
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise UserError(f"{folder} is not a folder: give one that holds a folder of images for each class.")
         if splits := split_folders(folder):
             raise UserError(f"the classes are in folders in {folder}, {', '.join(splits)}: give {folder / splits[0]}.")

@@ -582,3 +582,9 @@ def test_every_method_has_its_own_name():
     for name, kind in table.items():
         assert kind.name == name
         assert kind.preset_of in {"", *table}
+
+
+@pytest.mark.parametrize("folder", [None, 3, b"photos", ["photos"], "", "a" * 5000, "a\0b"])
+def test_what_is_no_folder_is_refused(folder):
+    with pytest.raises(UserError, match=r"give (its path|one that holds a folder of images)"):
+        FewShotClassifier(backbone()).fit_folder(folder)
