@@ -92,16 +92,13 @@ def pick_device(name: str) -> str:
 
     from otfew import devices
 
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
     here = processes.world()
-    if name == "cuda" and here.size > 1 and torch.cuda.is_available():
+    if name in {"auto", "cuda"} and here.size > 1 and torch.cuda.is_available():
         name = f"cuda:{here.local_rank % torch.cuda.device_count()}"
     try:
-        devices.pick(name)
+        return str(devices.pick(name, among=("cuda",)))  # methods need float64, which MPS lacks
     except UserError as error:
         raise UserError(f"--{error}") from error
-    return name
 
 
 def set_threads(threads: int) -> int:

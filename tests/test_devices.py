@@ -45,3 +45,9 @@ def test_auto_takes_the_best_that_is_there(monkeypatch, cuda, mps, among, kind):
     monkeypatch.setattr(torch, "ones", lambda n, device: asked.append(device.type) or ones(n))
     assert devices.pick("auto", among=among).type == kind
     assert asked == [kind]
+
+
+def test_commands_leave_out_what_has_no_float64(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert _setup.pick_device("auto") == "cpu"
