@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -11,9 +12,11 @@ from otfew.data.base import DataOptions, Dataset, ImageSet, Split
 from otfew.data.cifar import RowReader, read_names, read_part
 from otfew.data.download import Archive, install
 from otfew.data.files import partial_notes
+from otfew.data.restricted_pickle import LARGEST
 from otfew.data.roots import find_folder
 from otfew.data.shared_classes import NOTE, part_of
 from otfew.errors import UserError
+from otfew.regular_file import read_regular
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = Archive(
@@ -60,8 +63,7 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     stems = [PurePosixPath(file).stem for found in read for file in found[2]]
     names = [f"{part}/{classes[label]}/{stem}" for label, stem in zip(labels.tolist(), stems, strict=True)]
     notes = partial_notes(len(classes), len(classes), len(rows), PUBLISHED[part])
-    if any(hashlib.md5((base / name).read_bytes(), usedforsecurity=False).hexdigest() != md5
-           for name, md5 in files.items()):  # fmt: skip
+    if is_copy(base, files):
         notes = (*notes, COPY)
     order = np.lexsort((np.array(names), labels))
     rows, labels, names = rows[order], labels[order], [names[i] for i in order]
@@ -82,6 +84,23 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
         fingerprint=digest.hexdigest(),
         published_classes=len(classes),
         notes=(*notes, NOTE),
+    )
+
+
+def is_copy(base: Path, files: Mapping[str, str]) -> bool:
+    """Tell whether files are not those of the publisher, by their checksums.
+
+    Args:
+        base: Their folder.
+        files: File name -> md5, as ``TRAIN``.
+
+    Raises:
+        UserError: One is no regular file, or is larger than any that is read.
+        OSError: One cannot be read.
+    """
+    return any(
+        hashlib.md5(read_regular(base / name, LARGEST), usedforsecurity=False).hexdigest() != md5
+        for name, md5 in files.items()
     )
 
 

@@ -34,9 +34,7 @@ def load_cifar10(root: Path, part: Part, options: DataOptions) -> ImageSet:
     """
     base = cifar10.find(root, options)
     files = cifar10.TRAIN if part == "train" else cifar10.TEST
-    copied = any(
-        hashlib.md5((base / name).read_bytes(), usedforsecurity=False).hexdigest() != md5 for name, md5 in files.items()
-    )
+    copied = cifar10.is_copy(base, files)
     classes = cifar.read_names(base / "batches.meta", "label_names", cifar10.ARCHIVE.url)
     paths = [base / name for name in files]
     return _assembled("cifar10", part, paths, "labels", classes, cifar10.ARCHIVE.url, (cifar10.COPY,) if copied else ())

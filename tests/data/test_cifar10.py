@@ -58,6 +58,13 @@ def test_files_that_are_not_the_publishers_are_announced(tmp_path, monkeypatch):
     assert cifar10.COPY not in load("cifar10", "test", tmp_path, OFFLINE).notes
 
 
+def test_a_sparse_file_is_not_read_for_its_checksum(tmp_path):
+    with (tmp_path / "test_batch").open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(UserError, match="at most"):
+        cifar10.is_copy(tmp_path, cifar10.TEST)
+
+
 def test_missing_and_damaged_files(tmp_path):
     with pytest.raises(UserError, match=r"CIFAR-10 is not complete under .*: put the publisher's folder"):
         load("cifar10", "test", tmp_path, OFFLINE)
