@@ -95,9 +95,11 @@ def open_npz(path: Path) -> dict[str, Stored]:
         for info in members:
             with opened.open(info) as member:
                 shape, fortran, dtype = _header(member)
+            if dtype.hasobject:  # as pandas has strings
+                raise ValueError(f"{info.filename} holds Python objects; store text with astype(str)")
             # Before an array is made for it: a header may claim what it likes.
-            if dtype.hasobject or math.prod(shape) * dtype.itemsize > info.file_size:
-                raise ValueError(f"{info.filename} holds objects, or less than it claims")
+            if math.prod(shape) * dtype.itemsize > info.file_size:
+                raise ValueError(f"{info.filename} holds less than it claims")
             found[info.filename.removesuffix(".npy")] = _member(path, info.filename, shape, fortran, dtype)
     return found
 

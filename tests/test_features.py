@@ -406,3 +406,12 @@ def test_unreadable_files_are_refused(tmp_path, name):
         (tmp_path / name).write_text("no features")
     with pytest.raises(UserError, match=name.split(".", maxsplit=1)[0]):
         load_feature_file(tmp_path / name)
+
+
+def test_labels_that_only_a_pickle_holds_are_to_be_stored_as_text(tmp_path):
+    path, labels = tmp_path / "features.npz", np.array(["a", "b"], object)
+    np.savez(path, nodes=np.ones((2, 1, 3), np.float32), labels=labels)
+    with pytest.raises(UserError, match=r"labels\.npy holds Python objects; store text with astype\(str\)"):
+        load_feature_file(path)
+    np.savez(path, nodes=np.ones((2, 1, 3), np.float32), labels=labels.astype(str))
+    assert load_feature_file(path).classes == ("a", "b")
