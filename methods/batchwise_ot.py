@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from otfew.costs import euclidean, sqeuclidean
 from otfew.transport import Sinkhorn, solve
+from otfew.transport.complaints import warn
 from otfew.transport.precision import in_full_precision
 
 Distance = Literal["sqeuclidean", "euclidean"]
@@ -251,10 +251,10 @@ class BatchwiseOTLoss(nn.Module):
         ground = ground**self.pair_power
         if bool(same.all()) or not bool(counted.any()):
             if not self._told:
-                warnings.warn(
+                warn(
                     f"a batch holds {'one class only' if bool(counted.any()) else 'no pair to compare'}: its "
                     "batch-wise OT loss is 0 and trains nothing (this is said once)",
-                    stacklevel=2,
+                    UserWarning,
                 )
                 self._told = True
             per_item = ground.masked_fill(torch.ones_like(same), 0.0).sum(1)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 import warnings
 
-_BETWEEN = ("otfew", "torch", "contextlib", "functools")
-"""Packages whose frames are passed over: ours, and those of decorators around ours."""
+_BETWEEN = ("otfew", "torch", "contextlib", "functools", "pytorch_metric_learning")
+"""Packages whose frames are passed over: ours, and those of what calls ours: decorators, modules, losses."""
 
 
 def warn(message: str, category: type[Warning]) -> None:

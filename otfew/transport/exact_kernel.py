@@ -129,6 +129,16 @@ def _weight(x, weights):
 
 
 @njit(error_model="numpy")
+def _none_below(given, rows, cols, n, m, price):
+    """Tell whether no cost of the kept part is below a price."""
+    for i in range(n):
+        for j in range(m):
+            if given[rows[i], cols[j]] < price:
+                return False
+    return True
+
+
+@njit(error_model="numpy")
 def _widen(given, out):
     """Copy float32 into float64."""
     for i in range(out.shape[0]):
@@ -801,12 +811,15 @@ def _solve_batch(
             error[full_n + j] = -b[j] * (total_a / total_b)
         gross = 0.0
         least = np.inf
+        most = -np.inf
         for arc in range(arcs):
             amount = out_flow[k, arc]
             c = given[out_rows[k, arc], out_cols[k, arc]]
             value += amount * c
             gross += amount * abs(c)
             least = min(least, c)
+            if amount > 0.0:
+                most = max(most, c)
             error[out_rows[k, arc]] += amount
             error[full_n + out_cols[k, arc]] += amount
         for arc in range(arcs, nodes - 1):
@@ -820,10 +833,12 @@ def _solve_batch(
         # Feasible extreme potentials: f by c-transform over columns with mass, then g where there is none.
         f = out_f[k]
         g = out_g[k]
+        # Where nothing can be cheaper, as for a set against itself, potentials of zero prove it exactly.
+        flat = most <= least and _none_below(given, rows, cols, n, m, most)
         for j in range(m):
-            g[cols[j]] = v[j] + low[j]
+            g[cols[j]] = 0.0 if flat else v[j] + low[j]
         for i in range(n):
-            f[rows[i]] = _least(cost, i, v, m) + mean[i]
+            f[rows[i]] = most if flat else _least(cost, i, v, m) + mean[i]
         if n < full_n:
             for i in range(full_n):
                 if dropped_rows[i]:
@@ -839,7 +854,7 @@ def _solve_batch(
             shift += g[j] * (b[j] / total_b)
         dual = 0.0
         # What rounding can hide of the dual value: in its sums, and in reduced costs of this reach.
-        reach = spread + _reach(mean, n) + _reach(low, m)
+        reach = 0.0 if flat else spread + _reach(mean, n) + _reach(low, m)
         for i in range(full_n):
             f[i] += shift
             dual += f[i] * a[i]

@@ -115,13 +115,21 @@ class _Kept(NullCache):
 
 
 def _stamp(function: Callable[..., Any]) -> bytes:
-    """Checksum of the file that a function and all that it calls stand in."""
+    """Checksum of the file that a function and all that it calls stand in, and of the constants that it has by import.
+
+    numba compiles those in as well: a new release may change them and leave the file as it was.
+    """
     spec = sys.modules[function.__module__].__spec__
     assert spec is not None
     assert spec.origin is not None
     # The loader also reads what is in an archive, or was installed without its source.
     loader: Any = spec.loader
-    return hashlib.sha256(loader.get_data(spec.origin)).digest()
+    constants = {
+        name: value
+        for name, value in function.__globals__.items()
+        if isinstance(value, (int, float, tuple)) and not name.startswith("__")
+    }
+    return hashlib.sha256(loader.get_data(spec.origin) + repr(sorted(constants.items())).encode()).digest()
 
 
 def _unsealed(path: Path, stamp: bytes) -> bytes | None:

@@ -72,7 +72,8 @@ def dense_arcs(
     scale: npt.NDArray[np.float64] | None = None,
 ) -> Tensor:
     """Lay out a sparse plan; see ``dense_plan``."""
-    rows, cols, flow = (x.numpy() for x in arcs)
+    # A file of results may have been loaded onto another device.
+    rows, cols, flow = (x.cpu().numpy() for x in arcs)
     # numba compiles at import, so only once there is an exact plan to lay out.
     from otfew.transport.arcs import lay_out
 
@@ -233,7 +234,11 @@ class OTResult:
         parts = self._parts
         state: dict[str, Any] = {name: getattr(parts, name)().detach() for name in _MEASURES}
         f, g = parts.potentials()
-        made = None if parts.arcs is not None else parts.plan()
+        try:
+            made = None if parts.arcs is not None else parts.plan()
+        except ValueError as error:
+            # A plan out of range keeps nobody from the rest: the copy says so when it is asked for the plan.
+            made = str(error)
         return state | {
             "value": parts.value.detach(),
             "potentials": (f.detach(), g.detach()),
@@ -253,6 +258,8 @@ class OTResult:
 
         def plan() -> Any:
             if arcs is None:
+                if isinstance(state["plan"], str):
+                    raise ValueError(state["plan"])
                 return state["plan"]
             check_range(arcs[2].sum(1), f.dtype)
             return dense_arcs(arcs, flat, f.dtype, f.device)

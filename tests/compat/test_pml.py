@@ -127,8 +127,9 @@ def test_batches_without_anything_to_compare_are_a_differentiable_zero_as_in_the
         "no pair, no labels": (x, None, (EMPTY,) * 4),
     }[case]
     loss = kind()
-    with pytest.warns(UserWarning, match="trains nothing"):
+    with pytest.warns(UserWarning, match="trains nothing") as told:
         value, gradient = with_gradient(loss, *arguments)
+    assert told[0].filename == __file__
     assert float(value) == 0
     assert not gradient.any()
     theirs, their_gradient = with_gradient(losses.TripletMarginLoss(), *arguments)

@@ -306,8 +306,9 @@ def test_batches_without_anything_to_compare_have_no_loss_and_no_gradient_which_
     ):
         loss = BatchwiseOTLoss(weighting=weighting)
         given = arguments[0].clone().requires_grad_()
-        with pytest.warns(UserWarning, match=said):
+        with pytest.warns(UserWarning, match=said) as told:
             found = loss.transport(given, *arguments[1:])
+        assert told[0].filename == __file__
         found.loss.backward()
         assert float(found.loss.detach()) == 0
         assert not given.grad.any()

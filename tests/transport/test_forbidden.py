@@ -157,6 +157,28 @@ def test_pairs_that_cost_the_least_need_no_proof_in_other_units(value):
             assert 0 <= result.gap <= max(1e-12 * value, 1e-14 * min(big, 1.0))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weights", ["uniform", "random", "some zero"])
+def test_a_set_against_itself_is_proven_by_the_kernel(weights, dtype, monkeypatch):
+    """Every pair of the plan costs the least of all: no detour, and zero is proven to be zero."""
+    monkeypatch.setattr(otfew.Exact, "_settle", None)
+    rng = np.random.default_rng(0)
+    x = torch.from_numpy(rng.normal(size=(6, 12, 3)).astype(dtype))
+    a = torch.from_numpy(rng.uniform(0.1, 1, (6, 12)))
+    a[:, :4] *= weights != "some zero"
+    a = None if weights == "uniform" else a
+    for offset in (0.0, -3.0, 1e6):
+        result = otfew.solve(torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist") + offset, a, a)
+        total = 1.0 if a is None else a.sum(-1)
+        assert (abs(result.value - offset * total) <= 1e-14 * abs(offset * total)).all()
+        assert (result.gap >= 0).all()
+        assert (result.gap <= 1e-14 * abs(offset * total)).all()
+        f, g = result.potentials
+        used = slice(4, None) if weights == "some zero" else slice(None)
+        assert (f[:, used] == offset).all()
+        assert not g[:, used].any()
+
+
 def test_gradients_are_those_of_a_moderate_cost():
     rng = np.random.default_rng(4)
     forbidden = torch.from_numpy(rng.random((6, 9, 9)) < 0.4)

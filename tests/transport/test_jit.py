@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import types
 import warnings
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pytest
 from otfew.transport import jit as jit_module
 
 SOURCE = """
+{before}
 from otfew.transport.jit import jit
 
 @jit({signature}nogil=True)
@@ -31,9 +33,9 @@ def kernel(tmp_path, monkeypatch):
     folder = tmp_path / "package"
     folder.mkdir()
 
-    def load(constant=0, signature=""):
+    def load(constant=0, signature="", before=""):
         path = folder / "kernel.py"
-        path.write_text(SOURCE.format(constant=constant, signature=signature))
+        path.write_text(SOURCE.format(constant=constant, signature=signature, before=before))
         spec = importlib.util.spec_from_file_location("kernel", path)
         module = importlib.util.module_from_spec(spec)
         monkeypatch.setitem(sys.modules, "kernel", module)
@@ -92,6 +94,18 @@ def test_changed_source_is_compiled_anew_and_takes_the_place(kernel):
     assert not loaded(changed)
     assert len(kernel.kept()) == 1
     assert kernel(10)(1, 2) == 13
+
+
+def test_a_changed_constant_of_another_file_is_compiled_anew(kernel, monkeypatch):
+    settings = types.ModuleType("settings_of_the_kernel")
+    monkeypatch.setitem(sys.modules, settings.__name__, settings)
+    imported = {"constant": "EXTRA", "before": f"from {settings.__name__} import EXTRA"}
+    for extra in (0, 10):
+        settings.EXTRA = extra
+        assert kernel(**imported)(1, 2) == 3 + extra
+    again = kernel(**imported)
+    assert again(1, 2) == 13
+    assert loaded(again)
 
 
 def flip(content, at):

@@ -93,6 +93,21 @@ def test_results_of_points(name, numpy, way):
     alike(found.plan.T @ (found.plan @ v), result.plan.T @ (result.plan @ v))
 
 
+@every_way
+@pytest.mark.parametrize("solver", ["exact", "sinkhorn", "pot"])
+def test_a_plan_out_of_range_keeps_nobody_from_the_rest(solver, way):
+    if solver == "pot":
+        pytest.importorskip("ot")
+    a = np.full(4, 2.5e-40)
+    result = otfew.solve(np.eye(4, dtype=np.float32) + 1, a, a, solver=solver)
+    found = COPIES[way](result)
+    for field in FIELDS:
+        alike(getattr(found, field), getattr(result, field))
+    for one in (result, found):
+        with pytest.raises(ValueError, match=r"does not fit torch\.float32"):
+            _ = one.plan
+
+
 def test_sparse_plans_stay_sparse():
     """1,000 x 1,000 flows take 8 MB; their arcs take 32 kB, also the second time."""
     cost = np.random.default_rng(0).random((1000, 1000))
