@@ -1,5 +1,6 @@
 """Optimal transport for few-shot and transfer learning."""
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from otfew.transport import (
@@ -57,4 +58,6 @@ def __getattr__(name: str) -> Any:
         from otfew.classifier import FewShotClassifier
 
         return FewShotClassifier
+    if name in {"costs", "node_weights"}:
+        return importlib.import_module(f"otfew.{name}")
     raise AttributeError(f"module 'otfew' has no attribute {name!r}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -179,3 +182,9 @@ def test_many_pairs_taken_again_at_once_have_the_same_gradients(name, monkeypatc
     y = (x.detach()[:, :4] + 1e-3 * draw(3, 4, 20, seed=1)).requires_grad_()
     monkeypatch.setattr(costs_module, "GATHERED", 0)
     assert gradcheck(lambda x, y: costs.pairwise(name, x, y), (x, y), eps=1e-7, atol=1e-5)
+
+
+def test_the_functions_are_there_without_an_import_of_their_own():
+    code = "import otfew, torch; print(float(otfew.costs.sqeuclidean(torch.zeros(1, 2), torch.ones(1, 2))))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=100)
+    assert found.stdout == "2.0\n"

@@ -35,7 +35,7 @@ def check_number(solver: str, name: str, value: Any, least: float | None = None,
 
 
 def check_count(solver: str, name: str, value: Any, otherwise: str = "") -> None:
-    """Refuse an option that is no integer of at least 1.
+    """Refuse an option that is no integer of at least 1 that the machine can count to.
 
     Args:
         solver: Name of the dataclass, for the message.
@@ -44,8 +44,10 @@ def check_count(solver: str, name: str, value: Any, otherwise: str = "") -> None
         otherwise: What else is allowed, for the message, such as "or None".
 
     Raises:
-        ValueError: Another type, True or False, or less than 1.
+        ValueError: Another type, True or False, less than 1, or 2^63 and more.
     """
+    if isinstance(value, Integral) and value >= 2**63:
+        raise ValueError(f"{solver}: {name} must be less than 2^63, got {value!r}")
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         wanted = f"an integer of at least 1 {otherwise}".rstrip()
         raise ValueError(f"{solver}: {name} must be {wanted}, got {value!r}")

@@ -240,7 +240,7 @@ def test_a_plan_that_float32_cannot_hold_is_refused(solver, mass):
 
 def options_of(solver):
     """Options that are numbers, with values that are none of theirs."""
-    wrong = {"count": (0, -1, 2.5, float("nan"), float("inf"), True, "3", None),
+    wrong = {"count": (0, -1, 2.5, 2**63, float("nan"), float("inf"), True, "3", None),
              "number": (float("nan"), float("inf"), -1.0, True, "1")}  # fmt: skip
     for name, kind in NUMBERS[solver].items():
         for value in wrong[kind]:
