@@ -46,7 +46,7 @@ def check_count(solver: str, name: str, value: Any, otherwise: str = "") -> None
     Raises:
         ValueError: Another type, True or False, less than 1, or 2^63 and more.
     """
-    if isinstance(value, Integral) and value >= 2**63:
+    if isinstance(value, Integral) and int(value) >= 2**63:
         raise ValueError(f"{solver}: {name} must be less than 2^63, got {value!r}")
     if not isinstance(value, Integral) or isinstance(value, bool) or value < 1:
         wanted = f"an integer of at least 1 {otherwise}".rstrip()
