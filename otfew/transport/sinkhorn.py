@@ -16,7 +16,7 @@ from otfew.transport.problem import Status
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
 from otfew.transport.sinkhorn_gradient import Make, attach_linear, attach_plan, attach_value
-from otfew.transport.sinkhorn_newton import Dual, Rhos
+from otfew.transport.sinkhorn_newton import Rhos
 from otfew.transport.sinkhorn_solved import (
     Solved,
     density,
@@ -224,44 +224,40 @@ class Sinkhorn(TensorSolver):
         if not self.equal_totals:
             a, b, scale = self._normalised(a, b)
             dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
-            solved = self._of(dual, cost, a, b, scale, torch.zeros_like(scale), None)
+            solved = Solved(
+                cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
+                dual.status, dual.n_iter,
+            )  # fmt: skip
             return solved, scale * dual_value(solved)
         most = self.max_iter if min(cost.shape[1:]) > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
         plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter))
-        dual = Dual(plain.phi, plain.psi, plain.error, plain.status, plain.n_iter)
-        solved = self._of(dual, cost, plain.a, plain.b, plain.mass, plain.offset, plain.plan)
+        solved = Solved(
+            cost, plain.a, plain.b, plain.mass, self.reg, self.rhos, plain.phi, plain.psi, plain.offset, plain.error,
+            plain.status, plain.n_iter, plain.plan,
+        )  # fmt: skip
         if _all_optimal(plain.status):
             return solved, plain.value
         left = plain.status != Status.OPTIMAL
-        self._finish(cost, plain.a, plain.b, dual, plain.offset, plain.plan, left)
+        self._finish(solved, plain.plan, left)
         # Those that had converged keep the value that they would have alone, to the last bit.
         return solved, torch.where(left, plain.mass * dual_value(solved), plain.value)
 
-    def _of(
-        self, dual: Dual, cost: Tensor, a: Tensor, b: Tensor, scale: Tensor, offset: Tensor, plan: Tensor | None
-    ) -> Solved:
-        return Solved(
-            cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, offset, dual.error, dual.status, dual.n_iter,
-            plan,
-        )  # fmt: skip
-
-    def _finish(
-        self, cost: Tensor, a: Tensor, b: Tensor, dual: Dual, offset: Tensor, plan: Tensor, left: Tensor
-    ) -> None:
+    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> None:
         """Solve in the log domain what the plain domain left over, in place: near its end, or from the start."""
-        near = left & (dual.n_iter > 0) & torch.isfinite(dual.error)
+        near = left & (solved.n_iter > 0) & torch.isfinite(solved.error)
         for group, warm in ((near, True), (left & ~near, False)):
             index = group.nonzero()[:, 0]
-            used = dual.n_iter[index]
+            used = solved.n_iter[index]
             budget = self.max_iter - int(used.max()) if warm and len(index) else self.max_iter
             if not len(index) or budget < 1:
                 continue
-            net = cost[index].double() - offset[index, None, None]
-            start = (dual.phi[index], dual.psi[index]) if warm else None
-            found = sinkhorn_newton.maximise(net, a[index], b[index], self.reg, self.rhos, self.tol, budget, start)
-            dual.phi[index], dual.psi[index], dual.error[index] = found.phi, found.psi, found.error
-            dual.status[index], dual.n_iter[index] = found.status, found.n_iter + used * warm
-            made = a[index][..., None] * density(net, found.phi, found.psi, self.reg) * b[index][:, None]
+            net = solved.cost[index].double() - solved.offset[index, None, None]
+            a, b = solved.a[index], solved.b[index]
+            start = (solved.phi[index], solved.psi[index]) if warm else None
+            found = sinkhorn_newton.maximise(net, a, b, self.reg, self.rhos, self.tol, budget, start)
+            solved.phi[index], solved.psi[index], solved.error[index] = found.phi, found.psi, found.error
+            solved.status[index], solved.n_iter[index] = found.status, found.n_iter + used * warm
+            made = a[..., None] * density(net, found.phi, found.psi, self.reg) * b[:, None]
             plan[index] = made.to(plan.dtype)
 
 

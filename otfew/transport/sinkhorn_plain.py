@@ -29,6 +29,7 @@ RIDGE = {torch.float32: 1e-6, torch.float64: 1e-12}
 """What rounding makes of inner products, relative to the largest."""
 
 LARGEST = {dtype: torch.finfo(dtype).max for dtype in REACH}
+"""Largest number of each dtype."""
 
 CHECK = 8
 """Iterations between two looks at what has converged, where a look waits for the device."""
@@ -118,9 +119,10 @@ def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: i
 
     share_out(work, size, torch.get_num_threads())
     tensor = torch.from_numpy
+    mass, value, offset, error = tensor(numbers)
     return Scaled(
         tensor(plan.reshape(size, n, m)), tensor(unit_a), tensor(unit_b), tensor(phi), tensor(psi),
-        *tensor(numbers), tensor(status), tensor(n_iter),
+        mass, value, offset, error, tensor(status), tensor(n_iter),
     )  # fmt: skip
 
 
@@ -185,6 +187,4 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
     value = mass * (reg * ((unit_a * phi).sum(-1) + (unit_b * psi).sum(-1)) + offset)
     # OPTIMAL is 0 and MAX_ITER is 1.
     status = ((iterations == 0) | ~(errors <= tol)).to(torch.int8)
-    return Scaled(
-        plan, unit_a, unit_b, phi, psi, mass, value, offset.double(), errors.double(), status, iterations
-    )
+    return Scaled(plan, unit_a, unit_b, phi, psi, mass, value, offset.double(), errors.double(), status, iterations)
