@@ -68,7 +68,8 @@ def dense_parts(
         if validate:
             check_values(cost, a, b, solver.equal_totals)
         n, m = cost.shape[-2:]
-        flat = cost.expand(*batch, n, m).reshape(batch.numel(), n, m)
+        spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
+        flat = spread.reshape(batch.numel(), n, m)
         return solver.solve(flat, *flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals))
     assert isinstance(solver, ArraySolver)
     if validate and not solver.checks_values:

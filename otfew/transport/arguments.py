@@ -87,4 +87,9 @@ def flat_weights(
         b = (total / m).expand(*total.shape[:-1], m)
     elif equal_totals:
         b = b * (total / b.sum(-1, keepdim=True))
-    return a.expand(*batch, n).reshape(-1, n), b.expand(*batch, m).reshape(-1, m)
+    return _flat(a, batch), _flat(b, batch)
+
+
+def _flat(weights: Tensor, batch: torch.Size) -> Tensor:
+    spread = weights if weights.shape[:-1] == batch else weights.expand(*batch, weights.shape[-1])
+    return spread if spread.ndim == 2 else spread.reshape(-1, spread.shape[-1])

@@ -16,7 +16,7 @@ from otfew.transport.problem import Status
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
 from otfew.transport.sinkhorn_gradient import Make, attach_linear, attach_plan, attach_value
-from otfew.transport.sinkhorn_newton import Dual, Rhos
+from otfew.transport.sinkhorn_newton import Rhos
 from otfew.transport.sinkhorn_solved import (
     Solved,
     density,
@@ -117,10 +117,10 @@ class Sinkhorn(TensorSolver):
         return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
 
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
-        with torch.no_grad():
-            solved = self._solved(cost.detach(), a.detach(), b.detach())
-            value = solved.scale * dual_value(solved)
         inputs = (cost, a, b)
+        # Three times leaving the graph, and coming back, would take as long as a small problem.
+        with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
+        solved, value = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
 
         def made() -> Tensor:
             """Make the plan of total 1 that is handed out."""
@@ -139,7 +139,7 @@ class Sinkhorn(TensorSolver):
 
         return self._parts(
             solved,
-            attach_value(*inputs, lambda: value, solved) if _needs_graph(inputs) else value,
+            attach_value(*inputs, lambda: value, solved) if with_graph else value,
             lambda: attach_linear(*inputs, linear, solved),
             lambda: attach_plan(*inputs, scaled, solved),
             plan,
@@ -208,7 +208,7 @@ class Sinkhorn(TensorSolver):
             status=solved.status.clone,
             n_iter=solved.n_iter.clone,
             solver=self.name,
-            sound=solved.status.device.type == "cpu" and np.count_nonzero(solved.status.numpy()) == 0,
+            sound=solved.status.is_cpu and _all_optimal(solved.status),
         )
 
     def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -219,47 +219,45 @@ class Sinkhorn(TensorSolver):
         scale = total_a.sqrt() * total_b.sqrt()
         return a / scale, b / scale, scale[:, 0]
 
-    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> Solved:
-        a, b, scale = self._normalised(a, b)
-        n, m = cost.shape[1:]
+    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor]:
+        """Solve, and compute the dual values (problems,) too."""
         if not self.equal_totals:
+            a, b, scale = self._normalised(a, b)
             dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
-            return self._of(dual, cost, a, b, scale, torch.zeros_like(scale), None)
-        most = self.max_iter if min(n, m) > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
-        most = min(most, self.max_iter)
-        plain = sinkhorn_plain.scale(cost, a.to(cost.dtype), b.to(cost.dtype), self.reg, self.tol, most)
-        done = (plain.n_iter > 0) & (plain.error <= self.tol)
-        # OPTIMAL is 0 and MAX_ITER is 1.
-        dual = Dual(plain.phi, plain.psi, plain.error, (~done).to(torch.int8), plain.n_iter)
-        if not bool(done.all()):
-            self._finish(cost, a, b, dual, plain.offset, plain.plan, ~done)
-        return self._of(dual, cost, a, b, scale, plain.offset, plain.plan)
-
-    def _of(
-        self, dual: Dual, cost: Tensor, a: Tensor, b: Tensor, scale: Tensor, offset: Tensor, plan: Tensor | None
-    ) -> Solved:
-        return Solved(
-            cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, offset, dual.error, dual.status, dual.n_iter,
-            plan,
+            solved = Solved(
+                cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
+                dual.status, dual.n_iter,
+            )  # fmt: skip
+            return solved, scale * dual_value(solved)
+        most = self.max_iter if min(cost.shape[1:]) > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
+        plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter))
+        solved = Solved(
+            cost, plain.a, plain.b, plain.mass, self.reg, self.rhos, plain.phi, plain.psi, plain.offset, plain.error,
+            plain.status, plain.n_iter, plain.plan,
         )  # fmt: skip
+        if _all_optimal(plain.status):
+            return solved, plain.value
+        left = plain.status != Status.OPTIMAL
+        self._finish(solved, plain.plan, left)
+        # Those that had converged keep the value that they would have alone, to the last bit.
+        return solved, torch.where(left, plain.mass * dual_value(solved), plain.value)
 
-    def _finish(
-        self, cost: Tensor, a: Tensor, b: Tensor, dual: Dual, offset: Tensor, plan: Tensor, left: Tensor
-    ) -> None:
+    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> None:
         """Solve in the log domain what the plain domain left over, in place: near its end, or from the start."""
-        near = left & (dual.n_iter > 0) & torch.isfinite(dual.error)
+        near = left & (solved.n_iter > 0) & torch.isfinite(solved.error)
         for group, warm in ((near, True), (left & ~near, False)):
             index = group.nonzero()[:, 0]
-            used = dual.n_iter[index]
+            used = solved.n_iter[index]
             budget = self.max_iter - int(used.max()) if warm and len(index) else self.max_iter
             if not len(index) or budget < 1:
                 continue
-            net = cost[index].double() - offset[index, None, None]
-            start = (dual.phi[index], dual.psi[index]) if warm else None
-            found = sinkhorn_newton.maximise(net, a[index], b[index], self.reg, self.rhos, self.tol, budget, start)
-            dual.phi[index], dual.psi[index], dual.error[index] = found.phi, found.psi, found.error
-            dual.status[index], dual.n_iter[index] = found.status, found.n_iter + used * warm
-            made = a[index][..., None] * density(net, found.phi, found.psi, self.reg) * b[index][:, None]
+            net = solved.cost[index].double() - solved.offset[index, None, None]
+            a, b = solved.a[index], solved.b[index]
+            start = (solved.phi[index], solved.psi[index]) if warm else None
+            found = sinkhorn_newton.maximise(net, a, b, self.reg, self.rhos, self.tol, budget, start)
+            solved.phi[index], solved.psi[index], solved.error[index] = found.phi, found.psi, found.error
+            solved.status[index], solved.n_iter[index] = found.status, found.n_iter + used * warm
+            made = a[..., None] * density(net, found.phi, found.psi, self.reg) * b[:, None]
             plan[index] = made.to(plan.dtype)
 
 
@@ -275,8 +273,9 @@ def _once(make: Make) -> Make:
     return get
 
 
-def _needs_graph(inputs: tuple[Tensor, ...]) -> bool:
-    return torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+def _all_optimal(status: Tensor) -> bool:
+    # On the CPU numpy looks sooner; OPTIMAL is 0.
+    return np.count_nonzero(status.numpy()) == 0 if status.is_cpu else not bool(status.any())
 
 
 def _positive(value: Any) -> bool:

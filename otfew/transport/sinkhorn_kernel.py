@@ -28,6 +28,10 @@ GROWTH = 2.0
 # NaN must survive: a problem that holds one has to fail, not to converge.
 _REORDER = {"nsz", "reassoc", "contract"}
 
+_reordered = njit(fastmath=_REORDER, error_model="numpy", forceinline=True)
+"""For sums that the compiler may reorder. Always inlined: machine code of a function of its own would differ in its
+rounding from that in the loop, and a process that compiles calls the one, a process that loads the other."""
+
 
 def constants(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     """Constants of the exponential in the dtype, and an empty array of the integers of its width."""
@@ -41,7 +45,7 @@ def constants(dtype: np.dtype[Any]) -> tuple[Any, Any]:
     return np.array(values, dtype), np.empty(0, np.int32 if single else np.int64)
 
 
-@njit(fastmath=_REORDER, error_model="numpy")
+@_reordered
 def _exp(x, out, powers, scales, table, size):
     """Write exp(x) = 2^k exp(r), |r| <= log(2) / 2, to a few ulp, where it neither under- nor overflows; x is lost.
 
@@ -69,7 +73,7 @@ def _exp(x, out, powers, scales, table, size):
         out[j] *= scales[j]
 
 
-@njit(fastmath=_REORDER, error_model="numpy")
+@_reordered
 def _centre(cost, k, size, zero):
     """Return the mean of the costs, and how far one is from it."""
     total = zero
@@ -82,7 +86,7 @@ def _centre(cost, k, size, zero):
     return offset, max(high - offset, offset - low)
 
 
-@njit(fastmath=_REORDER, error_model="numpy")
+@_reordered
 def _make_kernel(cost, k, kernel, offset, inverse, scores, powers, table, size):
     """Write exp((offset - cost) / reg), a block at a time."""
     scales = powers.view(cost.dtype)
@@ -94,7 +98,7 @@ def _make_kernel(cost, k, kernel, offset, inverse, scores, powers, table, size):
         _exp(scores, kernel[start : start + count], powers, scales, table, count)
 
 
-@njit(fastmath=_REORDER, error_model="numpy")
+@_reordered
 def _column_sums(kernel, u, out, zero, n, m, wide):
     """Write K' u."""
     four = np.uint64(4)
@@ -113,8 +117,8 @@ def _column_sums(kernel, u, out, zero, n, m, wide):
             out[j] += u0 * kernel[i * m + j]
 
 
-@njit(fastmath=_REORDER, error_model="numpy")
-def _sweep(kernel, a, v, p, u, out, k, zero, n, m, wide):
+@_reordered
+def _sweep(kernel, a, v, p, u, out, zero, n, m, wide):
     """Write p = K v, u = a / p and K' u, reading the kernel once: memory is what large problems wait for.
 
     Four rows at a time, since a single one keeps the processor waiting for its sum.
@@ -131,8 +135,8 @@ def _sweep(kernel, a, v, p, u, out, k, zero, n, m, wide):
             s1 += kernel[start + m + j] * v[j]
             s2 += kernel[start + m + m + j] * v[j]
             s3 += kernel[start + m + m + m + j] * v[j]
-        p[k, i], p[k, i1], p[k, i2], p[k, i3] = s0, s1, s2, s3
-        u0, u1, u2, u3 = a[k, i] / s0, a[k, i1] / s1, a[k, i2] / s2, a[k, i3] / s3
+        p[i], p[i1], p[i2], p[i3] = s0, s1, s2, s3
+        u0, u1, u2, u3 = a[i] / s0, a[i1] / s1, a[i2] / s2, a[i3] / s3
         u[i], u[i1], u[i2], u[i3] = u0, u1, u2, u3
         for j in range(wide):
             out[j] += (u0 * kernel[start + j] + u1 * kernel[start + m + j]) + (
@@ -142,13 +146,13 @@ def _sweep(kernel, a, v, p, u, out, k, zero, n, m, wide):
         s0 = zero
         for j in range(wide):
             s0 += kernel[i * m + j] * v[j]
-        u0 = a[k, i] / s0
-        p[k, i], u[i] = s0, u0
+        u0 = a[i] / s0
+        p[i], u[i] = s0, u0
         for j in range(wide):
             out[j] += u0 * kernel[i * m + j]
 
 
-@njit(fastmath=_REORDER, error_model="numpy")
+@_reordered
 def _combine(gram, right, held, ridge):
     """Solve (gram + ridge) x = right in place, for the first ``held`` unknowns, by Cholesky's method."""
     size = np.uint64(held)
@@ -173,8 +177,8 @@ def _combine(gram, right, held, ridge):
         right[j] /= lower[j, j]
 
 
-@njit(fastmath=_REORDER, error_model="numpy")
-def _extrapolate(memory, gram, right, weights, k, q, sums, m, seen, ridge):
+@_reordered
+def _extrapolate(memory, gram, right, weights, q, sums, m, seen, ridge):
     """Write the next q: the sums K' u, less what the past says of their further way (Anderson 1965).
 
     In logarithms, x -> log K' (a / K (b / exp x)) is an iteration near a linear one. The last steps are combined so
@@ -185,9 +189,8 @@ def _extrapolate(memory, gram, right, weights, k, q, sums, m, seen, ridge):
         memory: (2 * DEPTH + 2, m): changes of the residuals, changes of the images, last residual, last step.
         gram: (DEPTH, DEPTH) inner products of the changes of the residuals.
         right: (DEPTH,) room.
-        weights: (problems, m), b.
-        k: Problem.
-        q: (problems, m), the last one; overwritten.
+        weights: (m,), b.
+        q: (m,), the last one; overwritten.
         sums: (m,) K' u.
         m: Columns.
         seen: Residuals that the memory has seen, 0 to start afresh.
@@ -205,7 +208,7 @@ def _extrapolate(memory, gram, right, weights, k, q, sums, m, seen, ridge):
         slot = 0
         changes, images = last, step
     for j in range(m):
-        residual = math.log(sums[j] / q[k, j]) if weights[k, j] > 0 else 0.0
+        residual = math.log(sums[j] / q[j]) if weights[j] > 0 else 0.0
         if seen > 0:
             changes[j] = residual - last[j]
             images[j] = step[j] + changes[j]
@@ -214,7 +217,7 @@ def _extrapolate(memory, gram, right, weights, k, q, sums, m, seen, ridge):
         other = memory[i]
         inner, along = 0.0, 0.0
         for j in range(m):
-            weighted = weights[k, j] * other[j]
+            weighted = weights[j] * other[j]
             inner += weighted * changes[j]
             along += weighted * last[j]
         gram[slot, i] = gram[i, slot] = inner
@@ -231,65 +234,91 @@ def _extrapolate(memory, gram, right, weights, k, q, sums, m, seen, ridge):
     for j in range(m):
         moved = step[j] if sound else 0.0
         step[j] = last[j] - moved
-        q[k, j] = sums[j] * math.exp(-moved)
+        q[j] = sums[j] * math.exp(-moved)
     return seen + 1 if sound else 1
 
 
-@njit(fastmath=_REORDER, error_model="numpy")
-def _iterate(kernel, a, b, k, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge, n, m, wide):
+@_reordered
+def _iterate(kernel, a, b, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge, n, m, wide):
     """Alternate both scalings; return the largest deviation of a column's sum and the iterations used."""
     for i in range(n):
-        u[i] = a[k, i]
+        u[i] = a[i]
     _column_sums(kernel, u, sums, zero, n, m, wide)
     for j in range(m):
-        q[k, j] = sums[j]
+        q[j] = sums[j]
     used, seen = 0, 0
     before = zero
     while True:
         for j in range(m):
-            v[j] = b[k, j] / q[k, j]
-        _sweep(kernel, a, v, p, u, sums, k, zero, n, m, wide)
+            v[j] = b[j] / q[j]
+        _sweep(kernel, a, v, p, u, sums, zero, n, m, wide)
         worst = zero
         for j in range(m):
-            worst = max(worst, abs(v[j] * sums[j] - b[k, j]))
+            worst = max(worst, abs(v[j] * sums[j] - b[j]))
         used += 1
         if worst <= tol or used >= max_iter:
             return worst, used
         if used < patience:
             for j in range(m):
-                q[k, j] = sums[j]
+                q[j] = sums[j]
         else:
             seen = 0 if worst > GROWTH * before else seen
-            seen = _extrapolate(memory, gram, right, b, k, q, sums, m, seen, ridge)
+            seen = _extrapolate(memory, gram, right, b, q, sums, m, seen, ridge)
         before = worst
+
+
+@_reordered
+def _divide(weights, k, unit, out, size):
+    """Write a problem's weights over their total, in float64 and in the kernel's dtype; return the total."""
+    total = 0.0
+    for i in range(size):
+        total += weights[k, i]
+    for i in range(size):
+        unit[k, i] = weights[k, i] / total
+        out[i] = out.dtype.type(unit[k, i])
+    return total
+
+
+@_reordered
+def _potentials(sums, unit, k, out, size):
+    """Write the potentials of one side, -log of its sums, over reg; return their mean under the weights."""
+    mean = 0.0
+    for i in range(size):
+        out[k, i] = -math.log(np.float64(sums[i]))
+        mean += unit[k, i] * out[k, i]
+    return mean
 
 
 @jit(nogil=True, fastmath=_REORDER, error_model="numpy")
 def scale(
-    table, integers, cost, a, b, first, last, inverse, reach, tol, max_iter, patience, ridge,
-    plan, p, q, offset, error, n_iter,
+    table, integers, cost, a, b, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
+    plan, unit_a, unit_b, phi, psi, numbers, status, n_iter,
 ):  # fmt: skip
-    """Scale the kernels exp((offset - cost) / reg) of problems first..last-1 to their marginals.
+    """Scale the kernels exp((offset - cost) / reg) of problems first..last-1 to their marginals, for a total of 1.
 
     Args:
         table: See ``constants``.
         integers: See ``constants``.
         cost: (problems, n * m), rows one after another.
-        a: (problems, n) of total 1, in the cost's dtype, as all below.
-        b: (problems, m) of total 1.
+        a: (problems, n) float64.
+        b: (problems, m) float64.
         first: First problem.
         last: One after the last problem.
-        inverse: 1 / reg.
+        reg: Regularisation.
+        inverse: 1 / reg, within the range of the cost's dtype.
         reach: Largest |offset - cost| / reg; a problem beyond it is left alone, with n_iter 0.
         tol: Largest deviation of a column's sum.
         max_iter: Iterations a problem may take.
         patience: Iterations from which on the next is extrapolated.
         ridge: Added to the matrix of extrapolations, relative to its diagonal: what rounding makes of it.
-        plan: Out (problems, n * m), with exact row sums.
-        p: Out (problems, n), the sums K v.
-        q: Out (problems, m), the sums K' u that gave v = b / q.
-        offset: Out (problems,), subtracted from the costs: about their mean.
-        error: Out (problems,), largest deviation of a column's sum.
+        plan: Out (problems, n * m) of the cost's dtype, with exact row sums.
+        unit_a: Out (problems, n), a over its total.
+        unit_b: Out (problems, m), b over its total.
+        phi: Out (problems, n), -log K v.
+        psi: Out (problems, m), -log K' u for the u that gave v = b / K' u.
+        numbers: Out (4, problems): the total of a; the dual value for that total; what was subtracted from the costs,
+            about their mean; the largest deviation of a column's sum.
+        status: Out (problems,): 0 for a problem that has converged, else 1.
         n_iter: Out (problems,).
     """
     # Unsigned indices: numba lets signed ones count from the end, and loops over them do not vectorise.
@@ -298,26 +327,30 @@ def scale(
     # Row i is read from i * m to i * m + wide: what follows it meets zeros of v, or is added where nobody looks.
     kernel = np.zeros(size + wide, cost.dtype)
     scores, powers = np.empty(BLOCK, cost.dtype), np.empty(BLOCK, integers.dtype)
-    u, v, sums, row = (
-        np.zeros(n, cost.dtype),
-        np.zeros(wide, cost.dtype),
-        np.zeros(wide, cost.dtype),
-        np.zeros(wide, cost.dtype),
-    )
+    rows, p, u = np.empty(n, cost.dtype), np.empty(n, cost.dtype), np.empty(n, cost.dtype)
+    columns, q = np.empty(m, cost.dtype), np.empty(m, cost.dtype)
+    v, sums, row = np.zeros(wide, cost.dtype), np.zeros(wide, cost.dtype), np.zeros(wide, cost.dtype)
     memory, gram, right = np.zeros((2 * DEPTH + 2, m), cost.dtype), np.zeros((DEPTH, DEPTH)), np.zeros(DEPTH)
     zero = table[14]
+    factor, furthest = cost.dtype.type(inverse), cost.dtype.type(reach)
     for k in range(first, last):
-        offset[k], range_ = _centre(cost, k, size, zero)
-        n_iter[k] = 0
-        if not range_ * inverse <= reach:
-            continue
-        _make_kernel(cost, k, kernel, offset[k], inverse, scores, powers, table, size)
-        error[k], n_iter[k] = _iterate(
-            kernel, a, b, k, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge, n, m, wide
-        )
-        for i in range(n):
-            weight = u[i]
-            for j in range(wide):
-                row[j] = weight * kernel[i * m + j] * v[j]
-            for j in range(m):
-                plan[k, i * m + j] = row[j]
+        total = _divide(a, k, unit_a, rows, n)
+        _divide(b, k, unit_b, columns, m)
+        offset, range_ = _centre(cost, k, size, zero)
+        p[:], q[:], worst = 1.0, 1.0, zero
+        status[k], n_iter[k] = 1, 0
+        if range_ * factor <= furthest:
+            _make_kernel(cost, k, kernel, offset, factor, scores, powers, table, size)
+            worst, n_iter[k] = _iterate(
+                kernel, rows, columns, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge,
+                n, m, wide,
+            )  # fmt: skip
+            status[k] = 0 if worst <= tol else 1
+            for i in range(n):
+                weight = u[i]
+                for j in range(wide):
+                    row[j] = weight * kernel[i * m + j] * v[j]
+                for j in range(m):
+                    plan[k, i * m + j] = row[j]
+        gain = _potentials(p, unit_a, k, phi, n) + _potentials(q, unit_b, k, psi, m)
+        numbers[0, k], numbers[1, k], numbers[2, k], numbers[3, k] = total, total * (reg * gain + offset), offset, worst

@@ -42,7 +42,7 @@ Rhos = tuple[float | None, float | None]
 """Weights of the KL terms of rows and columns in the units of the cost; None for a hard marginal."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Dual:
     """Potentials over reg of a batch, relative to costs less ``offset``.
 

@@ -28,28 +28,41 @@ SMALL, SMALL_PATIENCE = 2_500, 20
 RIDGE = {torch.float32: 1e-6, torch.float64: 1e-12}
 """What rounding makes of inner products, relative to the largest."""
 
+LARGEST = {dtype: torch.finfo(dtype).max for dtype in REACH}
+"""Largest number of each dtype."""
+
 CHECK = 8
 """Iterations between two looks at what has converged, where a look waits for the device."""
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Scaled:
     """Scalings of a batch; a problem whose costs range too far is left alone, with n_iter 0.
 
     Attributes:
-        plan: (problems, n, m) of total 1, with row sums a.
+        plan: (problems, n, m) in the cost's dtype, of total 1, with row sums a.
+        a: (problems, n) float64, of total 1.
+        b: (problems, m) float64, of total 1.
         phi: (problems, n) float64, -log K v: potentials over reg.
         psi: (problems, m) float64, -log K' u for the u before.
+        mass: (problems,) float64, the total of a as it was given.
+        value: (problems,) float64, dual value for that total.
         offset: (problems,) float64, subtracted from the costs.
         error: (problems,) float64, largest deviation of a column's sum.
+        status: (problems,) int8, ``Status.OPTIMAL`` or ``Status.MAX_ITER``.
         n_iter: (problems,) int64.
     """
 
     plan: Tensor
+    a: Tensor
+    b: Tensor
     phi: Tensor
     psi: Tensor
+    mass: Tensor
+    value: Tensor
     offset: Tensor
     error: Tensor
+    status: Tensor
     n_iter: Tensor
 
 
@@ -57,59 +70,60 @@ def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: 
     """Alternate u = a / K v and v = b / K' u, each problem until its columns are right.
 
     Args:
-        cost: (problems, n, m).
-        a: (problems, n) of total 1, in the cost's dtype.
-        b: (problems, m) of total 1, in the cost's dtype.
+        cost: (problems, n, m), without a graph, as all below.
+        a: (problems, n) float64.
+        b: (problems, m) float64.
         reg: Regularisation, in the units of the cost.
-        tol: Largest deviation of a column's sum.
+        tol: Largest deviation of a column's sum, for a total of 1.
         max_iter: Iterations a problem may take.
     """
-    if cost.device.type == "cpu":
+    if cost.is_cpu:
         return _scale_compiled(cost, a, b, reg, tol, max_iter)
     return scale_torch(cost, a, b, reg, tol, max_iter)
 
 
 def _scale_compiled(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
     found = _run(cost, a, b, reg, tol, max_iter)
-    if cost.dtype == torch.float64:
+    if cost.dtype == torch.float64 or np.count_nonzero(found.n_iter.numpy()) == len(cost):
         return found
     # What is too wide for float32 is narrow enough for float64.
     far = found.n_iter == 0
     if bool(far.all()):
-        wide = _run(cost.double(), a.double(), b.double(), reg, tol, max_iter)
+        wide = _run(cost.double(), a, b, reg, tol, max_iter)
         return replace(wide, plan=wide.plan.to(cost.dtype))
-    if bool(far.any()):
-        wide = _run(cost[far].double(), a[far].double(), b[far].double(), reg, tol, max_iter)
-        for field in fields(Scaled):
-            into = getattr(found, field.name)
-            into[far] = getattr(wide, field.name).to(into.dtype)
+    wide = _run(cost[far].double(), a[far], b[far], reg, tol, max_iter)
+    for field in fields(Scaled):
+        into = getattr(found, field.name)
+        into[far] = getattr(wide, field.name).to(into.dtype)
     return found
 
 
 def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+    # In numpy: ten small operations of torch take longer than a small problem.
     size, n, m = cost.shape
     costs = np.ascontiguousarray(cost.numpy()).reshape(size, n * m)
     rows, columns = np.ascontiguousarray(a.numpy()), np.ascontiguousarray(b.numpy())
-    dtype = costs.dtype
-    plan, p, q = np.empty_like(costs), np.ones_like(rows), np.ones_like(columns)
-    offset, error, n_iter = np.zeros(size, dtype), np.zeros(size, dtype), np.zeros(size, np.int64)
+    plan, numbers = np.empty_like(costs), np.empty((4, size))
+    unit_a, unit_b, phi, psi = np.empty_like(rows), np.empty_like(columns), np.empty_like(rows), np.empty_like(columns)
+    status, n_iter = np.empty(size, np.int8), np.empty(size, np.int64)
     # 1 / reg may overflow float32; all costs that are not equal are then out of reach.
-    inverse, reach, worst = (dtype.type(min(x, np.finfo(dtype).max)) for x in (1 / reg, REACH[cost.dtype], tol))
+    inverse, reach, ridge = min(1 / reg, LARGEST[cost.dtype]), REACH[cost.dtype], RIDGE[cost.dtype]
     patience = SMALL_PATIENCE if n * m <= SMALL else PATIENCE
-    kernel = _kernel(dtype.str)
+    kernel = _kernel(costs.dtype.str)
 
     def work(first: int, last: int) -> None:
         kernel(
-            costs, rows, columns, first, last, inverse, reach, worst, max_iter, patience, RIDGE[cost.dtype],
-            plan, p, q, offset, error, n_iter,
+            costs, rows, columns, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
+            plan, unit_a, unit_b, phi, psi, numbers, status, n_iter,
         )  # fmt: skip
 
     share_out(work, size, torch.get_num_threads())
-    # numpy takes logarithms on one thread, where torch would wake all of its own for these few.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        phi, psi = (-np.log(sums).astype(np.float64) for sums in (p, q))
-    found = (plan.reshape(size, n, m), phi, psi, offset.astype(np.float64), error.astype(np.float64), n_iter)
-    return Scaled(*(torch.from_numpy(x) for x in found))
+    tensor = torch.from_numpy
+    mass, value, offset, error = tensor(numbers)
+    return Scaled(
+        tensor(plan.reshape(size, n, m)), tensor(unit_a), tensor(unit_b), tensor(phi), tensor(psi),
+        mass, value, offset, error, tensor(status), tensor(n_iter),
+    )  # fmt: skip
 
 
 @functools.cache
@@ -120,15 +134,21 @@ def _kernel(dtype: str) -> Callable[..., None]:
     table, integers = constants(np.dtype(dtype))
     kernel = functools.partial(scale, table, integers)
     with announced("the Sinkhorn solver"):
-        one, counts = np.ones((1, 1), dtype), np.ones(1, np.int64)
-        numbers = (table[0], table[0], table[0])
-        kernel(one, one, one, 0, 0, *numbers, 1, 1, 0.0, one, one, one, one[0], one[0], counts)
+        one, wide = np.ones((1, 1), dtype), np.ones((4, 1))
+        status, n_iter = np.ones(1, np.int8), np.ones(1, np.int64)
+        kernel(
+            one, wide, wide, 0, 0, 1.0, 1.0, 1.0, 1.0, 1, 1, 1.0,
+            one, wide, wide, wide, wide, wide, status, n_iter,
+        )  # fmt: skip
     return kernel
 
 
 def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
     """Do the same on any device; see ``scale``."""
     size = len(cost)
+    mass = a.sum(-1)
+    unit_a, unit_b = a / mass[:, None], b / b.sum(-1, keepdim=True)
+    a, b = unit_a.to(cost.dtype), unit_b.to(cost.dtype)
     offset = cost.mean((1, 2))
     kernel = (offset[:, None, None] - cost) / reg
     safe = kernel.abs().flatten(1).amax(1) <= REACH[cost.dtype]
@@ -164,4 +184,7 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
             )
         q = torch.where(going[:, None], sums_q, q)
     phi, psi = (-sums.log().double() for sums in sums_of)
-    return Scaled(plan, phi, psi, offset.double(), errors.double(), iterations)
+    value = mass * (reg * ((unit_a * phi).sum(-1) + (unit_b * psi).sum(-1)) + offset)
+    # OPTIMAL is 0 and MAX_ITER is 1.
+    status = ((iterations == 0) | ~(errors <= tol)).to(torch.int8)
+    return Scaled(plan, unit_a, unit_b, phi, psi, mass, value, offset.double(), errors.double(), status, iterations)

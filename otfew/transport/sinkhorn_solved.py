@@ -35,7 +35,7 @@ def times(plan: Tensor, factor: Tensor) -> Tensor:
     return plan * factor
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True, eq=False)
 class Solved:
     """Potentials of a batch of problems and what they belong to.
 

@@ -259,7 +259,7 @@ def test_plain_domain_on_any_device_does_as_the_compiled_one(batch):
     cost, a, b = (torch.from_numpy(x) for x in batch(size=30, n=9, m=12))
     cost[::7] *= 100
     for dtype, rtol in ((torch.float64, 1e-12), (torch.float32, 3e-5)):
-        inputs = tuple(x.to(dtype) for x in (cost, a, b))
+        inputs = cost.to(dtype), 2.5 * a, 2.5 * b
         # Later iterations of the compiled one are extrapolated.
         for max_iter in (3, SMALL_PATIENCE):
             first, second = scale(*inputs, 0.1, 1e-6, max_iter), scale_torch(*inputs, 0.1, 1e-6, max_iter)
@@ -267,7 +267,9 @@ def test_plain_domain_on_any_device_does_as_the_compiled_one(batch):
             assert left.tolist() == [k % 7 == 0 for k in range(30)]
             if dtype == torch.float64:
                 assert torch.equal(first.n_iter, second.n_iter)
-            for name in ("phi", "psi", "plan"):
+            torch.testing.assert_close((first.a, first.b, first.mass), (second.a, second.b, second.mass))
+            assert torch.equal(first.status, second.status)
+            for name in ("phi", "psi", "plan", "value"):
                 x, y = getattr(first, name)[~left], getattr(second, name)[~left]
                 torch.testing.assert_close(x, y, rtol=rtol, atol=rtol)
 
