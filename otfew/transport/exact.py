@@ -80,9 +80,10 @@ class Exact(ArraySolver):
 
     def _solve(self, problem: Problem) -> Solution:
         found = self._run(problem)
-        unsure = np.flatnonzero(found.status == UNSURE)
-        if len(unsure):
-            self._settle(problem, found, unsure)
+        if np.count_nonzero(found.status):
+            unsure = np.flatnonzero(found.status == UNSURE)
+            if len(unsure):
+                self._settle(problem, found, unsure)
         return found
 
     def _settle(self, problem: Problem, found: Solution, unsure: npt.NDArray[np.intp]) -> None:

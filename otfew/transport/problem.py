@@ -283,8 +283,11 @@ def _to_numpy(tensor: Tensor, item_dims: int) -> npt.NDArray[np.floating]:
 
 def _uniform(other: Array | None, size: int) -> Array:
     """Uniform weights (rows of the other side, size) with the totals of the other side, 1 if it is missing too."""
-    total = np.ones(1) if other is None else other.sum(-1)
-    return np.repeat(total[:, None] / size, size, axis=1)
+    if other is None:
+        return np.full((1, size), 1.0 / size)
+    weights = np.empty((len(other), size))
+    weights[:] = np.add.reduce(other, -1, keepdims=True) / size
+    return weights
 
 
 def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool = True) -> Problem:
