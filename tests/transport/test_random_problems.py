@@ -16,7 +16,7 @@ reproducible = settings(
 )
 
 
-@settings(reproducible, max_examples=10_000)
+@settings(reproducible, max_examples=5_000)
 @given(data=st.data())
 def test_exact_is_right_and_proves_it(data, examples, highs, prove):
     example = data.draw(examples)
