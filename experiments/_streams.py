@@ -99,7 +99,7 @@ def guarded() -> Iterator[Stream]:
     """Put a ``Stream`` in the place of stdout and of stderr; yields that of stdout."""
     before = sys.stdout, sys.stderr
     output, errors = Stream(sys.stdout), Stream(sys.stderr)
-    sys.stdout, sys.stderr = output, errors  # type: ignore[assignment]
+    sys.stdout, sys.stderr = output, errors
     try:
         yield output
     finally:
