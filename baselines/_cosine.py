@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from otfew.pairwise import NORM_EPS
+from otfew.scores.pairwise import NORM_EPS
 
 
 def unit(vectors: Tensor) -> Tensor:

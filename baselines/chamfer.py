@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import MeanMapControl, in_chunks
-from otfew.pairwise import cr_weights, similarities
+from otfew.scores.pairwise import cr_weights, similarities
 
 
 def chamfer_similarities(support_map: Tensor, query: Tensor) -> Tensor:
@@ -27,8 +27,8 @@ class Chamfer(MeanMapControl):
     """Symmetric best match with DeepEMD's cross-reference weights: matching without the marginals' constraint.
 
     logit_c = temperature * 1/2 * ( sum_i s_i max_j sim_ij + sum_j d_j max_i sim_ij ), with sim the cosines of
-    channel-centred nodes of the query and of class c's mean map, s and d as in ``otfew.pairwise.cr_weights``. Each
-    half relaxes one side's marginals of DeepEMD's problem, so that the logit is never below DeepEMD's.
+    channel-centred nodes of the query and of class c's mean map, s and d as in ``otfew.scores.pairwise.cr_weights``.
+    Each half relaxes one side's marginals of DeepEMD's problem, so that the logit is never below DeepEMD's.
 
     Shots: the location-wise mean map over a class's shots, however many, as for 0-step DeepEMD.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import MeanMapControl
-from otfew.pairwise import centre, centred_norms
+from otfew.scores.pairwise import centre, centred_norms
 
 
 def mean_node_cosines(support_map: Tensor, query: Tensor) -> Tensor:

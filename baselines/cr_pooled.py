@@ -6,7 +6,7 @@ from torch import Tensor
 
 from otfew.baselines._base import MeanMapControl
 from otfew.baselines._cosine import unit
-from otfew.pairwise import centre, cr_weights
+from otfew.scores.pairwise import centre, cr_weights
 
 
 def cr_pooled_cosines(support_map: Tensor, query: Tensor) -> Tensor:
@@ -30,7 +30,7 @@ class CRPooled(MeanMapControl):
     """Cosine of the pooled nodes, pooled with DeepEMD's cross-reference weights.
 
     logit_c = temperature * cos( sum_i s_i u'_i , sum_j d_j v'_j ), with u' and v' the channel-centred nodes of the
-    query and of class c's mean map, s and d as in ``otfew.pairwise.cr_weights``. Nodes are not
+    query and of class c's mean map, s and d as in ``otfew.scores.pairwise.cr_weights``. Nodes are not
     L2-normalised before pooling. What DeepEMD adds to this is the matching of nodes.
 
     Shots: the location-wise mean map over a class's shots, however many, as for 0-step DeepEMD.

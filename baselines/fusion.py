@@ -10,7 +10,7 @@ from torch import Tensor
 from otfew.baselines._base import Baseline, positive
 from otfew.baselines._cosine import unit
 from otfew.method import global_vectors, shot_mean
-from otfew.pairwise import NORM_EPS
+from otfew.scores.pairwise import NORM_EPS
 
 
 def fused_log_probability(prototypes: Tensor, query: Tensor, temperature: float) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from otfew.baselines._base import Baseline, in_chunks, whole
 from otfew.baselines._cosine import unit
 from otfew.baselines._shots import pooled_nodes
-from otfew.pairwise import NORM_EPS
+from otfew.scores.pairwise import NORM_EPS
 
 
 def nearest_node_scores(nodes: Tensor, valid: Tensor, query: Tensor, k: int) -> Tensor:

@@ -8,7 +8,7 @@ from typing import Any
 
 from otfew.baselines._lifted_structure import LiftedStructure
 from otfew.errors import UserError
-from otfew.training.pairings import Joined, Matched, PairLoss
+from otfew.pair_loss import Joined, Matched, PairLoss
 
 Build = Callable[..., PairLoss]
 """(classes, channels, **options) -> loss."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import MeanMapControl
-from otfew.pairwise import centre, centred_norms, cr_weights
+from otfew.scores.pairwise import centre, centred_norms, cr_weights
 
 
 def product_coupling_similarities(support_map: Tensor, query: Tensor) -> Tensor:
@@ -31,8 +31,9 @@ class ProductCoupling(MeanMapControl):
     """Similarity under the product plan of DeepEMD's weights: the same marginals, no matching.
 
     logit_c = temperature * sum_ij s_i d_j sim_ij, with sim the cosines of channel-centred nodes of the query and of
-    class c's mean map, s and d as in ``otfew.pairwise.cr_weights``. The plan s d^T is feasible in DeepEMD's problem,
-    so that the logit is never above DeepEMD's; it is DeepEMD's in the limit of infinite entropic regularisation.
+    class c's mean map, s and d as in ``otfew.scores.pairwise.cr_weights``. The plan s d^T is feasible in DeepEMD's
+    problem, so that the logit is never above DeepEMD's; it is DeepEMD's in the limit of infinite entropic
+    regularisation.
 
     Shots: the location-wise mean map over a class's shots, however many, as for 0-step DeepEMD.
 

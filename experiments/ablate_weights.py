@@ -14,12 +14,13 @@ from pathlib import Path
 from rich.console import Console
 from torch import Tensor
 
-from otfew import report
 from otfew.errors import UserError
-from otfew.experiments import _analysis, _cells, _setup
-from otfew.experiments._cli import parse, run
-from otfew.experiments._clusters import Remembered, mean_count, median_distance, pick
-from otfew.node_weights import Clustering, KMeans, MeanShift
+from otfew.experiments.common import analysis, setup
+from otfew.experiments.common.cli import parse, run
+from otfew.reporting import cells
+from otfew.reporting import comparison as report
+from otfew.scores.clusters import Remembered, mean_count, median_distance, pick
+from otfew.scores.node_weights import Clustering, KMeans, MeanShift
 
 REFERENCE = "deepemd"
 PUBLISHED = {
@@ -40,7 +41,7 @@ PUBLISHED = {
 
 
 @dataclass
-class Config(_analysis.OneSet):
+class Config(analysis.OneSet):
     """Compare weights of the nodes on the same episodes (Table 2 of the DeepEMD paper).
 
     The run is kept in --output: the same command goes on where it was interrupted.
@@ -63,7 +64,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    ablate(parse(Config, "ablate-weights", arguments), _setup.make_console())
+    ablate(parse(Config, "ablate-weights", arguments), setup.make_console())
 
 
 def ablate(config: Config, console: Console) -> Path:
@@ -79,29 +80,29 @@ def ablate(config: Config, console: Console) -> Path:
     Raises:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
     """
-    device = _analysis.check(config)
+    device = analysis.check(config)
     factors = {given: _factor(given) for given in config.bandwidths}
     if not all(k >= 1 for k in config.clusters):
         raise UserError(f"--clusters must be whole numbers of at least 1, not {list(config.clusters)}.")
-    material = _setup.open_material(config, config.dataset, config.features, config.nodes, console)
+    material = setup.open_material(config, config.dataset, config.features, config.nodes, console)
     nodes = material.nodes_spec("fcn")
     images = pick(material.features(nodes, device).nodes)
     unit = float(f"{median_distance(images):.6g}")
     clusterings = make_clusterings(config.clusters, factors, images.shape[1], unit)
     variants = (
-        _analysis.Variant("cosine-nodes", "cosine-nodes", nodes),
-        _analysis.Variant("product-coupling", "product-coupling", nodes),
-        _analysis.Variant("deepemd uniform", "deepemd", nodes, {"weights": "uniform"}),
+        analysis.Variant("cosine-nodes", "cosine-nodes", nodes),
+        analysis.Variant("product-coupling", "product-coupling", nodes),
+        analysis.Variant("deepemd uniform", "deepemd", nodes, {"weights": "uniform"}),
         *(
-            _analysis.Variant(name, "deepemd", nodes, {"weights": Remembered(clustering)})
+            analysis.Variant(name, "deepemd", nodes, {"weights": Remembered(clustering)})
             for name, clustering in clusterings.items()
         ),
-        _analysis.Variant(REFERENCE, "deepemd", nodes),
+        analysis.Variant(REFERENCE, "deepemd", nodes),
     )
-    sampler = _analysis.sample(material, config, config.shot)
-    panel = _analysis.Panel("all", material, variants, sampler, REFERENCE)
+    sampler = analysis.sample(material, config, config.shot)
+    panel = analysis.Panel("all", material, variants, sampler, REFERENCE)
     settings = {"median_distance": unit, "bandwidths": list(config.bandwidths)}
-    session = _analysis.Run("ablate-weights", config, [panel], settings, device, console)
+    session = analysis.Run("ablate-weights", config, [panel], settings, device, console)
     finished = session.evaluate()
     record = finished["all"].record
     counts = {name: round(mean_count(clustering, images), 4) for name, clustering in clusterings.items()}
@@ -162,7 +163,7 @@ LABELS = {
 
 
 def _table(
-    record: _analysis.Record, counts: dict[str, float], images: Tensor
+    record: analysis.Record, counts: dict[str, float], images: Tensor
 ) -> tuple[str, Sequence[str], list[list[str]]]:
     """Lay the ablation out in the paper's order."""
     rows = []
@@ -172,8 +173,8 @@ def _table(
         rows.append([
             LABELS.get(name, f"EMD, {name}"),
             "" if name in {"cosine-nodes", "product-coupling"} else f"{count:.1f}",
-            _cells.with_intervals(method["accuracy"]),
-            *_cells.difference(method),
+            cells.with_intervals(method["accuracy"]),
+            *cells.difference(method),
             f"{PUBLISHED[name]:.2f}" if name in PUBLISHED else "",
         ])  # fmt: skip
     return f"weights of the nodes on {record['protocol']['data']['dataset']}", HEAD, rows

@@ -10,16 +10,17 @@ from typing import Annotated, Any
 import tyro
 from rich.console import Console
 
-from otfew import catalogue, report
-from otfew.episodes import Protocol, Sampler
+from otfew import catalogue
 from otfew.errors import UserError
-from otfew.evaluation import Scores
-from otfew.experiments import _setup
-from otfew.experiments._cli import parse, run
-from otfew.experiments._lineup import choose, pick_reference
-from otfew.experiments._running import competitor, get_ready, query_settings, run_episodes, timings
-from otfew.features import BASE_IMAGES
-from otfew.run_directory import RunDirectory, to_json
+from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.evaluation.lineup import choose, pick_reference
+from otfew.evaluation.run import Scores
+from otfew.evaluation.running import competitor, get_ready, query_settings, run_episodes, timings
+from otfew.experiments.common import setup
+from otfew.experiments.common.cli import parse, run
+from otfew.features.extract import BASE_IMAGES
+from otfew.reporting import comparison as report
+from otfew.runs.directory import RunDirectory, to_json
 
 
 @dataclass
@@ -90,9 +91,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Instead of those of the process.
     """
     config = parse(Config, "compare", arguments)
-    console = _setup.make_console()
+    console = setup.make_console()
     if config.list_names:
-        from otfew.experiments._listing import print_names
+        from otfew.experiments.common.listing import print_names
 
         print_names(console)
     else:
@@ -118,14 +119,14 @@ def compare(config: Config, console: Console) -> Path:
     )
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, not {config.episodes}.")
-    _setup.check_solver(config.solver)
-    device = _setup.pick_device(config.device)
-    threads = _setup.set_threads(config.threads)
+    setup.check_solver(config.solver)
+    device = setup.pick_device(config.device)
+    threads = setup.set_threads(config.threads)
     for name in config.methods:
         if name != "all":
             catalogue.find(name)
 
-    material = _setup.open_material(config, config.dataset, config.features, config.nodes, console)
+    material = setup.open_material(config, config.dataset, config.features, config.nodes, console)
     described = material.describe()
     data = described["data"]
     keyed = replace(episode_protocol, **{name: data[name] for name in ("dataset", "variant", "split")})
@@ -143,8 +144,8 @@ def compare(config: Config, console: Console) -> Path:
         "order": [place.name for place in places],
         "reference": reference,
     }
-    identity = {"command": "compare", "format": report.FORMAT, "protocol": protocol, "versions": _setup.versions()}
-    output = config.output or Path("runs") / f"compare-{data['dataset']}-{_setup.short_hash(identity)}"
+    identity = {"command": "compare", "format": report.FORMAT, "protocol": protocol, "versions": setup.versions()}
+    output = config.output or Path("runs") / f"compare-{data['dataset']}-{setup.short_hash(identity)}"
     RunDirectory.check(output, identity)
     # Features first: an image that cannot be used must not leave a claimed folder behind.
     contenders = [get_ready(place, material, device, config.class_prior) for place in places]  # type: ignore[arg-type]
@@ -172,8 +173,8 @@ def _write(
     console: Console,
 ) -> None:
     """Write the report's files and print the table."""
-    from otfew.experiments._plot import accuracy_vs_time
-    from otfew.experiments._table import render
+    from otfew.reporting.accuracy_plot import accuracy_vs_time
+    from otfew.reporting.table import render
 
     head, rows = report.table(results, times)
     lines = [*report.transport_lines(results), *report.protocol_lines(results), *report.timing_lines(times)]

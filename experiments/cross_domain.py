@@ -12,17 +12,19 @@ from pathlib import Path
 
 from rich.console import Console
 
-from otfew import catalogue, report
+from otfew import catalogue
 from otfew.backbones import default_for
 from otfew.backbones.efficientnet_lite0 import NAME as EXTERNAL
 from otfew.errors import UserError
-from otfew.experiments import _analysis, _cells, _setup
-from otfew.experiments._cli import parse, run
-from otfew.experiments._lineup import choose, pick_reference
+from otfew.evaluation.lineup import choose, pick_reference
+from otfew.experiments.common import analysis, setup
+from otfew.experiments.common.cli import parse, run
+from otfew.reporting import cells
+from otfew.reporting import comparison as report
 
 
 @dataclass
-class Config(_analysis.Options):
+class Config(analysis.Options):
     """Evaluate one backbone on several data sets (Table 5 of the DeepEMD paper: from miniImageNet to CUB).
 
     The run is kept in --output: the same command goes on where it was interrupted.
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    compare_domains(parse(Config, "cross-domain", arguments), _setup.make_console())
+    compare_domains(parse(Config, "cross-domain", arguments), setup.make_console())
 
 
 def compare_domains(config: Config, console: Console) -> Path:
@@ -67,8 +69,8 @@ def compare_domains(config: Config, console: Console) -> Path:
     Raises:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
     """
-    device = _analysis.check(config)
-    _setup.check_solver(config.solver)
+    device = analysis.check(config)
+    setup.check_solver(config.solver)
     if not config.datasets:
         raise UserError("--datasets names no data set: give at least one.")
     if list(config.methods) == ["all"]:
@@ -78,23 +80,23 @@ def compare_domains(config: Config, console: Console) -> Path:
     config = replace(config, backbone=config.backbone or default_for(datasets[0]) or EXTERNAL)
     panels = [_panel(config, dataset, device, console) for dataset in datasets]
     settings = {"datasets": datasets, "reference": panels[0].reference}
-    session = _analysis.Run("cross-domain", config, panels, settings, device, console)
+    session = analysis.Run("cross-domain", config, panels, settings, device, console)
     finished = session.evaluate()
     records = {dataset: finished[dataset].record for dataset in datasets}
     return session.write(finished, {}, tables(records), lines(records), {})
 
 
-def _panel(config: Config, dataset: str, device: str, console: Console) -> _analysis.Panel:
+def _panel(config: Config, dataset: str, device: str, console: Console) -> analysis.Panel:
     """Open a data set with the backbone."""
-    material = _setup.open_material(config, dataset, None, config.nodes, console)
+    material = setup.open_material(config, dataset, None, config.nodes, console)
     places, not_run = choose(config.methods, material, config.solver, device)
-    variants = tuple(_analysis.Variant(p.name, p.name, p.nodes, p.options) for p in places)
-    sampler = _analysis.sample(material, config, config.shot)
-    return _analysis.Panel(dataset, material, variants, sampler, pick_reference(config.reference, places), not_run)
+    variants = tuple(analysis.Variant(p.name, p.name, p.nodes, p.options) for p in places)
+    sampler = analysis.sample(material, config, config.shot)
+    return analysis.Panel(dataset, material, variants, sampler, pick_reference(config.reference, places), not_run)
 
 
 def tables(
-    records: Mapping[str, _analysis.Record],
+    records: Mapping[str, analysis.Record],
 ) -> list[tuple[str, Sequence[str], list[list[str]]]]:
     """Lay out accuracies and differences, a column for every data set, and what transport adds on each."""
     first = next(iter(records.values()))
@@ -103,13 +105,13 @@ def tables(
     accuracies = [
         [
             report.mark(name, first["methods"][name]),
-            *(_cells.with_intervals(record["methods"][name]["accuracy"]) for record in records.values()),
+            *(cells.with_intervals(record["methods"][name]["accuracy"]) for record in records.values()),
         ]
         for name in names
     ]
-    differences = _cells.difference_rows(list(records.values()))
+    differences = cells.difference_rows(list(records.values()))
     adds = [
-        [f"{name}, {dataset}", add["control"], _cells.with_intervals(add, sign=True), report.words(add)]
+        [f"{name}, {dataset}", add["control"], cells.with_intervals(add, sign=True), report.words(add)]
         for dataset, record in records.items()
         for name, add in record["transport_adds"].items()
         if add["control"] and name in catalogue.ot_methods()
@@ -127,7 +129,7 @@ def tables(
     return [table for table in all_tables if table[2]]
 
 
-def lines(records: Mapping[str, _analysis.Record]) -> list[str]:
+def lines(records: Mapping[str, analysis.Record]) -> list[str]:
     """Say on what the figures rest: what all data sets share once, the rest for each."""
     each = {dataset: report.protocol_lines(record) for dataset, record in records.items()}
     shared = [line for line in next(iter(each.values())) if all(line in other for other in each.values())]

@@ -12,11 +12,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from otfew import catalogue, report
+from otfew import catalogue
 from otfew.errors import UserError
-from otfew.experiments import _analysis, _cells, _setup
-from otfew.experiments._cli import parse, run
+from otfew.experiments.common import analysis, setup
+from otfew.experiments.common.cli import parse, run
 from otfew.nodes import parse as parse_nodes
+from otfew.reporting import cells
+from otfew.reporting import comparison as report
 
 PUBLISHED = {
     "fcn": 65.91,
@@ -40,7 +42,7 @@ PUBLISHED = {
 
 
 @dataclass
-class Config(_analysis.Options):
+class Config(analysis.Options):
     """Compare kinds of nodes, each with the same methods, on the same episodes (Table 3 of the DeepEMD paper).
 
     The run is kept in --output: the same command goes on where it was interrupted.
@@ -66,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    compare_nodes(parse(Config, "extractors", arguments), _setup.make_console())
+    compare_nodes(parse(Config, "extractors", arguments), setup.make_console())
 
 
 def compare_nodes(config: Config, console: Console) -> Path:
@@ -82,8 +84,8 @@ def compare_nodes(config: Config, console: Console) -> Path:
     Raises:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
     """
-    device = _analysis.check(config)
-    _setup.check_solver(config.solver)
+    device = analysis.check(config)
+    setup.check_solver(config.solver)
     if not config.nodes or not config.methods:
         raise UserError(f"--{'methods' if config.nodes else 'nodes'} names nothing: give at least one.")
     specs = list(dict.fromkeys(parse_nodes(given).spec for given in config.nodes))
@@ -91,9 +93,9 @@ def compare_nodes(config: Config, console: Console) -> Path:
     for method in methods:
         if catalogue.find(method).needs_base_mean:
             raise UserError(f"method {method!r} needs base classes for every kind of nodes: leave it out here.")
-    material = _setup.open_material(config, config.dataset, None, "", console)
+    material = setup.open_material(config, config.dataset, None, "", console)
     variants = tuple(
-        _analysis.Variant(
+        analysis.Variant(
             variant_name(method, spec),
             method,
             spec,
@@ -102,10 +104,10 @@ def compare_nodes(config: Config, console: Console) -> Path:
         for spec in specs
         for method in methods
     )
-    sampler = _analysis.sample(material, config, config.shot)
-    panel = _analysis.Panel("all", material, variants, sampler, variants[0].name)
+    sampler = analysis.sample(material, config, config.shot)
+    panel = analysis.Panel("all", material, variants, sampler, variants[0].name)
     settings = {"nodes": specs, "methods": methods}
-    session = _analysis.Run("extractors", config, [panel], settings, device, console)
+    session = analysis.Run("extractors", config, [panel], settings, device, console)
     finished = session.evaluate()["all"]
     names = material.classes
     found = {
@@ -128,8 +130,8 @@ def variant_name(method: str, spec: str) -> str:
 
 
 def compare_methods(
-    finished: _analysis.Finished, methods: Sequence[str], spec: str, names: Sequence[str]
-) -> _analysis.Record:
+    finished: analysis.Finished, methods: Sequence[str], spec: str, names: Sequence[str]
+) -> analysis.Record:
     """Compare the methods on one kind of nodes, and transport with its best control there."""
     ot = catalogue.ot_methods()
     competitors = [report.Competitor(m, spec, m in ot, catalogue.find(m).transductive) for m in methods]
@@ -139,17 +141,17 @@ def compare_methods(
 
 
 def compare_specs(
-    finished: _analysis.Finished, method: str, specs: Sequence[str], names: Sequence[str]
-) -> _analysis.Record:
+    finished: analysis.Finished, method: str, specs: Sequence[str], names: Sequence[str]
+) -> analysis.Record:
     """Compare kinds of nodes for one method: spec -> its record, with the difference to the first kind."""
     competitors = [report.Competitor(spec, spec, False, False) for spec in specs]
     scores = {spec: finished.scores[variant_name(method, spec)] for spec in specs}
-    compared: _analysis.Record = report.compare(competitors, scores, finished.classes, names, specs[0])["methods"]
+    compared: analysis.Record = report.compare(competitors, scores, finished.classes, names, specs[0])["methods"]
     return compared
 
 
 def tables(
-    found: Mapping[str, _analysis.Record], sizes: Mapping[str, int], dataset: str
+    found: Mapping[str, analysis.Record], sizes: Mapping[str, int], dataset: str
 ) -> list[tuple[str, Sequence[str], list[list[str]]]]:
     """Lay out accuracies, what each kind of nodes brings to each method, and what transport adds on each kind."""
     by_nodes, by_method = found["by_nodes"], found["by_method"]
@@ -163,11 +165,11 @@ def tables(
     ]
     accuracies.append(["paper, deepemd", *(f"{PUBLISHED[spec]:.2f}" if spec in PUBLISHED else "" for spec in sizes)])
     gains = [
-        [method, *(_cells.short_difference(compared[spec]["difference"]) for spec in others)]
+        [method, *(cells.short_difference(compared[spec]["difference"]) for spec in others)]
         for method, compared in by_method.items()
     ]
     adds = [
-        [f"{method}, {spec}", add["control"], _cells.with_intervals(add, sign=True), report.words(add)]
+        [f"{method}, {spec}", add["control"], cells.with_intervals(add, sign=True), report.words(add)]
         for spec in sizes
         for method, add in by_nodes[spec]["transport_adds"].items()
         if add["control"]
@@ -193,9 +195,9 @@ def tables(
     return [table for table in all_tables if table[2]]
 
 
-def _accuracy(record: _analysis.Record) -> str:
+def _accuracy(record: analysis.Record) -> str:
     """Format an accuracy with its interval over episodes."""
-    return f"{_cells.percent(record['mean'])} ± {_cells.percent(record['episode_ci'])}"
+    return f"{cells.percent(record['mean'])} ± {cells.percent(record['episode_ci'])}"
 
 
 if __name__ == "__main__":

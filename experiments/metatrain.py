@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from otfew import catalogue, data, processes
+from otfew import catalogue, data
 from otfew.data.base import DataOptions, ImageSet
+from otfew.data.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.errors import UserError
-from otfew.experiments import _setup
-from otfew.experiments._cli import parse, run
-from otfew.experiments._training import (
+from otfew.experiments.common import setup
+from otfew.experiments.common.cli import parse, run
+from otfew.experiments.common.training import (
     Target,
     augmentation_of,
     checkpoint_name,
@@ -26,7 +27,7 @@ from otfew.experiments._training import (
     stored,
     watch,
 )
-from otfew.preparation import CROPS, Crop, Preparation, default_crop
+from otfew.runs import processes
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.metatrain import EpisodeTraining, Settings, Task
@@ -218,8 +219,8 @@ def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validatio
     import torch
 
     from otfew import backbones
-    from otfew.files import write_atomically
-    from otfew.run_directory import to_json
+    from otfew.runs.directory import to_json
+    from otfew.runs.files import write_atomically
     from otfew.training.validation import interval
 
     start = backbones.load(plan.config.backbone, dataset=plan.config.dataset)
@@ -255,7 +256,7 @@ def prepare(config: Config) -> Plan:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
     if config.crop is not None and config.crop not in CROPS:
         raise UserError(f"unknown --crop {config.crop!r}: choose one of {', '.join(CROPS)}.")
-    _setup.check_solver(config.solver)
+    setup.check_solver(config.solver)
     with processes.leaders_first():
         train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
     backbone = backbones.load(config.backbone, dataset=config.dataset)
@@ -304,7 +305,7 @@ def prepare(config: Config) -> Plan:
 
 def load_data(plan: Plan, console: Console) -> tuple[Task, Validation]:
     """Decode both splits into memory and settle the episodes."""
-    from otfew.episodes import Protocol, Sampler
+    from otfew.evaluation.episodes import Protocol, Sampler
     from otfew.training.images import decode
     from otfew.training.validation import Validation, make_sampler
 

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from otfew import catalogue, data, processes
+from otfew import catalogue, data
 from otfew.data.base import DataOptions, ImageSet
+from otfew.data.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.errors import UserError
-from otfew.experiments._cli import parse, run
-from otfew.experiments._training import (
+from otfew.experiments.common.cli import parse, run
+from otfew.experiments.common.training import (
     Target,
     augmentation_of,
     checkpoint_name,
@@ -25,7 +26,7 @@ from otfew.experiments._training import (
     stored,
     watch,
 )
-from otfew.preparation import CROPS, Crop, Preparation, default_crop
+from otfew.runs import processes
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
 from otfew.training.pretrain import Classification, Settings, Task

@@ -15,19 +15,20 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from otfew import report, retrieval_report
+from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.experiments import _setup
-from otfew.experiments._cli import parse, run
-from otfew.experiments._material import ImageMaterial, Material
-from otfew.experiments._table import render
-from otfew.features import FeatureSet
+from otfew.experiments.common import setup
+from otfew.experiments.common.cli import parse, run
+from otfew.features.extract import FeatureSet
+from otfew.features.material import ImageMaterial, Material
 from otfew.nodes import parse as parse_nodes
 from otfew.nodes.patches import PatchExtractor
-from otfew.preparation import Preparation
-from otfew.reranking import CONTROLS, TRANSPORT, scores_named
-from otfew.retrieval import GLOBAL, METRICS, Ranked, Reranker, check_gallery, retrieve
-from otfew.run_directory import RunDirectory, to_json
+from otfew.reporting import comparison as report
+from otfew.reporting import retrieval as retrieval_report
+from otfew.reporting.table import render
+from otfew.retrieval.reranking import CONTROLS, TRANSPORT, scores_named
+from otfew.retrieval.run import GLOBAL, METRICS, Ranked, Reranker, check_gallery, retrieve
+from otfew.runs.directory import RunDirectory, to_json
 from otfew.transport.registry import PointSolver, resolve
 
 NODES = ("fcn:3,2,1,nomap", "grid:3,2", "sampling:25")
@@ -95,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    run_retrieval(parse(Config, "retrieve", arguments), _setup.make_console())
+    run_retrieval(parse(Config, "retrieve", arguments), setup.make_console())
 
 
 def run_retrieval(config: Config, console: Console) -> Path:
@@ -112,10 +113,10 @@ def run_retrieval(config: Config, console: Console) -> Path:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
     """
     specs, scores = _checked(config)
-    device = _setup.pick_device(config.device)
-    threads = _setup.set_threads(config.threads)
+    device = setup.pick_device(config.device)
+    threads = setup.set_threads(config.threads)
     config = replace(config, split=config.split or ("second-half" if config.dataset == "cub" else "test"))
-    material = _setup.open_material(config, config.dataset, config.features, "", console)
+    material = setup.open_material(config, config.dataset, config.features, "", console)
     check_gallery(material.labels, material.classes)
     patches = _with_patches_of(material, config.patch_resolution)
     protocol = _protocol(config, material, patches, specs, scores, device, console)
@@ -123,9 +124,9 @@ def run_retrieval(config: Config, console: Console) -> Path:
         "command": "retrieve",
         "format": retrieval_report.FORMAT,
         "protocol": protocol,
-        "versions": _setup.versions(),
+        "versions": setup.versions(),
     }
-    output = config.output or Path("runs") / f"retrieve-{protocol['data']['dataset']}-{_setup.short_hash(identity)}"
+    output = config.output or Path("runs") / f"retrieve-{protocol['data']['dataset']}-{setup.short_hash(identity)}"
     RunDirectory.check(output, identity)
     # Features first: an image that cannot be used must not leave a claimed folder behind.
     whole = material.features(WHOLE_IMAGE, device)
@@ -156,7 +157,7 @@ def _checked(config: Config) -> tuple[list[str], list[str]]:
     unknown = [score for score in scores if score not in known]
     if unknown or not scores:
         raise UserError(f"--scores must be some of {', '.join(known)}, not {unknown[0] if unknown else 'empty'}.")
-    _setup.check_solver(config.solver)
+    setup.check_solver(config.solver)
     if isinstance(resolve(config.solver), PointSolver):
         raise UserError(f"--solver {config.solver} works on point clouds, not on costs: choose exact or sinkhorn.")
     if config.features is None:
@@ -264,7 +265,7 @@ def _write(
     pieces = [f"## {title}\n\n{report.markdown(head, rows, []).rstrip()}\n" for title, head, rows in tables]
     directory.write("report.md", "\n".join([*pieces, "".join(f"- {line}\n" for line in lines)]).encode())
     if isinstance(material, ImageMaterial):
-        from otfew.experiments._retrieval_picture import picture
+        from otfew.reporting.retrieval_picture import picture
 
         shown = next((name for name in ranked if name.split(" ")[0] in TRANSPORT), list(ranked)[-1])
         directory.write("retrieved.png", picture(material.images, ranked[GLOBAL], ranked[shown], shown))

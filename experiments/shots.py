@@ -13,17 +13,19 @@ from pathlib import Path
 import numpy as np
 from rich.console import Console
 
-from otfew import catalogue, report
+from otfew import catalogue
 from otfew.errors import UserError
-from otfew.experiments import _analysis, _cells, _setup
-from otfew.experiments._cli import parse, run
-from otfew.experiments._material import Material
+from otfew.evaluation.query_balance import BALANCED
+from otfew.experiments.common import analysis, setup
+from otfew.experiments.common.cli import parse, run
+from otfew.features.material import Material
 from otfew.methods.deepemd import SHOT_HEADS
-from otfew.query_balance import BALANCED
+from otfew.reporting import cells
+from otfew.reporting import comparison as report
 
 
 @dataclass
-class Config(_analysis.OneSet):
+class Config(analysis.OneSet):
     """Compare DeepEMD's heads and baselines over numbers of shots (Figure 5 of the DeepEMD paper).
 
     The run is kept in --output: the same command goes on where it was interrupted.
@@ -51,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    compare_shots(parse(Config, "shots", arguments), _setup.make_console())
+    compare_shots(parse(Config, "shots", arguments), setup.make_console())
 
 
 def compare_shots(config: Config, console: Console) -> Path:
@@ -67,7 +69,7 @@ def compare_shots(config: Config, console: Console) -> Path:
     Raises:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
     """
-    device = _analysis.check(config)
+    device = analysis.check(config)
     if not config.shots or min(config.shots) < 1:
         raise UserError(f"--shots must be whole numbers of at least 1, not {list(config.shots)}.")
     if not config.heads and not config.baselines:
@@ -77,19 +79,19 @@ def compare_shots(config: Config, console: Console) -> Path:
     heads = {head_name(head): head_options(config, head) for head in dict.fromkeys(config.heads)}
     for options in heads.values():
         catalogue.build("deepemd", **options)
-    material = _setup.open_material(config, config.dataset, config.features, config.nodes, console)
+    material = setup.open_material(config, config.dataset, config.features, config.nodes, console)
     nodes = material.nodes_spec("fcn")
     queries = config.query if config.query_balance == BALANCED else config.way * config.query
     shots, left_out = affordable(sorted(set(config.shots)), queries, material)
     variants = (
-        *(_analysis.Variant(name, "deepemd", nodes, options) for name, options in heads.items()),
-        *(_analysis.Variant(name, name, nodes) for name in dict.fromkeys(config.baselines)),
+        *(analysis.Variant(name, "deepemd", nodes, options) for name, options in heads.items()),
+        *(analysis.Variant(name, name, nodes) for name in dict.fromkeys(config.baselines)),
     )
     reference = "cosine-centroid" if "cosine-centroid" in config.baselines else variants[0].name
-    most = _analysis.sample(material, config, shots[-1])
-    panels = [_analysis.Panel(f"shot-{k}", material, variants, _analysis.FirstShots(most, k), reference) for k in shots]
+    most = analysis.sample(material, config, shots[-1])
+    panels = [analysis.Panel(f"shot-{k}", material, variants, analysis.FirstShots(most, k), reference) for k in shots]
     settings = {"shots": shots, "reference": reference}
-    session = _analysis.Run("shots", config, panels, settings, device, console)
+    session = analysis.Run("shots", config, panels, settings, device, console)
     finished = session.evaluate()
     records = {k: finished[f"shot-{k}"].record for k in shots}
     against_mean = compare_heads(finished, list(heads), material)
@@ -102,7 +104,7 @@ def compare_shots(config: Config, console: Console) -> Path:
             for line in report.protocol_lines(records[shots[-1]])
         ),
     ]
-    from otfew.experiments._shots_plot import picture
+    from otfew.reporting.shots_plot import picture
 
     return session.write(
         finished,
@@ -145,8 +147,8 @@ def affordable(shots: Sequence[int], query: int, material: Material) -> tuple[li
 
 
 def compare_heads(
-    finished: Mapping[str, _analysis.Finished], heads: Sequence[str], material: Material
-) -> dict[str, _analysis.Record]:
+    finished: Mapping[str, analysis.Finished], heads: Sequence[str], material: Material
+) -> dict[str, analysis.Record]:
     """Compare the heads with the mean, at every k one family; empty where the mean did not run."""
     mean = head_name("mean")
     if mean not in heads or len(heads) < 2:
@@ -168,7 +170,7 @@ def compare_heads(
 
 
 def tables(
-    records: Mapping[int, _analysis.Record], against_mean: Mapping[str, _analysis.Record]
+    records: Mapping[int, analysis.Record], against_mean: Mapping[str, analysis.Record]
 ) -> list[tuple[str, Sequence[str], list[list[str]]]]:
     """Lay out accuracies, differences to the reference, and heads against the mean; a column for every k."""
     first = next(iter(records.values()))
@@ -176,13 +178,13 @@ def tables(
     columns = [f"{k}-shot" for k in records]
     marked = {name: report.mark(name, first["methods"][name]) for name in names}
     accuracies = [
-        [marked[name], *(_cells.with_intervals(r["methods"][name]["accuracy"]) for r in records.values())]
+        [marked[name], *(cells.with_intervals(r["methods"][name]["accuracy"]) for r in records.values())]
         for name in names
     ]
     reference = first["protocol"]["reference"]
-    differences = _cells.difference_rows(list(records.values()))
+    differences = cells.difference_rows(list(records.values()))
     heads = [
-        [name, *(_cells.short_difference(found[name]) for found in against_mean.values())]
+        [name, *(cells.short_difference(found[name]) for found in against_mean.values())]
         for name in next(iter(against_mean.values()), {})
     ]
     found = [

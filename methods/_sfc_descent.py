@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from otfew.pairwise import NORM_EPS, WEIGHT_EPS
+from otfew.scores.pairwise import NORM_EPS, WEIGHT_EPS
 from otfew.transport import Exact, Solver, solve
 from otfew.transport.compilation import announced
 from otfew.transport.threads import share_out

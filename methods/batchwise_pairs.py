@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from otfew.methods.batchwise_ot import PUBLISHED, BatchwiseOTLoss
-from otfew.training.pairings import Diagnostics, PairLoss
+from otfew.pair_loss import Diagnostics, PairLoss
 
 
 class BatchwisePairs(PairLoss):

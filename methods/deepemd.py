@@ -11,7 +11,7 @@ from otfew.method import MethodBase, check_episode, global_vectors, shot_mean
 from otfew.methods.emd_score import EMDScore
 from otfew.methods.shot_heads import Head, fused, merged, nearest, with_uneven_shots
 from otfew.methods.structured_fc import StructuredFC
-from otfew.node_weights import NodeWeights, resolve_weights
+from otfew.scores.node_weights import NodeWeights, resolve_weights
 from otfew.transport import Exact, Solver
 from otfew.transport.precision import in_full_precision
 from otfew.transport.registry import resolve
@@ -44,8 +44,8 @@ class DeepEMD(MethodBase):
         temperature: T.
         shot_head: How several shots are scored, one of the above.
         weight_gradient: Let gradients flow through the weights as well, in the logits and in the fit of "sfc".
-        weights: How much each node counts: a name in ``otfew.node_weights.NODE_WEIGHTS`` or weights with options, such
-            as ``otfew.node_weights.KMeans(n_clusters=2)``.
+        weights: How much each node counts: a name in ``otfew.scores.node_weights.NODE_WEIGHTS`` or weights with
+            options, such as ``otfew.scores.node_weights.KMeans(n_clusters=2)``.
         sfc_lr: Step size of "sfc".
         sfc_epochs: Its passes over the support set.
         sfc_batch_size: Its support images a step.

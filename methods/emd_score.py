@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from otfew.node_weights import NodeWeights, resolve_weights
-from otfew.pairwise import similarities
+from otfew.scores.node_weights import NodeWeights, resolve_weights
+from otfew.scores.pairwise import similarities
 from otfew.transport import Exact, Solver, solve
 from otfew.transport.precision import in_full_precision
 from otfew.transport.registry import resolve
@@ -30,7 +30,7 @@ def emd_similarity(
         query: (episodes, n_query, m, channels).
         solver: As in ``otfew.solve``.
         weight_gradient: Differentiate in the weights too; the released OpenCV path keeps them constant.
-        weights: Name in ``otfew.node_weights.NODE_WEIGHTS``, or weights with options.
+        weights: Name in ``otfew.scores.node_weights.NODE_WEIGHTS``, or weights with options.
 
     Returns:
         (episodes, n_query, way), in the dtype of the query, float32 for half precision.

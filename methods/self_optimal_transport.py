@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from otfew.errors import UserError
 from otfew.method import MethodBase, check_episode, global_vectors
-from otfew.pairwise import NORM_EPS
+from otfew.scores.pairwise import NORM_EPS
 from otfew.transport import Sinkhorn, solve
 from otfew.transport.precision import in_full_precision
 

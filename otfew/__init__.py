@@ -26,7 +26,7 @@ from otfew.transport import (
 )
 
 if TYPE_CHECKING:
-    from otfew.classifier import FewShotClassifier
+    from otfew.classifier.few_shot import FewShotClassifier
 
 __all__ = [
     "POT",
@@ -55,7 +55,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import on first use what the solvers do without: scikit-learn and OpenCV stay out of ``import otfew``."""
     if name == "FewShotClassifier":
-        from otfew.classifier import FewShotClassifier
+        from otfew.classifier.few_shot import FewShotClassifier
 
         return FewShotClassifier
     if name in {"costs", "node_weights"}:

@@ -5,7 +5,7 @@ import torch
 
 from otfew import devices
 from otfew.errors import UserError
-from otfew.experiments import _setup
+from otfew.experiments.common import setup
 
 
 @pytest.mark.parametrize("name", ["cpu", torch.device("cpu"), "cpu:0"])
@@ -25,7 +25,7 @@ def test_what_cannot_compute_is_refused_in_one_sentence(name):
 @pytest.mark.parametrize("name", ["meta", "nonsense", "cuda:99", ""])
 def test_commands_name_their_option(name):
     with pytest.raises(UserError, match=f"^--device '{name}' cannot be used"):
-        _setup.pick_device(name)
+        setup.pick_device(name)
 
 
 @pytest.mark.parametrize(
@@ -50,4 +50,4 @@ def test_auto_takes_the_best_that_is_there(monkeypatch, cuda, mps, among, kind):
 def test_commands_leave_out_what_has_no_float64(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert _setup.pick_device("auto") == "cpu"
+    assert setup.pick_device("auto") == "cpu"

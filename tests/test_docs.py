@@ -9,8 +9,8 @@ import cv2
 import numpy as np
 import pytest
 
-from otfew.experiments import _ledger_claims
-from otfew.experiments._ledger_claims import PLACE
+from otfew.experiments.reproduce import claims
+from otfew.experiments.reproduce.claims import PLACE
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -75,7 +75,7 @@ def test_the_readme_is_one_screen():
     lines = README.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 120
     table = [line for line in lines if line.startswith("|")]
-    assert len(table) - 2 == len(_ledger_claims.load().answers) <= 8
+    assert len(table) - 2 == len(claims.load().answers) <= 8
     assert sum(line.startswith("![") for line in lines) == 1
 
 
@@ -95,7 +95,7 @@ def test_code_in_the_readme_runs():
 
 
 def test_figures_from_other_pages_stand_there():
-    ledger = _ledger_claims.load()
+    ledger = claims.load()
     rows = [row for each in ledger.elsewhere.values() for row in each]
     assert len(rows) >= 60
     for row in rows:
@@ -109,7 +109,7 @@ def test_figures_typed_into_the_summaries_stand_in_the_pages():
     """Those of the README's table and of the page's lines that are no claim's."""
     names = ("results.md", "retrieval.md", "analyses.md")
     written = {n.lstrip("+-") for name in names for n in NUMBER.findall((DOCS / name).read_text(encoding="utf-8"))}
-    ledger = _ledger_claims.load()
+    ledger = claims.load()
     for line in [*(answer.finding for answer in ledger.answers), *ledger.summary]:
         for number in NUMBER.findall(re.sub(PLACE, "", line)):
             assert number.lstrip("+-") in written, (line, number)
@@ -117,7 +117,7 @@ def test_figures_typed_into_the_summaries_stand_in_the_pages():
 
 def test_every_variant_is_a_row():
     """Retrieval with the ImageNet network on all nodes and at both sizes; Tables 1 and 2 on its features."""
-    elsewhere = _ledger_claims.load().elsewhere
+    elsewhere = claims.load().elsewhere
     differences = {row.difference.split()[0] for row in elsewhere["DeepEMD Table 8"]}
     assert differences == {"-3.86", "-6.25", "+0.80", "+7.10", "+4.90"}
     for table, least in (("DeepEMD Table 1, 5-way", 18), ("DeepEMD Table 2", 15), ("DeepEMD Table 3", 5)):

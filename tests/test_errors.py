@@ -6,7 +6,9 @@ import pytest
 
 from otfew import catalogue
 from otfew.errors import UserError
-from otfew.experiments import _cli, long_tail, pretrain
+from otfew.experiments import pretrain
+from otfew.experiments.common import cli
+from otfew.experiments.long_tail import command as long_tail
 
 
 def test_it_is_what_scikit_learn_expects():
@@ -25,13 +27,13 @@ def test_it_is_what_scikit_learn_expects():
 )
 def test_a_dataclass_keeps_its_sentence_through_the_parser(command, arguments, said):
     with pytest.raises(UserError) as caught:
-        _cli.parse(command.Config, "x", arguments)
+        cli.parse(command.Config, "x", arguments)
     assert str(caught.value) == said
 
 
 def test_what_the_parser_itself_refuses_is_still_a_sentence():
     with pytest.raises(UserError, match=r"see x --help\.$"):
-        _cli.parse(pretrain.Config, "x", ["--settings.no-such-option", "1"])
+        cli.parse(pretrain.Config, "x", ["--settings.no-such-option", "1"])
 
 
 def test_a_method_that_refuses_an_option_says_so_once():

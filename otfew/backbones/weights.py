@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.backbones.base import Backbone, Card, digest
 from otfew.errors import UserError
-from otfew.files import parse_json, reason, write_atomically
-from otfew.regular_file import GIB, read_regular
+from otfew.runs.files import parse_json, reason, write_atomically
+from otfew.runs.regular_file import GIB, read_regular
 
 SUFFIX = ".safetensors"
 LARGEST = 32 * GIB

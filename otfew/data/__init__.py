@@ -19,7 +19,7 @@ from otfew.data import (
     tieredimagenet,
 )
 from otfew.data.base import SPLITS, DataOptions, Dataset, Image, ImageSet, Split
-from otfew.data.image import read_image
+from otfew.data.decoding.image import read_image
 from otfew.data.roots import VARIABLE, default_root
 from otfew.errors import UserError
 

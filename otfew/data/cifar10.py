@@ -16,7 +16,7 @@ from otfew.data.restricted_pickle import LARGEST
 from otfew.data.roots import find_folder
 from otfew.data.shared_classes import NOTE, part_of
 from otfew.errors import UserError
-from otfew.regular_file import read_regular
+from otfew.runs.regular_file import read_regular
 
 FOLDER = "cifar-10-batches-py"
 ARCHIVE = Archive(

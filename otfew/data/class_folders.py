@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from otfew.data.base import SPLITS, Split
+from otfew.data.decoding.image import SUFFIXES
 from otfew.data.files import files_in, is_image, named_folders, portable
-from otfew.data.image import SUFFIXES
 from otfew.errors import UserError
 
 _PHOTOS = frozenset({".heic", ".heif", ".avif", ".gif", ".jp2", ".jxl", ".dng", ".cr2", ".cr3", ".nef", ".arw", ".raf"})

@@ -11,7 +11,7 @@ from otfew.data.download import Archive, install
 from otfew.data.files import image_set
 from otfew.data.roots import find_folder
 from otfew.errors import UserError
-from otfew.regular_file import LIST_BYTES, read_regular
+from otfew.runs.regular_file import LIST_BYTES, read_regular
 
 FOLDER = "CUB_200_2011"
 ARCHIVE = Archive(

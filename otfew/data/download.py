@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from otfew.data.unpack import unpack
 from otfew.errors import UserError
-from otfew.files import locked
+from otfew.runs.files import locked
 
 if TYPE_CHECKING:
     import requests

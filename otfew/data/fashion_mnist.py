@@ -18,7 +18,7 @@ from otfew.data.files import partial_notes
 from otfew.data.roots import find_folder
 from otfew.data.shared_classes import NOTE, part_of
 from otfew.errors import UserError
-from otfew.regular_file import open_regular
+from otfew.runs.regular_file import open_regular
 
 FOLDER = "FashionMNIST"
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from otfew.data.base import Image, ImageSet
-from otfew.data.image import SUFFIXES, read_image
+from otfew.data.decoding.image import SUFFIXES, read_image
 from otfew.errors import UserError
 
 _LEFT_BEHIND = frozenset(

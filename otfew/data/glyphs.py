@@ -17,11 +17,11 @@ import numpy.typing as npt
 
 from otfew.data.base import DataOptions, Dataset, Image, ImageSet, Split
 from otfew.data.class_lists import class_lists
-from otfew.data.glyphs_atlas import atlas
-from otfew.data.glyphs_cache import Pictures, cached, sha256
-from otfew.data.glyphs_fonts import versions
-from otfew.data.glyphs_paint import paint
-from otfew.data.glyphs_recipe import RESOLUTION, VERSION, recipes
+from otfew.data.glyph_drawing.atlas import atlas
+from otfew.data.glyph_drawing.cache import Pictures, cached, sha256
+from otfew.data.glyph_drawing.fonts import versions
+from otfew.data.glyph_drawing.paint import paint
+from otfew.data.glyph_drawing.recipe import RESOLUTION, VERSION, recipes
 
 PER_CLASS: dict[Split, int] = {"train": 100, "val": 60, "test": 60}
 """Pictures of each class."""

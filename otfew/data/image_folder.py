@@ -7,8 +7,8 @@ from pathlib import Path
 
 from otfew.data.base import SPLITS, DataOptions, Dataset, ImageSet, Split
 from otfew.data.class_folders import ClassFolders, class_folders, split_folders
+from otfew.data.decoding.image import SUFFIXES
 from otfew.data.files import image_set
-from otfew.data.image import SUFFIXES
 from otfew.errors import UserError
 
 LEAST_CLASSES = 5

@@ -11,7 +11,7 @@ from otfew.data.class_lists import class_lists
 from otfew.data.files import image_set, images_in, subfolders
 from otfew.data.roots import find_folder
 from otfew.errors import UserError
-from otfew.regular_file import LIST_BYTES, read_regular
+from otfew.runs.regular_file import LIST_BYTES, read_regular
 
 
 def load_imagenet_subset(dataset: str, root: Path, split: Split) -> ImageSet:

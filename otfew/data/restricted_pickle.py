@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from otfew.data.pickle_scan import scan
 from otfew.errors import UserError
-from otfew.regular_file import read_regular
+from otfew.runs.regular_file import read_regular
 
 LARGEST = 1 << 29
 """Bytes of a file that is read: the largest that is published has 155 MB."""

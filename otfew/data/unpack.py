@@ -12,7 +12,7 @@ import zlib
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from otfew.errors import UserError
-from otfew.regular_file import GIB, open_regular
+from otfew.runs.regular_file import GIB, open_regular
 
 LARGEST = 256 * GIB
 """Bytes of an archive that is unpacked."""

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.data.base import SPLITS, Image
+from otfew.data.decoding.image import read_image
 from otfew.data.files import hidden, images_in, is_image, named_folders, portable
-from otfew.data.image import read_image
 from otfew.errors import UserError
 
 _NUMBERED = re.compile(r"^(?P<shape>.+?)[._-]+(?:shaded[._-]*|depth[._-]*)?(?:view|v)?(?P<view>\d+)$", re.IGNORECASE)

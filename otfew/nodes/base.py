@@ -9,7 +9,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from otfew.data.base import Image
-from otfew.preparation import Preparation
+from otfew.data.preparation import Preparation
 
 
 class Extractor(Protocol):

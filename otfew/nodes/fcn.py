@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from otfew.data.base import Image
+from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.nodes.numbers import check_count, whole_numbers
-from otfew.preparation import Preparation
 
 NO_MAP = "nomap"
 """What leaves the map out, after the levels."""

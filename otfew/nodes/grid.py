@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from otfew.errors import UserError
-from otfew.nodes.draws import uniforms
 from otfew.nodes.numbers import check_count, whole_numbers
 from otfew.nodes.patches import Patch, PatchExtractor
+from otfew.random.draws import uniforms
 
 RATIO = 2.0
 """Sides of a patch over those of its cell at inference."""

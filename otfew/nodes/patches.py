@@ -12,7 +12,7 @@ import numpy.typing as npt
 from torch import Tensor
 
 from otfew.data.base import Image
-from otfew.preparation import Preparation, resize_square
+from otfew.data.preparation import Preparation, resize_square
 
 
 class Patch(NamedTuple):

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from otfew.errors import UserError
-from otfew.nodes.draws import uniforms
 from otfew.nodes.numbers import check_count, whole_numbers
 from otfew.nodes.patches import Patch, PatchExtractor
+from otfew.random.draws import uniforms
 
 SCALE = (0.08, 1.0)
 """Range of a crop's share of the image's area."""

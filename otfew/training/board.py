@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from otfew.files import writing
+from otfew.runs.files import writing
 from otfew.training.progress import Epoch, Step, Watcher
 
 

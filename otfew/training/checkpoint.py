@@ -11,8 +11,8 @@ import torch
 
 from otfew.backbones.weights import load, save
 from otfew.errors import UserError
-from otfew.files import write_atomically
-from otfew.regular_file import GIB, open_regular
+from otfew.runs.files import write_atomically
+from otfew.runs.regular_file import GIB, open_regular
 
 LARGEST = 64 * GIB
 """Bytes of a state that is read."""

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from otfew.data.base import ImageSet
+from otfew.data.preparation import Preparation
 from otfew.nodes import Extractor
 from otfew.nodes.fcn import FCN
-from otfew.preparation import Preparation
 
 
 def decode(

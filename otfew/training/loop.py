@@ -16,8 +16,8 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from otfew import processes
 from otfew.errors import UserError
+from otfew.runs import processes
 from otfew.training.augmentation import hashed
 from otfew.training.checkpoint import load_state, save_state
 from otfew.training.progress import LAST, Accuracy, Epoch, Step, Watcher, kept_epoch

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otfew.backbones.base import normalise
-from otfew.episodes import Sampler
+from otfew.evaluation.episodes import Sampler
 from otfew.method import FewShotMethod
 from otfew.nodes import Extractor
 from otfew.training.loop import Forward, Outcome, Part, divided

@@ -10,15 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from otfew import processes
 from otfew.backbones.base import normalise
 from otfew.data.base import ImageSet
-from otfew.episodes import Protocol, Sampler
-from otfew.evaluation import Contender, evaluate
-from otfew.features import FeatureSet
+from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.evaluation.run import Contender, evaluate
+from otfew.features.extract import FeatureSet
 from otfew.method import FewShotMethod
 from otfew.nodes import Extractor
-from otfew.statistics import Z
+from otfew.runs import processes
+from otfew.statistics.intervals import Z
 from otfew.training.progress import Accuracy
 
 MAX_QUERY = 15

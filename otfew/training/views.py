@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from otfew.data.base import Image, ImageSet
+from otfew.data.preparation import Preparation
 from otfew.nodes import Extractor
 from otfew.nodes.grid import Grid
 from otfew.nodes.sampling import Sampling
-from otfew.preparation import Preparation
 from otfew.training.augmentation import Augment, hashed
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from otfew.transport.certificate import c_transform, certify_plan, recover_potentials
 from otfew.transport.problem import Array, Problem, Solution, Status
-from otfew.transport.scales import RESOLUTION, Answer, Rule, settle
+from otfew.transport.simplex.scales import RESOLUTION, Answer, Rule, settle
 
 SolveOne = Callable[[Array, Array, Array], tuple[Array, Array | None, Status, int]]
 """(cost (n, m), a (n,), b (m,), each of total 1) -> plan (n, m), column potentials (m,) or None, status, iterations."""

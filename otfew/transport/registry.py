@@ -15,15 +15,15 @@ from otfew.transport.problem import Problem, Solution
 from otfew.transport.result import Parts
 
 SOLVERS: dict[str, str] = {
-    "exact": "otfew.transport.exact:Exact",
-    "sinkhorn": "otfew.transport.sinkhorn:Sinkhorn",
-    "pot": "otfew.transport.pot:POT",
-    "pot-sinkhorn": "otfew.transport.pot_sinkhorn:POTSinkhorn",
-    "opencv": "otfew.transport.opencv:OpenCV",
-    "qpth": "otfew.transport.qpth:QPTH",
-    "scipy": "otfew.transport.scipy:SciPy",
-    "keops": "otfew.transport.keops:KeOps",
-    "geomloss": "otfew.transport.geomloss:GeomLoss",
+    "exact": "otfew.transport.simplex.exact:Exact",
+    "sinkhorn": "otfew.transport.entropic.sinkhorn:Sinkhorn",
+    "pot": "otfew.transport.backends.pot:POT",
+    "pot-sinkhorn": "otfew.transport.backends.pot_sinkhorn:POTSinkhorn",
+    "opencv": "otfew.transport.backends.opencv:OpenCV",
+    "qpth": "otfew.transport.backends.qpth:QPTH",
+    "scipy": "otfew.transport.backends.scipy:SciPy",
+    "keops": "otfew.transport.backends.keops:KeOps",
+    "geomloss": "otfew.transport.backends.geomloss:GeomLoss",
 }
 
 

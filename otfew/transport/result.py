@@ -75,7 +75,7 @@ def dense_arcs(
     # A file of results may have been loaded onto another device.
     rows, cols, flow = (x.cpu().numpy() for x in arcs)
     # numba compiles at import, so only once there is an exact plan to lay out.
-    from otfew.transport.arcs import lay_out
+    from otfew.transport.simplex.arcs import lay_out
 
     out = np.empty((len(flow), *shape[-2:]), np.float32 if dtype == torch.float32 else np.float64)
     scale = np.ones(len(out)) if scale is None else np.ascontiguousarray(scale)

@@ -12,7 +12,7 @@ from otfew.backbones import efficientnet_lite0, loading, weights
 from otfew.backbones.base import IMAGENET, Backbone, Card
 from otfew.data.class_lists import class_lists
 from otfew.errors import UserError
-from otfew.experiments import _cli
+from otfew.experiments.common import cli
 
 MODULE = """
 import sys
@@ -188,8 +188,8 @@ def test_modules_that_cannot_be_imported(tmp_path, monkeypatch, text, said):
 @pytest.mark.parametrize("spec", ["sys:exit", "builtins:quit", ":x", "x:", ".x:y", "builtins:object"])
 def test_a_command_ends_with_a_sentence_whatever_is_called(spec, capsys):
     with pytest.raises(SystemExit) as ended:
-        _cli.run(lambda: backbones.load(spec))
-    assert ended.value.code == _cli.USAGE
+        cli.run(lambda: backbones.load(spec))
+    assert ended.value.code == cli.USAGE
     assert capsys.readouterr().err.count("\n") == 1
 
 

@@ -10,8 +10,8 @@ from otfew import nodes
 from otfew.backbones import ARCHITECTURES, efficientnet_lite0
 from otfew.backbones.base import Backbone, Card, digest, normalise
 from otfew.data.base import ImageSet
-from otfew.features import batch_size, extract
-from otfew.preparation import Preparation
+from otfew.data.preparation import Preparation
+from otfew.features.extract import batch_size, extract
 
 NAMES = ["resnet12-quarter", "conv4", "wrn16_2", "lenet5-wide", "resnet32", "efficientnet-lite0"]
 LAST = torch.channels_last

@@ -282,7 +282,7 @@ def test_a_failed_write_leaves_the_old_file(checkpoint, monkeypatch):
     def full(_):
         raise OSError("disk full")
 
-    monkeypatch.setattr("otfew.files.os.fsync", full)
+    monkeypatch.setattr("otfew.runs.files.os.fsync", full)
     with pytest.raises(UserError, match="disk full"):
         weights.save(checkpoint, make(), CARD)
     assert checkpoint.read_bytes() == before

@@ -8,8 +8,8 @@ import torch
 from otfew.baselines._lifted_structure import LiftedStructure
 from otfew.baselines.metric_losses import LOSSES
 from otfew.errors import UserError
-from otfew.experiments._metric_losses import LOSSES as ALL
-from otfew.experiments._metric_losses import parse_loss
+from otfew.experiments.metric_learning.losses import LOSSES as ALL
+from otfew.experiments.metric_learning.losses import parse_loss
 
 pytest.importorskip("pytorch_metric_learning")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import otfew
-from otfew.transport.keops_reductions import obstacle
+from otfew.transport.backends.keops_reductions import obstacle
 
 pytest.importorskip("geomloss")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from otfew.methods.emd_score import emd_similarity
-from otfew.reranking import NodeSets, score_candidates, scores_named
+from otfew.retrieval.reranking import NodeSets, score_candidates, scores_named
 
 QUERIES, CANDIDATES = 64, 100
 

@@ -9,7 +9,7 @@ import otfew
 from otfew.methods import METHODS
 from otfew.methods.emd_score import EMDScore
 from otfew.methods.structured_fc import StructuredFC
-from otfew.node_weights import CrossReference
+from otfew.scores.node_weights import CrossReference
 
 
 def draw(episodes):

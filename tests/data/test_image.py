@@ -8,8 +8,8 @@ import pytest
 from PIL import Image
 
 from otfew.data import read_image
-from otfew.data.image import decode_image
-from otfew.data.image_header import image_header
+from otfew.data.decoding.header import image_header
+from otfew.data.decoding.image import decode_image
 from otfew.errors import UserError
 
 UNCOMPRESSED = [cv2.IMWRITE_TIFF_COMPRESSION, 1]  # OpenCV 4's default for floats is lossy

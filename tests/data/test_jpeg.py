@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otfew.data.image import decode_image
-from otfew.data.jpeg import jpeg_layout
+from otfew.data.decoding.image import decode_image
+from otfew.data.decoding.jpeg import jpeg_layout
 from otfew.errors import UserError
 
 END = b"\xff\xd9"

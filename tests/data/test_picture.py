@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from otfew.data.image import decode_image, read_image
-from otfew.data.picture import decode_picture
+from otfew.data.decoding.image import decode_image, read_image
+from otfew.data.decoding.picture import decode_picture
 from otfew.errors import UserError
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)

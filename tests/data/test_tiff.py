@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from otfew.data.image import decode_image
+from otfew.data.decoding.image import decode_image
 from otfew.errors import UserError
 
 BLACK_IS_ZERO, WHITE_IS_ZERO, RGB, CMYK, YCBCR, LAB = 1, 0, 2, 5, 6, 8

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from otfew import backbones
-from otfew.experiments import _material, _setup
-from otfew.experiments._cli import run
+from otfew.experiments.common import setup
+from otfew.experiments.common.cli import run
+from otfew.features import material
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OTFEW_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_setup, "set_threads", lambda threads: 1)
+    monkeypatch.setattr(setup, "set_threads", lambda threads: 1)
 
 
 @pytest.fixture(scope="session")
@@ -56,7 +57,7 @@ def toy_backbone(monkeypatch):
     """Stand in for a checkpoint: averages of 4 x 4 parts; returns it."""
     card = backbones.Card("parts", "parts", resolution=16, training_data="toys", training_classes=("toy",))
     network = backbones.Backbone(torch.nn.AdaptiveAvgPool2d(4), card, "parts")
-    monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset=None: network)
+    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset=None: network)
     return network
 
 

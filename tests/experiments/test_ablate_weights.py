@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from otfew.experiments import ablate_weights
-from otfew.experiments._clusters import Remembered, mean_count, median_distance, pick
-from otfew.node_weights import KMeans, MeanShift
+from otfew.scores.clusters import Remembered, mean_count, median_distance, pick
+from otfew.scores.node_weights import KMeans, MeanShift
 
 
 def test_an_image_is_clustered_once():

@@ -7,15 +7,16 @@ import csv
 import numpy as np
 import pytest
 
-from otfew.episodes import Protocol, Sampler
-from otfew.evaluation import Contender, evaluate
-from otfew.experiments import __main__ as otfew_command
-from otfew.experiments import ablate_weights, compare, cross_domain, does_ot_matter, extractors, shots
-from otfew.experiments._analysis import FirstShots
-from otfew.experiments._cli import run
-from otfew.feature_file import load_feature_file
+from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.evaluation.run import Contender, evaluate
+from otfew.experiments import ablate_weights, compare, cross_domain, extractors, shots
+from otfew.experiments import commands as otfew_command
+from otfew.experiments.common.analysis import FirstShots
+from otfew.experiments.common.cli import run
+from otfew.experiments.does_ot_matter import command as does_ot_matter
+from otfew.features.file import load_feature_file
 from otfew.methods import METHODS
-from otfew.run_directory import RunDirectory
+from otfew.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 

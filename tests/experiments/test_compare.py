@@ -16,11 +16,13 @@ from rich.console import Console
 from otfew import backbones, catalogue
 from otfew.errors import UserError
 from otfew.experiments import __main__ as otfew_command
-from otfew.experiments import _listing, _material, _setup, compare
-from otfew.experiments._cli import parse, run
-from otfew.experiments._plot import spread
-from otfew.experiments._table import render
-from otfew.run_directory import RunDirectory
+from otfew.experiments import compare
+from otfew.experiments.common import listing, setup
+from otfew.experiments.common.cli import parse, run
+from otfew.features import material
+from otfew.reporting.accuracy_plot import spread
+from otfew.reporting.table import render
+from otfew.runs.directory import RunDirectory
 
 FAST = ["--methods", "protonet", "cosine-centroid", "cr-pooled", "deepemd", "--episodes", "120"]
 
@@ -31,7 +33,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OTFEW_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_setup, "set_threads", lambda threads: 1)
+    monkeypatch.setattr(setup, "set_threads", lambda threads: 1)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def backbone(monkeypatch):
     def give(**fields):
         card = backbones.Card("quarters", "quarters", resolution=16, **fields)
         network = backbones.Backbone(torch.nn.AdaptiveAvgPool2d(2), card, "quarters")
-        monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset: network)
+        monkeypatch.setattr(material, "load_backbone", lambda spec, dataset: network)
 
     give(training_data="toys", training_classes=("toy",))
     return give
@@ -317,7 +319,7 @@ def test_an_image_with_nan_features_is_named(pictures, backbone, monkeypatch, ca
             return torch.full((len(images), 3, 2, 2), torch.nan)
 
     network = backbones.Backbone(Nan(), backbones.Card("nan", "nan", training_data="x"), "nan")
-    monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset: network)
+    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset: network)
     assert "test-0" in refused(capsys, "--dataset", "image-folder", "--data-root", pictures, "--query", 5)
 
 
@@ -352,7 +354,7 @@ def test_an_image_that_cannot_be_used_leaves_no_claimed_folder(pictures, backbon
 def test_brackets_in_tables_are_text():
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(render("title", ["method"], [["deepemd [fcn]"]]))
-    _listing._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
+    listing._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
     said = console.export_text()
     assert "deepemd [fcn]" in said
     assert "otfew[pretrained]" in said

@@ -7,7 +7,8 @@ import pytest
 
 from otfew import backbones
 from otfew.data.base import ImageSet
-from otfew.experiments import _material, compare, cross_domain
+from otfew.experiments import compare, cross_domain
+from otfew.features import material
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 METHODS = ["deepemd", "cosine-centroid", "cr-pooled"]
@@ -26,7 +27,7 @@ def two_sets(monkeypatch):
         classes = tuple(f"{name} {c}" for c in range(7))
         return ImageSet(name, split, "", classes, labels, names, lambda i: images[i], name, 7)
 
-    monkeypatch.setattr(_material, "load_images", load)
+    monkeypatch.setattr(material, "load_images", load)
 
 
 def test_every_column_is_that_of_compare(two_sets, toy_backbone, tmp_path, finish, capsys):
@@ -46,7 +47,7 @@ def test_every_column_is_that_of_compare(two_sets, toy_backbone, tmp_path, finis
 def test_classes_seen_in_training_are_refused(two_sets, tmp_path, monkeypatch, refused, toy_backbone):
     card = backbones.Card("own", "own", resolution=16, training_data="x", training_classes=("omniglot 3",))
     network = backbones.Backbone(toy_backbone.module, card, "own")
-    monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset=None: network)
+    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset=None: network)
     arguments = ["--query", 4, "--episodes", 60, "--methods", *METHODS, "--output", tmp_path / "run"]
     said = refused(cross_domain.main, *arguments, "--datasets", "glyphs", "omniglot")
     assert "was trained on 1 of the 7 classes" in said
@@ -55,7 +56,7 @@ def test_classes_seen_in_training_are_refused(two_sets, tmp_path, monkeypatch, r
 
 def test_all_data_sets_get_the_same_backbone(two_sets, toy_backbone, tmp_path, finish, monkeypatch):
     asked = []
-    monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset=None: (asked.append(spec), toy_backbone)[1])
+    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset=None: (asked.append(spec), toy_backbone)[1])
     arguments = ["--query", 4, "--episodes", 4, "--methods", *METHODS]
     finish(cross_domain.main, tmp_path / "run", *arguments, "--datasets", "omniglot", "glyphs")
     # Ours for glyphs is not taken for glyphs alone.

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from otfew.experiments import does_ot_matter
-from otfew.experiments._estimates import ratio, shown
-from otfew.experiments._plans import entropy, mean_partners, partners
-from otfew.experiments._shares import effects
-from otfew.statistics import estimate
+from otfew.evaluation.estimates import ratio, shown
+from otfew.evaluation.shares import effects
+from otfew.experiments.does_ot_matter import command as does_ot_matter
+from otfew.scores.spread import entropy, mean_partners, partners
+from otfew.statistics.intervals import estimate
 from otfew.transport import Sinkhorn
 
 NAMES = [f"c{i}" for i in range(10)]

@@ -10,12 +10,14 @@ import pytest
 import torch
 from scipy import stats
 
-from otfew.episodes import Protocol, Sampler
-from otfew.experiments import __main__ as otfew_command
-from otfew.experiments import _latent_tuning, _setup, latent_space
-from otfew.experiments._latent_variants import published_options
-from otfew.experiments._material import FileMaterial
-from otfew.feature_file import load_feature_file
+from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.experiments import commands as otfew_command
+from otfew.experiments.common import setup
+from otfew.experiments.latent_space import command as latent_space
+from otfew.experiments.latent_space import tuning as latent_tuning
+from otfew.experiments.latent_space.variants import published_options
+from otfew.features.file import load_feature_file
+from otfew.features.material import FileMaterial
 from otfew.methods import METHODS
 from otfew.methods.presets import published
 
@@ -126,10 +128,10 @@ def two_splits(own_features, monkeypatch):
         opened.append(options.split)
         return FileMaterial(own_features)
 
-    monkeypatch.setattr(_setup, "open_material", open_material)
+    monkeypatch.setattr(setup, "open_material", open_material)
     grid = {name: (value,) for name, value in published("lst", "cub", 1).items()}
     grid |= {"delta": (0.0, 1.0), "lam": (1.0, 10.0), "alpha": (0.2, 0.9), "slack": (0.05, 2.0)}
-    monkeypatch.setattr(_latent_tuning, "GRID", grid)
+    monkeypatch.setattr(latent_tuning, "GRID", grid)
     return opened
 
 
@@ -155,7 +157,7 @@ def test_the_slack_of_an_estimated_prior_is_chosen_too(two_splits, folder, finis
         "--tune-episodes", 10, "--query-balance", "dirichlet:1", "--class-prior", "estimated",
     )  # fmt: skip
     methods = results["panels"]["shot-1"]["protocol"]["methods"]
-    assert methods["LST+MAP"]["options"]["slack"] in {0.05, _latent_tuning.SLACK, 2.0}
+    assert methods["LST+MAP"]["options"]["slack"] in {0.05, latent_tuning.SLACK, 2.0}
     assert all("slack" not in methods[f"LST+{head}"]["options"] for head in ("NCM", "k-means", "GMM"))
     said = (folder / "report.md").read_text()
     assert "class prior estimated" in said
@@ -168,9 +170,7 @@ def test_no_other_value_of_the_last_option_is_better_on_the_tuning_episodes(two_
     protocol = Protocol("features", "x", "val", seed=1, way=5, shot=1, query=4)
     sampler = Sampler(protocol, features.labels, features.classes)
     start = published_options("cub", 1, None)
-    tuned = _latent_tuning.tune(
-        material, "file", sampler, 10, start, ["delta"], "uniform", "cpu", _setup.make_console()
-    )
+    tuned = latent_tuning.tune(material, "file", sampler, 10, start, ["delta"], "uniform", "cpu", setup.make_console())
     drawn = sampler(0, 10)
     support = features.nodes[torch.from_numpy(drawn.support)]
     query = features.nodes[torch.from_numpy(drawn.query)].flatten(1, 2)

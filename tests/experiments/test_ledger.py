@@ -8,11 +8,12 @@ import json
 import numpy as np
 import pytest
 
-from otfew import statistics
 from otfew.errors import UserError
-from otfew.experiments import _ledger_claims, _ledger_report
-from otfew.experiments._ledger_claims import Arm, Claim, Elsewhere, Run
-from otfew.experiments._ledger_figures import (
+from otfew.experiments.long_tail.arms import COMPARISONS
+from otfew.experiments.reproduce import claims as ledger_claims
+from otfew.experiments.reproduce import report
+from otfew.experiments.reproduce.claims import Arm, Claim, Elsewhere, Run
+from otfew.experiments.reproduce.figures import (
     EpisodeReader,
     Figure,
     LongTailReader,
@@ -22,8 +23,8 @@ from otfew.experiments._ledger_figures import (
     difference,
     level,
 )
-from otfew.experiments._ledger_verdict import KINDS, judge
-from otfew.experiments._long_tail_arms import COMPARISONS
+from otfew.experiments.reproduce.verdict import KINDS, judge
+from otfew.statistics import intervals as statistics
 
 
 def episodes_run(folder, accuracies, classes, names):
@@ -220,13 +221,13 @@ def test_quick_options_replace_those_of_the_full_suite():
 
 
 def test_seeds_fill_names_and_arguments():
-    runs = _ledger_claims.load().runs
+    runs = ledger_claims.load().runs
     assert runs["solver-times-2"].arguments[-2:] == ("--seed", "2")
     assert "cifar-fs-resnet12-quarter-seed3-turned" in runs["cifar-fs-turned-3"].arguments
 
 
 def test_long_tails_compare_what_claims_name():
-    ledger = _ledger_claims.load()
+    ledger = ledger_claims.load()
     tails = [c for c in ledger.claims.values() if c.runs and ledger.runs[c.runs[0]].command == "long-tail"]
     assert tails
     assert {(c.left[0].key, c.right[0].key) for c in tails} <= set(COMPARISONS)
@@ -245,14 +246,14 @@ def test_rows_of_levels_and_ratios(given, published, shown):
     """A level in points is shown as what is beyond it, a ratio as it is; our own questions were never published."""
     one = claim(**given)
     figure = Figure(98, {"classes": 0.5}, None, 3)
-    ledger = _ledger_claims.Ledger({}, {}, {"c": one}, {"t": "A paper"}, {"t": ()}, ("{c}",), ())
+    ledger = ledger_claims.Ledger({}, {}, {"c": one}, {"t": "A paper"}, {"t": ()}, ("{c}",), ())
     found = {"c": {"figure": figure, "left": figure}}
-    page = _ledger_report.page(ledger, found, {}, {}).decode()
+    page = report.page(ledger, found, {}, {}).decode()
     (row,) = (line for line in page.splitlines() if line.startswith("| s |"))
     assert "no claim: " not in page.split("## t", 1)[1]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
     assert (cells[2], cells[4]) == (published, shown)
-    assert _ledger_report.summary(ledger, found, {})[0].startswith(shown[:3])
+    assert report.summary(ledger, found, {})[0].startswith(shown[:3])
 
 
 def test_rows_from_other_pages_stand_under_the_claims():
@@ -261,8 +262,8 @@ def test_rows_from_other_pages_stand_under_the_claims():
         Elsewhere("s too", "other data", "60.50 (± 1.00)", "62.25 (± 1.50)", "results.md"),
         Elsewhere("s too", "more data", "60.50 (± 1.00)", "62.25 (± 1.50)", "results.md", "-1.70 ± 0.40 classes"),
     )
-    ledger = _ledger_claims.Ledger({}, {}, {"c": claim()}, {"t": "A paper"}, {"t": rows}, (), ())
-    page = _ledger_report.page(ledger, {}, {}, {}).decode()
+    ledger = ledger_claims.Ledger({}, {}, {"c": claim()}, {"t": "A paper"}, {"t": rows}, (), ())
+    page = report.page(ledger, {}, {}, {}).decode()
     found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| s")]
     assert [cells[4] for cells in found] == ["", "-1.75", "-1.70 ± 0.40 classes"]
     assert found[1][3] == "60.50 (± 1.00) against 62.25 (± 1.50)"

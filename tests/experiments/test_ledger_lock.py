@@ -9,23 +9,26 @@ from pathlib import Path
 import pytest
 
 from otfew.errors import UserError
-from otfew.experiments import _ledger_claims, _ledger_lock, _ledger_verdict, reproduce
+from otfew.experiments.reproduce import claims as ledger_claims
+from otfew.experiments.reproduce import command as reproduce
+from otfew.experiments.reproduce import lock as ledger_lock
+from otfew.experiments.reproduce import verdict
 
-LOCK = _ledger_claims.CLAIMS.with_suffix(".lock")
+LOCK = ledger_claims.CLAIMS.with_suffix(".lock")
 
 
 @pytest.fixture(scope="module")
 def ledger():
-    return _ledger_claims.load()
+    return ledger_claims.load()
 
 
 @pytest.fixture(scope="module")
 def lock():
-    return _ledger_lock.load(LOCK)
+    return ledger_lock.load(LOCK)
 
 
 def test_every_change_of_the_claims_is_listed(ledger, lock):
-    assert _ledger_lock.differences(ledger, lock) == {}
+    assert ledger_lock.differences(ledger, lock) == {}
 
 
 @pytest.mark.parametrize(
@@ -42,7 +45,7 @@ def test_every_change_of_the_claims_is_listed(ledger, lock):
 )
 def test_no_claim_changes_unlisted(ledger, lock, change, term):
     changed = {id_: replace(claim, **change(claim)) for id_, claim in ledger.claims.items()}
-    found = _ledger_lock.differences(replace(ledger, claims=changed), lock)
+    found = ledger_lock.differences(replace(ledger, claims=changed), lock)
     with_arms = {id_ for id_, claim in ledger.claims.items() if claim.left or term != "arms"}
     assert {id_ for kind, id_ in found if kind == "claim"} == with_arms
     assert all(term in different for different in found.values())
@@ -54,7 +57,7 @@ def test_no_claim_and_no_run_comes_goes_or_runs_otherwise_unlisted(ledger, lock)
     name, run = runs.popitem()
     runs["cub-5way"] = replace(runs["cub-5way"], arguments=("--episodes", "20"))
     runs["new"] = replace(run, name="new")
-    found = _ledger_lock.differences(replace(ledger, claims=claims, runs=runs), lock)
+    found = ledger_lock.differences(replace(ledger, claims=claims, runs=runs), lock)
     assert found == {
         ("claim", gone): ["not there"],
         ("run", name): ["not there"],
@@ -65,11 +68,11 @@ def test_no_claim_and_no_run_comes_goes_or_runs_otherwise_unlisted(ledger, lock)
 
 @pytest.mark.parametrize(("rule", "value"), [("LEVEL", 0.1), ("NETWORKS", 2), ("holm", list)])
 def test_no_rule_of_verdicts_changes_unlisted(ledger, lock, monkeypatch, rule, value):
-    monkeypatch.setattr(_ledger_verdict, rule, value)
+    monkeypatch.setattr(verdict, rule, value)
     with pytest.raises(
         UserError, match=r"rule 'verdicts' differs from claims\.lock: digest \(now [0-9a-f]{10}\); list"
     ):
-        _ledger_lock.check(ledger, lock)
+        ledger_lock.check(ledger, lock)
 
 
 def test_the_two_that_were_turned_round_are_back(lock):
@@ -80,7 +83,7 @@ def test_the_two_that_were_turned_round_are_back(lock):
         assert arms[0].index("LST+MAP") < arms[0].index("LST+k-means")
         turned = [change for change in entry.changes if "arms" in change.terms]
         assert [change.known for change in turned] == ["yes", "yes"]
-    assert sum("turned round: " in line for line in _ledger_lock.section(lock)[-1].splitlines()) == 4
+    assert sum("turned round: " in line for line in ledger_lock.section(lock)[-1].splitlines()) == 4
 
 
 def test_changes_are_in_order_and_change_something(lock):
@@ -93,7 +96,7 @@ def test_changes_are_in_order_and_change_something(lock):
 
 def test_the_command_refuses_an_unlisted_change(tmp_path, refused):
     claims = tmp_path / "claims.toml"
-    text = _ledger_claims.CLAIMS.read_text(encoding="utf-8")
+    text = ledger_claims.CLAIMS.read_text(encoding="utf-8")
     claims.write_text(text.replace("delta = 0.5", "delta = 0.4"), encoding="utf-8")
     (tmp_path / "claims.lock").write_bytes(LOCK.read_bytes())
     (tmp_path / "docs").mkdir()

@@ -9,7 +9,8 @@ from safetensors.torch import load_file
 from otfew import backbones
 from otfew.backbones.weights import save
 from otfew.errors import UserError
-from otfew.experiments import _setup, compare, metatrain, pretrain
+from otfew.experiments import compare, metatrain, pretrain
+from otfew.experiments.common import setup
 
 
 @pytest.fixture(scope="module")
@@ -163,7 +164,7 @@ def test_a_backbone_that_has_seen_the_validation_classes(folder, start, tmp_path
 def test_compare_takes_what_was_learned_with_the_backbone(folder, start, tmp_path, monkeypatch):
     """FRN's factors come from the card; those of another method's backbone stay at their defaults."""
     monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(_setup, "set_threads", lambda threads: 1)
+    monkeypatch.setattr(setup, "set_threads", lambda threads: 1)
     metatrain.main(arguments(folder, start, tmp_path / "out", "--method", "frn", "--epochs", "1", "--no-tensorboard"))
     path = tmp_path / "out" / "image-folder-conv4-frn.safetensors"
     chosen = backbones.load(str(path)).card.protocol["learned"]["frn"]

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 import pytest
 
-from otfew.experiments import _metric_report, metric_learning
-from otfew.experiments._cli import run
-from otfew.training.metric_evaluation import FIGURES
+from otfew.experiments.common.cli import run
+from otfew.experiments.metric_learning import command as metric_learning
+from otfew.experiments.metric_learning import report as metric_report
+from otfew.training.metric.evaluation import FIGURES
 
 COLOURS = {"blue": (200, 60, 60), "green": (60, 190, 60), "red": (60, 60, 200), "grey": (128, 128, 128)}
 
@@ -83,7 +84,7 @@ def test_results_hold_every_figure_of_every_epoch(finished):
 
 def test_a_killed_run_gives_the_same_bytes(folder, finished, tmp_path):
     output = tmp_path / "killed"
-    command = [sys.executable, "-m", "otfew.experiments.metric_learning", *arguments(folder, output)]
+    command = [sys.executable, "-m", "otfew.experiments.metric_learning.command", *arguments(folder, output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(output.glob("runs/*.pt")):
@@ -225,16 +226,16 @@ def test_equal_time_reads_the_slower_loss_earlier():
         "slow": {1: history([0.1, 0.4, 0.6, 0.8, 0.9], 1.6)},
         "slowest": {1: history([0.1, 0.4, 0.6, 0.8, 0.9], 8.0)},
     }
-    found = _metric_report.equal_time(histories, "fast")
+    found = metric_report.equal_time(histories, "fast")
     assert found["budget_seconds"] == pytest.approx(4)
     read = {loss: (f["epochs"], f["map"]["mean"]) for loss, f in found["losses"].items()}
     assert read["fast"] == pytest.approx((4, 0.5))
     assert read["slow"] == pytest.approx((2.5, 0.7))
     assert read["slowest"] == pytest.approx((0.5, 0.25))
     assert found["losses"]["slow"]["difference"]["mean"] == pytest.approx(0.2)
-    found = _metric_report.equal_time(histories, "fast", "cpu")
+    found = metric_report.equal_time(histories, "fast", "cpu")
     assert [f["epochs"] for f in found["losses"].values()] == pytest.approx([4, 4, 4])
-    summary = _metric_report.summarise(histories, "fast")
+    summary = metric_report.summarise(histories, "fast")
     assert summary["slow"]["map"]["first_epoch"]["mean"] == 0.4
     assert summary["slow"]["map"]["mean_of_epochs"]["mean"] == pytest.approx(0.675)
     assert summary["slow"]["difference"]["mean_of_epochs"]["mean"] == pytest.approx(0.325)

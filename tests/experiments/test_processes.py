@@ -12,9 +12,12 @@ import numpy as np
 import pytest
 import torch
 
-from otfew import catalogue, processes
+from otfew import catalogue
 from otfew.errors import UserError
-from otfew.experiments import _setup, compare, does_ot_matter
+from otfew.experiments import compare
+from otfew.experiments.common import setup
+from otfew.experiments.does_ot_matter import command as does_ot_matter
+from otfew.runs import processes
 
 ROOT = Path(__file__).parents[2]
 SECONDS = 600
@@ -176,12 +179,12 @@ import os, signal, sys, time
 import numpy as np, torch
 from pathlib import Path
 from otfew import evaluation, processes
-from otfew.episodes import Protocol, Sampler
-from otfew.evaluation import Contender, evaluate
-from otfew.experiments._cli import run
-from otfew.features import FeatureSet
+from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.evaluation.run import Contender, evaluate
+from otfew.experiments.common.cli import run
+from otfew.features.extract import FeatureSet
 from otfew.method import MethodBase
-from otfew.run_directory import RunDirectory
+from otfew.runs.directory import RunDirectory
 
 class Nearest(MethodBase):
     calls = 0
@@ -255,18 +258,18 @@ def test_each_process_takes_its_share_of_the_cores(as_one_of_four, monkeypatch):
     monkeypatch.setattr(processes, "cores", lambda: 7)
     before = torch.get_num_threads()
     try:
-        assert _setup.set_threads(0) == 3
+        assert setup.set_threads(0) == 3
         assert torch.get_num_threads() == 3
-        assert _setup.set_threads(5) == 5
+        assert setup.set_threads(5) == 5
         monkeypatch.setattr(processes, "cores", lambda: 1)
-        assert _setup.set_threads(0) == 1
+        assert setup.set_threads(0) == 1
     finally:
         torch.set_num_threads(before)
 
 
 def test_only_the_main_process_speaks(as_one_of_four, capsys):
     assert processes.world() == processes.World(3, 4, 1, 2)
-    _setup.make_console().print("hello")
+    setup.make_console().print("hello")
     assert capsys.readouterr().out == ""
 
 
@@ -281,7 +284,7 @@ def test_half_an_environment_is_no_company(monkeypatch):
 
 def test_commands_that_do_not_share_their_work_refuse_company(as_one_of_four):
     with pytest.raises(UserError, match="solver-timings does not share its work, but 4 processes"):
-        _setup.need_one_process("solver-timings")
+        setup.need_one_process("solver-timings")
 
 
 @pytest.mark.parametrize("name", [name for name, kind in catalogue.methods().items() if not kind.preset_of])

@@ -11,9 +11,11 @@ import numpy as np
 import pytest
 
 from otfew.errors import UserError
-from otfew.experiments import _ledger_claims, _ledger_report, reproduce
-from otfew.experiments._ledger_evidence import Evidence
-from otfew.experiments._ledger_figures import (
+from otfew.experiments.reproduce import claims as ledger_claims
+from otfew.experiments.reproduce import command as reproduce
+from otfew.experiments.reproduce import report
+from otfew.experiments.reproduce.evidence import Evidence
+from otfew.experiments.reproduce.figures import (
     EpisodeReader,
     difference,
     level,
@@ -258,7 +260,7 @@ def test_bad_input(place, tmp_path, refused):
 
 def test_every_claim_has_a_record_and_every_record_its_files():
     results = REPOSITORY / "docs/results"
-    ledger = _ledger_claims.load()
+    ledger = ledger_claims.load()
     records = json.loads((results / "claims.json").read_bytes())
     assert records.keys() == ledger.claims.keys()
     for id_, record in records.items():
@@ -280,14 +282,14 @@ def test_every_claim_has_a_record_and_every_record_its_files():
 
 def test_the_page_is_what_the_evidence_gives(tmp_path):
     docs = REPOSITORY / "docs"
-    ledger = _ledger_claims.load()
+    ledger = ledger_claims.load()
     full, quick = (Evidence(docs / "results", suite).load(ledger) for suite in ("full", "quick"))
     record = json.loads((docs / "results/claims.json").read_bytes())
-    assert record == json.loads(json.dumps(_ledger_report.records(ledger, full, quick)))
+    assert record == json.loads(json.dumps(report.records(ledger, full, quick)))
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert f"{reproduce.BEGIN}\n\n{_ledger_report.answers(ledger, full, quick)}\n\n{reproduce.END}" in readme
+    assert f"{reproduce.BEGIN}\n\n{report.answers(ledger, full, quick)}\n\n{reproduce.END}" in readme
     page = (docs / "reproduction.md").read_text(encoding="utf-8")
-    pictures = {path.name for path in (docs / _ledger_report.PICTURES).iterdir()}
+    pictures = {path.name for path in (docs / report.PICTURES).iterdir()}
     assert pictures == {line.split("/")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
     (tmp_path / "docs").mkdir()
     for name in ("figures-full.json", "figures-quick.json"):

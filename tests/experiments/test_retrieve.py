@@ -11,11 +11,12 @@ import pytest
 from otfew import backbones
 from otfew.data import DataOptions
 from otfew.data.halves import load_half
-from otfew.experiments import _material, retrieve
-from otfew.experiments._cli import run
-from otfew.experiments._retrieval_picture import choose
-from otfew.retrieval import Ranked
-from otfew.run_directory import RunDirectory
+from otfew.experiments import retrieve
+from otfew.experiments.common.cli import run
+from otfew.features import material as _material
+from otfew.reporting.retrieval_picture import choose
+from otfew.retrieval.run import Ranked
+from otfew.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 SCORES = ["deepemd", "chamfer", "cr-pooled", "product-coupling", "pooled-cosine"]

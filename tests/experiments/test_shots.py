@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from otfew.episodes import Protocol, Sampler
+from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.experiments import shots
-from otfew.feature_file import load_feature_file
+from otfew.features.file import load_feature_file
 from otfew.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("surroundings")

@@ -10,12 +10,13 @@ import pytest
 import torch
 
 from otfew.data import load as load_images
-from otfew.experiments import _material, show_flows
-from otfew.experiments._flow_measure import landing, on_target
-from otfew.experiments._flow_pictures import DIM, repaint, shade
-from otfew.experiments._flow_scenes import Scene, covered, in_picture, look, map_boxes
+from otfew.data.preparation import Preparation
+from otfew.experiments.show_flows import command as show_flows
+from otfew.experiments.show_flows.measure import landing, on_target
+from otfew.experiments.show_flows.pictures import DIM, repaint, shade
+from otfew.experiments.show_flows.scenes import Scene, covered, in_picture, look, map_boxes
+from otfew.features import material as _material
 from otfew.nodes import parse
-from otfew.preparation import Preparation
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 PNG = b"\x89PNG"
@@ -70,7 +71,7 @@ def test_looking_gives_the_nodes_of_extraction(spec, toy_pictures, toy_backbone)
     images = load_images("image-folder", "test", toy_pictures)
     preparation = Preparation(16)
     seen = look(images.read(3), images.names[3], toy_backbone, parse(spec), preparation)
-    from otfew.features import embed
+    from otfew.features.extract import embed
 
     views = torch.from_numpy(parse(spec).views(images.read(3), preparation, images.names[3]))[None]
     torch.testing.assert_close(seen.nodes, embed(views, toy_backbone, parse(spec))[0])

@@ -13,16 +13,15 @@ import pytest
 import torch
 
 import otfew
-from otfew.episodes import Protocol, Sampler
 from otfew.errors import UserError
+from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.experiments import __main__ as otfew_command
-from otfew.experiments import _setup, _solver_session, compare, solver_timings
-from otfew.experiments import _solver_clock as clock
-from otfew.experiments import _solver_measure as measure
-from otfew.experiments import _solver_problems as problems
-from otfew.experiments import _solver_report as report
-from otfew.experiments._cli import run
-from otfew.feature_file import load_feature_file
+from otfew.experiments import compare
+from otfew.experiments.common import setup
+from otfew.experiments.common.cli import run
+from otfew.experiments.solver_timings import clock, measure, problems, report, session
+from otfew.experiments.solver_timings import command as solver_timings
+from otfew.features.file import load_feature_file
 from otfew.methods import METHODS
 from otfew.transport.registry import SOLVERS, PointSolver, lookup
 
@@ -36,7 +35,7 @@ def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OTFEW_DATA", raising=False)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_setup, "set_threads", lambda threads: 1)
+    monkeypatch.setattr(setup, "set_threads", lambda threads: 1)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ def finished(features, tmp_path_factory):
     """One finished run of two solvers."""
     folder = tmp_path_factory.mktemp("finished") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_setup, "set_threads", lambda threads: 1)
+        patch.setattr(setup, "set_threads", lambda threads: 1)
         run_ok(*QUICK, "--features", features, "--output", folder)
     return folder
 
@@ -126,7 +125,7 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(finished, feature
             raise KeyboardInterrupt
         return measured(where, *rest)
 
-    monkeypatch.setattr(_solver_session, "measure_dense", counted)
+    monkeypatch.setattr(session, "measure_dense", counted)
     with pytest.raises(SystemExit) as ended:
         run_ok(*arguments)
     assert ended.value.code == 130

@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from otfew.experiments import compare
-from otfew.experiments._cli import run
-from otfew.experiments._streams import SPELLINGS, Stream, spelled
+from otfew.experiments.common.cli import run
+from otfew.reporting.streams import SPELLINGS, Stream, spelled
 
 ENCODINGS = ("ascii", "cp932", "cp437", "cp1252", "utf-8")
 

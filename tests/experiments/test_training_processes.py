@@ -17,7 +17,7 @@ SECONDS = 300
 DRIVER = """
 import os, signal, sys
 from otfew.experiments import _training, pretrain, metatrain
-from otfew.experiments._cli import run
+from otfew.experiments.common.cli import run
 
 name, at, *arguments = sys.argv[1:]
 show, left = _training.Display.on_step, [int(at)]

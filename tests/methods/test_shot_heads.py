@@ -195,7 +195,7 @@ def test_any_solver_of_dense_costs(head, solver, tolerance, episodes):
 
 
 @pytest.mark.parametrize("head", SHOT_HEADS)
-@pytest.mark.parametrize("weights", ["uniform", "kmeans", otfew.node_weights.MeanShift(2.0)], ids=str)
+@pytest.mark.parametrize("weights", ["uniform", "kmeans", otfew.scores.node_weights.MeanShift(2.0)], ids=str)
 def test_any_weights(head, weights, episodes):
     support, query = episodes(n=1, shot=2, nodes=7)
     method = DeepEMD(shot_head=head, weights=weights, sfc_iterations=2)

@@ -14,7 +14,7 @@ import otfew
 from otfew.methods import METHODS
 from otfew.methods.emd_score import EMDScore
 from otfew.methods.structured_fc import StructuredFC
-from otfew.node_weights import CrossReference, KMeans, Uniform
+from otfew.scores.node_weights import CrossReference, KMeans, Uniform
 
 SCORE = EMDScore(otfew.Exact(), CrossReference())
 

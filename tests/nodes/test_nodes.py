@@ -5,8 +5,8 @@ import pytest
 import torch
 
 from otfew import nodes
+from otfew.data.preparation import Preparation, default_crop
 from otfew.errors import UserError
-from otfew.preparation import Preparation, default_crop
 
 
 def test_fcn_nodes_are_the_locations_in_row_major_order():

@@ -14,9 +14,9 @@ import torch
 from otfew import nodes
 from otfew.backbones.base import Backbone, Card
 from otfew.data.base import ImageSet
-from otfew.features import extract
+from otfew.data.preparation import Preparation
+from otfew.features.extract import extract
 from otfew.methods import METHODS
-from otfew.preparation import Preparation
 
 SIDE = 20
 WAY, QUERIES = 3, 4
@@ -149,7 +149,7 @@ def test_the_network_takes_some_views_at_a_time_to_the_same_nodes(images, backbo
     seen = []
     maps = backbone.maps
     monkeypatch.setattr(backbone, "maps", lambda pixels: seen.append(len(pixels)) or maps(pixels))
-    monkeypatch.setattr("otfew.features.PIXELS", 7 * SIDE**2)
+    monkeypatch.setattr("otfew.features.extract.PIXELS", 7 * SIDE**2)
     parts = extract(images, backbone, extractor, Preparation(SIDE), tmp_path / "b").nodes
     assert max(seen) == 7
     torch.testing.assert_close(parts, whole, rtol=0, atol=1e-5)

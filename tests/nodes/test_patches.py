@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from otfew import nodes
+from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.nodes.draws import uniforms
 from otfew.nodes.fcn import FCN
 from otfew.nodes.grid import Grid
 from otfew.nodes.patches import Patch, cut
 from otfew.nodes.sampling import Sampling
-from otfew.preparation import Preparation
+from otfew.random.draws import uniforms
 
 
 def picture(height, width, seed=0):

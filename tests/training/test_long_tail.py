@@ -8,11 +8,11 @@ from torch import nn
 
 from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
-from otfew.training import long_tail_losses as losses
-from otfew.training.long_tail import Recipe, Watcher, train_images
-from otfew.training.long_tail_head import Features, HeadRecipe, error_percent, head_of, initial_head, train_head
-from otfew.training.long_tail_images import Images, Network, extract, shifted
-from otfew.training.long_tail_losses import CosineHead, Objective
+from otfew.training.long_tail import losses
+from otfew.training.long_tail.head import Features, HeadRecipe, error_percent, head_of, initial_head, train_head
+from otfew.training.long_tail.images import Images, Network, extract, shifted
+from otfew.training.long_tail.losses import CosineHead, Objective
+from otfew.training.long_tail.run import Recipe, Watcher, train_images
 
 COUNTS = torch.tensor([120, 20, 3])
 

@@ -9,12 +9,12 @@ from torch import nn
 from otfew import catalogue
 from otfew.backbones.base import normalise
 from otfew.backbones.conv4 import Conv4
-from otfew.episodes import Protocol, Sampler
+from otfew.data.preparation import Preparation
 from otfew.errors import UserError
+from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.nodes.fcn import FCN
 from otfew.nodes.grid import Grid
 from otfew.nodes.sampling import Sampling
-from otfew.preparation import Preparation
 from otfew.training import loop
 from otfew.training.augmentation import Augment, Augmentation
 from otfew.training.loop import Part, Plan

@@ -14,14 +14,14 @@ from torch import nn
 from otfew.backbones.lenet5_wide import LeNet5Wide
 from otfew.errors import UserError
 from otfew.methods.batchwise_pairs import LOSSES as BATCHWISE
-from otfew.retrieval_metrics import means, retrieval_metrics
+from otfew.pair_loss import Matched, PairLoss
+from otfew.retrieval.metrics import means, retrieval_metrics
 from otfew.training.augmentation import Augmentation, hashed
-from otfew.training.embedding import Embedder, Space, default_head, default_pool
-from otfew.training.metric import DivergedError, train
-from otfew.training.metric_batches import batches, partners
-from otfew.training.metric_evaluation import FIGURES, Embedded, evaluate, knn_accuracy, linear_accuracy, subset
-from otfew.training.metric_task import Part, Settings, Task
-from otfew.training.pairings import Matched, PairLoss
+from otfew.training.metric.batches import batches, partners
+from otfew.training.metric.embedding import Embedder, Space, default_head, default_pool
+from otfew.training.metric.evaluation import FIGURES, Embedded, evaluate, knn_accuracy, linear_accuracy, subset
+from otfew.training.metric.run import DivergedError, train
+from otfew.training.metric.task import Part, Settings, Task
 
 SIDE = 8
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from otfew.data.base import ImageSet
+from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.nodes.sampling import Sampling
-from otfew.preparation import Preparation
 from otfew.training.augmentation import Augment, Augmentation, hashed
 from otfew.training.images import decode, statistics
 from otfew.training.schedule import learning_rate

@@ -11,8 +11,8 @@ import torch
 from torch.autograd import gradcheck
 
 import otfew
+from otfew.transport.backends.keops_reductions import obstacle
 from otfew.transport.costs import pairwise
-from otfew.transport.keops_reductions import obstacle
 
 pytest.importorskip("geomloss")
 
@@ -110,7 +110,7 @@ def test_online(problem):
 
 @pytest.mark.parametrize("backend", ["online", "multiscale"])
 def test_without_keops(backend, problem, monkeypatch):
-    monkeypatch.setattr("otfew.transport.geomloss.obstacle", lambda device: "KeOps is away")
+    monkeypatch.setattr("otfew.transport.backends.geomloss.obstacle", lambda device: "KeOps is away")
     with pytest.raises(ImportError, match=f"backend '{backend}' of solver 'geomloss' cannot run: KeOps is away"):
         otfew.solve_points(*problem(), solver=geomloss(backend=backend))
     assert otfew.solve_points(*problem(), solver=geomloss(backend="auto")).solver == "geomloss[tensorized]"

@@ -14,10 +14,10 @@ from torch.autograd import gradcheck
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import otfew
-from otfew.transport import keops
+from otfew.transport.backends import keops
+from otfew.transport.backends.keops_reductions import KeOpsReductions, obstacle
 from otfew.transport.costs import pairwise
-from otfew.transport.keops_reductions import KeOpsReductions, obstacle
-from otfew.transport.reductions import ChunkedTorch, Metric
+from otfew.transport.entropic.reductions import ChunkedTorch, Metric
 
 REASON = obstacle("cpu")
 needs_keops = pytest.mark.skipif(REASON is not None, reason=str(REASON))
@@ -308,7 +308,7 @@ class Largest(TorchDispatchMode):
 
 @pytest.mark.parametrize("cost", ["sqeuclidean", "cosine", "lp:3"])
 def test_the_matrix_is_never_made(cost, problem, monkeypatch):
-    monkeypatch.setattr("otfew.transport.reductions.ELEMENTS_PER_THREAD", 2**12)
+    monkeypatch.setattr("otfew.transport.entropic.reductions.ELEMENTS_PER_THREAD", 2**12)
     n = 600
     x, y, a, b = (z.requires_grad_() for z in problem(size=1, n=n, m=n))
     with Largest() as largest:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import otfew
-from otfew.transport.sinkhorn_plain import PATIENCE, SMALL_PATIENCE, scale, scale_torch
+from otfew.transport.entropic.plain import PATIENCE, SMALL_PATIENCE, scale, scale_torch
 
 REGS = [3.0, 0.2, 0.03, 0.002]
 
@@ -391,7 +391,7 @@ def test_autocast_changes_nothing(batch):
 
 
 def test_a_large_problem_takes_steps_without_linear_algebra(monkeypatch, batch):
-    from otfew.transport import sinkhorn_newton
+    from otfew.transport.entropic import newton as sinkhorn_newton
 
     cost, a, b = batch(size=2, n=30, m=20)
     solver = otfew.Sinkhorn(reg=0.01, max_iter=20_000)

@@ -1,0 +1,32 @@
+"""The commands: one table of names."""
+
+from __future__ import annotations
+
+COMMANDS = {
+    "compare": "run methods on the same episodes and compare them",
+    "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",
+    "cross-domain": "one backbone on several data sets: Table 5 of the DeepEMD paper",
+    "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
+    "long-tail": "OT re-weighting for long-tailed training against its rivals",
+    "extractors": "kinds of nodes with the same methods: Table 3 of the DeepEMD paper",
+    "latent-space": "LST beside PT-MAP and other transductive methods: Tables 2 to 4 of the LST paper",
+    "metatrain": "train a backbone end to end on episodes, through a method and its transport solver",
+    "metric-learning": "compare losses of metric learning on the same batches",
+    "pretrain": "train a backbone on base classes",
+    "reproduce": "the claims of the papers, judged by runs: the reproduction ledger",
+    "retrieve": "find images of the same class, ranked again node by node: Table 8 of the DeepEMD paper",
+    "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
+    "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",
+    "solver-timings": "time every transport solver and compare what they reach",
+}
+"""Name, with hyphens -> what it does. Each is a file of this folder, or a folder with a file ``command``."""
+
+_FOLDERS = frozenset(
+    {"does-ot-matter", "latent-space", "long-tail", "metric-learning", "reproduce", "show-flows", "solver-timings"}
+)
+
+
+def module_of(name: str) -> str:
+    """Name the module of a command, whose function ``main`` reads ``sys.argv`` unless it is given arguments."""
+    module = f"otfew.experiments.{name.replace('-', '_')}"
+    return f"{module}.command" if name in _FOLDERS else module

@@ -1,0 +1,1 @@
+"""What commands share: their command line, console, set-up."""

@@ -1,0 +1,1 @@
+"""From the LP to no matching at all."""

@@ -1,0 +1,1 @@
+"""LST beside PT-MAP and other transductive methods."""

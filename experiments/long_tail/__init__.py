@@ -1,0 +1,1 @@
+"""OT re-weighting for long-tailed training against its rivals."""

@@ -1,0 +1,228 @@
+"""Long-tailed training: OT re-weighting against its rivals, ``python -m experiments.long_tail --dataset cifar100``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from otfew.errors import UserError
+from otfew.experiments.common import setup
+from otfew.experiments.common.cli import parse
+from otfew.experiments.long_tail import report
+from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC, PUBLISHED, OTOptions, Weights
+from otfew.experiments.long_tail.setting import (
+    CIFAR,
+    Setting,
+    Stage1,
+    builder,
+    find,
+    run_stage1,
+    stage1_folder,
+)
+from otfew.experiments.long_tail.stage2 import run_arms
+from otfew.runs.directory import RunDirectory, to_json
+from otfew.training.long_tail.head import HeadRecipe
+from otfew.training.long_tail.run import Recipe
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class AllLayers:
+    """Second stages of all layers (``--stage2 all``).
+
+    Attributes:
+        epochs: Passes over the training images.
+        learning_rate: Of the first step.
+    """
+
+    epochs: int = 20
+    learning_rate: float = 0.001
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "learning_rate"):
+            value = getattr(self, name)
+            if not 0 < value < float("inf"):
+                raise UserError(f"--all-layers.{name.replace('_', '-')} must be positive, not {value}.")
+
+
+@dataclass(frozen=True)
+class Config:
+    """Train once with cross-entropy on a long-tailed set, then compare second stages on it.
+
+    Attributes:
+        dataset: cifar10, cifar100 or image-folder (class folders, or such below train and test).
+        factor: Imbalance: images of the largest class over those of the smallest. Published: 200, 100, 50, 20.
+        data_root: Folder of the data; default $OTFEW_DATA, then a cache directory.
+        download: Fetch what is missing where the publisher allows it.
+        backbone: Architecture to train, or a trained backbone (as for compare) to go on from.
+        resolution: Side in pixels; default 32 for CIFAR, else 84.
+        flip: Mirror half of the training images.
+        meta: Balanced meta images a class.
+        validation: Balanced validation images a class; default 1,000 in all for CIFAR, else 10 a class.
+        meta_seed: Draws the meta images; default as published.
+        subset_seed: Draws the long-tailed subset; default as published.
+        arms: Second stages; "all" for every one.
+        seeds: Runs of each arm on the one stage 1: order of samples, new classifiers, shuffled weights.
+        stage2: Train the classifier on cached features (seconds), or all layers.
+        stage1: Folder of stage 1, shared by runs of the same setting; default runs/long-tail-stage1-HASH.
+        output: Folder of this run; default runs/long-tail-HASH. The same command resumes a run that was stopped.
+        figures: Draw the weights, and costs and plans.
+        threads: CPU threads; 0 takes all cores.
+        recipe: Of stage 1.
+        head: Of classifiers on cached features.
+        all_layers: Of second stages of all layers.
+        ot: Of the OT weights.
+    """
+
+    dataset: str = "cifar100"
+    factor: float = 100.0
+    data_root: Path | None = None
+    download: bool = True
+    backbone: str = "resnet32"
+    resolution: int | None = None
+    flip: bool = True
+    meta: int = 10
+    validation: int | None = None
+    meta_seed: int = 6
+    subset_seed: int = 42
+    arms: tuple[str, ...] = ("all",)
+    seeds: int = 3
+    stage2: Literal["classifier", "all"] = "classifier"
+    stage1: Path | None = None
+    output: Path | None = None
+    figures: bool = True
+    threads: int = 0
+    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
+    head: HeadRecipe = field(default_factory=HeadRecipe)
+    all_layers: AllLayers = field(default_factory=AllLayers)
+    ot: OTOptions = field(default_factory=OTOptions)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command.
+
+    Args:
+        arguments: Instead of those of the process.
+
+    Raises:
+        UserError: A mistake in the arguments or the data, in one sentence.
+    """
+    compare(parse(Config, "long-tail", arguments))
+
+
+def compare(config: Config) -> Path:
+    """Run as configured; returns the folder of the run."""
+    console, stderr = setup.make_console(), Console(stderr=True)
+    arms = _chosen(config)
+    _check(config)
+    setup.set_threads(config.threads)
+    setting = find(config)
+    if config.recipe.batch_size > len(setting.train):
+        raise UserError(
+            f"--batch-size {config.recipe.batch_size} is more than the {len(setting.train)} training images."
+        )
+    builder(config, setting)
+    identity = _identity(config, setting, arms)
+    output = config.output or Path("runs") / f"long-tail-{setup.short_hash(identity)}"
+    # The claim comes first: a wrong folder must not be refused after hours of training.
+    directory = RunDirectory(output, identity)
+    stage1 = run_stage1(config, setting, stage1_folder(config, setting), stderr)
+    weights = Weights(stage1.cached, config.ot)
+    blocks = run_arms(config, arms, stage1, weights, directory, stderr)
+    results, tables, lines = report.compare(
+        blocks, stage1.cached.test_labels.numpy(), setting.train.classes, setting.counts.numpy(), COMPARISONS
+    )
+    about = {"summary": {name: POST_HOC.get(name) or ARMS[name][0] for name in arms}}
+    directory.write("results.json", to_json({**identity, **results, **about, **_stage1_record(stage1)}))
+    directory.write("timings.json", to_json({name: [b["seconds"] for b in blocks[name]] for name in arms}))
+    title = (
+        f"{config.dataset}-LT, factor {config.factor:g}, {config.backbone}, stage 2: {config.stage2}, "
+        f"{config.seeds} seeds on one stage 1"
+    )
+    lines = [*report.references(config.dataset, config.factor), *lines, *_caveats(config, setting)]
+    if config.figures:
+        _draw(directory, weights)
+        lines.append(f"figures: {directory.path / 'weights.png'} and {directory.path / 'plans.png'}")
+    report.show(title, tables, lines, directory, console)
+    return directory.path
+
+
+def _chosen(config: Config) -> list[str]:
+    """List the arms in the order of reports."""
+    known = [*POST_HOC, *ARMS]
+    if unknown := [name for name in config.arms if name not in {*known, "all"}]:
+        raise UserError(f"unknown arm {unknown[0]!r}: choose from all, {', '.join(known)}.")
+    wanted = known if "all" in config.arms else [name for name in known if name in config.arms]
+    if config.stage2 == "all":
+        # The published code trains the classifier alone.
+        wanted = [name for name in wanted if name != PUBLISHED]
+    if not wanted:
+        raise UserError("--arms leaves nothing to run: name at least one.")
+    return wanted
+
+
+def _check(config: Config) -> None:
+    """Refuse numbers that make no sense."""
+    if config.seeds < 1:
+        raise UserError(f"--seeds must be at least 1, not {config.seeds}.")
+    for name in ("reg", "label_coefficient", "feature_coefficient"):
+        value = getattr(config.ot, name)
+        if not (0 <= value < float("inf")) or (name == "reg" and value == 0):
+            raise UserError(f"--ot.{name.replace('_', '-')} must be a positive finite number, not {value}.")
+
+
+def _identity(config: Config, setting: Setting, arms: list[str]) -> dict[str, Any]:
+    """Say what the run is a function of."""
+    return {
+        "command": "long-tail",
+        "format": FORMAT,
+        "setting": setting.identity,
+        "arms": arms,
+        "seeds": config.seeds,
+        "stage2": {
+            "layers": config.stage2,
+            **asdict(config.head if config.stage2 == "classifier" else config.all_layers),
+        },
+        "ot": asdict(config.ot),
+        "versions": setup.versions(),
+    }
+
+
+def _stage1_record(stage1: Stage1) -> dict[str, Any]:
+    """Tell how stage 1 went; its times stay out, since results.json is the same bytes for the same run."""
+    last = stage1.history[-1]
+    return {"stage1": {"epochs": last.epoch, "loss": last.loss, "validation_error": last.validation_error}}
+
+
+def _draw(directory: RunDirectory, weights: Weights) -> None:
+    """Write the figures."""
+    from otfew.experiments.long_tail.plots import plans, weights_by_class
+
+    directory.write("weights.png", weights_by_class(weights))
+    directory.write("plans.png", plans(weights))
+
+
+def _caveats(config: Config, setting: Setting) -> list[str]:
+    """Say what a reader must know."""
+    usual = Recipe()
+    lines = [
+        f"{len(setting.train):,} training, {len(setting.meta):,} meta, {len(setting.validation):,} validation, "
+        f"{len(setting.test):,} test images; validation images come from what the subset leaves unused, so its largest "
+        "classes may be a little smaller than published",
+        "learning rate, epoch and tau are chosen on the validation split, never on test; published figures are the "
+        "best test epoch",
+        *setting.identity["notes"],
+    ]
+    if config.dataset in CIFAR and config.recipe.epochs < usual.epochs:
+        lines.append(f"shortened stage 1: {config.recipe.epochs} epochs instead of {usual.epochs}")
+    if config.stage2 == "classifier":
+        lines.append(
+            "classifiers are trained on features of images that are not augmented, ldam-drw and ot-published too"
+        )
+    return lines

@@ -1,0 +1,86 @@
+"""The losses of ``experiments.metric_learning`` by name, and their options on the command line."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from otfew.baselines import metric_losses
+from otfew.errors import UserError
+from otfew.methods import batchwise_pairs
+from otfew.pair_loss import PairLoss
+
+LOSSES: dict[str, Callable[..., PairLoss]] = {**batchwise_pairs.LOSSES, **metric_losses.LOSSES}
+
+
+@dataclass(frozen=True)
+class LossSpec:
+    """A loss with its options, as a command line names it.
+
+    Attributes:
+        kind: Key of ``LOSSES``.
+        options: Name and value of each, sorted.
+    """
+
+    kind: str
+    options: tuple[tuple[str, Any], ...]
+
+    @property
+    def name(self) -> str:
+        """The canonical spelling: kind:option=value,option=value."""
+        return self.kind + (":" if self.options else "") + ",".join(f"{k}={v}" for k, v in self.options)
+
+    def build(self, classes: int, channels: int) -> PairLoss:
+        """Make the loss.
+
+        Args:
+            classes: Of the training images.
+            channels: Of the embeddings.
+
+        Raises:
+            UserError: An option it does not have, or out of range.
+        """
+        try:
+            return LOSSES[self.kind](classes, channels, **dict(self.options))
+        except UserError:
+            raise
+        except (TypeError, ValueError, AssertionError) as error:
+            raise UserError(f"--losses {self.name}: {str(error) or 'an option is out of range'}.") from error
+
+
+def parse_loss(text: str) -> LossSpec:
+    """Read "batchwise-ot:reg_inverse=5,margin=1".
+
+    Raises:
+        UserError: Unknown name, or an option that is not NAME=VALUE.
+    """
+    kind, _, rest = text.partition(":")
+    if kind not in LOSSES:
+        near = difflib.get_close_matches(kind, LOSSES, n=2, cutoff=0.5)
+        hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(LOSSES)}."
+        raise UserError(f"unknown loss {kind!r}: {hint}")
+    options: dict[str, Any] = {}
+    for part in filter(None, rest.split(",")):
+        name, equals, value = part.partition("=")
+        if not equals or not name.strip().isidentifier():
+            raise UserError(f"--losses {text}: options are written NAME=VALUE, with commas between them, not {part!r}.")
+        options[name.strip()] = _value(value.strip())
+    return LossSpec(kind, tuple(sorted(options.items())))
+
+
+def _value(text: str) -> Any:
+    """Read a number, True, False or None; other text stays text."""
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+    return value if isinstance(value, bool | int | float) or value is None else text
+
+
+def describe() -> list[tuple[str, str]]:
+    """Name the losses, with the first line of what each is."""
+    return [(name, (inspect.getdoc(build) or "").partition("\n")[0]) for name, build in LOSSES.items()]

@@ -1,0 +1,194 @@
+"""Images for ``experiments.metric_learning``: decoded, limited, and in one modality or two."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otfew import data
+from otfew.data.base import DataOptions, ImageSet
+from otfew.data.edges import edge_maps
+from otfew.data.preparation import Preparation, default_crop
+from otfew.data.roots import default_root
+from otfew.data.views import ViewSet, load_views
+from otfew.errors import UserError
+from otfew.training import images as decoding
+from otfew.training.metric.evaluation import subset
+from otfew.training.metric.task import Part
+
+VIEWS = "views"
+"""The data set of rendered views: folders of shapes, see ``otfew.data.views``."""
+
+EDGES = "edges"
+"""The second modality that is made of the first: edge maps."""
+
+VIEW_RESOLUTION = 64
+
+Source = ImageSet | ViewSet
+
+
+@dataclass(frozen=True)
+class Options:
+    """What to load.
+
+    Attributes:
+        dataset: A name of ``otfew.data.DATASETS``, or "views".
+        root: Folder of the data.
+        across: "" for one modality, "edges", or a folder of class folders of images: the second modality.
+        resolution: Side in pixels; None takes the data set's usual one.
+        views: Images of each shape; None takes all.
+        train_images: Most training items; None takes all.
+        test_images: Most test items.
+        note: A sentence that every report repeats.
+    """
+
+    dataset: str
+    root: Path | None
+    across: str
+    resolution: int | None
+    views: int | None
+    train_images: int | None
+    test_images: int | None
+    note: str
+
+
+@dataclass(frozen=True)
+class Material:
+    """Decoded images.
+
+    Attributes:
+        splits: Split -> one modality or two: the gallery's, then the queries'.
+        classes: Of the training images.
+        shared_classes: Test has the same ones.
+        same_things: Item i of both modalities shows one thing.
+        resolution: Side in pixels.
+        notes: Sentences for the report.
+        digests: Split -> sha256 of each modality's names and labels.
+    """
+
+    splits: dict[str, tuple[Part, ...]]
+    classes: tuple[str, ...]
+    shared_classes: bool
+    same_things: bool
+    resolution: int
+    notes: tuple[str, ...]
+    digests: dict[str, list[str]]
+
+
+def load(options: Options, splits: Sequence[str], on_image: Callable[[int], None]) -> Material:
+    """Find, choose and decode the images.
+
+    Args:
+        options: What to load.
+        splits: "train" first.
+        on_image: Called with the total, and then with 0 after each item, for progress.
+
+    Raises:
+        UserError: Missing data, a limit that leaves too little, or modalities whose classes differ.
+    """
+    usual = VIEW_RESOLUTION if options.dataset == VIEWS else data.DATASETS[options.dataset].resolution
+    preparation = Preparation(options.resolution or usual, default_crop(usual))
+    sources: dict[str, list[Source]] = {}
+    notes: list[str] = [options.note] if options.note else []
+    for split in splits:
+        whole = [_open(options, split)]
+        if options.across not in {"", EDGES}:
+            whole.append(data.load("image-folder", split, Path(options.across)))
+        limit = options.train_images if split == "train" else options.test_images
+        sources[split] = [_limited(source, limit) for source in whole]
+        notes += [note for source in whole if isinstance(source, ImageSet) for note in source.notes]
+        notes += [
+            f"{split} limited to {len(kept):,} of {len(source):,} items"
+            for source, kept in zip(whole, sources[split], strict=True)
+            if len(kept) < len(source)
+        ]
+    classes = sources["train"][0].classes
+    shared = set(sources[splits[-1]][0].classes) <= set(classes)
+    on_image(sum(len(source) for found in sources.values() for source in found))
+    parts = {
+        split: _parts(found, classes if shared or split == "train" else found[0].classes, preparation, on_image, split)
+        for split, found in sources.items()
+    }
+    if options.across == EDGES:
+        parts = {
+            split: (*found, replace(found[0], pixels=edge_maps(found[0].pixels))) for split, found in parts.items()
+        }
+        notes.append("queries are edge maps (Canny) of images; an image and its own edge map are never paired")
+    return Material(
+        splits=_normalised(parts),
+        classes=classes,
+        shared_classes=shared,
+        same_things=options.across == EDGES,
+        resolution=preparation.resolution,
+        notes=tuple(dict.fromkeys(notes)),
+        digests={split: [source.digest for source in found] for split, found in sources.items()},
+    )
+
+
+def _open(options: Options, split: str) -> Source:
+    if options.dataset == VIEWS:
+        return load_views(options.root or default_root(), split, options.views)
+    return data.load(options.dataset, split, options.root, DataOptions())
+
+
+def _limited(source: Source, limit: int | None) -> Source:
+    """Keep at most so many items, by a fixed draw, and the classes that are left."""
+    if limit is None or limit >= len(source):
+        return source
+    kept = subset(len(source), limit).tolist()
+    present = np.unique(source.labels[kept])
+    classes = tuple(source.classes[label] for label in present)
+    labels = np.searchsorted(present, source.labels[kept]).astype(np.int64)
+    names = tuple(source.names[i] for i in kept)
+    if isinstance(source, ViewSet):
+        return replace(source, classes=classes, labels=labels, names=names, paths=tuple(source.paths[i] for i in kept))
+    read = source.read
+    return replace(source, classes=classes, labels=labels, names=names, read=lambda i: read(kept[i]))
+
+
+def _parts(
+    found: Sequence[Source],
+    classes: Sequence[str],
+    preparation: Preparation,
+    on_image: Callable[[int], None],
+    split: str,
+) -> tuple[Part, ...]:
+    """Decode each modality, its labels along ``classes``."""
+    place = {name: label for label, name in enumerate(classes)}
+    parts = []
+    for source in found:
+        strange = [name for name in source.classes if name not in place]
+        missing = [name for name in found[0].classes if name not in source.classes]
+        if strange or missing:
+            raise UserError(
+                f"the modalities differ in classes: {(strange or missing)[0]!r} of the split {split} is in one only."
+            )
+        labels = torch.tensor([place[name] for name in source.classes])[torch.from_numpy(source.labels)]
+        parts.append(Part(_pixels(source, preparation, on_image), labels, (), ()))
+    return tuple(parts)
+
+
+def _pixels(source: Source, preparation: Preparation, on_image: Callable[[int], None]) -> Tensor:
+    if isinstance(source, ImageSet):
+        return decoding.decode(source, preparation, lambda: on_image(0))[:, 0]
+    side = preparation.resolution
+    pixels = torch.empty(len(source), source.views, 3, side, side, dtype=torch.uint8)
+    for i in range(len(source)):
+        for v, view in enumerate(source.read(i)):
+            pixels[i, v] = torch.from_numpy(preparation(view).transpose(2, 0, 1).copy())
+        on_image(0)
+    return pixels
+
+
+def _normalised(parts: dict[str, tuple[Part, ...]]) -> dict[str, tuple[Part, ...]]:
+    """Give every part the training images' mean and deviation, modality by modality."""
+    figures = [decoding.statistics(part.pixels.flatten(0, -4)) for part in parts["train"]]
+    return {
+        split: tuple(replace(part, mean=mean, std=std) for part, (mean, std) in zip(found, figures, strict=True))
+        for split, found in parts.items()
+    }

@@ -1,0 +1,224 @@
+"""The runs of ``experiments.metric_learning``, kept one by one in a folder."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from otfew import data
+from otfew.backbones.architectures import ARCHITECTURES
+from otfew.errors import UserError
+from otfew.experiments.common import setup
+from otfew.experiments.metric_learning import material as metric_material
+from otfew.experiments.metric_learning.losses import LossSpec, parse_loss
+from otfew.runs.directory import RunDirectory, to_json
+from otfew.training.augmentation import Augmentation
+from otfew.training.metric.embedding import Space, default_head, default_pool
+from otfew.training.metric.run import DivergedError, train
+from otfew.training.metric.task import Settings, Task, check_training
+
+if TYPE_CHECKING:
+    from otfew.experiments.metric_learning.command import Config
+
+TUNING_SEED = 0
+"""Seed of the trials of learning rates: none of those that are reported."""
+
+Record = dict[str, Any]
+
+
+class Session:
+    """The runs that a command line asks for.
+
+    Args:
+        config: The command line.
+        console: Where tables and progress go.
+
+    Raises:
+        UserError: Whatever the user can set right, before anything is written.
+    """
+
+    def __init__(self, config: Config, console: Console) -> None:
+        self.config, self.console = config, console
+        self.losses = list({spec.name: spec for spec in map(parse_loss, config.losses)}.values())
+        self.reference = parse_loss(config.reference).name
+        if config.backbone not in ARCHITECTURES:
+            raise UserError(f"unknown backbone {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
+        if config.dataset != metric_material.VIEWS and config.dataset not in data.DATASETS:
+            raise UserError(
+                f"unknown data set {config.dataset!r}; there are {', '.join([*data.DATASETS, metric_material.VIEWS])}."
+            )
+        self.settings = [self._settings(rate) for rate in dict.fromkeys(config.learning_rates)]
+        plain = config.min_scale == 1 and not config.flip and config.colour == 0
+        self.augmentation = None if plain else Augmentation(config.min_scale, config.flip, config.colour)
+        self.material = self._load()
+        self.head = tuple(config.head) or default_head(config.backbone)
+        check_training(self.material.splits["train"][0], config.batch_size)
+        # Fails here, before a folder is made, where images are too small or options are wrong.
+        space = self._space()
+        for spec in self.losses:
+            spec.build(len(self.material.classes), space.channels)
+        self.protocol = self._protocol()
+        path = config.output or Path("runs") / f"metric-learning-{setup.short_hash(self.protocol)}"
+        self.directory = RunDirectory(path, {"protocol": self.protocol, "versions": setup.versions()})
+        (path / "runs").mkdir(exist_ok=True)
+
+    def train(self) -> None:
+        """Do all runs that are not there yet."""
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        trials = len(self.settings) * self.config.tune_epochs if len(self.settings) > 1 else 0
+        epochs = len(self.losses) * (trials + self.config.seeds * self.config.epochs)
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+            job = bar.add_task("epochs", total=epochs)
+
+            def show(name: str, done: int) -> Callable[[int, int, int, float], None]:
+                def on_batch(epoch: int, batch: int, batches: int, loss: float) -> None:
+                    bar.update(job, completed=done + epoch - 1 + batch / batches, description=f"{name} {loss:.3g}")
+
+                return on_batch
+
+            done = 0
+            rates = {}
+            for spec in self.losses:
+                rates[spec.name] = self._tune(spec, lambda name, first=done: show(name, first))
+                done += trials
+            # Seeds outside: an interrupted command has compared all losses on the first seeds.
+            for seed in range(1, self.config.seeds + 1):
+                for spec in self.losses:
+                    settings = replace(self._settings(rates[spec.name]), seed=seed)
+                    self._run(spec, settings, "test", show(f"{spec.name}, seed {seed}:", done))
+                    done += self.config.epochs
+                    bar.update(job, completed=done)
+
+    def runs(self, split: str) -> dict[str, list[Record]]:
+        """Return the finished runs of the folder by loss, also of earlier commands; this one's losses first."""
+        found: dict[str, list[Record]] = {spec.name: [] for spec in self.losses}
+        for path in sorted((self.directory.path / "runs").glob("*.json")):
+            record = json.loads(path.read_bytes())
+            if record["split"] == split:
+                found.setdefault(record["loss"], []).append(record)
+        return {
+            loss: sorted(records, key=lambda record: (record["seed"], record["rate"]))
+            for loss, records in found.items()
+            if records
+        }
+
+    def _settings(self, rate: float) -> Settings:
+        c = self.config
+        return Settings(
+            epochs=c.epochs,
+            batch_size=c.batch_size,
+            learning_rate=rate,
+            momentum=c.momentum,
+            decay=c.decay,
+            weight_decay=c.weight_decay,
+            per_class=c.per_class,
+            accelerator=c.device,
+            precision=c.precision,
+        )
+
+    def _load(self) -> metric_material.Material:
+        c = self.config
+        options = metric_material.Options(
+            c.dataset, c.data_root, c.across, c.resolution, c.views, c.train_images, c.test_images, c.note
+        )
+        splits = ["train", "val", "test"] if len(self.settings) > 1 else ["train", "test"]
+        columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+            job = bar.add_task("", total=None)
+
+            def on_image(total: int) -> None:
+                bar.update(job, total=total) if total else bar.advance(job)
+
+            material = metric_material.load(options, splits, on_image)
+        if material.same_things:
+            for split, (part, _) in material.splits.items():
+                if int(part.labels.bincount()[part.labels.unique()].min()) < 2:
+                    raise UserError(f"--across edges needs two images of each class, and the split {split} has one.")
+        return material
+
+    def _space(self) -> Space:
+        """Make the networks."""
+        samples = [part.pixels[:1].flatten(0, -4)[:2].float() / 255 for part in self.material.splits["train"]]
+        pool = default_pool(self.config.backbone)
+        return Space(ARCHITECTURES[self.config.backbone], samples, self.head, pool)
+
+    def _protocol(self) -> Record:
+        """Say what the folder's runs have in common: all but losses and seeds."""
+        c, material = self.config, self.material
+        return {
+            "dataset": c.dataset,
+            "data": material.digests,
+            "notes": list(material.notes),
+            "classes": len(material.classes),
+            "images": {split: [len(part.labels) for part in parts] for split, parts in material.splits.items()},
+            "across": "" if not c.across else "edges" if c.across == metric_material.EDGES else "folder",
+            "views": c.views,
+            "resolution": material.resolution,
+            "backbone": c.backbone,
+            "head": list(self.head),
+            "epochs": c.epochs,
+            "batch_size": c.batch_size,
+            "learning_rates": [settings.learning_rate for settings in self.settings],
+            "tune_epochs": c.tune_epochs,
+            "optimizer": {"kind": "SGD", "momentum": c.momentum, "decay": c.decay, "weight_decay": c.weight_decay},
+            "per_class": c.per_class,
+            "augmentation": None if self.augmentation is None else asdict(self.augmentation),
+            "probe_images": c.probe_images,
+            "precision": c.precision,
+        }
+
+    def _tune(self, spec: LossSpec, show: Callable[[str], Any]) -> float:
+        """Return the rate, of several that with the best mAP on the val split; of equals the lower one."""
+        if len(self.settings) == 1:
+            return self.settings[0].learning_rate
+        found: list[tuple[float, float]] = []
+        for settings in self.settings:
+            rate = settings.learning_rate
+            trial = replace(settings, seed=TUNING_SEED, epochs=self.config.tune_epochs)
+            record = self._run(spec, trial, "val", show(f"{spec.name}, rate {rate:g}:"))
+            if not record["diverged"]:
+                found.append((record["history"][-1]["figures"]["map"], -rate))
+        if not found:
+            raise UserError(f"--losses {spec.name}: every rate of --learning-rates diverges; give lower ones.")
+        return -max(found)[1]
+
+    def _run(self, spec: LossSpec, settings: Settings, split: str, on_batch: Any) -> Record:
+        """Do one run, or read it where it is finished."""
+        identity = {"loss": spec.name, "rate": settings.learning_rate, "seed": settings.seed, "split": split}
+        slug = re.sub(r"[^a-z0-9]+", "_", f"{spec.name} {split} {settings.seed} {settings.learning_rate:g}".lower())
+        name = f"{slug}-{hashlib.sha256(to_json(identity)).hexdigest()[:6]}"
+        path = self.directory.path / "runs" / f"{name}.json"
+        if path.exists():
+            record: Record = json.loads(path.read_bytes())
+            return record
+        material = self.material
+        task = Task(
+            train=material.splits["train"],
+            test=material.splits[split],
+            classes=len(material.classes),
+            resolution=material.resolution,
+            same_things=material.same_things,
+            shared_classes=material.shared_classes,
+            augmentation=self.augmentation,
+            probe_images=self.config.probe_images,
+            identity={**self.protocol, **identity},
+        )
+        state = path.with_suffix(".pt")
+        build_loss = partial(spec.build, len(material.classes), self.head[-1])
+        try:
+            _, history = train(self._space, build_loss, task, settings, state, on_batch)
+            record = {**identity, "diverged": "", "history": [asdict(epoch) for epoch in history]}
+        except DivergedError as error:
+            record = {**identity, "diverged": str(error), "history": []}
+        self.directory.write(f"runs/{name}.json", to_json(record))
+        state.unlink(missing_ok=True)
+        return record

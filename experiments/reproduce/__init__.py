@@ -1,0 +1,1 @@
+"""The claims of the papers, judged by runs: the reproduction ledger."""

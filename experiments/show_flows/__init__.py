@@ -1,0 +1,1 @@
+"""Transport plans between images as pictures."""

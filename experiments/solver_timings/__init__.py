@@ -1,0 +1,1 @@
+"""Every transport solver timed, and what each reaches."""

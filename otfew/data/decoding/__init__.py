@@ -1,0 +1,1 @@
+"""From the bytes of any image file to pixels, or one sentence."""

@@ -1,0 +1,1 @@
+"""How the data set ``glyphs`` is drawn."""

@@ -1,0 +1,304 @@
+"""The evaluator: all methods on the very same episodes, block by block.
+
+Blocks are what several processes share out. A block's right answers depend on its episodes alone, so that any number of
+processes gives the same ones.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from otfew.errors import UserError
+from otfew.evaluation.episodes import Episodes, Sampler
+from otfew.features.cache import Note
+from otfew.features.extract import FeatureSet
+from otfew.method import FewShotMethod
+from otfew.runs import processes
+from otfew.runs.directory import Arrays, RunDirectory, first_difference
+
+BLOCK = 50
+"""Episodes in a block: the unit that is computed, kept, resumed and given to one of several processes."""
+BATCH_BYTES = 256 << 20
+"""About how much memory the nodes and pairwise products of a batch of episodes may take."""
+
+SETUP = "setup"
+"""Entry of a block: processes, threads of each, episodes."""
+
+ClassPrior = Literal["uniform", "true", "estimated"]
+
+Progress = Callable[[int, str], None]
+"""Called with the number of (method, episode) pairs that were just finished, and the method's name."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method, ready to run, with the features it runs on.
+
+    Attributes:
+        name: Name in reports; unique in a run.
+        method: Follows ``otfew.method.FewShotMethod``.
+        features: Node sets of the evaluated split.
+        material: Sha256 of what it runs on; finished blocks that ran on something else are computed again.
+        class_prior: What a transductive method is told of the classes' shares in the queries: "uniform", "true" (each
+            episode's own: an oracle) or "estimated" (nothing: the method estimates them).
+    """
+
+    name: str
+    method: FewShotMethod
+    features: FeatureSet
+    material: str = ""
+    class_prior: ClassPrior = "uniform"
+
+    def prior(self, episodes: Episodes) -> npt.NDArray[np.float64] | None:
+        """Return what the method is told: (episodes, way), or None."""
+        if not self.method.transductive or self.class_prior == "estimated":
+            return None
+        shares = episodes.proportions
+        return shares if self.class_prior == "true" else np.full_like(shares, 1 / shares.shape[1])
+
+
+@dataclass(frozen=True)
+class Setup:
+    """How episodes were run.
+
+    Attributes:
+        processes: How many ran side by side.
+        threads: Of each.
+        episodes: How many episodes were run so.
+    """
+
+    processes: int
+    threads: int
+    episodes: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """One method's results.
+
+    Attributes:
+        correct: (episodes, way) int64: queries of each class that were classified rightly.
+        queries: Queries of an episode, divided by its classes; each class has as many where episodes are balanced.
+        seconds: Time in the method's calls, from gathered features to logits: the sum over all processes.
+        setups: On how many processes and threads it was taken.
+    """
+
+    correct: npt.NDArray[np.int64]
+    queries: int
+    seconds: float
+    setups: tuple[Setup, ...] = ()
+
+    @property
+    def accuracy(self) -> npt.NDArray[np.float64]:
+        """Share of each episode's queries that were classified rightly, whatever their class: (episodes,)."""
+        fraction: npt.NDArray[np.float64] = self.correct.sum(1) / (self.correct.shape[1] * self.queries)
+        return fraction
+
+    @property
+    def milliseconds(self) -> float:
+        """Time of an episode."""
+        return 1000 * self.seconds / len(self.correct)
+
+
+def evaluate(
+    contenders: Sequence[Contender],
+    sampler: Sampler,
+    n_episodes: int,
+    *,
+    directory: RunDirectory | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress = lambda _, __: None,
+    note: Note = lambda _: None,
+) -> dict[str, Scores]:
+    """Run every method on episodes 0 to ``n_episodes - 1``.
+
+    Blocks that ``directory`` holds are taken from there. What a batch of episodes is depends on shapes alone, so that a
+    resumed run computes exactly what an uninterrupted one does. Several processes take the missing blocks in turn; all
+    of them return all scores, and the main one alone reads and writes ``directory``.
+
+    Args:
+        contenders: Methods with their features.
+        sampler: Episodes of one protocol.
+        n_episodes: How many.
+        directory: Where finished blocks are kept, or None.
+        device: Where methods run.
+        progress: Called after each batch of each method.
+        note: Called with a sentence where a damaged block is computed again.
+
+    Returns:
+        Scores by contender's name.
+
+    Raises:
+        UserError: A method refuses its input, or its answer has a wrong shape or is not a number, naming method and
+            episode; or a process has another protocol or other features than the main one.
+        PeerLostError: Another process has ended.
+    """
+    if n_episodes < 1:
+        raise UserError(f"--episodes must be at least 1, not {n_episodes}.")
+    groups: dict[int, list[Contender]] = {}
+    for contender in contenders:
+        groups.setdefault(id(contender.features), []).append(contender)
+    runner = _Runner(list(groups.values()), sampler.protocol.query, torch.device(device), progress)
+    _agree(contenders, directory)
+    ranges = [(start, min(start + BLOCK, n_episodes)) for start in range(0, n_episodes, BLOCK)]
+    kept = {i: block for i in range(len(ranges)) if (block := _kept(i, ranges[i], contenders, directory, note))}
+    blocks = processes.from_main(kept)
+    for index in blocks:
+        _advance(progress, contenders, ranges[index])
+    missing = [i for i in range(len(ranges)) if i not in blocks]
+    here = processes.world()
+    for first in range(0, len(missing), here.size):
+        # A round: a block for each process. The main process then keeps them all, so that no more is ever lost.
+        turn = missing[first : first + here.size]
+        mine = turn[here.rank] if here.rank < len(turn) else None
+        block = None if mine is None else runner.block(sampler(*ranges[mine]), ranges[mine][0])
+        for index, made in zip(turn, processes.gather(block), strict=False):
+            if made is None:
+                raise RuntimeError(f"the process whose turn it was brought no block {index}")
+            blocks[index] = made
+            if directory:
+                directory.save_block(index, made)
+            if index != mine:
+                _advance(progress, contenders, ranges[index])
+    ordered = [blocks[i] for i in range(len(ranges))]
+    setups = _setups(ordered)
+    return {
+        c.name: Scores(
+            np.concatenate([block[f"{c.name}.correct"] for block in ordered]),
+            sampler.protocol.query,
+            float(sum(block[f"{c.name}.seconds"] for block in ordered)),
+            setups,
+        )
+        for c in contenders
+    }
+
+
+def _agree(contenders: Sequence[Contender], directory: RunDirectory | None) -> None:
+    """Raise ``UserError`` in a process that would compute something else than the main one does."""
+    here = {"run": directory.identity if directory else {}, "features": {c.name: c.material for c in contenders}}
+    difference = first_difference(processes.from_main(here), here)
+    if difference:
+        raise UserError(
+            f"process {processes.world().rank} differs from process 0: {difference}; "
+            "give all processes the same command, data, backbone and versions."
+        )
+
+
+def _kept(
+    index: int, span: tuple[int, int], contenders: Sequence[Contender], directory: RunDirectory | None, note: Note
+) -> Arrays | None:
+    """Take a finished block of episodes from the folder; None where there is none that ran on these very features."""
+    block = directory.load_block(index, note) if directory else None
+    if block is not None and any(str(block[f"{c.name}.material"]) != c.material for c in contenders):
+        note(f"finished episodes {span[0]} to {span[1] - 1} ran on other features; computing them again")
+        return None
+    return block
+
+
+def _advance(progress: Progress, contenders: Sequence[Contender], span: tuple[int, int]) -> None:
+    """Count episodes that this process has not computed itself just now."""
+    for contender in contenders:
+        progress(span[1] - span[0], contender.name)
+
+
+def _setups(blocks: Sequence[Arrays]) -> tuple[Setup, ...]:
+    """Count the episodes that each number of processes and threads has run; blocks of old do not say."""
+    counts: dict[tuple[int, int], int] = {}
+    for n_processes, threads, episodes in (block[SETUP].tolist() for block in blocks if SETUP in block):
+        counts[n_processes, threads] = counts.get((n_processes, threads), 0) + episodes
+    return tuple(Setup(*key, episodes) for key, episodes in sorted(counts.items()))
+
+
+def batch_episodes(way: int, shot: int, query: int, nodes: int, channels: int) -> int:
+    """Episodes that go through a method at once: by the bytes of their nodes and pairwise products, at most a block."""
+    gathered = 4 * way * (shot + query) * nodes * channels
+    products = 4 * 4 * way * query * way * shot * nodes * nodes
+    return max(1, min(BLOCK, BATCH_BYTES // (gathered + products)))
+
+
+class _Runner:
+    """Runs blocks of episodes through groups of contenders that share features."""
+
+    def __init__(self, groups: list[list[Contender]], queries: int, device: torch.device, progress: Progress) -> None:
+        self._groups = groups
+        self._queries = queries
+        self._device = device
+        self._progress = progress
+        self._warm = False
+
+    def block(self, episodes: Episodes, start: int) -> Arrays:
+        """Count each contender's right answers: "NAME.correct" (episodes, way) and "NAME.seconds" ()."""
+        correct: dict[str, list[npt.NDArray[np.int64]]] = {c.name: [] for group in self._groups for c in group}
+        seconds = dict.fromkeys(correct, 0.0)
+        for group in self._groups:
+            nodes = group[0].features.nodes
+            _, way, shot = episodes.support.shape
+            size = batch_episodes(way, shot, self._queries, *nodes.shape[1:])
+            for i in range(0, len(episodes), size):
+                part = episodes[i : i + size]
+                support = self._gather(nodes, part.support)
+                query = self._gather(nodes, part.query).flatten(1, 2)
+                if i == 0 and not self._warm:
+                    # The first call compiles; its time belongs to no episode.
+                    for contender in group:
+                        self._ask(contender, part[:1], support[:1], query[:1], start)
+                for contender in group:
+                    right, elapsed = self._score(contender, part, support, query, start + i)
+                    correct[contender.name].append(right)
+                    seconds[contender.name] += elapsed
+                    self._progress(len(right), contender.name)
+        self._warm = True
+        arrays: Arrays = {f"{name}.correct": np.concatenate(parts) for name, parts in correct.items()}
+        arrays |= {f"{c.name}.material": np.array(c.material) for group in self._groups for c in group}
+        arrays[SETUP] = np.array([processes.world().size, torch.get_num_threads(), len(episodes)])
+        return arrays | {f"{name}.seconds": np.array(value) for name, value in seconds.items()}
+
+    def _gather(self, nodes: Tensor, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Pick images: indices (...,) to (..., nodes, channels) on the device."""
+        flat = nodes.index_select(0, torch.from_numpy(indices.reshape(-1)))
+        return flat.view(*indices.shape, *nodes.shape[1:]).to(self._device)
+
+    def _ask(
+        self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor, start: int
+    ) -> tuple[Tensor, float]:
+        """Call a method: logits (episodes, way * query, way) on the CPU, and seconds; what it refuses is the user's."""
+        prior = contender.prior(episodes)
+        told = {} if prior is None else {"class_prior": torch.from_numpy(prior).to(support)}
+        started = time.perf_counter()
+        try:
+            # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
+            logits = contender.method(support, query, **told).detach().cpu()
+        except UserError:
+            raise
+        except ValueError as error:
+            raise UserError(
+                f"method {contender.name!r} refuses the batch of {len(support)} from episode {start} on: {error}."
+            ) from error
+        return logits, time.perf_counter() - started
+
+    def _score(
+        self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor, start: int
+    ) -> tuple[npt.NDArray[np.int64], float]:
+        """Call a method on a batch of episodes and count right answers for each class."""
+        logits, elapsed = self._ask(contender, episodes, support, query, start)
+        n_episodes, way = episodes.counts.shape
+        expected = (n_episodes, way * self._queries, way)
+        if logits.shape != expected:
+            raise UserError(f"method {contender.name!r} answered with shape {tuple(logits.shape)}, not {expected}.")
+        bad = torch.isnan(logits).flatten(1).any(1).nonzero()
+        if len(bad):
+            raise UserError(
+                f"method {contender.name!r} answered NaN in episode {start + int(bad[0])}: check its options."
+            )
+        truth = torch.from_numpy(episodes.answers)
+        hits = (logits.argmax(-1) == truth).long()
+        right = torch.zeros(n_episodes, way, dtype=torch.int64).scatter_add_(1, truth, hits)
+        return right.numpy(), elapsed

@@ -1,0 +1,303 @@
+"""What a comparison runs on: images or a user's features, the backbone, and the guard against leaks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from otfew.backbones import Backbone, classes_seen
+from otfew.backbones import load as load_backbone
+from otfew.data import DATASETS, DataOptions, ImageSet
+from otfew.data import load as load_images
+from otfew.data.halves import HALVES, load_half
+from otfew.data.preparation import Preparation, default_crop
+from otfew.errors import UserError
+from otfew.features.cache import default_directory
+from otfew.features.extract import FeatureSet, base_mean, extract
+from otfew.features.file import load_feature_file
+from otfew.nodes import parse
+from otfew.runs import processes
+
+Report = Callable[[int, int], None]
+
+
+class Material(Protocol):
+    """Where node sets come from."""
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Return the label of every image."""
+        ...
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Return the protocol's part about data, backbone and images, JSON-ready and without paths."""
+        ...
+
+    def nodes_spec(self, preferred: str) -> str:
+        """Return the kind of nodes that a method gets; raises ``UserError`` where there is no such kind."""
+        ...
+
+    def base_mean_missing(self) -> str:
+        """Say why there is no mean of the base classes, or return ""."""
+        ...
+
+    def features(self, spec: str, device: str) -> FeatureSet:
+        """Return the nodes of all images."""
+        ...
+
+    def base_mean(self, spec: str, device: str) -> Tensor:
+        """Return the (channels,) mean of the base classes' global vectors."""
+        ...
+
+    def learned(self, method: str) -> dict[str, float]:
+        """Return the options of a method that were learned with the backbone, where it was meta-trained for it."""
+        ...
+
+
+class FileMaterial:
+    """A user's own features.
+
+    Args:
+        path: See ``otfew.features.file``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._features = load_feature_file(path)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Return the label of every image."""
+        return self._features.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names."""
+        return self._features.classes
+
+    def describe(self) -> dict[str, Any]:
+        """Return the protocol's part about the data; episodes are keyed by the file's content."""
+        images, nodes, channels = self._features.nodes.shape
+        digest = self._features.source["features_sha256"]
+        data = {
+            "dataset": "features",
+            "variant": digest[:16],
+            "split": "file",
+            "classes": len(self.classes),
+            "published_classes": len(self.classes),
+            "images": images,
+            "features_sha256": digest,
+            "notes": [f"{nodes} nodes of {channels} channels an image"],
+        }
+        return {"data": data, "backbone": None, "resolution": None, "crop": None}
+
+    def nodes_spec(self, preferred: str) -> str:
+        """Return "file", whatever a method prefers."""
+        del preferred
+        return self._features.nodes_spec
+
+    def base_mean_missing(self) -> str:
+        """Say why there is no mean of the base classes, or return ""."""
+        return "" if self._features.base_mean is not None else "the features file has no base_mean"
+
+    def features(self, spec: str, device: str) -> FeatureSet:
+        """Return the file's nodes."""
+        del spec, device
+        return self._features
+
+    def base_mean(self, spec: str, device: str) -> Tensor:
+        """Return the file's base mean."""
+        del spec, device
+        if self._features.base_mean is None:
+            raise UserError(f"{self.base_mean_missing()}: add it or leave such methods out.")
+        return self._features.base_mean
+
+    def learned(self, method: str) -> dict[str, float]:
+        """Return nothing: files of features do not say."""
+        del method
+        return {}
+
+
+@dataclass
+class ImageMaterial:
+    """One split of a data set and a backbone.
+
+    Attributes:
+        images: The evaluated split.
+        backbone: What extracts.
+        preparation: Resolution and crop.
+        console: Where progress is shown.
+        base: Loads the train split.
+        seen: Classes that the backbone has seen in training; None where unknown.
+        given_nodes: ``--nodes``, or "" for what each method prefers.
+    """
+
+    images: ImageSet
+    backbone: Backbone
+    preparation: Preparation
+    console: Console
+    base: Callable[[], ImageSet]
+    seen: int | None
+    given_nodes: str = ""
+    _features: dict[str, FeatureSet] = field(default_factory=dict)
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Return the label of every image."""
+        return self.images.labels
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names."""
+        return self.images.classes
+
+    def describe(self) -> dict[str, Any]:
+        """Return the protocol's part about data, backbone and images."""
+        card = self.backbone.card
+        data = {
+            "dataset": self.images.dataset,
+            "variant": self.images.variant,
+            "split": self.images.split,
+            "classes": len(self.classes),
+            "published_classes": self.images.published_classes,
+            "images": len(self.images),
+            "names_sha256": self.images.digest,
+            "notes": list(self.images.notes),
+        }
+        backbone = {
+            "name": card.name,
+            "architecture": card.architecture,
+            "sha256": self.backbone.digest,
+            "training_data": card.training_data,
+            "external": card.external,
+            "test_classes_seen": self.seen,
+        }
+        resolution, crop = self.preparation.resolution, self.preparation.crop
+        return {"data": data, "backbone": backbone, "resolution": resolution, "crop": crop}
+
+    def nodes_spec(self, preferred: str) -> str:
+        """Return the canonical kind of nodes that a method gets."""
+        return parse(self.given_nodes or preferred).spec
+
+    def base_mean_missing(self) -> str:
+        """Say why there is no mean of the base classes, or return ""."""
+        if self.images.split in {"train", HALVES[0]}:
+            return "the base classes are the evaluated split itself"
+        try:
+            self.base()
+        except UserError as error:
+            return f"the train split cannot be had ({error})"
+        return ""
+
+    def features(self, spec: str, device: str) -> FeatureSet:
+        """Extract nodes, or take them from the cache."""
+        if spec not in self._features:
+            with processes.leaders_first(), _progress(self.console, f"extracting {spec} nodes") as progress:
+                self._features[spec] = extract(
+                    self.images,
+                    self.backbone.to(device),
+                    parse(spec),
+                    self.preparation,
+                    default_directory() / "features",
+                    progress=progress,
+                    note=lambda text: self.console.print(text, markup=False, highlight=False),
+                )
+        return self._features[spec]
+
+    def base_mean(self, spec: str, device: str) -> Tensor:
+        """Extract the mean of the base classes, or take it from the cache."""
+        with processes.leaders_first(), _progress(self.console, "extracting base classes") as progress:
+            return base_mean(
+                self.base(),
+                self.backbone.to(device),
+                parse(spec),
+                self.preparation,
+                default_directory() / "features",
+                progress=progress,
+                note=lambda text: self.console.print(text, markup=False, highlight=False),
+            )
+
+    def learned(self, method: str) -> dict[str, float]:
+        """Return what the backbone's card says was learned with it."""
+        return dict(self.backbone.card.protocol.get("learned", {}).get(method, {}))
+
+
+def load_image_material(
+    dataset: str,
+    split: str,
+    root: Path | None,
+    options: DataOptions,
+    backbone: str | None,
+    resolution: int | None,
+    crop: str | None,
+    nodes: str,
+    allow_overlap: bool,
+    console: Console,
+) -> ImageMaterial:
+    """Load a split and a backbone, and refuse the pair where the backbone has seen the classes.
+
+    Args:
+        dataset: Key of ``DATASETS``.
+        split: "train", "val", "test", "first-half" or "second-half".
+        root: Data root, or None for the default.
+        options: Choices that some data sets offer.
+        backbone: What stands after ``--backbone``, or None for the data set's.
+        resolution: Side in pixels; None takes that of the backbone's training.
+        crop: "none" or "center"; None takes what is usual for the data set.
+        nodes: ``--nodes``, or "".
+        allow_overlap: Go on with classes that the backbone has seen.
+        console: Where progress is shown.
+
+    Raises:
+        UserError: Anything is missing or unknown, or classes were seen in training.
+    """
+    load_part = load_half if split in HALVES else load_images
+    images = load_part(dataset, split, root, options)
+    network = load_backbone(backbone, dataset=dataset)
+    seen, _ = classes_seen(network.card, images.classes, dataset=dataset)
+    if seen and not network.card.external and not allow_overlap:
+        raise UserError(
+            f"backbone {network.name!r} was trained on {seen} of the {len(images.classes)} classes of split {split!r} "
+            f"of {dataset!r}: give another backbone or split, or --allow-overlap to go on and have the report say so."
+        )
+    usual = DATASETS[dataset].resolution
+    trained = network.card.external or bool(network.card.training_data)
+    side = resolution if resolution is not None else network.card.resolution if trained else usual
+    preparation = Preparation(side, default_crop(usual) if crop is None else crop)  # type: ignore[arg-type]
+    if nodes:
+        parse(nodes)
+    return ImageMaterial(
+        images=images,
+        backbone=network,
+        preparation=preparation,
+        console=console,
+        base=lambda: load_part(dataset, HALVES[0] if split in HALVES else "train", root, options),
+        seen=seen,
+        given_nodes=nodes,
+    )
+
+
+@contextmanager
+def _progress(console: Console, text: str) -> Iterator[Report]:
+    """Show a bar from the first report on; nothing where all is cached."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task(text, total=None, visible=False)
+
+        def report(done: int, total: int) -> None:
+            bar.update(task, completed=done, total=total, visible=True)
+
+        yield report

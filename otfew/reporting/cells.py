@@ -1,0 +1,53 @@
+"""Figures as text: cells of the analyses' tables."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from otfew.reporting.sentences import mark, milliseconds, percent, words
+
+__all__ = [
+    "difference", "difference_rows", "milliseconds", "percent", "short_difference", "short_interval", "with_intervals",
+]  # fmt: skip
+
+
+def with_intervals(record: Mapping[str, Any], *, sign: bool = False) -> str:
+    """Format a mean with its intervals over episodes and over classes."""
+    return f"{percent(record['mean'], sign=sign)} ± {percent(record['episode_ci'])} ± {percent(record['class_ci'])}"
+
+
+def difference(method: Mapping[str, Any]) -> list[str]:
+    """Format the paired difference to the reference and its verdict; two cells."""
+    if "difference" not in method:
+        return ["reference", ""]
+    found = method["difference"]
+    return [with_intervals(found, sign=True), words(found)]
+
+
+def short_interval(found: Mapping[str, Any]) -> str:
+    """Format a difference with its interval over classes in one cell."""
+    return f"{percent(found['mean'], sign=True)} ± {percent(found['class_ci'])}"
+
+
+def short_difference(found: Mapping[str, Any]) -> str:
+    """Format a difference with its interval over classes in one cell, with a star for "better" or "worse"."""
+    star = "*" if found["verdict"] in {"better", "worse"} else ""
+    return f"{short_interval(found)}{star}"
+
+
+def difference_rows(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+    """Lay out differences, a column for every panel of the same methods and a row for each that is not a reference.
+
+    A method that is compared with another one than the panel's reference, because it is transductive, says with which.
+    """
+    first = records[0]
+    rows = []
+    for name in first["protocol"]["order"]:
+        method = first["methods"][name]
+        if "difference" in method:
+            to = method["difference"]["to"]
+            other = "" if to == first["protocol"]["reference"] else f", to {to}"
+            cells = [short_difference(record["methods"][name]["difference"]) for record in records]
+            rows.append([mark(name, method) + other, *cells])
+    return rows

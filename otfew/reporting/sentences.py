@@ -1,0 +1,188 @@
+"""A comparison in words: how methods are named, and the sentences below a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from otfew.evaluation.query_balance import BALANCED
+from otfew.evaluation.query_balance import parse as parse_balance
+from otfew.nodes import parse
+from otfew.nodes.patches import PatchExtractor
+
+
+def mark(name: str, record: Mapping[str, Any]) -> str:
+    """Name a method in a table: whether it is transductive, and what it is told of the classes' shares."""
+    if not record["transductive"]:
+        return name
+    prior = record.get("class_prior", "")
+    told = {"": "", "true": ", true prior: oracle"}.get(prior, f", {prior} prior")
+    return f"{name} (transductive{told})"
+
+
+def words(difference: Mapping[str, Any]) -> str:
+    """Put the verdict and Holm's p into words."""
+    p = difference["p_holm"]
+    if p is None:
+        return str(difference["verdict"])
+    return f"{difference['verdict']} ({'<0.001' if p < 0.001 else f'{p:.3f}'})"
+
+
+def transport_lines(results: Mapping[str, Any]) -> list[str]:
+    """One sentence for each transport method: what it adds to its best control."""
+    lines = []
+    for name, adds in sorted(results["transport_adds"].items()):
+        if adds["control"] is None:
+            lines.append(f"what transport adds in {name}: unknown, {adds['reason']}")
+        else:
+            width = percent(adds["class_ci"])
+            lines.append(
+                f"what transport adds in {name}: {percent(adds['mean'], sign=True)} ± {width} points over "
+                f"{adds['control']}, its best control on the same nodes: {words(adds)}"
+            )
+    return lines
+
+
+def percent(value: float | None, *, sign: bool = False) -> str:
+    """Format a fraction as per cent with two digits; a dash where there is none."""
+    if value is None:
+        return "–"
+    return f"{100 * value:+.2f}" if sign else f"{100 * value:.2f}"
+
+
+def milliseconds(value: float | None) -> str:
+    """Format a time with three digits."""
+    return "–" if value is None else f"{value:.3g}" if value < 100 else f"{value:.0f}"
+
+
+def protocol_lines(results: Mapping[str, Any]) -> list[str]:
+    """Say on what the figures rest: data, images, backbone, episodes, intervals, and what did not run."""
+    p = results["protocol"]
+    data = p["data"]
+    variant = f" ({data['variant']})" if data["variant"] else ""
+    present = f"{data['classes']} of {data['published_classes']} classes, {data['images']:,} images"
+    lines = [f"data: {data['dataset']}{variant}, split {data['split']}: {present}", *data["notes"]]
+    lines += _backbone_lines(p)
+    lines.append(
+        f"{p['episodes']:,} episodes of {p['way']}-way {p['shot']}-shot with {_queries(p)}, "
+        f"seed {p['seed']}, the same for all methods"
+    )
+    lines.append(
+        "± are halves of 95 % intervals, over episodes and over classes (jackknife); claims rest on the wider one, "
+        "with Holm's correction across methods, and are conditional on these classes and this checkpoint"
+    )
+    missing = {m["accuracy"].get("class_ci_missing") for m in results["methods"].values()} - {None}
+    lines += [f"no interval over classes: {reason}" for reason in sorted(missing)]
+    lines += _noise_lines(results)
+    lines.append(
+        "ms per episode: from cached features to logits; methods of global vectors start from nodes averaged once"
+    )
+    lines += _transductive_lines(results)
+    lines += [f"not run: {name}: {reason}" for name, reason in sorted(results["not_run"].items())]
+    return lines
+
+
+def _queries(protocol: Mapping[str, Any]) -> str:
+    """Say how many queries an episode has."""
+    balance = parse_balance(protocol.get("query_balance", BALANCED))
+    if balance is None:
+        return f"{protocol['query']} queries a class"
+    return (
+        f"{protocol['way'] * protocol['query']} queries, divided among the classes in proportions from a symmetric "
+        f"Dirichlet distribution of parameter {balance.alpha:f} (a class may have none)"
+    )
+
+
+def _transductive_lines(results: Mapping[str, Any]) -> list[str]:
+    """Say how transductive methods are compared, and what they are told of the classes' shares."""
+    methods = {name: m for name, m in results["methods"].items() if m["transductive"]}
+    if not methods:
+        return []
+    lines = [
+        "transductive methods see all queries of an episode at once: they are compared among themselves, with a "
+        "reference and a correction of their own"
+    ]
+    if "across_groups" in results:
+        across = results["across_groups"]
+        lines.append(
+            f"across the groups, not between like methods: {across['method']}, which sees all queries at once, is "
+            f"{percent(across['mean'], sign=True)} ± {percent(across['episode_ci'])} ± "
+            f"{percent(across['class_ci'])} points from {across['to']}, which sees one at a time"
+        )
+    balanced = results["protocol"].get("query_balance", BALANCED) == BALANCED
+    told = {
+        "uniform": f"that each class has as many queries, which is {'true' if balanced else 'false'} here",
+        "true": "each episode's true shares of the classes: an oracle, since nobody knows them",
+        "estimated": "nothing of the classes' shares and estimate them",
+    }
+    for prior, what in told.items():
+        names = sorted(name for name, m in methods.items() if m.get("class_prior") == prior)
+        if names:
+            lines.append(f"class prior {prior}: told {what}: {', '.join(names)}")
+    return lines
+
+
+def timing_lines(timings: Mapping[str, Any]) -> list[str]:
+    """Say how times were taken, where several processes or several numbers of threads had a part in them."""
+    setups = timings["episodes_run_by"]
+    if len(setups) < 2 and all(setup["processes"] == 1 for setup in setups):
+        return []
+    ran = ", ".join(
+        f"{s['episodes']:,} episodes by {s['processes']} process{'es' if s['processes'] > 1 else ''} "
+        f"of {s['threads']} thread{'s' if s['threads'] > 1 else ''}"
+        for s in setups
+    )
+    return [
+        f"times are those of one process, while the others run beside it: the seconds of all processes over all "
+        f"episodes; {ran}"
+    ]
+
+
+def _patch_lines(protocol: Mapping[str, Any]) -> list[str]:
+    """Say what patches are cut from, where methods ran on some."""
+    kinds = sorted({method["nodes"] for method in protocol["methods"].values()})
+    patches = [kind for kind in kinds if isinstance(parse(kind), PatchExtractor)]
+    if not patches:
+        return []
+    side = protocol["resolution"]
+    return [f"{' and '.join(patches)}: patches of whole images at their original resolution, resized to {side} px each"]
+
+
+def _noise_lines(results: Mapping[str, Any]) -> list[str]:
+    """Say where intervals over classes are wide because episodes are few."""
+    differences = [m["difference"] for m in results["methods"].values() if "difference" in m]
+    shares = [d.get("class_ci_noise_share") for d in differences]
+    noisy = sum(share is not None and share > 0.5 for share in shares)
+    if not noisy:
+        return []
+    return [
+        f"more than half the variance over classes is sampling noise in {noisy} of {len(differences)} differences: "
+        "their intervals err wide, and more --episodes narrow them"
+    ]
+
+
+def _backbone_lines(protocol: Mapping[str, Any]) -> list[str]:
+    """Say what the images went through, and what of them it has seen."""
+    backbone = protocol["backbone"]
+    if backbone is None:
+        return ["features: the user's own file; what their backbone was trained on is unknown to this report"]
+    crop = "centre crop" if protocol["crop"] == "center" else "no crop"
+    lines = [f"images: {protocol['resolution']} px, {crop}", *_patch_lines(protocol)]
+    return [*lines, *backbone_lines(backbone, protocol["data"]["classes"])]
+
+
+def backbone_lines(backbone: Mapping[str, Any], classes: int) -> list[str]:
+    """Say what a backbone was trained on, and how many of the evaluated classes it has seen."""
+    lines = [f"backbone: {backbone['name']}, trained on {backbone['training_data'] or 'unknown data'}"]
+    seen = backbone["test_classes_seen"]
+    if backbone["external"]:
+        count = "unknown" if seen is None else f"{seen} of {classes}"
+        lines.append(f"external data; test classes seen in pretraining: {count}")
+    elif seen is None:
+        lines.append(
+            "whether the backbone has seen the test classes is unknown: its card names no training classes, or has no "
+            "checksum that vouches for their list"
+        )
+    elif seen:
+        lines.append(f"LEAK, allowed by --allow-overlap: {seen} of {classes} test classes were seen in training")
+    return lines

@@ -1,0 +1,1 @@
+"""Scores of node sets, and what they are made of: weights, similarities, spreads."""

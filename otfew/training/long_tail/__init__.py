@@ -1,0 +1,1 @@
+"""Training on classes of very different sizes."""

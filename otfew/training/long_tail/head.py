@@ -1,0 +1,181 @@
+"""The second stage on cached features: only the classifier is trained, in seconds."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from otfew.errors import UserError
+from otfew.training.augmentation import hashed
+from otfew.training.long_tail.losses import CosineHead, Objective, pooled_with
+
+HeadState = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class HeadRecipe:
+    """How to train a classifier.
+
+    Attributes:
+        epochs: Passes over the training features.
+        batch_size: Features a step.
+        learning_rates: Tried one after the other; validation chooses.
+        momentum: Nesterov's.
+        weight_decay: Of all parameters.
+        cosine_schedule: Let the rate fall to zero; False keeps it.
+    """
+
+    epochs: int = 30
+    batch_size: int = 128
+    learning_rates: tuple[float, ...] = (0.1, 0.01, 0.001)
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    cosine_schedule: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise UserError(f"--head.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
+        if not self.learning_rates:
+            raise UserError("--head.learning-rates needs at least one rate.")
+        for rate in self.learning_rates:
+            if not (math.isfinite(rate) and rate > 0):
+                raise UserError(f"--head.learning-rates must be positive, not {rate}.")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Cached features of one setting.
+
+    Attributes:
+        train: (samples, channels), with ``train_labels``.
+        meta: Balanced meta set.
+        validation: Balanced, disjoint from both; chooses.
+        counts: (classes,) training samples.
+    """
+
+    train: Tensor
+    train_labels: Tensor
+    meta: Tensor
+    meta_labels: Tensor
+    validation: Tensor
+    validation_labels: Tensor
+    counts: Tensor
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What validation chose.
+
+    Attributes:
+        state: Of the classifier: "weight" and, where it has one, "bias".
+        learning_rate: Of the run chosen.
+        epoch: From 1.
+        validation_error: In per cent, at that epoch.
+    """
+
+    state: HeadState
+    learning_rate: float
+    epoch: int
+    validation_error: float
+
+
+def train_head(features: Features, start: HeadState, objective: Objective, recipe: HeadRecipe, seed: int) -> Choice:
+    """Train with each learning rate and keep the best epoch of the best rate, by validation error; the first of equals.
+
+    The result is a function of the arguments alone: the order of samples follows seed and epoch.
+
+    Args:
+        features: Of one setting.
+        start: Classifier of stage 1, from which objectives that are not ``fresh`` begin.
+        objective: What is minimised.
+        recipe: How.
+        seed: Of the order of samples and of fresh classifiers.
+
+    Raises:
+        UserError: The loss is not finite.
+    """
+    best: Choice | None = None
+    for rate in recipe.learning_rates:
+        found = _train_once(features, start, objective, recipe, rate, seed)
+        if best is None or found.validation_error < best.validation_error:
+            best = found
+    assert best is not None
+    return best
+
+
+def head_of(state: HeadState, objective: Objective) -> nn.Module:
+    """Rebuild a classifier from its state."""
+    classes, channels = state["weight"].shape
+    head: nn.Module = CosineHead(channels, classes) if objective.cosine else nn.Linear(channels, classes)
+    head.load_state_dict(state)
+    return head
+
+
+def initial_head(start: HeadState, objective: Objective, seed: int) -> nn.Module:
+    """Copy stage 1's classifier, or draw a fresh one from the seed."""
+    classes, channels = start["weight"].shape
+    if not (objective.fresh or objective.cosine):
+        return head_of(start, objective)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(hashed(seed))
+        return CosineHead(channels, classes) if objective.cosine else nn.Linear(channels, classes)
+
+
+def error_percent(logits: Tensor, labels: Tensor) -> float:
+    """Share of wrong answers, in per cent."""
+    return 100 * float((logits.argmax(-1) != labels).double().mean())
+
+
+def _train_once(
+    features: Features, start: HeadState, objective: Objective, recipe: HeadRecipe, rate: float, seed: int
+) -> Choice:
+    """Train with one learning rate."""
+    head = initial_head(start, objective, seed)
+    optimizer = torch.optim.SGD(
+        head.parameters(), lr=rate, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
+    )
+    data, labels = pooled_with(objective, (features.train, features.train_labels, features.meta, features.meta_labels))
+    batches = math.ceil(len(data) / recipe.batch_size)
+    best: Choice | None = None
+    for epoch in range(recipe.epochs):
+        order = objective.order(labels, torch.Generator().manual_seed(hashed(seed, epoch)))
+        for batch, index in enumerate(torch.split(order, recipe.batch_size)):
+            if recipe.cosine_schedule:
+                done = (epoch + batch / batches) / recipe.epochs
+                optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
+            loss = _loss(head, data, labels, index, features, objective, epoch / recipe.epochs)
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+        if not math.isfinite(float(loss.detach())):
+            raise UserError(f"the classifier's loss is not finite with a learning rate of {rate}: lower it.")
+        with torch.inference_mode():
+            error = error_percent(head(features.validation), features.validation_labels)
+        if best is None or error < best.validation_error:
+            state = {name: tensor.detach().clone() for name, tensor in head.state_dict().items()}
+            best = Choice(state, rate, epoch + 1, error)
+    assert best is not None
+    return best
+
+
+def _loss(
+    head: nn.Module,
+    data: Tensor,
+    labels: Tensor,
+    index: Tensor,
+    features: Features,
+    objective: Objective,
+    done: float,
+) -> Tensor:
+    """Compute the loss of one batch."""
+    loss = data.new_zeros(())
+    if objective.train:
+        loss = objective.train_loss(head(data[index]), labels[index], features.counts, index, done)
+    if objective.meta:
+        loss = loss + objective.meta * functional.cross_entropy(head(features.meta), features.meta_labels)
+    return loss

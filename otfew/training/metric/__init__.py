@@ -1,0 +1,1 @@
+"""Metric learning: one network a loss, on the same batches."""

@@ -1,0 +1,1 @@
+"""Other libraries' solvers behind the interface."""

@@ -1,0 +1,1 @@
+"""Entropic transport: Sinkhorn on costs and on point clouds."""

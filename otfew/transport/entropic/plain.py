@@ -1,0 +1,190 @@
+"""Sinkhorn in the plain domain, P = diag(u) K diag(v): fast, and safe where costs range over few multiples of reg."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otfew.transport.compilation import announced
+from otfew.transport.threads import share_out
+
+REACH = {torch.float32: 20.0, torch.float64: 170.0}
+"""Largest |cost - offset| / reg: scalings then stay within exp(+-4 REACH) of the weights, which the dtype holds."""
+
+ITERATIONS = 100
+"""After so many a problem is better served by Newton's method."""
+
+PATIENCE = 6
+"""Plain iterations of a problem before the next are extrapolated from the last, where these take long to compute."""
+
+SMALL, SMALL_PATIENCE = 2_500, 20
+"""Entries up to which an iteration takes less time than its extrapolation, and plain iterations are given to it."""
+
+RIDGE = {torch.float32: 1e-6, torch.float64: 1e-12}
+"""What rounding makes of inner products, relative to the largest."""
+
+LARGEST = {dtype: torch.finfo(dtype).max for dtype in REACH}
+"""Largest number of each dtype."""
+
+CHECK = 8
+"""Iterations between two looks at what has converged, where a look waits for the device."""
+
+
+@dataclass(slots=True, eq=False)
+class Scaled:
+    """Scalings of a batch; a problem whose costs range too far is left alone, with n_iter 0.
+
+    Attributes:
+        plan: (problems, n, m) in the cost's dtype, of total 1, with row sums a.
+        a: (problems, n) float64, of total 1.
+        b: (problems, m) float64, of total 1.
+        phi: (problems, n) float64, -log K v: potentials over reg.
+        psi: (problems, m) float64, -log K' u for the u before.
+        mass: (problems,) float64, the total of a as it was given.
+        value: (problems,) float64, dual value for that total.
+        offset: (problems,) float64, subtracted from the costs.
+        error: (problems,) float64, largest deviation of a column's sum.
+        status: (problems,) int8, ``Status.OPTIMAL`` or ``Status.MAX_ITER``.
+        n_iter: (problems,) int64.
+    """
+
+    plan: Tensor
+    a: Tensor
+    b: Tensor
+    phi: Tensor
+    psi: Tensor
+    mass: Tensor
+    value: Tensor
+    offset: Tensor
+    error: Tensor
+    status: Tensor
+    n_iter: Tensor
+
+
+def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+    """Alternate u = a / K v and v = b / K' u, each problem until its columns are right.
+
+    Args:
+        cost: (problems, n, m), without a graph, as all below.
+        a: (problems, n) float64.
+        b: (problems, m) float64.
+        reg: Regularisation, in the units of the cost.
+        tol: Largest deviation of a column's sum, for a total of 1.
+        max_iter: Iterations a problem may take.
+    """
+    if cost.is_cpu:
+        return _scale_compiled(cost, a, b, reg, tol, max_iter)
+    return scale_torch(cost, a, b, reg, tol, max_iter)
+
+
+def _scale_compiled(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+    found = _run(cost, a, b, reg, tol, max_iter)
+    if cost.dtype == torch.float64 or np.count_nonzero(found.n_iter.numpy()) == len(cost):
+        return found
+    # What is too wide for float32 is narrow enough for float64.
+    far = found.n_iter == 0
+    if bool(far.all()):
+        wide = _run(cost.double(), a, b, reg, tol, max_iter)
+        return replace(wide, plan=wide.plan.to(cost.dtype))
+    wide = _run(cost[far].double(), a[far], b[far], reg, tol, max_iter)
+    for field in fields(Scaled):
+        into = getattr(found, field.name)
+        into[far] = getattr(wide, field.name).to(into.dtype)
+    return found
+
+
+def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+    # In numpy: ten small operations of torch take longer than a small problem.
+    size, n, m = cost.shape
+    costs = np.ascontiguousarray(cost.numpy()).reshape(size, n * m)
+    rows, columns = np.ascontiguousarray(a.numpy()), np.ascontiguousarray(b.numpy())
+    plan, numbers = np.empty_like(costs), np.empty((4, size))
+    unit_a, unit_b, phi, psi = np.empty_like(rows), np.empty_like(columns), np.empty_like(rows), np.empty_like(columns)
+    status, n_iter = np.empty(size, np.int8), np.empty(size, np.int64)
+    # 1 / reg may overflow float32; all costs that are not equal are then out of reach.
+    inverse, reach, ridge = min(1 / reg, LARGEST[cost.dtype]), REACH[cost.dtype], RIDGE[cost.dtype]
+    patience = SMALL_PATIENCE if n * m <= SMALL else PATIENCE
+    kernel = _kernel(costs.dtype.str)
+
+    def work(first: int, last: int) -> None:
+        kernel(
+            costs, rows, columns, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
+            plan, unit_a, unit_b, phi, psi, numbers, status, n_iter,
+        )  # fmt: skip
+
+    share_out(work, size, torch.get_num_threads())
+    tensor = torch.from_numpy
+    mass, value, offset, error = tensor(numbers)
+    return Scaled(
+        tensor(plan.reshape(size, n, m)), tensor(unit_a), tensor(unit_b), tensor(phi), tensor(psi),
+        mass, value, offset, error, tensor(status), tensor(n_iter),
+    )  # fmt: skip
+
+
+@functools.cache
+def _kernel(dtype: str) -> Callable[..., None]:
+    """Load the compiled loop for a dtype, or compile it and say so."""
+    from otfew.transport.entropic.kernel import constants, scale
+
+    table, integers = constants(np.dtype(dtype))
+    kernel = functools.partial(scale, table, integers)
+    with announced("the Sinkhorn solver"):
+        one, wide = np.ones((1, 1), dtype), np.ones((4, 1))
+        status, n_iter = np.ones(1, np.int8), np.ones(1, np.int64)
+        kernel(
+            one, wide, wide, 0, 0, 1.0, 1.0, 1.0, 1.0, 1, 1, 1.0,
+            one, wide, wide, wide, wide, wide, status, n_iter,
+        )  # fmt: skip
+    return kernel
+
+
+def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+    """Do the same on any device; see ``scale``."""
+    size = len(cost)
+    mass = a.sum(-1)
+    unit_a, unit_b = a / mass[:, None], b / b.sum(-1, keepdim=True)
+    a, b = unit_a.to(cost.dtype), unit_b.to(cost.dtype)
+    offset = cost.mean((1, 2))
+    kernel = (offset[:, None, None] - cost) / reg
+    safe = kernel.abs().flatten(1).amax(1) <= REACH[cost.dtype]
+    kernel = kernel.where(safe[:, None, None], 0.0).exp_()
+    plan, sums_of = torch.zeros_like(kernel), (torch.ones_like(a), torch.ones_like(b))
+    errors, iterations = torch.zeros_like(offset), torch.zeros(size, dtype=torch.int64, device=cost.device)
+    index = safe.nonzero()[:, 0]
+    kernel, a, b = kernel[index], a[index], b[index]
+    # Products and sums, not matrix products, which may be rounded to TF32.
+    q = (kernel * a[..., None]).sum(1)
+    going = torch.ones_like(q[:, 0], dtype=torch.bool)
+    p, error, n_iter = torch.ones_like(a), torch.zeros_like(q[:, 0]), torch.zeros_like(index)
+    for used in range(1, max_iter + 1):
+        if not len(index):
+            break
+        v = b / q
+        sums_p = (kernel * v[:, None]).sum(2)
+        sums_q = (kernel * (a / sums_p)[..., None]).sum(1)
+        worst = (v * sums_q - b).abs().amax(1)
+        # A problem keeps the scalings with which it converged while others go on.
+        p, error = torch.where(going[:, None], sums_p, p), worst.where(going, error)
+        n_iter += going
+        going = going & ~(worst <= tol)
+        if used % CHECK == 0 or used == max_iter:
+            ended = torch.ones_like(going) if used == max_iter else ~going
+            into = index[ended]
+            sums_of[0][into], sums_of[1][into] = p[ended], q[ended]
+            errors[into], iterations[into] = error[ended], n_iter[ended]
+            plan[into] = (a / p)[ended][..., None] * kernel[ended] * (b / q)[ended][:, None]
+            rest = ~ended
+            kernel, a, b, p, q, sums_q, error, n_iter, index, going = (
+                x[rest] for x in (kernel, a, b, p, q, sums_q, error, n_iter, index, going)
+            )
+        q = torch.where(going[:, None], sums_q, q)
+    phi, psi = (-sums.log().double() for sums in sums_of)
+    value = mass * (reg * ((unit_a * phi).sum(-1) + (unit_b * psi).sum(-1)) + offset)
+    # OPTIMAL is 0 and MAX_ITER is 1.
+    status = ((iterations == 0) | ~(errors <= tol)).to(torch.int8)
+    return Scaled(plan, unit_a, unit_b, phi, psi, mass, value, offset.double(), errors.double(), status, iterations)

@@ -1,0 +1,283 @@
+"""Our batched Sinkhorn: entropic transport in torch, each problem to its own end, differentiable in everything."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otfew.transport.entropic import newton as sinkhorn_newton
+from otfew.transport.entropic import plain as sinkhorn_plain
+from otfew.transport.entropic.gradient import Make, attach_linear, attach_plan, attach_value
+from otfew.transport.entropic.newton import Rhos
+from otfew.transport.entropic.solved import (
+    Solved,
+    density,
+    dual_value,
+    entropic_gap,
+    feasible_potentials,
+    marginal_error,
+    primal_value,
+    round_plan,
+    times,
+)
+from otfew.transport.entropic.unrolled import unroll
+from otfew.transport.options import check_count
+from otfew.transport.problem import Status
+from otfew.transport.registry import TensorSolver
+from otfew.transport.result import Parts, check_range
+
+Gradient = Literal["implicit", "unrolled"]
+
+
+@dataclass(frozen=True)
+class Sinkhorn(TensorSolver):
+    """Entropic transport: min <P, cost> + reg KL(P | a b' / total) over P with row sums a and column sums b.
+
+    KL(P | Q) = sum P log(P / Q) - P + Q. The plan is P_ij = a_i b_j / total exp((f_i + g_j - cost_ij) / reg), with the
+    potentials f and g in the units of the cost and sum_j g_j b_j = 0.
+
+    Problems whose costs lie within 170 reg of their mean are scaled in the plain domain (Cuturi 2013), in the cost's
+    dtype up to 20 reg and beyond in float64, from some iterations on extrapolated (Anderson 1965); those that have not
+    converged after a hundred iterations, and all others, by damped Newton steps on the dual in the log domain, in
+    float64, along a regularisation that falls from the range of the costs to reg. Each problem stops by itself, so an
+    answer does not depend on batch-mates.
+
+    ``value`` is computed from the potentials, as the dual value: it misses the optimum by the square of what the
+    marginals miss. ``gap`` is the value of a plan with exact marginals minus the dual value, so it bounds the error of
+    ``value`` on either side. Gradients of ``value`` are the envelope's: plan for the cost, f and g for the weights.
+    Those of ``value_linear`` and ``plan`` are implicit: one linear system of size min(n, m) a problem, in float64.
+    Weights that are zero have finite gradients, the limits from above. Potentials are constants for autograd.
+
+    With ``round=True`` the plan has exact marginals (Altschuler, Weed and Rigollet 2017), ``value_linear`` is its cost,
+    ``potentials`` are feasible for the linear program (c-transforms of the entropic ones: f_i + g_j <= cost_ij), and
+    ``gap`` = value_linear - (f a + g b) bounds how far ``value_linear`` is above the optimum of the linear program.
+    ``value`` remains that of the regularised problem; gradients are those of the plan before it was rounded.
+
+    With ``unbalanced`` the marginals are free at a price: value = <P, cost> + reg KL(P | a b' / s) + rho_a KL(P 1 | a)
+    + rho_b KL(P' 1 | b), where s is the geometric mean of the totals of a and b, which may differ. Then P_ij = a_i b_j
+    / s exp((f_i + g_j - cost_ij) / reg), P 1 = a exp(-f / rho_a), P' 1 = b exp(-g / rho_b), and ``marginal_error`` is
+    the largest deviation from these two conditions, relative to s; a hard side keeps P 1 = a.
+
+    Args:
+        reg: Regularisation, in the units of the cost.
+        tol: Largest deviation of a marginal, relative to the total, at which a problem has converged.
+        max_iter: Iterations a problem may take, those in the plain domain and Newton's together.
+        gradient: "implicit", as said above, or "unrolled": autograd through every iteration, in float64 and without
+            any short cut, as a check.
+        round: Round the plan to exact marginals and certify it for the linear program.
+        unbalanced: None for hard marginals, or rho in the units of the cost, or (rho_a, rho_b), in which None makes
+            one side hard.
+    """
+
+    reg: float = 0.1
+    tol: float = 1e-6
+    max_iter: int = 1000
+    gradient: Gradient = "implicit"
+    round: bool = False
+    unbalanced: float | tuple[float | None, float | None] | None = None
+
+    name: ClassVar[str] = "sinkhorn"
+    kind: ClassVar[Literal["exact", "entropic"]] = "entropic"
+    requires: ClassVar[str] = "numba"
+    install: ClassVar[str] = "pip install numba"
+    gradients: ClassVar[str] = "value in cost, a, b (envelope); value_linear and plan (implicit)"
+
+    def __post_init__(self) -> None:
+        for name in ("reg", "tol"):
+            if not _positive(getattr(self, name)):
+                raise ValueError(f"Sinkhorn: {name} must be a positive finite number, got {getattr(self, name)!r}")
+        check_count("Sinkhorn", "max_iter", self.max_iter)
+        if self.gradient not in get_args(Gradient):
+            raise ValueError(f"Sinkhorn: gradient must be 'implicit' or 'unrolled', got {self.gradient!r}")
+        given = self.unbalanced if isinstance(self.unbalanced, tuple) else (self.unbalanced,) * 2
+        if len(given) != 2 or not all(rho is None or _positive(rho) for rho in given):
+            raise ValueError(
+                "Sinkhorn: unbalanced must be None, a positive finite number or a pair of these, "
+                f"got {self.unbalanced!r}"
+            )
+        if self.round and not self.equal_totals:
+            raise ValueError("Sinkhorn: round needs hard marginals, so unbalanced must be None")
+
+    @property
+    def rhos(self) -> Rhos:
+        """Weights of the KL terms of the two marginals, None for a hard one."""
+        return self.unbalanced if isinstance(self.unbalanced, tuple) else (self.unbalanced, self.unbalanced)
+
+    @property
+    def equal_totals(self) -> bool:
+        """Whether the totals of a and b must agree; if not, b is not rescaled."""
+        return self.rhos == (None, None)
+
+    def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+        """Solve a flat batch; see ``TensorSolver.solve``."""
+        return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
+
+    def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+        inputs = (cost, a, b)
+        # Three times leaving the graph, and coming back, would take as long as a small problem.
+        with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
+        solved, value = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
+
+        def made() -> Tensor:
+            """Make the plan of total 1 that is handed out."""
+            with torch.no_grad():
+                unit = solved.unit_plan()
+                return round_plan(unit.double(), solved.a, solved.b) if self.round else unit
+
+        plan = _once(made)
+
+        def linear() -> Tensor:
+            return solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
+
+        def scaled() -> Tensor:
+            check_range(solved.scale, cost.dtype)
+            return times(plan(), solved.scale).to(cost.dtype)
+
+        return self._parts(
+            solved,
+            attach_value(*inputs, lambda: value, solved) if with_graph else value,
+            lambda: attach_linear(*inputs, linear, solved),
+            lambda: attach_plan(*inputs, scaled, solved),
+            plan,
+        )
+
+    def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+        unit_a, unit_b, scale = self._normalised(a, b)
+        wide = cost.double()
+        offset = wide.detach().mean((1, 2)) if self.equal_totals else wide.new_zeros(len(cost))
+        net = wide - offset[:, None, None]
+        phi, psi, error, n_iter = unroll(net, unit_a, unit_b, self.reg, self.rhos, self.tol, self.max_iter)
+        status = torch.where(error <= self.tol, int(Status.OPTIMAL), int(Status.MAX_ITER))
+        status = torch.where(torch.isfinite(error), status, int(Status.FAILED)).to(torch.int8)
+        graph = Solved(wide, unit_a, unit_b, scale, self.reg, self.rhos, phi, psi, offset, error, status, n_iter)
+        solved = Solved(
+            cost.detach(), unit_a.detach(), unit_b.detach(), scale.detach(), self.reg, self.rhos,
+            phi.detach(), psi.detach(), offset, error, status, n_iter,
+        )  # fmt: skip
+        spread = graph.density()
+        unit = unit_a[..., None] * spread * unit_b[:, None]
+
+        def made() -> Tensor:
+            if not self.round:
+                return unit
+            return unit + (round_plan(unit, unit_a, unit_b) - unit).detach()
+
+        plan = _once(made)
+        return self._parts(
+            solved,
+            scale * primal_value(graph, spread),
+            lambda: scale * (plan() * wide).sum((1, 2)),
+            lambda: (plan() * scale[:, None, None]).to(cost.dtype),
+            plan,
+        )
+
+    def _parts(self, solved: Solved, value: Tensor, value_linear: Make, plan: Make, unit_plan: Make) -> Parts:
+        # The decorator would take longer to set up than a small problem to solve.
+        def potentials() -> tuple[Tensor, Tensor]:
+            with torch.no_grad():
+                f, g = feasible_potentials(solved) if self.round else solved.potentials()
+                return f.to(solved.cost.dtype), g.to(solved.cost.dtype)
+
+        def gap() -> Tensor:
+            with torch.no_grad():
+                if not self.round:
+                    return entropic_gap(solved)
+                f, g = feasible_potentials(solved)
+                # Costs net of the potentials are not negative, so nothing cancels.
+                net = solved.cost.double() - f[..., None] - g[:, None]
+                return solved.scale * (unit_plan().detach() * net).sum((1, 2))
+
+        def error() -> Tensor:
+            with torch.no_grad():
+                if not self.round:
+                    return marginal_error(solved)
+                rows, columns = unit_plan().detach().sum(2) - solved.a, unit_plan().detach().sum(1) - solved.b
+                return torch.maximum(rows.abs().amax(-1), columns.abs().amax(-1))
+
+        return Parts(
+            value=value,
+            value_linear=value_linear,
+            plan=plan,
+            potentials=potentials,
+            gap=gap,
+            marginal_error=error,
+            status=solved.status.clone,
+            n_iter=solved.n_iter.clone,
+            solver=self.name,
+            sound=solved.status.is_cpu and _all_optimal(solved.status),
+        )
+
+    def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Weights whose totals have the geometric mean 1, and what they were divided by."""
+        total_a, total_b = a.sum(-1, keepdim=True), b.sum(-1, keepdim=True)
+        if self.equal_totals:
+            return a / total_a, b / total_b, total_a[:, 0]
+        scale = total_a.sqrt() * total_b.sqrt()
+        return a / scale, b / scale, scale[:, 0]
+
+    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor]:
+        """Solve, and compute the dual values (problems,) too."""
+        if not self.equal_totals:
+            a, b, scale = self._normalised(a, b)
+            dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
+            solved = Solved(
+                cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
+                dual.status, dual.n_iter,
+            )  # fmt: skip
+            return solved, scale * dual_value(solved)
+        most = self.max_iter if min(cost.shape[1:]) > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
+        plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter))
+        solved = Solved(
+            cost, plain.a, plain.b, plain.mass, self.reg, self.rhos, plain.phi, plain.psi, plain.offset, plain.error,
+            plain.status, plain.n_iter, plain.plan,
+        )  # fmt: skip
+        if _all_optimal(plain.status):
+            return solved, plain.value
+        left = plain.status != Status.OPTIMAL
+        self._finish(solved, plain.plan, left)
+        # Those that had converged keep the value that they would have alone, to the last bit.
+        return solved, torch.where(left, plain.mass * dual_value(solved), plain.value)
+
+    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> None:
+        """Solve in the log domain what the plain domain left over, in place: near its end, or from the start."""
+        near = left & (solved.n_iter > 0) & torch.isfinite(solved.error)
+        for group, warm in ((near, True), (left & ~near, False)):
+            index = group.nonzero()[:, 0]
+            used = solved.n_iter[index]
+            budget = self.max_iter - int(used.max()) if warm and len(index) else self.max_iter
+            if not len(index) or budget < 1:
+                continue
+            net = solved.cost[index].double() - solved.offset[index, None, None]
+            a, b = solved.a[index], solved.b[index]
+            start = (solved.phi[index], solved.psi[index]) if warm else None
+            found = sinkhorn_newton.maximise(net, a, b, self.reg, self.rhos, self.tol, budget, start)
+            solved.phi[index], solved.psi[index], solved.error[index] = found.phi, found.psi, found.error
+            solved.status[index], solved.n_iter[index] = found.status, found.n_iter + used * warm
+            made = a[..., None] * density(net, found.phi, found.psi, self.reg) * b[:, None]
+            plan[index] = made.to(plan.dtype)
+
+
+def _once(make: Make) -> Make:
+    """Make what ``make`` makes the first time it is asked for."""
+    made: list[Tensor] = []
+
+    def get() -> Tensor:
+        if not made:
+            made.append(make())
+        return made[0]
+
+    return get
+
+
+def _all_optimal(status: Tensor) -> bool:
+    # On the CPU numpy looks sooner; OPTIMAL is 0.
+    return np.count_nonzero(status.numpy()) == 0 if status.is_cpu else not bool(status.any())
+
+
+def _positive(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > 0

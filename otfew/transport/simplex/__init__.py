@@ -1,0 +1,1 @@
+"""Exact transport by our network simplex."""

@@ -1,0 +1,191 @@
+"""The record of a comparison: pairs, families of corrections, and what transport adds."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from otfew.evaluation.run import Scores
+from otfew.reporting.cells import difference_rows
+from otfew.reporting.comparison import (
+    Competitor,
+    compare,
+    episodes_csv,
+    markdown,
+    protocol_lines,
+    table,
+    transport_lines,
+)
+from otfew.statistics.intervals import estimate, holm, p_value
+
+N = 400
+rng = np.random.default_rng(0)
+CLASSES = np.array([rng.permutation(12)[:5] for _ in range(N)])
+CLASS_NAMES = [f"c{i}" for i in range(12)]
+HARD = rng.integers(-2, 3, size=12)
+
+
+def scores(shift):
+    """Counts that depend on the class, shifted for everyone alike, with noise."""
+    noise = rng.integers(-1, 2, size=(N, 5))
+    return Scores(np.clip(8 + HARD[CLASSES] + shift + noise, 0, 15), 15, 2.0)
+
+
+SCORES = {"cosine-centroid": scores(0), "chamfer": scores(2), "deepemd": scores(2), "grid": scores(4)}
+COMPETITORS = [
+    Competitor("cosine-centroid", "fcn", False, False),
+    Competitor("chamfer", "fcn", False, False),
+    Competitor("deepemd", "fcn", True, False),
+    Competitor("grid", "grid:2,3", True, True),
+]
+
+
+@pytest.fixture(scope="module")
+def record():
+    return compare(COMPETITORS, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+
+
+def test_differences_are_paired_and_corrected_together(record):
+    base = SCORES["cosine-centroid"].accuracy
+    others = ["chamfer", "deepemd"]
+    found = [estimate(SCORES[name].accuracy - base, CLASSES, CLASS_NAMES) for name in others]
+    adjusted = holm([p_value(difference) for difference in found])
+    for name, difference, p in zip(others, found, adjusted, strict=True):
+        written = record["methods"][name]["difference"]
+        assert written["to"] == "cosine-centroid"
+        assert written["mean"] == pytest.approx(SCORES[name].accuracy.mean() - base.mean())
+        assert written["class_ci"] == pytest.approx(difference.jackknife.half_width, abs=1e-8)
+        assert written["p_holm"] == pytest.approx(p, abs=1e-8)
+        assert written["verdict"] == "better"
+    assert "difference" not in record["methods"]["cosine-centroid"]
+    # The one transductive method has no one of its kind to be compared with.
+    assert "difference" not in record["methods"]["grid"]
+
+
+PRIORS = [("ncm", ""), ("lst", "true"), ("pt-map", "uniform"), ("tim", "estimated")]
+MIXED = {"protonet": scores(1), **{name: scores(shift) for shift, (name, _) in enumerate(PRIORS)}, **SCORES}
+
+
+def test_transductive_methods_are_compared_among_themselves():
+    competitors = [*COMPETITORS[:3], *(Competitor(name, "fcn", name == "lst", True, prior) for name, prior in PRIORS)]
+    found = compare(competitors, MIXED, CLASSES, CLASS_NAMES, "chamfer")
+    groups = {"chamfer": ["cosine-centroid", "deepemd"], "pt-map": ["ncm", "lst", "tim"]}
+    for reference, others in groups.items():
+        differences = [
+            estimate(MIXED[name].accuracy - MIXED[reference].accuracy, CLASSES, CLASS_NAMES) for name in others
+        ]
+        for name, p in zip(others, holm([p_value(difference) for difference in differences]), strict=True):
+            written = found["methods"][name]["difference"]
+            assert written["to"] == reference
+            assert written["p_holm"] == pytest.approx(p, abs=1e-8)
+        assert "difference" not in found["methods"][reference]
+    across = found["across_groups"]
+    assert (across["method"], across["to"]) == ("pt-map", "chamfer")
+    assert across["mean"] == pytest.approx(MIXED["pt-map"].accuracy.mean() - MIXED["chamfer"].accuracy.mean(), abs=1e-8)
+    assert "verdict" not in across
+    # A transductive method is not credited with what it gains over controls that see one query at a time.
+    assert found["transport_adds"]["lst"]["reason"] == "no transductive control ran on nodes fcn"
+    assert found["transport_adds"]["deepemd"]["control"] == "chamfer"
+
+
+def test_the_reference_of_either_group_can_be_named():
+    competitors = [COMPETITORS[0], *(Competitor(name, "fcn", False, True) for name, _ in PRIORS)]
+    found = compare(competitors, MIXED, CLASSES, CLASS_NAMES, "tim")["methods"]
+    assert {name for name, method in found.items() if "difference" not in method} == {"cosine-centroid", "tim"}
+    assert found["pt-map"]["difference"]["to"] == "tim"
+
+
+def test_a_run_of_one_group_is_recorded_as_ever():
+    found = compare(COMPETITORS[:3], SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+    assert set(found) == {"methods", "transport_adds"}
+    assert set(found["methods"]["deepemd"]) == {"accuracy", "nodes", "transductive", "difference"}
+
+
+def test_sentences_say_what_methods_were_told():
+    competitors = [COMPETITORS[0], *(Competitor(name, "fcn", False, True, prior) for name, prior in PRIORS)]
+    found = compare(competitors, MIXED, CLASSES, CLASS_NAMES, "cosine-centroid")
+    data = {"dataset": "toy", "variant": "", "split": "test", "classes": 1, "published_classes": 1, "images": 1}
+    numbers = {"episodes": N, "way": 5, "shot": 1, "query": 15, "seed": 1, "query_balance": "dirichlet:0.5"}
+    protocol = {"data": {**data, "notes": []}, "backbone": None, **numbers}
+    lines = protocol_lines({**found, "protocol": protocol, "not_run": {}})
+    (episodes,) = [line for line in lines if "episodes of 5-way" in line]
+    assert "75 queries, divided among the classes" in episodes
+    assert "parameter 0.5 (a class may have none)" in episodes
+    assert "class prior uniform: told that each class has as many queries, which is false here: pt-map" in lines
+    assert any(line.startswith("class prior true: ") and line.endswith("an oracle, since nobody knows them: lst")
+               for line in lines)  # fmt: skip
+    assert any(line.startswith("class prior estimated: ") and line.endswith(": tim") for line in lines)
+    assert any(line.startswith("across the groups, not between like methods: pt-map") for line in lines)
+    timings = {"methods": {name: {"ms_per_episode": 2.0} for name in MIXED}}
+    names = [row[0] for row in table(found, timings)[1]]
+    assert names[0] == "cosine-centroid"
+    assert set(names[1:]) == {
+        "ncm (transductive)",
+        "lst (transductive, true prior: oracle)",
+        "pt-map (transductive, uniform prior)",
+        "tim (transductive, estimated prior)",
+    }
+    marked = difference_rows([{**found, "protocol": {"order": list(MIXED)[1:6], "reference": "cosine-centroid"}}])
+    assert [row[0] for row in marked] == [
+        "ncm (transductive), to pt-map",
+        "lst (transductive, true prior: oracle), to pt-map",
+        "tim (transductive, estimated prior), to pt-map",
+    ]
+
+
+def test_pairing_removes_the_difficulty_of_classes(record):
+    assert record["methods"]["chamfer"]["difference"]["class_ci"] < record["methods"]["chamfer"]["accuracy"]["class_ci"]
+
+
+def test_transport_is_credited_with_what_it_adds_to_its_best_control(record):
+    adds = record["transport_adds"]
+    assert set(adds) == {"deepemd", "grid"}
+    assert adds["deepemd"]["control"] == "chamfer"
+    gain = SCORES["deepemd"].accuracy.mean() - SCORES["chamfer"].accuracy.mean()
+    assert adds["deepemd"]["mean"] == pytest.approx(gain, abs=1e-8)
+    # Crops must not pass for transport: controls on other nodes do not count.
+    assert adds["grid"]["control"] is None
+    assert adds["grid"]["reason"] == "no transductive control ran on nodes grid:2,3"
+    lines = transport_lines(record)
+    assert "over chamfer" in lines[0]
+    assert "no transductive control" in lines[1]
+
+
+def test_transport_is_not_credited_with_seeing_all_queries():
+    competitors = [replace(c, transductive=c.name == "deepemd") for c in COMPETITORS]
+    record = compare(competitors, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+    assert record["transport_adds"]["deepemd"] == {
+        "control": None,
+        "reason": "no transductive control ran on nodes fcn",
+    }
+
+
+def test_the_table_ranks_by_accuracy_and_marks_what_differs(record):
+    timings = {"methods": {name: {"ms_per_episode": 2.0} for name in SCORES}}
+    timings["methods"]["deepemd"]["ms_per_episode_with_extraction"] = 300.0
+    head, rows = table(record, timings)
+    assert rows[-1][0] == "grid [grid:2,3] (transductive)"
+    ranked = [float(row[1].split()[0]) for row in rows[:3]]
+    assert ranked == sorted(ranked, reverse=True)
+    assert [len(row) for row in rows] == [len(head)] * 4
+    assert {row[0]: row[-1] for row in rows}["deepemd [fcn]"] == "300"
+    assert rows[-1][-1] == "–"
+    text = markdown(head, rows, ["a sentence"])
+    assert all(line.count("|") == len(head) + 1 for line in text.splitlines() if line.startswith("|"))
+
+
+def test_an_interval_that_cannot_be_had_comes_with_its_reason():
+    few = np.tile(np.arange(5), (N, 1))
+    record = compare(COMPETITORS[:2], SCORES, few, CLASS_NAMES[:5], "cosine-centroid")
+    accuracy = record["methods"]["chamfer"]["accuracy"]
+    assert accuracy["class_ci"] is None
+    assert "episodes lack class" in accuracy["class_ci_missing"]
+    assert record["methods"]["chamfer"]["difference"]["verdict"] == "not assessed"
+
+
+def test_csv_has_a_row_for_every_method_and_episode():
+    lines = episodes_csv(["deepemd", "chamfer"], SCORES).decode().splitlines()
+    assert lines[0] == "method,episode,accuracy"
+    assert len(lines) == 1 + 2 * N
+    assert lines[1].startswith("deepemd,0,")
+    assert float(lines[-1].split(",")[2]) == pytest.approx(SCORES["chamfer"].accuracy[-1])
