@@ -178,7 +178,8 @@ SCRIPT = """
 import os, signal, sys, time
 import numpy as np, torch
 from pathlib import Path
-from otfew import evaluation, processes
+from otfew.evaluation import run as evaluation
+from otfew.runs import processes
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.evaluation.run import Contender, evaluate
 from otfew.experiments.common.cli import run
