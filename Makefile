@@ -1,16 +1,22 @@
-# `make compare`: install and run the comparison. `make test`: everything CI runs.
+# `make compare`: install and run the comparison. `make test`: lint, types, tests. `make check`: what is slower, or
+# needs an environment of its own; CI runs both.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: compare test bench lint format clean
+.PHONY: compare test check bench lint format clean
 
 compare: $(VENV)/.installed
 	$(RUN) -m experiments.compare $(ARGS)
 
 test: $(VENV)/.tox
 	$(VENV)/bin/tox run $(ARGS)
+
+check: $(VENV)/.tox
+	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 -m slow
+	$(VENV)/bin/tox run -e minimal
+	$(VENV)/bin/tox run -e qpth -- -k qpth
 
 bench: $(VENV)/.tox
 	$(VENV)/bin/tox run -e bench
