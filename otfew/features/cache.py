@@ -9,28 +9,19 @@ from __future__ import annotations
 import json
 import os
 import struct
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import platformdirs
 from safetensors import safe_open
 from torch import Tensor
 
 from otfew.errors import UserError
-from otfew.runs.files import parse_json, reason, sha256_of, write_atomically, writing
+from otfew.runs.files import Note, parse_json, reason, sha256_of, write_atomically, writing
 
-Note = Callable[[str], None]
 Found = tuple[Tensor, dict[str, Any]]
 """A tensor and what stands beside it."""
-
-
-def default_directory() -> Path:
-    """Where caches lie: $OTFEW_CACHE, else the user's cache directory."""
-    given = os.environ.get("OTFEW_CACHE")
-    return Path(given) if given else Path(platformdirs.user_cache_dir("otfew"))
 
 
 class Entry:

@@ -25,9 +25,9 @@ from otfew.data.base import Image, ImageSet
 from otfew.data.class_labels import as_indices
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.features.cache import Entry, Note
+from otfew.features.cache import Entry
 from otfew.nodes import Extractor
-from otfew.runs.files import locked
+from otfew.runs.files import Note, locked
 
 FORMAT = 1
 BASE_IMAGES = 20

@@ -17,11 +17,11 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from otfew.errors import UserError
-from otfew.features.cache import Note
 from otfew.features.extract import FeatureSet
 from otfew.retrieval.metrics import ranking_metrics
 from otfew.retrieval.reranking import NodeSets, Score, score_candidates
 from otfew.runs.directory import Arrays, RunDirectory
+from otfew.runs.files import Note
 from otfew.scores.pairwise import NORM_EPS
 
 BLOCK = 64

@@ -12,6 +12,17 @@ from typing import Any
 
 from otfew.errors import UserError
 
+Note = Callable[[str], None]
+"""Called with a sentence about something that is said in passing, such as a damaged file that is made again."""
+
+
+def cache_directory() -> Path:
+    """Where caches lie: $OTFEW_CACHE, else the user's cache directory."""
+    import platformdirs
+
+    given = os.environ.get("OTFEW_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("otfew"))
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
