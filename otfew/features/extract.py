@@ -27,6 +27,7 @@ from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.features.cache import Entry
 from otfew.nodes import Extractor
+from otfew.random.keys import digest
 from otfew.runs.files import Note, locked
 
 FORMAT = 1
@@ -163,7 +164,7 @@ def base_mean(
     chosen: list[int] = []
     for c in range(len(train.classes)):
         members = np.flatnonzero(train.labels == c).tolist()
-        chosen += sorted(members, key=lambda i: hashlib.sha256(train.names[i].encode()).digest())[:BASE_IMAGES]
+        chosen += sorted(members, key=lambda i: digest(train.names[i]))[:BASE_IMAGES]
     part = _subset(train, chosen)
     features = extract(part, backbone, _Pooled(extractor), preparation, cache, progress=progress, note=note)
     return features.nodes.double().mean((0, 1)).float()
