@@ -143,7 +143,7 @@ def extract(
         raise UserError(f"features cannot be read back from {cache}: check the disk and its free space.")
     nodes, record = found
     source = {"features_sha256": record["sha256"]}
-    return FeatureSet(nodes, images.labels, images.classes, extractor.spec, record["milliseconds"], source=source)
+    return FeatureSet(nodes, images.labels, images.classes, extractor.spec, record.get("milliseconds"), source=source)
 
 
 def base_mean(

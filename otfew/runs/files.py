@@ -43,6 +43,28 @@ def writing(path: Path) -> Iterator[None]:
         ) from error
 
 
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system has against reading a file into a sentence: too many open files, rights, no memory.
+
+    Nothing is known then of what the file holds: it is not to be taken for damaged, removed or made again.
+
+    Args:
+        path: What is read.
+
+    Raises:
+        UserError: Instead of an ``OSError`` of the block; a file that isn't there stays a ``FileNotFoundError``.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({reason(error)}): it is left as it is; mend that, then the same command goes on."
+        ) from error
+
+
 def write_atomically(path: Path, data: bytes) -> None:
     """Write a file so that readers, and a start after a crash, see the old or the new one whole.
 
