@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from otfew.method import shot_mean
 from otfew.methods._sfc_descent import descend
 from otfew.methods.emd_score import EMDScore
-from otfew.random.shuffles import draw, stream
+from otfew.random.shuffle import draw
 from otfew.scores.node_weights import CrossReference, Uniform
 from otfew.scores.pairwise import NORM_EPS, centred_norms
 from otfew.transport.precision import in_full_precision
@@ -79,8 +79,9 @@ class StructuredFC:
 
     def _endless(self, n_images: int) -> Iterator[MiniBatch]:
         for epoch in itertools.count():
-            words = stream(self.seed % (1 << 128), epoch, batch=n_images)
-            order = np.array(draw(words, n_images, n_images), np.int64)
+            # 2**130 words lie between two passes.
+            generator = np.random.Philox(key=self.seed % (1 << 128), counter=epoch << 128)
+            order = np.array(draw(iter(generator.random_raw, None), n_images, n_images), np.int64)
             yield from (order[first : first + self.batch_size] for first in range(0, n_images, self.batch_size))
 
     @in_full_precision

@@ -1,6 +1,6 @@
 """Few-shot episodes: episode i is a pure function of its protocol, on every machine.
 
-The key is a hash of the protocol and the counter starts at the episode's index (see ``otfew.random.shuffles``), so any
+The key is a hash of the protocol and the counter starts at the episode's index (see ``otfew.random.words``), so any
 episode can be had without its predecessors.
 """
 
@@ -16,7 +16,8 @@ from otfew.data.class_labels import as_indices
 from otfew.errors import UserError
 from otfew.evaluation.query_balance import BALANCED, canonical, parse
 from otfew.random.keys import key128
-from otfew.random.shuffles import Deck, draw, stream
+from otfew.random.shuffle import Deck, draw
+from otfew.random.words import stream
 
 Indices = npt.NDArray[np.int64]
 VERSION = "otfew episodes 1"

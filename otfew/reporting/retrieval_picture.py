@@ -8,7 +8,7 @@ import numpy as np
 
 from otfew.data.base import ImageSet
 from otfew.data.preparation import resize_square
-from otfew.random.shuffles import permutation
+from otfew.random.words import permutation
 from otfew.reporting.canvas import CONTROL, TRANSPORT, make_figure, to_png
 from otfew.reporting.retrieval import MAIN
 from otfew.retrieval.run import GLOBAL, Ranked

@@ -18,7 +18,7 @@ from torch.nn.functional import normalize
 
 from otfew.errors import UserError
 from otfew.features.extract import FeatureSet
-from otfew.random.shuffles import permutation
+from otfew.random.words import permutation
 from otfew.retrieval.metrics import ranking_metrics
 from otfew.retrieval.reranking import NodeSets, Score, score_candidates
 from otfew.runs.directory import Arrays, RunDirectory

@@ -11,7 +11,7 @@ from scipy import stats
 
 from otfew.errors import UserError
 from otfew.evaluation.episodes import Protocol, Sampler
-from otfew.random.shuffles import below, draw
+from otfew.random.shuffle import below, draw
 
 PROTOCOL = Protocol("toy", "", "test", seed=1, way=3, shot=1, query=2)
 LABELS = np.arange(60) % 6

@@ -10,7 +10,8 @@ from otfew.methods.structured_fc import StructuredFC
 from otfew.random.dice import Dice
 from otfew.random.draws import uniforms
 from otfew.random.keys import digest, hashed, key128
-from otfew.random.shuffles import Deck, draw, permutation, stream
+from otfew.random.shuffle import Deck, draw
+from otfew.random.words import permutation, stream
 
 
 def test_seeds_of_trainings():
