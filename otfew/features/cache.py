@@ -19,15 +19,11 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from otfew.errors import UserError
-from otfew.runs.files import Note, parse_json, reading, reason, sha256_of, write_atomically, writing
+from otfew.runs.files import DamagedError, Note, parse_json, reading, reason, sha256_of, write_atomically, writing
 
 Found = tuple[Tensor, dict[str, Any]]
 """A tensor and what stands beside it."""
 _LARGEST_HEAD = 1 << 16
-
-
-class DamagedError(Exception):
-    """A file whose content is not what was written, for whatever reason."""
 
 
 def _record(data: bytes) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """Raw 64-bit words of a key: what all that is drawn here is made of, the same on every machine.
 
-They come from Philox, a counter-based generator whose words are specified and never change, unlike the distributions and
-shuffles of libraries.
+They come from Philox, a counter-based generator whose words are specified and never change, unlike the distributions
+and shuffles of libraries.
 """
 
 from __future__ import annotations

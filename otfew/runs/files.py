@@ -16,6 +16,10 @@ Note = Callable[[str], None]
 """Called with a sentence about something that is said in passing, such as a damaged file that is made again."""
 
 
+class DamagedError(Exception):
+    """A file whose content is not what was written, for whatever reason."""
+
+
 def cache_directory() -> Path:
     """Where caches lie: $OTFEW_CACHE, else the user's cache directory."""
     import platformdirs

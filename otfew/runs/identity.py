@@ -62,6 +62,15 @@ def code_digest(*packages: str) -> str:
     return digest.hexdigest()
 
 
+def package_of(kind: type) -> str:
+    """Name the package that a class lies in, as ``code_digest`` takes it: what it uses of its neighbours is in it.
+
+    The module itself where that lies in no package, such as a user's single file.
+    """
+    package = kind.__module__.rpartition(".")[0]
+    return package if package and sources(package)[0][1] is not None else kind.__module__
+
+
 def sources(package: str) -> list[tuple[str, Path | None]]:
     """List the modules of a package, or a module alone, with their source files, without importing them.
 
