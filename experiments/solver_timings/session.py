@@ -18,12 +18,21 @@ from otfew.experiments.solver_timings.episodes import PRODUCT, REFERENCE, run_ep
 from otfew.experiments.solver_timings.measure import Row, measure_dense, measure_points
 from otfew.features.extract import FeatureSet
 from otfew.features.material import Material
+from otfew.runs.blocks import Column, Form
 from otfew.runs.directory import RunDirectory
+from otfew.runs.identity import code_digest
 from otfew.transport import Exact, Solver
 
 if TYPE_CHECKING:
     from otfew.experiments.solver_timings.command import Config
 
+CODE = (
+    "otfew.experiments.solver_timings.clock",
+    "otfew.experiments.solver_timings.measure",
+    "otfew.experiments.solver_timings.problems",
+    "otfew.transport",
+)
+"""What is timed, and what times it."""
 SWEEP_NODES = 25
 PATIENCE = 3
 """The few calls on point clouds and in the sweep may take so many times as long as others."""
@@ -119,15 +128,16 @@ class Session:
         """Measure cell after cell; finished ones are taken from the folder."""
         cells = list(self._cells())
         rows: list[Row] = []
+        form = Form({"rows": Column(kind="U")}, code_digest(*CODE))
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
             task = bar.add_task("timing", total=len(cells))
             for index, cell in enumerate(cells):
                 bar.update(task, description=f"timing {cell.where['n']} nodes x {cell.where['batch']}")
-                kept = directory.load_block(index, self._note)
+                kept = directory.load_block(index, form, self._note)
                 if kept is None:
                     found = cell.measure()
-                    directory.save_block(index, {"rows": np.array(json.dumps(found))})
+                    directory.save_block(index, {"rows": np.array(json.dumps(found))}, form)
                 else:
                     found = json.loads(str(kept["rows"]))
                     self._remember(found)
