@@ -20,6 +20,7 @@ from otfew.experiments.common.training import (
     Target,
     augmentation_of,
     checkpoint_name,
+    code,
     make_console,
     progress_bar,
     selection,
@@ -30,8 +31,9 @@ from otfew.experiments.common.training import (
 from otfew.runs import processes
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
-from otfew.training.metatrain import EpisodeTraining, Settings, Task
-from otfew.training.progress import LAST, kept_epoch
+from otfew.training.metatrain import EpisodeTraining, Task
+from otfew.training.progress import LAST, by_accuracy, kept_epoch, read_accuracy
+from otfew.training.settings import MetatrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -41,7 +43,7 @@ if TYPE_CHECKING:
     from otfew.backbones.base import Card
     from otfew.method import FewShotMethod
     from otfew.nodes import Extractor
-    from otfew.training.progress import Epoch
+    from otfew.training.progress import Accuracy, Epoch
     from otfew.training.validation import Validation
     from otfew.training.views import Views
 
@@ -110,11 +112,11 @@ class Config:
     tensorboard: bool = True
     save_every: float = 60.0
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    settings: Annotated[MetatrainSettings, tyro.conf.arg(name="")] = field(default_factory=MetatrainSettings)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Setup:
     """A configuration with every default decided, its data and its backbone.
 
     Attributes:
@@ -174,34 +176,36 @@ def train(config: Config) -> Path:
     from rich.console import Console
 
     console = make_console()
-    plan = prepare(config)
-    task, validation = load_data(plan, console)
-    card = describe(plan, task, validation)
-    path = plan.output / f"{plan.name}.safetensors"
-    target = Target(path, card, lambda: _architecture(card), config.half, plan.select, config.method)
+    chosen = prepare(config)
+    task, validation = load_data(chosen, console)
+    card = describe(chosen, task, validation)
+    path = chosen.output / f"{chosen.name}.safetensors"
+    target = Target(path, card, lambda: _architecture(card), config.half, chosen.select, config.method)
     identity = {
-        "backbone": plan.backbone.digest,
-        "method": {"name": config.method, "options": plan.options, "nodes": plan.extractor.spec},
+        "backbone": chosen.backbone.digest,
+        "method": {"name": config.method, "options": chosen.options, "nodes": chosen.extractor.spec},
         "episodes": asdict(task.sampler.protocol),
-        "preparation": asdict(plan.preparation),
-        "augmentation": asdict(plan.augmentation),
-        "train": plan.train.digest,
-        "val": plan.val.digest,
+        "preparation": asdict(chosen.preparation),
+        "augmentation": asdict(chosen.augmentation),
+        "train": chosen.train.digest,
+        "val": chosen.val.digest,
         "val_episodes": config.val_episodes,
         "select": config.select,
     }
     main_process = processes.world().is_main
     with progress_bar(console) as bar:
         best, history = loop.run(
-            lambda parts: EpisodeTraining(plan.backbone.module, task, config.settings, parts),
+            lambda parts: EpisodeTraining(chosen.backbone.module, task, config.settings, parts),
             config.settings,
-            loop.Plan(
+            loop.Duties(
                 validation,
-                plan.select,
-                plan.output / "state.pt",
+                read_accuracy,
+                target.score,
+                chosen.output / "state.pt",
                 identity,
                 initial=True,
                 save_every=config.save_every,
+                code=code(),
             ),
             watch(bar, console, config.settings.epochs, target, config.tensorboard) if main_process else None,
         )
@@ -210,11 +214,13 @@ def train(config: Config) -> Path:
         output = Console()
         target.report(history, validation, output)
         if processes.world().size == 1:
-            gain(plan, path, history, validation, output)
+            gain(chosen, path, history, validation, output)
     return path
 
 
-def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validation, console: Console) -> None:
+def gain(
+    chosen: Setup, path: Path, history: Sequence[Epoch[Accuracy]], validation: Validation, console: Console
+) -> None:
     """Print what meta-training gained on the validation episodes, pair by pair, and write it to gain.json."""
     import torch
 
@@ -223,10 +229,10 @@ def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validatio
     from otfew.runs.files import write_atomically
     from otfew.training.validation import interval
 
-    start = backbones.load(plan.config.backbone, dataset=plan.config.dataset)
+    start = backbones.load(chosen.config.backbone, dataset=chosen.config.dataset)
     device = torch.device("cpu")
-    before = validation.accuracies(start.module, device, plan.learned)
-    kept = kept_epoch(history, plan.select)
+    before = validation.accuracies(start.module, device, chosen.learned)
+    kept = kept_epoch(history, by_accuracy(chosen.select))
     after = validation.accuracies(backbones.load(str(path)).module, device, kept.learned)
     record = {}
     for name in after:
@@ -238,16 +244,16 @@ def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validatio
             f"{record[name]['difference']['mean']:+.2f} ± {record[name]['difference']['interval']:.2f} paired",
             soft_wrap=True,
         )
-    if plan.select != LAST:
+    if chosen.select != LAST:
         console.print(
-            f"epoch {kept.epoch} of {len(history) - 1} was chosen on these very episodes, by {plan.select}, which "
+            f"epoch {kept.epoch} of {len(history) - 1} was chosen on these very episodes, by {chosen.select}, which "
             "leans towards a gain",
             soft_wrap=True,
         )
     write_atomically(path.parent / "gain.json", to_json(record))
 
 
-def prepare(config: Config) -> Plan:
+def prepare(config: Config) -> Setup:
     """Decide the defaults, load the backbone and find the images; raises ``UserError`` for what can't be."""
     from otfew import backbones, nodes
 
@@ -288,7 +294,7 @@ def prepare(config: Config) -> Plan:
             learned["temperature"] = config.temperature
         else:
             given["temperature"] = config.temperature
-    return Plan(
+    return Setup(
         config=config,
         name=name,
         output=config.output or Path("runs") / name,
@@ -303,29 +309,36 @@ def prepare(config: Config) -> Plan:
     )
 
 
-def load_data(plan: Plan, console: Console) -> tuple[Task, Validation]:
+def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
     """Decode both splits into memory and settle the episodes."""
     from otfew.evaluation.episodes import Protocol, Sampler
     from otfew.training.images import decode
     from otfew.training.validation import Validation, make_sampler
 
-    config, card, train = plan.config, plan.backbone.card, plan.train
+    config, card, train = chosen.config, chosen.backbone.card, chosen.train
     protocol = Protocol(
         train.dataset, train.variant, train.split, config.settings.seed, config.way, config.shot, config.query
     )
     sampler = Sampler(protocol, train.labels, train.classes)
     with progress_bar(console) as bar:
-        job = bar.add_task("reading images", total=len(train) + len(plan.val))
-        views = _views(plan, lambda: bar.advance(job))
-        pixels = decode(plan.val, plan.preparation, lambda: bar.advance(job), plan.extractor)
-    task = Task(views, sampler, plan.extractor, plan.method, plan.learned, card.mean, card.std)
+        job = bar.add_task("reading images", total=len(train) + len(chosen.val))
+        views = _views(chosen, lambda: bar.advance(job))
+        pixels = decode(chosen.val, chosen.preparation, lambda: bar.advance(job), chosen.extractor)
+    task = Task(views, sampler, chosen.extractor, chosen.method, chosen.learned, card.mean, card.std)
     validation = Validation(
-        pixels, plan.val, plan.extractor, make_sampler(plan.val), config.val_episodes, plan.methods, card.mean, card.std
+        pixels,
+        chosen.val,
+        chosen.extractor,
+        make_sampler(chosen.val),
+        config.val_episodes,
+        chosen.methods,
+        card.mean,
+        card.std,
     )
     return task, validation
 
 
-def _views(plan: Plan, on_image: Any) -> Views:
+def _views(chosen: Setup, on_image: Any) -> Views:
     """Read the training images in the form that their nodes need."""
     from otfew.nodes.grid import Grid
     from otfew.nodes.sampling import Sampling
@@ -333,21 +346,21 @@ def _views(plan: Plan, on_image: Any) -> Views:
     from otfew.training.images import decode
     from otfew.training.views import Patches, WholeImages, read_all
 
-    if isinstance(plan.extractor, Grid | Sampling):
-        return Patches(read_all(plan.train), plan.train.names, plan.extractor, plan.preparation)
-    pixels = decode(plan.train, stored(plan.preparation), on_image)[:, 0]
-    return WholeImages(pixels, Augment(plan.augmentation, plan.preparation.resolution))
+    if isinstance(chosen.extractor, Grid | Sampling):
+        return Patches(read_all(chosen.train), chosen.train.names, chosen.extractor, chosen.preparation)
+    pixels = decode(chosen.train, stored(chosen.preparation), on_image)[:, 0]
+    return WholeImages(pixels, Augment(chosen.augmentation, chosen.preparation.resolution))
 
 
-def describe(plan: Plan, task: Task, validation: Validation) -> Card:
+def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
     """Write the card, as far as it is known before training."""
     import torch
 
-    config, start, images = plan.config, plan.backbone.card, plan.train
+    config, start, images = chosen.config, chosen.backbone.card, chosen.train
     p = task.sampler.protocol
     return replace(
         start,
-        name=plan.name,
+        name=chosen.name,
         training_classes=tuple(dict.fromkeys([*start.training_classes, *images.classes])),
         protocol={
             "command": command(config, start.name),
@@ -356,13 +369,13 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
                 f"classes, by the logits of {config.method}"
             ),
             "meta_trained_for": config.method,
-            "method": {"options": plan.options, "nodes": plan.extractor.spec},
+            "method": {"options": chosen.options, "nodes": chosen.extractor.spec},
             "processes": processes.world().size,
             **asdict(config.settings),
-            "augmentation": asdict(plan.augmentation),
-            "crop": plan.preparation.crop,
+            "augmentation": asdict(chosen.augmentation),
+            "crop": chosen.preparation.crop,
             "training_images_sha256": images.digest,
-            "selection": selection(plan.select, validation, initial=True),
+            "selection": selection(chosen.select, validation, initial=True),
             "torch": torch.__version__,
             "started_from": {"name": start.name, "sha256": start.sha256, "protocol": start.protocol},
         },

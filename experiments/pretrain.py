@@ -19,6 +19,7 @@ from otfew.experiments.common.training import (
     Target,
     augmentation_of,
     checkpoint_name,
+    code,
     make_console,
     progress_bar,
     selection,
@@ -29,8 +30,10 @@ from otfew.experiments.common.training import (
 from otfew.runs import processes
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
-from otfew.training.pretrain import Classification, Settings, Task
+from otfew.training.pretrain import Classification, Task
+from otfew.training.progress import read_accuracy
 from otfew.training.s2m2 import S2M2
+from otfew.training.settings import PretrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -103,11 +106,11 @@ class Config:
     tensorboard: bool = True
     save_every: float = 60.0
     data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    settings: Annotated[PretrainSettings, tyro.conf.arg(name="")] = field(default_factory=PretrainSettings)
 
 
 @dataclass(frozen=True)
-class Plan:
+class Setup:
     """A configuration with every default decided, and its data."""
 
     config: Config
@@ -136,17 +139,17 @@ def train(config: Config) -> Path:
     from rich.console import Console
 
     console = make_console()
-    plan = prepare(config)
-    task, validation = load_data(plan, console)
-    path = plan.output / f"{plan.name}.safetensors"
-    target = Target(path, describe(plan, task, validation), partial(_build, config), config.half, config.select)
+    chosen = prepare(config)
+    task, validation = load_data(chosen, console)
+    path = chosen.output / f"{chosen.name}.safetensors"
+    target = Target(path, describe(chosen, task, validation), partial(_build, config), config.half, config.select)
     identity = {
         "architecture": config.backbone,
         "last_pool": config.last_pool,
-        "preparation": asdict(plan.preparation),
-        "augmentation": asdict(plan.augmentation),
-        "train": plan.train.digest,
-        "val": plan.val.digest,
+        "preparation": asdict(chosen.preparation),
+        "augmentation": asdict(chosen.augmentation),
+        "train": chosen.train.digest,
+        "val": chosen.val.digest,
         "val_episodes": config.val_episodes,
         "select": config.select,
     }
@@ -156,7 +159,15 @@ def train(config: Config) -> Path:
         best, history = loop.run(
             lambda parts: objective(target.build, task, config.settings, parts),
             config.settings,
-            loop.Plan(validation, config.select, plan.output / "state.pt", identity, save_every=config.save_every),
+            loop.Duties(
+                validation,
+                read_accuracy,
+                target.score,
+                chosen.output / "state.pt",
+                identity,
+                save_every=config.save_every,
+                code=code(),
+            ),
             watch(bar, console, config.settings.epochs, target, config.tensorboard) if main_process else None,
         )
     if main_process:
@@ -165,7 +176,7 @@ def train(config: Config) -> Path:
     return path
 
 
-def prepare(config: Config) -> Plan:
+def prepare(config: Config) -> Setup:
     """Decide the defaults and find the images; raises ``UserError`` for what can't be."""
     from otfew.backbones.architectures import ARCHITECTURES
 
@@ -185,7 +196,7 @@ def prepare(config: Config) -> Plan:
     if config.crop is not None and config.crop not in CROPS:
         raise UserError(f"unknown --crop {config.crop!r}: choose one of {', '.join(CROPS)}.")
     name = checkpoint_name(config.name, f"{config.dataset}-{config.backbone}")
-    return Plan(
+    return Setup(
         config=config,
         name=name,
         output=config.output or Path("runs") / name,
@@ -196,7 +207,7 @@ def prepare(config: Config) -> Plan:
     )
 
 
-def load_data(plan: Plan, console: Console) -> tuple[Task, Validation]:
+def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
     """Decode both splits into memory."""
     import torch
 
@@ -204,36 +215,36 @@ def load_data(plan: Plan, console: Console) -> tuple[Task, Validation]:
     from otfew.training.images import decode, statistics
     from otfew.training.validation import Validation, make_sampler
 
-    resolution = plan.preparation.resolution
-    sampler = make_sampler(plan.val)
+    resolution = chosen.preparation.resolution
+    sampler = make_sampler(chosen.val)
     with progress_bar(console) as bar:
-        job = bar.add_task("reading images", total=len(plan.train) + len(plan.val))
-        train_pixels = decode(plan.train, stored(plan.preparation), lambda: bar.advance(job))[:, 0]
-        val_pixels = decode(plan.val, plan.preparation, lambda: bar.advance(job))
+        job = bar.add_task("reading images", total=len(chosen.train) + len(chosen.val))
+        train_pixels = decode(chosen.train, stored(chosen.preparation), lambda: bar.advance(job))[:, 0]
+        val_pixels = decode(chosen.val, chosen.preparation, lambda: bar.advance(job))
     mean, std = statistics(train_pixels)
-    labels = torch.from_numpy(plan.train.labels)
-    task = Task(train_pixels, labels, len(plan.train.classes), resolution, mean, std, plan.augmentation)
+    labels = torch.from_numpy(chosen.train.labels)
+    task = Task(train_pixels, labels, len(chosen.train.classes), resolution, mean, std, chosen.augmentation)
     methods = {name: catalogue.build(name) for name in VALIDATED}
     validation = Validation(
-        val_pixels, plan.val, FCN(), sampler, plan.config.val_episodes, lambda _: methods, mean, std
+        val_pixels, chosen.val, FCN(), sampler, chosen.config.val_episodes, lambda _: methods, mean, std
     )
     return task, validation
 
 
-def describe(plan: Plan, task: Task, validation: Validation) -> Card:
+def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
     """Write the card, as far as it is known before training."""
     import torch
 
     from otfew.backbones.base import Card
 
-    config, images = plan.config, plan.train
+    config, images = chosen.config, chosen.train
     variant = f" ({images.variant})" if images.variant else ""
     notes = "".join(f"; {note}" for note in images.notes)
     return Card(
-        name=plan.name,
+        name=chosen.name,
         architecture=config.backbone,
         options=_options(config),
-        resolution=plan.preparation.resolution,
+        resolution=chosen.preparation.resolution,
         mean=task.mean,
         std=task.std,
         training_data=f"{images.dataset} train{variant}: {len(images.classes)} classes, {len(images):,} images{notes}",
@@ -244,8 +255,8 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
             "objective": OBJECTIVES["s2m2" if config.settings.recipe == "s2m2" else config.settings.rotation],
             "processes": processes.world().size,
             **asdict(config.settings),
-            "augmentation": asdict(plan.augmentation),
-            "crop": plan.preparation.crop,
+            "augmentation": asdict(chosen.augmentation),
+            "crop": chosen.preparation.crop,
             "training_images_sha256": images.digest,
             "selection": selection(config.select, validation, initial=False),
             "torch": torch.__version__,
