@@ -21,6 +21,7 @@ from otfew.experiments.common.cli import parse, run
 from otfew.features.extract import BASE_IMAGES
 from otfew.reporting import comparison as report
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 
 
 @dataclass
@@ -144,8 +145,8 @@ def compare(config: Config, console: Console) -> Path:
         "order": [place.name for place in places],
         "reference": reference,
     }
-    identity = {"command": "compare", "format": report.FORMAT, "protocol": protocol, "versions": setup.versions()}
-    output = config.output or Path("runs") / f"compare-{data['dataset']}-{setup.short_hash(identity)}"
+    identity = {"command": "compare", "format": report.FORMAT, "protocol": protocol, "versions": versions()}
+    output = config.output or Path("runs") / f"compare-{data['dataset']}-{short_hash(identity)}"
     RunDirectory.check(output, identity)
     # Features first: an image that cannot be used must not leave a claimed folder behind.
     contenders = [get_ready(place, material, device, config.class_prior) for place in places]  # type: ignore[arg-type]

@@ -25,6 +25,7 @@ from otfew.method import FewShotMethod
 from otfew.reporting import comparison as report
 from otfew.reporting.table import render
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 from otfew.transport import ConvergenceWarning
 
 Record = dict[str, Any]
@@ -240,9 +241,9 @@ class Run:
             "format": report.FORMAT,
             "settings": extra,
             "panels": {panel.key: panel.protocol(options, device) for panel in panels},
-            "versions": setup.versions(),
+            "versions": versions(),
         }
-        output = options.output or Path("runs") / f"{command}-{setup.short_hash(self.identity)}"
+        output = options.output or Path("runs") / f"{command}-{short_hash(self.identity)}"
         RunDirectory.check(output, self.identity)
         # Features first: an image that cannot be used must not leave a claimed folder behind.
         self._contenders = {

@@ -41,6 +41,7 @@ def compare(config: Config) -> Path:
     from otfew.experiments.long_tail.setting import builder, find, run_stage1, stage1_folder
     from otfew.experiments.long_tail.stage2 import run_arms
     from otfew.runs.directory import RunDirectory, to_json
+    from otfew.runs.identity import short_hash
 
     console, stderr = setup.make_console(), make_console()
     arms = _chosen(config)
@@ -54,7 +55,7 @@ def compare(config: Config) -> Path:
         )
     builder(config, setting)
     identity = _identity(config, setting, arms)
-    output = config.output or Path("runs") / f"long-tail-{setup.short_hash(identity)}"
+    output = config.output or Path("runs") / f"long-tail-{short_hash(identity)}"
     # The claim comes first: a wrong folder must not be refused after hours of training.
     directory = RunDirectory(output, identity)
     stage1 = run_stage1(config, setting, stage1_folder(config, setting), stderr)
@@ -106,7 +107,7 @@ def _check(config: Config) -> None:
 
 def _identity(config: Config, setting: Setting, arms: list[str]) -> dict[str, Any]:
     """Say what the run is a function of."""
-    from otfew.experiments.common import setup
+    from otfew.runs.identity import versions
 
     return {
         "command": "long-tail",
@@ -119,7 +120,7 @@ def _identity(config: Config, setting: Setting, arms: list[str]) -> dict[str, An
             **asdict(config.head if config.stage2 == "classifier" else config.all_layers),
         },
         "ot": asdict(config.ot),
-        "versions": setup.versions(),
+        "versions": versions(),
     }
 
 

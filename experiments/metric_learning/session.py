@@ -17,12 +17,12 @@ from rich.progress import Progress, TaskID
 from otfew import data
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.common.training import Display, code, make_console, progress_bar
 from otfew.experiments.metric_learning import material as metric_material
 from otfew.experiments.metric_learning.config import Config
 from otfew.experiments.metric_learning.losses import LossSpec, parse_loss
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 from otfew.training.augmentation import Augmentation
 from otfew.training.loop import DivergedError
 from otfew.training.metric.embedding import Space, default_head, default_pool
@@ -96,8 +96,8 @@ class Session:
         for spec in self.losses:
             spec.build(len(self.material.classes), space.channels)
         self.protocol = self._protocol()
-        path = config.output or Path("runs") / f"metric-learning-{setup.short_hash(self.protocol)}"
-        self.directory = RunDirectory(path, {"protocol": self.protocol, "versions": setup.versions()})
+        path = config.output or Path("runs") / f"metric-learning-{short_hash(self.protocol)}"
+        self.directory = RunDirectory(path, {"protocol": self.protocol, "versions": versions()})
         (path / "runs").mkdir(exist_ok=True)
 
     def train(self) -> None:

@@ -33,6 +33,7 @@ from otfew.reporting import cells
 from otfew.reporting import comparison as report
 from otfew.reporting.table import render
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 from otfew.scores.node_weights import resolve_weights
 from otfew.scores.pairwise import similarities
 from otfew.transport import solve
@@ -122,8 +123,8 @@ def show(config: Config, console: Console) -> Path:
     a, b, described = _scenes(config, device, console)
     flows = {name: flow_between(a, b, name, config.solver) for name in dict.fromkeys(config.weights)}
     settings = {"nodes": config.nodes, "solver": config.solver, "weights": list(flows), "images": [a.name, b.name]}
-    identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": setup.versions()}
-    output = config.output or Path("runs") / f"show-flows-{setup.short_hash(identity)}"
+    identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": versions()}
+    output = config.output or Path("runs") / f"show-flows-{short_hash(identity)}"
     directory = RunDirectory(output, identity)
     results = {
         name: {
@@ -249,9 +250,9 @@ def measure(config: Config, console: Console) -> Path:
         "command": "show-flows --measure",
         "settings": settings,
         "protocol": described,
-        "versions": setup.versions(),
+        "versions": versions(),
     }
-    output = config.output or Path("runs") / f"show-flows-measure-{setup.short_hash(identity)}"
+    output = config.output or Path("runs") / f"show-flows-measure-{short_hash(identity)}"
     RunDirectory.check(output, identity)
     found = flow_measure.measure(material, spec, config.solver, config.pairs, config.seed, device)
     directory = RunDirectory(output, identity)

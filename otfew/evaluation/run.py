@@ -18,11 +18,11 @@ from torch import Tensor
 
 from otfew.errors import UserError
 from otfew.evaluation.episodes import Episodes, Sampler
-from otfew.features.cache import Note
 from otfew.features.extract import FeatureSet
 from otfew.method import FewShotMethod
 from otfew.runs import processes
 from otfew.runs.directory import Arrays, RunDirectory, first_difference
+from otfew.runs.files import Note
 
 BLOCK = 50
 """Episodes in a block: the unit that is computed, kept, resumed and given to one of several processes."""

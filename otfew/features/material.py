@@ -21,11 +21,11 @@ from otfew.data import load as load_images
 from otfew.data.halves import HALVES, load_half
 from otfew.data.preparation import Preparation, default_crop
 from otfew.errors import UserError
-from otfew.features.cache import default_directory
 from otfew.features.extract import FeatureSet, base_mean, extract
 from otfew.features.file import load_feature_file
 from otfew.nodes import parse
 from otfew.runs import processes
+from otfew.runs.files import cache_directory
 
 Report = Callable[[int, int], None]
 
@@ -211,7 +211,7 @@ class ImageMaterial:
                     self.backbone.to(device),
                     parse(spec),
                     self.preparation,
-                    default_directory() / "features",
+                    cache_directory() / "features",
                     progress=progress,
                     note=lambda text: self.console.print(text, markup=False, highlight=False),
                 )
@@ -225,7 +225,7 @@ class ImageMaterial:
                 self.backbone.to(device),
                 parse(spec),
                 self.preparation,
-                default_directory() / "features",
+                cache_directory() / "features",
                 progress=progress,
                 note=lambda text: self.console.print(text, markup=False, highlight=False),
             )

@@ -17,11 +17,12 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from otfew.errors import UserError
-from otfew.features.cache import Note
 from otfew.features.extract import FeatureSet
+from otfew.random.words import permutation
 from otfew.retrieval.metrics import ranking_metrics
 from otfew.retrieval.reranking import NodeSets, Score, score_candidates
 from otfew.runs.directory import Arrays, RunDirectory
+from otfew.runs.files import Note
 from otfew.scores.pairwise import NORM_EPS
 
 BLOCK = 64
@@ -86,8 +87,7 @@ class Shortlist:
     """
 
     def __init__(self, vectors: Tensor, device: torch.device | str = "cpu") -> None:
-        words = np.random.Philox(key=_TIES).random_raw(len(vectors))
-        self._order = torch.from_numpy(np.argsort(words, kind="stable")).to(device)
+        self._order = torch.from_numpy(permutation(len(vectors), _TIES)).to(device)
         self._vectors = normalize(vectors.to(device), dim=1, eps=NORM_EPS)
         self._gallery = self._vectors[self._order]
 

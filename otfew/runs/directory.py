@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.errors import UserError
-from otfew.features.cache import Note
 from otfew.runs import processes
-from otfew.runs.files import parse_json, reason, write_atomically
+from otfew.runs.files import Note, parse_json, reason, write_atomically
 from otfew.runs.regular_file import read_regular
 
 Arrays = dict[str, npt.NDArray[Any]]

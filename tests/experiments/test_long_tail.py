@@ -11,10 +11,10 @@ import torch
 
 from otfew import backbones
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.long_tail import command as long_tail
 from otfew.experiments.long_tail import report, stage2
 from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC
+from otfew.runs.identity import versions
 
 SIDE = 16
 
@@ -211,4 +211,4 @@ def test_published_errors_are_quoted_for_published_settings_only():
 
 
 def test_versions_are_part_of_the_identity(finished):
-    assert results_of(finished)["versions"] == setup.versions()
+    assert results_of(finished)["versions"] == versions()
