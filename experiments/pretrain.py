@@ -10,35 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from otfew import catalogue, data
-from otfew.data.base import DataOptions, ImageSet
-from otfew.data.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.errors import UserError
 from otfew.experiments.common.cli import parse, run
-from otfew.experiments.common.training import (
-    Target,
-    augmentation_of,
-    checkpoint_name,
-    code,
-    make_console,
-    progress_bar,
-    selection,
-    spell,
-    stored,
-    watch,
-)
-from otfew.runs import processes
-from otfew.training import loop
-from otfew.training.augmentation import Augmentation
-from otfew.training.pretrain import Classification, Task
-from otfew.training.progress import read_accuracy
-from otfew.training.s2m2 import S2M2
+from otfew.experiments.common.training_options import WithCheckpoint, WithImages
 from otfew.training.settings import PretrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from otfew.backbones.base import Card
+    from otfew.data.base import ImageSet
+    from otfew.data.preparation import Preparation
+    from otfew.training.augmentation import Augmentation
+    from otfew.training.pretrain import Task
     from otfew.training.validation import Validation
 
 VALIDATED = ("deepemd-fcn", "cosine-centroid")
@@ -61,52 +45,29 @@ OBJECTIVES = {
 
 
 @dataclass(frozen=True)
-class Config:
+class WithArchitecture:
+    """What is trained."""
+
+    last_pool: bool = True
+    """False leaves out the last pooling, so that 32 px images keep 4x4 nodes."""
+    resolution: int | None = None
+    """Side in pixels; default the data set's usual one."""
+
+
+@dataclass(frozen=True)
+class Config(WithCheckpoint, WithArchitecture, WithImages):
     """Train a backbone with softmax on base classes, and validate every epoch.
 
     Under torchrun, each process takes its share of every batch.
-
-    Attributes:
-        dataset: Name of the data set; its train split is learned, its val split validates every epoch.
-        data_root: Folder of the data; default $OTFEW_DATA, then a cache directory.
-        backbone: Architecture.
-        last_pool: False leaves out the last pooling, so that 32 px images keep 4x4 nodes.
-        resolution: Side in pixels; default the data set's usual one.
-        crop: Validation images: whole ("none") or DeepEMD's centre crop ("center"); default by data set.
-        name: Of the checkpoint; default DATASET-BACKBONE.
-        output: Folder for NAME.safetensors, NAME.json, history.json and state.pt; default runs/NAME. The same command
-            resumes a run that was stopped.
-        half: Store half-precision weights.
-        val_episodes: Validation episodes (5-way 1-shot).
-        select: The epoch that is kept: the last, whatever validation says, or the best on the validation episodes by
-            cosine-centroid. The accuracies of deepemd-fcn are recorded, and choose nothing.
-        min_scale: Least share of the area in a random crop; default 0.08, for characters 0.6.
-        flip: Mirror training images; default all but characters.
-        colour: Strength of random brightness, contrast and saturation.
-        tensorboard: Write curves for TensorBoard beside the checkpoint.
-        save_every: Seconds of work that a crash may cost at most, short of one step.
-        data: Options of the data set.
-        settings: How to train.
     """
 
-    dataset: str = "glyphs"
-    data_root: Path | None = None
     backbone: str = "resnet12"
-    last_pool: bool = True
-    resolution: int | None = None
-    crop: Crop | None = None
-    name: str = ""
-    output: Path | None = None
-    half: bool = True
-    val_episodes: int = 500
+    """Architecture."""
     select: Literal["last", "cosine-centroid"] = "last"
-    min_scale: float | None = None
-    flip: bool | None = None
-    colour: float = 0.0
-    tensorboard: bool = True
-    save_every: float = 60.0
-    data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
+    """The epoch that is kept: the last, whatever validation says, or the best on the validation episodes by
+    cosine-centroid. The accuracies of deepemd-fcn are recorded, and choose nothing."""
     settings: Annotated[PretrainSettings, tyro.conf.arg(name="")] = field(default_factory=PretrainSettings)
+    """How to train."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +98,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
     from rich.console import Console
+
+    from otfew.experiments.common.training import Target, code, make_console, progress_bar, watch
+    from otfew.runs import processes
+    from otfew.training import loop
+    from otfew.training.pretrain import Classification
+    from otfew.training.progress import read_accuracy
+    from otfew.training.s2m2 import S2M2
 
     console = make_console()
     chosen = prepare(config)
@@ -178,7 +146,10 @@ def train(config: Config) -> Path:
 
 def prepare(config: Config) -> Setup:
     """Decide the defaults and find the images; raises ``UserError`` for what can't be."""
+    from otfew import catalogue, data
     from otfew.backbones.architectures import ARCHITECTURES
+    from otfew.data.preparation import Preparation, default_crop
+    from otfew.experiments.common.training import augmentation_of, checkpoint_name, splits
 
     if config.backbone not in ARCHITECTURES:
         raise UserError(f"unknown architecture {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
@@ -186,15 +157,12 @@ def prepare(config: Config) -> Setup:
         raise UserError(f"--no-last-pool: {config.backbone} has no last pooling to leave out.")
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
-    with processes.leaders_first():
-        train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
+    train, val = splits(config)
     usual = data.DATASETS[config.dataset].resolution
     resolution = usual if config.resolution is None else config.resolution
     least = 16 if config.last_pool else 8
     if resolution < least:
         raise UserError(f"--resolution {resolution} leaves no node: choose at least {least}.")
-    if config.crop is not None and config.crop not in CROPS:
-        raise UserError(f"unknown --crop {config.crop!r}: choose one of {', '.join(CROPS)}.")
     name = checkpoint_name(config.name, f"{config.dataset}-{config.backbone}")
     return Setup(
         config=config,
@@ -211,8 +179,11 @@ def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
     """Decode both splits into memory."""
     import torch
 
+    from otfew import catalogue
+    from otfew.experiments.common.training import progress_bar, stored
     from otfew.nodes.fcn import FCN
     from otfew.training.images import decode, statistics
+    from otfew.training.pretrain import Task
     from otfew.training.validation import Validation, make_sampler
 
     resolution = chosen.preparation.resolution
@@ -236,6 +207,8 @@ def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
     import torch
 
     from otfew.backbones.base import Card
+    from otfew.experiments.common.training import selection
+    from otfew.runs import processes
 
     config, images = chosen.config, chosen.train
     variant = f" ({images.variant})" if images.variant else ""
@@ -266,6 +239,8 @@ def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
 
 def command(config: Config) -> str:
     """Spell out the command that trains this, without paths of this machine."""
+    from otfew.experiments.common.training import spell
+
     always = {"dataset", "backbone", "select", "epochs", "seed"}
     never = {"data_root", "output", "download", "tensorboard", "save_every"}
     return spell("pretrain", config, config.data, config.settings, always=always, never=never)

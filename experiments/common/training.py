@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from rich.console import Console
@@ -17,8 +17,10 @@ from torch import Tensor, nn
 
 from otfew import data
 from otfew.backbones.base import Card
+from otfew.data.base import DataOptions, ImageSet
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
+from otfew.experiments.common.training_options import SplitChoices
 from otfew.runs import processes
 from otfew.runs.files import write_atomically
 from otfew.runs.identity import code_digest
@@ -46,6 +48,25 @@ def progress_bar(console: Console) -> Progress:
     """Make a progress bar with time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+class WithData(Protocol):
+    """The part of a command line that says which images are trained on; see ``training_options``."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        ...
+
+    @property
+    def data_root(self) -> Path | None:
+        """Folder of the data."""
+        ...
+
+    @property
+    def data(self) -> SplitChoices:
+        """Options of the data set."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -249,6 +270,14 @@ def spell(program: str, *parts: Any, always: set[str], never: set[str]) -> str:
             switch = isinstance(value, bool) and isinstance(entry.default, bool)
             words.append(f"--{'' if value else 'no-'}{flag}" if switch else f"--{flag} {value}")
     return " ".join(words)
+
+
+def splits(config: WithData) -> tuple[ImageSet, ImageSet]:
+    """Find the training and the validation images; what has to be fetched or drawn is, once a machine."""
+    options = DataOptions(**asdict(config.data))
+    with processes.leaders_first():
+        train, val = (data.load(config.dataset, split, config.data_root, options) for split in ("train", "val"))
+    return train, val
 
 
 def augmentation_of(dataset: str, min_scale: float | None, flip: bool | None, colour: float) -> Augmentation:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -55,22 +55,6 @@ class AllLayers:
 
 
 @dataclass(frozen=True)
-class Head(HeadRecipe):
-    """How to train a classifier.
-
-    Attributes:
-        epochs: Passes over the training features.
-        batch_size: Features a step.
-        learning_rates: Tried one after the other; validation chooses.
-        momentum: Nesterov's.
-        weight_decay: Of all parameters.
-        cosine_schedule: Let the rate fall to zero; False keeps it.
-    """
-
-    within: ClassVar[str] = "head."
-
-
-@dataclass(frozen=True)
 class Config:
     """Train once with cross-entropy on a long-tailed set, then compare second stages on it.
 
@@ -118,6 +102,6 @@ class Config:
     figures: bool = True
     threads: int = 0
     recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
-    head: Head = field(default_factory=Head)
+    head: HeadRecipe = field(default_factory=HeadRecipe)
     all_layers: AllLayers = field(default_factory=AllLayers)
     ot: OTOptions = field(default_factory=OTOptions)

@@ -72,6 +72,8 @@ def check(config: Config) -> None:
         raise UserError("--losses names no loss: give some; --list prints them.")
     if not config.learning_rates:
         raise UserError("--learning-rates names none: give one, or several to choose from.")
+    if wrong := [rate for rate in config.learning_rates if not 0 < rate < float("inf")]:
+        raise UserError(f"--learning-rates must be positive, not {wrong[0]}.")
     if any(width < 1 for width in config.head):
         raise UserError(f"--head must be widths of at least 1, not {' '.join(map(str, config.head))}.")
 

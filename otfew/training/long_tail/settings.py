@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import ClassVar
 
 from otfew.errors import UserError
 from otfew.training.settings import Accelerator, Precision, Training
@@ -64,9 +63,6 @@ class HeadRecipe:
         cosine_schedule: Let the rate fall to zero; False keeps it.
     """
 
-    within: ClassVar[str] = ""
-    """What sentences put before an argument's name."""
-
     epochs: int = 30
     batch_size: int = 128
     learning_rates: tuple[float, ...] = (0.1, 0.01, 0.001)
@@ -77,9 +73,9 @@ class HeadRecipe:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size"):
             if getattr(self, name) < 1:
-                raise UserError(f"`{self.within}{name}` must be at least 1, not {getattr(self, name)}.")
+                raise UserError(f"`{name}` must be at least 1, not {getattr(self, name)}.")
         if not self.learning_rates:
-            raise UserError(f"`{self.within}learning_rates` needs at least one rate.")
+            raise UserError("`learning_rates` needs at least one rate.")
         for rate in self.learning_rates:
             if not (math.isfinite(rate) and rate > 0):
-                raise UserError(f"`{self.within}learning_rates` must be positive, not {rate}.")
+                raise UserError(f"`learning_rates` must be positive, not {rate}.")
