@@ -88,7 +88,7 @@ def test_rotation_as_a_second_task(task):
     part = Part(0, 1, 0, 1)
     images, labels, turns = objective.batch(part, CPU)
     assert set(turns.tolist()) == {0, 1, 2, 3}
-    vectors = objective.backbone(images).mean((2, 3)).detach()
+    vectors = objective.network(images).mean((2, 3)).detach()
     expected = 0.0
     for i in range(16):
         class_log = torch.log_softmax(objective.module.head(vectors[i]).detach(), 0)
@@ -135,5 +135,5 @@ def test_too_few_images_for_a_batch(task):
 
 @pytest.mark.parametrize("wrong", [{"batch_size": -1}, {"rotation_weight": -0.1}])
 def test_settings_that_make_no_sense(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+    with pytest.raises(UserError, match=f"`{next(iter(wrong))}`"):
         PretrainSettings(**wrong)

@@ -50,7 +50,7 @@ def loss_of_turns(objective, images, labels):
     total = 0.0
     for image, label in zip(images, labels, strict=True):
         for quarters in range(4):
-            vector = objective.backbone(torch.rot90(image, quarters, (1, 2))[None]).mean((2, 3))[0]
+            vector = objective.network(torch.rot90(image, quarters, (1, 2))[None]).mean((2, 3))[0]
             head = objective.module.head
             cosines = torch.stack([functional.cosine_similarity(vector, w, dim=0) for w in head.weight])
             class_log = torch.log_softmax(2 * head.weight.norm(dim=1) * cosines, 0)
