@@ -2,36 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
 from otfew.baselines._lifted_structure import LiftedStructure
 from otfew.errors import UserError
-from otfew.pair_loss import Joined, Matched, PairLoss
-
-Build = Callable[..., PairLoss]
-"""(classes, channels, **options) -> loss."""
+from otfew.pair_loss import Joined, LossKind, Matched, PairLoss
 
 
-def _of_pairs(name: str) -> Build:
+def _of_pairs(name: str) -> LossKind:
     """Take a loss that pairs embeddings."""
 
     def build(classes: int, channels: int, **options: Any) -> PairLoss:
         return Joined(_class_of("losses", name)(**options))
 
     build.__doc__ = f"pytorch-metric-learning's {name}."
-    return build
+    return LossKind(build, lambda: _class_of("losses", name))
 
 
-def _of_proxies(name: str) -> Build:
+def _of_proxies(name: str) -> LossKind:
     """Take a loss that learns vectors for the classes."""
 
     def build(classes: int, channels: int, **options: Any) -> PairLoss:
         return Joined(_class_of("losses", name)(num_classes=classes, embedding_size=channels, **options))
 
     build.__doc__ = f"pytorch-metric-learning's {name}, which learns vectors for the classes."
-    return build
+    return LossKind(build, lambda: _class_of("losses", name), ("num_classes", "embedding_size"))
 
 
 def _batch_hard(classes: int, channels: int, **options: Any) -> PairLoss:
@@ -63,11 +59,15 @@ def _matched(classes: int, channels: int, **options: Any) -> PairLoss:
     return Matched(**options)
 
 
-LOSSES: dict[str, Build] = {
-    "matched-pairs": _matched,
-    "triplet-batch-hard": _batch_hard,
-    "lifted-structure": _lifted,
-    "n-pair": _n_pair,
+LOSSES: dict[str, LossKind] = {
+    "matched-pairs": LossKind(_matched, lambda: Matched),
+    "triplet-batch-hard": LossKind(_batch_hard, lambda: _class_of("losses", "TripletMarginLoss")),
+    "lifted-structure": LossKind(_lifted, lambda: LiftedStructure),
+    "n-pair": LossKind(
+        _n_pair,
+        lambda: _class_of("losses", "NPairsLoss"),
+        ("distance", "embedding_regularizer", "embedding_reg_weight"),
+    ),
     "normalised-softmax": _of_proxies("NormalizedSoftmaxLoss"),
     "contrastive": _of_pairs("ContrastiveLoss"),
     "soft-triple": _of_proxies("SoftTripleLoss"),

@@ -10,28 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from otfew import catalogue, data
-from otfew.data.base import DataOptions, ImageSet
-from otfew.data.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.common.cli import parse, run
-from otfew.experiments.common.training import (
-    Target,
-    augmentation_of,
-    checkpoint_name,
-    make_console,
-    progress_bar,
-    selection,
-    spell,
-    stored,
-    watch,
-)
-from otfew.runs import processes
-from otfew.training import loop
-from otfew.training.augmentation import Augmentation
-from otfew.training.metatrain import EpisodeTraining, Settings, Task
-from otfew.training.progress import LAST, kept_epoch
+from otfew.experiments.common.training_options import WithCheckpoint, WithImages
+from otfew.training.settings import MetatrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -39,9 +21,13 @@ if TYPE_CHECKING:
 
     from otfew.backbones import Backbone
     from otfew.backbones.base import Card
+    from otfew.data.base import ImageSet
+    from otfew.data.preparation import Preparation
     from otfew.method import FewShotMethod
     from otfew.nodes import Extractor
-    from otfew.training.progress import Epoch
+    from otfew.training.augmentation import Augmentation
+    from otfew.training.metatrain import Task
+    from otfew.training.progress import Accuracy, Epoch
     from otfew.training.validation import Validation
     from otfew.training.views import Views
 
@@ -50,71 +36,52 @@ REFERENCE = "cosine-centroid"
 
 
 @dataclass(frozen=True)
-class Config:
+class WithEpisodes:
+    """What is trained, on which episodes."""
+
+    method: str = "deepemd"
+    """deepemd, protonet, matchingnet, frn, or any other method whose logits have a gradient."""
+    solver: str = "exact"
+    """Transport solver of methods that have one: exact (envelope gradient), sinkhorn, qpth, ..."""
+    weight_gradient: bool = True
+    """For deepemd: let the gradient flow through the nodes' weights too, by the solver's potentials."""
+    temperature: float | None = None
+    """Scale of the method's logits; default its own. Squared distances of wide features want a small one: 1/64 for
+    protonet in the code of Ye et al. (2020)."""
+    nodes: str = ""
+    """Kind of nodes; default what the method prefers. Patches of grid and sampling are drawn anew each time."""
+    way: int = 5
+    """Classes in a training episode."""
+    shot: int = 1
+    """Labelled images of each class."""
+    query: int = 15
+    """Images to classify of each class."""
+
+
+@dataclass(frozen=True)
+class Config(WithCheckpoint, WithEpisodes, WithImages):
     """Go on training a backbone on episodes of the base classes, through a method's own logits and its OT solver.
 
     The backbone as it starts is validated too: where no epoch beats it, it is what is kept, unless the last is asked
     for. Under torchrun, each process takes an episode of every step.
-
-    Attributes:
-        dataset: Name of the data set; its train split gives the episodes, its val split validates every epoch.
-        data_root: Folder of the data; default $OTFEW_DATA, then a cache directory.
-        backbone: Where to start: a checkpoint of experiments.pretrain, by name or path; default ours for the data set.
-        method: deepemd, protonet, matchingnet, frn, or any other method whose logits have a gradient.
-        solver: Transport solver of methods that have one: exact (envelope gradient), sinkhorn, qpth, ...
-        weight_gradient: For deepemd: let the gradient flow through the nodes' weights too, by the solver's potentials.
-        temperature: Scale of the method's logits; default its own. Squared distances of wide features want a small one:
-            1/64 for protonet in the code of Ye et al. (2020).
-        nodes: Kind of nodes; default what the method prefers. Patches of grid and sampling are drawn anew each time.
-        way: Classes in a training episode.
-        shot: Labelled images of each class.
-        query: Images to classify of each class.
-        crop: Validation images: whole ("none") or DeepEMD's centre crop ("center"); default by data set.
-        name: Of the checkpoint; default BACKBONE-METHOD.
-        output: Folder for NAME.safetensors, NAME.json, history.json and state.pt; default runs/NAME. The same command
-            resumes a run that was stopped.
-        half: Store half-precision weights.
-        val_episodes: Validation episodes (5-way 1-shot).
-        select: The epoch that is kept: the best on the validation episodes by the very method that is trained, the
-            start included, or the last. A comparison with other methods on the same backbone leans towards the method
-            that chose; each method with its own backbone has had the same choice.
-        min_scale: Least share of the area in a random crop; default 0.08, for characters 0.6.
-        flip: Mirror training images; default all but characters.
-        colour: Strength of random brightness, contrast and saturation.
-        tensorboard: Write curves for TensorBoard beside the checkpoint.
-        save_every: Seconds of work that a crash may cost at most, short of one step.
-        data: Options of the data set.
-        settings: How to train.
     """
 
     dataset: str = "glyphs"
-    data_root: Path | None = None
+    """Name of the data set; its train split gives the episodes, its val split validates every epoch."""
     backbone: str = ""
-    method: str = "deepemd"
-    solver: str = "exact"
-    weight_gradient: bool = True
-    temperature: float | None = None
-    nodes: str = ""
-    way: int = 5
-    shot: int = 1
-    query: int = 15
-    crop: Crop | None = None
+    """Where to start: a checkpoint of experiments.pretrain, by name or path; default ours for the data set."""
     name: str = ""
-    output: Path | None = None
-    half: bool = True
-    val_episodes: int = 500
+    """Of the checkpoint; default BACKBONE-METHOD."""
     select: Literal["own", "last"] = "own"
-    min_scale: float | None = None
-    flip: bool | None = None
-    colour: float = 0.0
-    tensorboard: bool = True
-    save_every: float = 60.0
-    data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    """The epoch that is kept: the best on the validation episodes by the very method that is trained, the start
+    included, or the last. A comparison with other methods on the same backbone leans towards the method that chose;
+    each method with its own backbone has had the same choice."""
+    settings: Annotated[MetatrainSettings, tyro.conf.arg(name="")] = field(default_factory=MetatrainSettings)
+    """How to train."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Setup:
     """A configuration with every default decided, its data and its backbone.
 
     Attributes:
@@ -145,15 +112,19 @@ class Plan:
 
     @property
     def select(self) -> str:
-        """Name what chooses the epoch: the method that is trained, or nothing, for the last."""
-        return LAST if self.config.select == LAST else self.config.method
+        """Name what chooses the epoch: the method that is trained, or "last" for nothing."""
+        return "last" if self.config.select == "last" else self.config.method
 
     def method(self, learned: Mapping[str, float | Tensor]) -> FewShotMethod:
         """Build the method from what it learns."""
+        from otfew import catalogue
+
         return catalogue.build(self.config.method, **self.options, **learned)
 
     def methods(self, learned: Mapping[str, float]) -> dict[str, FewShotMethod]:
         """Build the methods that are validated."""
+        from otfew import catalogue
+
         return {self.config.method: self.method(learned), REFERENCE: catalogue.build(REFERENCE)}
 
 
@@ -173,35 +144,43 @@ def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
     from rich.console import Console
 
+    from otfew.experiments.common.training import Target, code, make_console, progress_bar, watch
+    from otfew.runs import processes
+    from otfew.training import loop
+    from otfew.training.metatrain import EpisodeTraining
+    from otfew.training.progress import read_accuracy
+
     console = make_console()
-    plan = prepare(config)
-    task, validation = load_data(plan, console)
-    card = describe(plan, task, validation)
-    path = plan.output / f"{plan.name}.safetensors"
-    target = Target(path, card, lambda: _architecture(card), config.half, plan.select, config.method)
+    chosen = prepare(config)
+    task, validation = load_data(chosen, console)
+    card = describe(chosen, task, validation)
+    path = chosen.output / f"{chosen.name}.safetensors"
+    target = Target(path, card, lambda: _architecture(card), config.half, chosen.select, config.method)
     identity = {
-        "backbone": plan.backbone.digest,
-        "method": {"name": config.method, "options": plan.options, "nodes": plan.extractor.spec},
+        "backbone": chosen.backbone.digest,
+        "method": {"name": config.method, "options": chosen.options, "nodes": chosen.extractor.spec},
         "episodes": asdict(task.sampler.protocol),
-        "preparation": asdict(plan.preparation),
-        "augmentation": asdict(plan.augmentation),
-        "train": plan.train.digest,
-        "val": plan.val.digest,
+        "preparation": asdict(chosen.preparation),
+        "augmentation": asdict(chosen.augmentation),
+        "train": chosen.train.digest,
+        "val": chosen.val.digest,
         "val_episodes": config.val_episodes,
         "select": config.select,
     }
     main_process = processes.world().is_main
     with progress_bar(console) as bar:
         best, history = loop.run(
-            lambda parts: EpisodeTraining(plan.backbone.module, task, config.settings, parts),
+            lambda parts: EpisodeTraining(chosen.backbone.module, task, config.settings, parts),
             config.settings,
-            loop.Plan(
+            loop.Duties(
                 validation,
-                plan.select,
-                plan.output / "state.pt",
+                read_accuracy,
+                target.score,
+                chosen.output / "state.pt",
                 identity,
                 initial=True,
                 save_every=config.save_every,
+                code=code(),
             ),
             watch(bar, console, config.settings.epochs, target, config.tensorboard) if main_process else None,
         )
@@ -210,23 +189,26 @@ def train(config: Config) -> Path:
         output = Console()
         target.report(history, validation, output)
         if processes.world().size == 1:
-            gain(plan, path, history, validation, output)
+            gain(chosen, path, history, validation, output)
     return path
 
 
-def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validation, console: Console) -> None:
+def gain(
+    chosen: Setup, path: Path, history: Sequence[Epoch[Accuracy]], validation: Validation, console: Console
+) -> None:
     """Print what meta-training gained on the validation episodes, pair by pair, and write it to gain.json."""
     import torch
 
     from otfew import backbones
     from otfew.runs.directory import to_json
     from otfew.runs.files import write_atomically
+    from otfew.training.progress import by_accuracy, kept_epoch
     from otfew.training.validation import interval
 
-    start = backbones.load(plan.config.backbone, dataset=plan.config.dataset)
+    start = backbones.load(chosen.config.backbone, dataset=chosen.config.dataset)
     device = torch.device("cpu")
-    before = validation.accuracies(start.module, device, plan.learned)
-    kept = kept_epoch(history, plan.select)
+    before = validation.accuracies(start.module, device, chosen.learned)
+    kept = kept_epoch(history, by_accuracy(chosen.select))
     after = validation.accuracies(backbones.load(str(path)).module, device, kept.learned)
     record = {}
     for name in after:
@@ -238,27 +220,27 @@ def gain(plan: Plan, path: Path, history: Sequence[Epoch], validation: Validatio
             f"{record[name]['difference']['mean']:+.2f} ± {record[name]['difference']['interval']:.2f} paired",
             soft_wrap=True,
         )
-    if plan.select != LAST:
+    if chosen.select != "last":
         console.print(
-            f"epoch {kept.epoch} of {len(history) - 1} was chosen on these very episodes, by {plan.select}, which "
+            f"epoch {kept.epoch} of {len(history) - 1} was chosen on these very episodes, by {chosen.select}, which "
             "leans towards a gain",
             soft_wrap=True,
         )
     write_atomically(path.parent / "gain.json", to_json(record))
 
 
-def prepare(config: Config) -> Plan:
+def prepare(config: Config) -> Setup:
     """Decide the defaults, load the backbone and find the images; raises ``UserError`` for what can't be."""
-    from otfew import backbones, nodes
+    from otfew import backbones, catalogue, data, nodes
+    from otfew.data.preparation import Preparation, default_crop
+    from otfew.experiments.common import setup
+    from otfew.experiments.common.training import augmentation_of, checkpoint_name, splits
 
     kind = catalogue.find(config.method)
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
-    if config.crop is not None and config.crop not in CROPS:
-        raise UserError(f"unknown --crop {config.crop!r}: choose one of {', '.join(CROPS)}.")
     setup.check_solver(config.solver)
-    with processes.leaders_first():
-        train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
+    train, val = splits(config)
     backbone = backbones.load(config.backbone, dataset=config.dataset)
     card = backbone.card
     if card.architecture not in backbones.ARCHITECTURES:
@@ -288,7 +270,7 @@ def prepare(config: Config) -> Plan:
             learned["temperature"] = config.temperature
         else:
             given["temperature"] = config.temperature
-    return Plan(
+    return Setup(
         config=config,
         name=name,
         output=config.output or Path("runs") / name,
@@ -303,51 +285,64 @@ def prepare(config: Config) -> Plan:
     )
 
 
-def load_data(plan: Plan, console: Console) -> tuple[Task, Validation]:
+def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
     """Decode both splits into memory and settle the episodes."""
     from otfew.evaluation.episodes import Protocol, Sampler
+    from otfew.experiments.common.training import progress_bar
     from otfew.training.images import decode
+    from otfew.training.metatrain import Task
     from otfew.training.validation import Validation, make_sampler
 
-    config, card, train = plan.config, plan.backbone.card, plan.train
+    config, card, train = chosen.config, chosen.backbone.card, chosen.train
     protocol = Protocol(
         train.dataset, train.variant, train.split, config.settings.seed, config.way, config.shot, config.query
     )
     sampler = Sampler(protocol, train.labels, train.classes)
     with progress_bar(console) as bar:
-        job = bar.add_task("reading images", total=len(train) + len(plan.val))
-        views = _views(plan, lambda: bar.advance(job))
-        pixels = decode(plan.val, plan.preparation, lambda: bar.advance(job), plan.extractor)
-    task = Task(views, sampler, plan.extractor, plan.method, plan.learned, card.mean, card.std)
+        job = bar.add_task("reading images", total=len(train) + len(chosen.val))
+        views = _views(chosen, lambda: bar.advance(job))
+        pixels = decode(chosen.val, chosen.preparation, lambda: bar.advance(job), chosen.extractor)
+    task = Task(views, sampler, chosen.extractor, chosen.method, chosen.learned, card.mean, card.std)
     validation = Validation(
-        pixels, plan.val, plan.extractor, make_sampler(plan.val), config.val_episodes, plan.methods, card.mean, card.std
+        pixels,
+        chosen.val,
+        chosen.extractor,
+        make_sampler(chosen.val),
+        config.val_episodes,
+        chosen.methods,
+        card.mean,
+        card.std,
     )
     return task, validation
 
 
-def _views(plan: Plan, on_image: Any) -> Views:
+def _views(chosen: Setup, on_image: Any) -> Views:
     """Read the training images in the form that their nodes need."""
+    from otfew.experiments.common.training import stored
     from otfew.nodes.grid import Grid
     from otfew.nodes.sampling import Sampling
     from otfew.training.augmentation import Augment
     from otfew.training.images import decode
     from otfew.training.views import Patches, WholeImages, read_all
 
-    if isinstance(plan.extractor, Grid | Sampling):
-        return Patches(read_all(plan.train), plan.train.names, plan.extractor, plan.preparation)
-    pixels = decode(plan.train, stored(plan.preparation), on_image)[:, 0]
-    return WholeImages(pixels, Augment(plan.augmentation, plan.preparation.resolution))
+    if isinstance(chosen.extractor, Grid | Sampling):
+        return Patches(read_all(chosen.train), chosen.train.names, chosen.extractor, chosen.preparation)
+    pixels = decode(chosen.train, stored(chosen.preparation), on_image)[:, 0]
+    return WholeImages(pixels, Augment(chosen.augmentation, chosen.preparation.resolution))
 
 
-def describe(plan: Plan, task: Task, validation: Validation) -> Card:
+def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
     """Write the card, as far as it is known before training."""
     import torch
 
-    config, start, images = plan.config, plan.backbone.card, plan.train
+    from otfew.experiments.common.training import selection
+    from otfew.runs import processes
+
+    config, start, images = chosen.config, chosen.backbone.card, chosen.train
     p = task.sampler.protocol
     return replace(
         start,
-        name=plan.name,
+        name=chosen.name,
         training_classes=tuple(dict.fromkeys([*start.training_classes, *images.classes])),
         protocol={
             "command": command(config, start.name),
@@ -356,13 +351,13 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
                 f"classes, by the logits of {config.method}"
             ),
             "meta_trained_for": config.method,
-            "method": {"options": plan.options, "nodes": plan.extractor.spec},
+            "method": {"options": chosen.options, "nodes": chosen.extractor.spec},
             "processes": processes.world().size,
             **asdict(config.settings),
-            "augmentation": asdict(plan.augmentation),
-            "crop": plan.preparation.crop,
+            "augmentation": asdict(chosen.augmentation),
+            "crop": chosen.preparation.crop,
             "training_images_sha256": images.digest,
-            "selection": selection(plan.select, validation, initial=True),
+            "selection": selection(chosen.select, validation, initial=True),
             "torch": torch.__version__,
             "started_from": {"name": start.name, "sha256": start.sha256, "protocol": start.protocol},
         },
@@ -372,6 +367,8 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
 
 def command(config: Config, backbone: str) -> str:
     """Spell out the command that trains this, without paths of this machine."""
+    from otfew.experiments.common.training import spell
+
     always = {"dataset", "backbone", "method", "select", "epochs", "seed"}
     never = {"data_root", "output", "download", "tensorboard", "save_every"}
     named = replace(config, backbone=backbone)

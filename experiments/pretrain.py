@@ -10,32 +10,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from otfew import catalogue, data
-from otfew.data.base import DataOptions, ImageSet
-from otfew.data.preparation import CROPS, Crop, Preparation, default_crop
 from otfew.errors import UserError
 from otfew.experiments.common.cli import parse, run
-from otfew.experiments.common.training import (
-    Target,
-    augmentation_of,
-    checkpoint_name,
-    make_console,
-    progress_bar,
-    selection,
-    spell,
-    stored,
-    watch,
-)
-from otfew.runs import processes
-from otfew.training import loop
-from otfew.training.augmentation import Augmentation
-from otfew.training.pretrain import Classification, Settings, Task
-from otfew.training.s2m2 import S2M2
+from otfew.experiments.common.training_options import WithCheckpoint, WithImages
+from otfew.training.settings import PretrainSettings
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from otfew.backbones.base import Card
+    from otfew.data.base import ImageSet
+    from otfew.data.preparation import Preparation
+    from otfew.training.augmentation import Augmentation
+    from otfew.training.pretrain import Task
     from otfew.training.validation import Validation
 
 VALIDATED = ("deepemd-fcn", "cosine-centroid")
@@ -58,56 +45,33 @@ OBJECTIVES = {
 
 
 @dataclass(frozen=True)
-class Config:
-    """Train a backbone with softmax on base classes, and validate every epoch.
+class WithArchitecture:
+    """What is trained."""
 
-    Under torchrun, each process takes its share of every batch.
-
-    Attributes:
-        dataset: Name of the data set; its train split is learned, its val split validates every epoch.
-        data_root: Folder of the data; default $OTFEW_DATA, then a cache directory.
-        backbone: Architecture.
-        last_pool: False leaves out the last pooling, so that 32 px images keep 4x4 nodes.
-        resolution: Side in pixels; default the data set's usual one.
-        crop: Validation images: whole ("none") or DeepEMD's centre crop ("center"); default by data set.
-        name: Of the checkpoint; default DATASET-BACKBONE.
-        output: Folder for NAME.safetensors, NAME.json, history.json and state.pt; default runs/NAME. The same command
-            resumes a run that was stopped.
-        half: Store half-precision weights.
-        val_episodes: Validation episodes (5-way 1-shot).
-        select: The epoch that is kept: the last, whatever validation says, or the best on the validation episodes by
-            cosine-centroid. The accuracies of deepemd-fcn are recorded, and choose nothing.
-        min_scale: Least share of the area in a random crop; default 0.08, for characters 0.6.
-        flip: Mirror training images; default all but characters.
-        colour: Strength of random brightness, contrast and saturation.
-        tensorboard: Write curves for TensorBoard beside the checkpoint.
-        save_every: Seconds of work that a crash may cost at most, short of one step.
-        data: Options of the data set.
-        settings: How to train.
-    """
-
-    dataset: str = "glyphs"
-    data_root: Path | None = None
-    backbone: str = "resnet12"
     last_pool: bool = True
+    """False leaves out the last pooling, so that 32 px images keep 4x4 nodes."""
     resolution: int | None = None
-    crop: Crop | None = None
-    name: str = ""
-    output: Path | None = None
-    half: bool = True
-    val_episodes: int = 500
-    select: Literal["last", "cosine-centroid"] = "last"
-    min_scale: float | None = None
-    flip: bool | None = None
-    colour: float = 0.0
-    tensorboard: bool = True
-    save_every: float = 60.0
-    data: Annotated[DataOptions, tyro.conf.arg(name="")] = field(default_factory=DataOptions)
-    settings: Annotated[Settings, tyro.conf.arg(name="")] = field(default_factory=Settings)
+    """Side in pixels; default the data set's usual one."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Config(WithCheckpoint, WithArchitecture, WithImages):
+    """Train a backbone with softmax on base classes, and validate every epoch.
+
+    Under torchrun, each process takes its share of every batch.
+    """
+
+    backbone: str = "resnet12"
+    """Architecture."""
+    select: Literal["last", "cosine-centroid"] = "last"
+    """The epoch that is kept: the last, whatever validation says, or the best on the validation episodes by
+    cosine-centroid. The accuracies of deepemd-fcn are recorded, and choose nothing."""
+    settings: Annotated[PretrainSettings, tyro.conf.arg(name="")] = field(default_factory=PretrainSettings)
+    """How to train."""
+
+
+@dataclass(frozen=True)
+class Setup:
     """A configuration with every default decided, and its data."""
 
     config: Config
@@ -135,18 +99,25 @@ def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
     from rich.console import Console
 
+    from otfew.experiments.common.training import Target, code, make_console, progress_bar, watch
+    from otfew.runs import processes
+    from otfew.training import loop
+    from otfew.training.pretrain import Classification
+    from otfew.training.progress import read_accuracy
+    from otfew.training.s2m2 import S2M2
+
     console = make_console()
-    plan = prepare(config)
-    task, validation = load_data(plan, console)
-    path = plan.output / f"{plan.name}.safetensors"
-    target = Target(path, describe(plan, task, validation), partial(_build, config), config.half, config.select)
+    chosen = prepare(config)
+    task, validation = load_data(chosen, console)
+    path = chosen.output / f"{chosen.name}.safetensors"
+    target = Target(path, describe(chosen, task, validation), partial(_build, config), config.half, config.select)
     identity = {
         "architecture": config.backbone,
         "last_pool": config.last_pool,
-        "preparation": asdict(plan.preparation),
-        "augmentation": asdict(plan.augmentation),
-        "train": plan.train.digest,
-        "val": plan.val.digest,
+        "preparation": asdict(chosen.preparation),
+        "augmentation": asdict(chosen.augmentation),
+        "train": chosen.train.digest,
+        "val": chosen.val.digest,
         "val_episodes": config.val_episodes,
         "select": config.select,
     }
@@ -156,7 +127,15 @@ def train(config: Config) -> Path:
         best, history = loop.run(
             lambda parts: objective(target.build, task, config.settings, parts),
             config.settings,
-            loop.Plan(validation, config.select, plan.output / "state.pt", identity, save_every=config.save_every),
+            loop.Duties(
+                validation,
+                read_accuracy,
+                target.score,
+                chosen.output / "state.pt",
+                identity,
+                save_every=config.save_every,
+                code=code(),
+            ),
             watch(bar, console, config.settings.epochs, target, config.tensorboard) if main_process else None,
         )
     if main_process:
@@ -165,9 +144,12 @@ def train(config: Config) -> Path:
     return path
 
 
-def prepare(config: Config) -> Plan:
+def prepare(config: Config) -> Setup:
     """Decide the defaults and find the images; raises ``UserError`` for what can't be."""
+    from otfew import catalogue, data
     from otfew.backbones.architectures import ARCHITECTURES
+    from otfew.data.preparation import Preparation, default_crop
+    from otfew.experiments.common.training import augmentation_of, checkpoint_name, splits
 
     if config.backbone not in ARCHITECTURES:
         raise UserError(f"unknown architecture {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
@@ -175,17 +157,14 @@ def prepare(config: Config) -> Plan:
         raise UserError(f"--no-last-pool: {config.backbone} has no last pooling to leave out.")
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
-    with processes.leaders_first():
-        train, val = (data.load(config.dataset, split, config.data_root, config.data) for split in ("train", "val"))
+    train, val = splits(config)
     usual = data.DATASETS[config.dataset].resolution
     resolution = usual if config.resolution is None else config.resolution
     least = 16 if config.last_pool else 8
     if resolution < least:
         raise UserError(f"--resolution {resolution} leaves no node: choose at least {least}.")
-    if config.crop is not None and config.crop not in CROPS:
-        raise UserError(f"unknown --crop {config.crop!r}: choose one of {', '.join(CROPS)}.")
     name = checkpoint_name(config.name, f"{config.dataset}-{config.backbone}")
-    return Plan(
+    return Setup(
         config=config,
         name=name,
         output=config.output or Path("runs") / name,
@@ -196,44 +175,49 @@ def prepare(config: Config) -> Plan:
     )
 
 
-def load_data(plan: Plan, console: Console) -> tuple[Task, Validation]:
+def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
     """Decode both splits into memory."""
     import torch
 
+    from otfew import catalogue
+    from otfew.experiments.common.training import progress_bar, stored
     from otfew.nodes.fcn import FCN
     from otfew.training.images import decode, statistics
+    from otfew.training.pretrain import Task
     from otfew.training.validation import Validation, make_sampler
 
-    resolution = plan.preparation.resolution
-    sampler = make_sampler(plan.val)
+    resolution = chosen.preparation.resolution
+    sampler = make_sampler(chosen.val)
     with progress_bar(console) as bar:
-        job = bar.add_task("reading images", total=len(plan.train) + len(plan.val))
-        train_pixels = decode(plan.train, stored(plan.preparation), lambda: bar.advance(job))[:, 0]
-        val_pixels = decode(plan.val, plan.preparation, lambda: bar.advance(job))
+        job = bar.add_task("reading images", total=len(chosen.train) + len(chosen.val))
+        train_pixels = decode(chosen.train, stored(chosen.preparation), lambda: bar.advance(job))[:, 0]
+        val_pixels = decode(chosen.val, chosen.preparation, lambda: bar.advance(job))
     mean, std = statistics(train_pixels)
-    labels = torch.from_numpy(plan.train.labels)
-    task = Task(train_pixels, labels, len(plan.train.classes), resolution, mean, std, plan.augmentation)
+    labels = torch.from_numpy(chosen.train.labels)
+    task = Task(train_pixels, labels, len(chosen.train.classes), resolution, mean, std, chosen.augmentation)
     methods = {name: catalogue.build(name) for name in VALIDATED}
     validation = Validation(
-        val_pixels, plan.val, FCN(), sampler, plan.config.val_episodes, lambda _: methods, mean, std
+        val_pixels, chosen.val, FCN(), sampler, chosen.config.val_episodes, lambda _: methods, mean, std
     )
     return task, validation
 
 
-def describe(plan: Plan, task: Task, validation: Validation) -> Card:
+def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
     """Write the card, as far as it is known before training."""
     import torch
 
     from otfew.backbones.base import Card
+    from otfew.experiments.common.training import selection
+    from otfew.runs import processes
 
-    config, images = plan.config, plan.train
+    config, images = chosen.config, chosen.train
     variant = f" ({images.variant})" if images.variant else ""
     notes = "".join(f"; {note}" for note in images.notes)
     return Card(
-        name=plan.name,
+        name=chosen.name,
         architecture=config.backbone,
         options=_options(config),
-        resolution=plan.preparation.resolution,
+        resolution=chosen.preparation.resolution,
         mean=task.mean,
         std=task.std,
         training_data=f"{images.dataset} train{variant}: {len(images.classes)} classes, {len(images):,} images{notes}",
@@ -244,8 +228,8 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
             "objective": OBJECTIVES["s2m2" if config.settings.recipe == "s2m2" else config.settings.rotation],
             "processes": processes.world().size,
             **asdict(config.settings),
-            "augmentation": asdict(plan.augmentation),
-            "crop": plan.preparation.crop,
+            "augmentation": asdict(chosen.augmentation),
+            "crop": chosen.preparation.crop,
             "training_images_sha256": images.digest,
             "selection": selection(config.select, validation, initial=False),
             "torch": torch.__version__,
@@ -255,6 +239,8 @@ def describe(plan: Plan, task: Task, validation: Validation) -> Card:
 
 def command(config: Config) -> str:
     """Spell out the command that trains this, without paths of this machine."""
+    from otfew.experiments.common.training import spell
+
     always = {"dataset", "backbone", "select", "epochs", "seed"}
     never = {"data_root", "output", "download", "tensorboard", "save_every"}
     return spell("pretrain", config, config.data, config.settings, always=always, never=never)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otfew.costs import euclidean, sqeuclidean
+from otfew.errors import UserError
 from otfew.transport import Sinkhorn, solve
 from otfew.transport.complaints import warn
 from otfew.transport.precision import in_full_precision
@@ -116,7 +117,7 @@ class BatchwiseOTLoss(nn.Module):
         normalize: Divide embeddings by their norms first.
 
     Raises:
-        ValueError: An option out of range.
+        UserError: An option out of range.
     """
 
     def __init__(
@@ -146,14 +147,14 @@ class BatchwiseOTLoss(nn.Module):
             ("scale", scale, 0.0),
         ):
             if not math.isfinite(number) or number < low:
-                raise ValueError(f"{name} must be a finite number of at least {low:g}, not {number!r}")
+                raise UserError(f"{name} must be a finite number of at least {low:g}, not {number!r}")
         for name, value, choices in (
             ("distance", distance, ("sqeuclidean", "euclidean")),
             ("weighting", weighting, get_args(Weighting)),
             ("plan_gradient", plan_gradient, ("constant", "kernel", "implicit")),
         ):
             if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
+                raise UserError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
         self.margin, self.gamma, self.reg_inverse = margin, gamma, reg_inverse
         self.positive_margin, self.distance = positive_margin, distance
         self.pair_power, self.loss_power, self.scale = pair_power, loss_power, scale
@@ -176,10 +177,10 @@ class BatchwiseOTLoss(nn.Module):
             **options: Of the constructor, over the preset's.
 
         Raises:
-            ValueError: No such code, or an option out of range.
+            UserError: No such code, or an option out of range.
         """
         if code not in PUBLISHED:
-            raise ValueError(f"unknown code {code!r}; there are: {', '.join(PUBLISHED)}")
+            raise UserError(f"unknown code {code!r}; there are: {', '.join(PUBLISHED)}")
         return cls(**{**PUBLISHED[code], **options})
 
     def forward(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from otfew.methods.batchwise_ot import PUBLISHED, BatchwiseOTLoss
-from otfew.pair_loss import Diagnostics, PairLoss
+from otfew.pair_loss import Diagnostics, LossKind, PairLoss
 
 
 class BatchwisePairs(PairLoss):
@@ -60,8 +60,11 @@ def _published(code: str) -> Any:
 
 
 LOSSES = {
-    "batchwise-ot": _batchwise,
-    "all-pairs": _all_pairs,
-    **{f"batchwise-ot-{code}": _published(code) for code in PUBLISHED},
+    name: LossKind(build, lambda: BatchwiseOTLoss)
+    for name, build in {
+        "batchwise-ot": _batchwise,
+        "all-pairs": _all_pairs,
+        **{f"batchwise-ot-{code}": _published(code) for code in PUBLISHED},
+    }.items()
 }
 """Name -> (classes, channels, **options) -> loss; options are those of ``BatchwiseOTLoss``, and ``joined``."""

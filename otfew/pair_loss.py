@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -39,6 +41,51 @@ class PairLoss(nn.Module):
             The scalar loss, and figures by name, the same names every time.
         """
         raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class LossKind:
+    """A loss by name.
+
+    Attributes:
+        build: (classes, channels, **options) -> loss.
+        takes: Finds the class, or another callable, that the options are handed to.
+        given: Options that ``build`` decides.
+    """
+
+    build: Callable[..., PairLoss]
+    takes: Callable[[], Any]
+    given: tuple[str, ...] = ()
+
+    def __call__(self, classes: int, channels: int, **options: Any) -> PairLoss:
+        """Make the loss.
+
+        Args:
+            classes: Of the training images.
+            channels: Of the embeddings.
+            **options: Its own.
+
+        Raises:
+            UserError: An option out of range.
+        """
+        return self.build(classes, channels, **options)
+
+    @property
+    def summary(self) -> str:
+        """The first line of what it is."""
+        return (inspect.getdoc(self.build) or "").partition("\n")[0]
+
+    def options(self) -> dict[str, Any]:
+        """Name the options with their defaults: parameters of the constructors of the class, and of ``build``."""
+        kind = self.takes()
+        constructors = [c.__init__ for c in kind.__mro__ if "__init__" in vars(c)] if isinstance(kind, type) else [kind]
+        named = {
+            name: parameter.default
+            for function in (*reversed(constructors), self.build)
+            for name, parameter in inspect.signature(function).parameters.items()
+            if parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
+        }
+        return {name: named[name] for name in named.keys() - {"self", "classes", "channels", *self.given}}
 
 
 class Joined(PairLoss):

@@ -4,27 +4,39 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, fields, is_dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
+import torch
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from torch import Tensor, nn
 
 from otfew import data
 from otfew.backbones.base import Card
+from otfew.data.base import DataOptions, ImageSet
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
+from otfew.experiments.common.training_options import SplitChoices
 from otfew.runs import processes
+from otfew.runs.files import write_atomically
+from otfew.runs.identity import code_digest
 from otfew.training.augmentation import Augmentation
 from otfew.training.board import Board, installed
-from otfew.training.progress import LAST, Epoch, Step, Watcher, Watchers, kept_epoch
+from otfew.training.checkpoint import load, save
+from otfew.training.progress import LAST, Accuracy, Epoch, Score, Step, V, Watcher, Watchers, by_accuracy, kept_epoch
+from otfew.training.validation import Validation
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+PACKAGES = ("backbones", "baselines", "data", "methods", "nodes", "random", "scores", "training", "transport")
+"""Of otfew: what a training computes with, as far as they exist."""
 
-    from otfew.training.validation import Validation
+
+def code() -> str:
+    """Return the digest of the code that trainings depend on."""
+    return code_digest(*(f"otfew.{name}" for name in PACKAGES if find_spec(f"otfew.{name}")))
 
 
 def make_console() -> Console:
@@ -35,7 +47,26 @@ def make_console() -> Console:
 def progress_bar(console: Console) -> Progress:
     """Make a progress bar with time left."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True)
+    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+
+
+class WithData(Protocol):
+    """The part of a command line that says which images are trained on; see ``training_options``."""
+
+    @property
+    def dataset(self) -> str:
+        """Name of the data set."""
+        ...
+
+    @property
+    def data_root(self) -> Path | None:
+        """Folder of the data."""
+        ...
+
+    @property
+    def data(self) -> SplitChoices:
+        """Options of the data set."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -58,12 +89,14 @@ class Target:
     select: str
     method: str = ""
 
-    def write(self, best: Mapping[str, Tensor], history: Sequence[Epoch]) -> None:
-        """Write the weights that are kept with their card, and history.json."""
-        from otfew.runs.files import write_atomically
-        from otfew.training.checkpoint import save
+    @property
+    def score(self) -> Score[Accuracy] | None:
+        """What chooses the epoch."""
+        return by_accuracy(self.select)
 
-        kept = kept_epoch(history, self.select)
+    def write(self, best: Mapping[str, Tensor], history: Sequence[Epoch[Accuracy]]) -> None:
+        """Write the weights that are kept with their card, and history.json."""
+        kept = kept_epoch(history, self.score)
         found = {
             "epochs_done": max(record.epoch for record in history),
             "kept_epoch": kept.epoch,
@@ -78,13 +111,9 @@ class Target:
         text = json.dumps(records, indent=1) + "\n"
         write_atomically(self.path.parent / "history.json", text.encode())
 
-    def report(self, history: Sequence[Epoch], validation: Validation, console: Console) -> None:
+    def report(self, history: Sequence[Epoch[Accuracy]], validation: Validation, console: Console) -> None:
         """Print the first and last epochs, the kept one, and the accuracies of the file just written."""
-        import torch
-
-        from otfew.training.checkpoint import load
-
-        kept = kept_epoch(history, self.select)
+        kept = kept_epoch(history, self.score)
         methods = list(kept.validation)
         table = Table(title=self.path.stem)
         for heading in ("epoch", "loss", "train %", *(f"val %, {method}" for method in methods), "seconds"):
@@ -106,54 +135,92 @@ class Target:
         console.print(f"{self.path} ({size:.2f} MB); use it with --backbone {self.path}", soft_wrap=True)
 
 
-def _accuracy(record: Epoch, method: str) -> str:
+def _accuracy(record: Epoch[Accuracy], method: str) -> str:
     accuracy = record.validation[method]
     return f"{accuracy.mean:.2f} ± {accuracy.interval:.2f}"
 
 
-class Display(Watcher):
-    """Shows progress and writes the weights to keep as soon as there are any.
+class Display(Watcher[V]):
+    """Shows the progress of a training.
 
     Args:
         bar: Where steps are counted.
         console: Where lines go.
         epochs: Of the whole run.
-        target: Where weights go.
+        say: Says what an epoch came to.
+        title: What is trained, where a command trains more than once.
     """
 
-    def __init__(self, bar: Progress, console: Console, epochs: int, target: Target) -> None:
-        self._bar, self._console, self._epochs, self._target = bar, console, epochs, target
-        self._job = bar.add_task("training", total=None)
+    def __init__(
+        self, bar: Progress, console: Console, epochs: int, say: Callable[[Epoch[V]], str], title: str = ""
+    ) -> None:
+        self.bar, self.epochs, self.say, self.title = bar, epochs, say, title
+        self._console = console
+        self._job: TaskID | None = None
 
     def on_resume(self, epochs: int, steps: int) -> None:
         """Say where the run goes on."""
-        self._console.print(f"resuming after {epochs} epochs and {steps} steps")
+        self.line(f"resuming after {epochs} epochs and {steps} steps")
+
+    def on_other_code(self, then: str, now: str) -> None:
+        """Say that the code has changed since."""
+        self.line(
+            f"the state was written by other code ({then[:12] or 'unknown'}, now {now[:12]}): the weights may be those "
+            "of neither; both digests are kept in the state"
+        )
 
     def on_step(self, step: Step) -> None:
         """Move the bar."""
         done = (step.epoch - 1) * step.steps + step.step
-        if self._bar.tasks[0].total is None:
-            self._bar.reset(self._job, total=self._epochs * step.steps, completed=done - 1)
-        text = f"epoch {step.epoch}/{self._epochs} loss {step.loss:.3f}"
-        self._bar.update(self._job, completed=done, description=text)
+        if self._job is None:
+            self._job = self.bar.add_task("", total=self.epochs * step.steps, completed=done - 1)
+        text = f"epoch {step.epoch}/{self.epochs} loss {step.loss:.3f}"
+        self.bar.update(self._job, completed=done, description=self._titled(text, ", "))
 
-    def on_epoch(self, history: Sequence[Epoch], best: Mapping[str, Tensor] | None) -> None:
-        """Print a line, and write the weights where they are the ones to keep."""
+    def on_epoch(self, history: Sequence[Epoch[V]], best: Mapping[str, Tensor] | None) -> None:
+        """Print a line."""
+        del best
         record = history[-1]
-        validation = ", ".join(f"{method} {_accuracy(record, method)}" for method in record.validation)
-        left = (self._epochs - record.epoch) * record.seconds / 60
-        training = "" if record.loss is None else f"loss {record.loss:.3f}, train {record.train_accuracy:.1f} %, "
-        self._console.print(
-            f"epoch {record.epoch}/{self._epochs}: {training}val % {validation}, {record.seconds:.0f} s"
+        left = (self.epochs - record.epoch) * record.seconds / 60
+        self.line(
+            f"epoch {record.epoch}/{self.epochs}: {self.say(record)}, {record.seconds:.0f} s"
             + (f", about {left:.0f} min left" if record.epoch else ""),
-            soft_wrap=True,
+            ", ",
         )
-        if best is not None:
-            self._target.write(best, history)
 
     def on_terminate(self) -> None:
         """Say that nothing is lost."""
-        self._console.print("terminated; the state is saved and the same command resumes")
+        self.line("terminated; the state is saved and the same command resumes")
+
+    def line(self, text: str, joint: str = ": ") -> None:
+        """Print a line about this training."""
+        self._console.print(self._titled(text, joint), soft_wrap=True, markup=False, highlight=False)
+
+    def _titled(self, text: str, joint: str) -> str:
+        return f"{self.title}{joint}{text}" if self.title else text
+
+
+class Keeper(Watcher[Accuracy]):
+    """Writes the weights to keep as soon as there are any.
+
+    Args:
+        target: Where they go.
+    """
+
+    def __init__(self, target: Target) -> None:
+        self._target = target
+
+    def on_epoch(self, history: Sequence[Epoch[Accuracy]], best: Mapping[str, Tensor] | None) -> None:
+        """Write them."""
+        if best is not None:
+            self._target.write(best, history)
+
+
+def accuracies(record: Epoch[Accuracy]) -> str:
+    """Say what an epoch came to, by validation accuracies."""
+    validation = ", ".join(f"{method} {_accuracy(record, method)}" for method in record.validation)
+    training = "" if record.loss is None else f"loss {record.loss:.3f}, train {record.train_accuracy:.1f} %, "
+    return f"{training}val % {validation}"
 
 
 def selection(select: str, validation: Validation, initial: bool) -> str:
@@ -174,15 +241,14 @@ def selection(select: str, validation: Validation, initial: bool) -> str:
     return f"best epoch{', the start included,' if initial else ''} on {episodes}, by {select}"
 
 
-def watch(bar: Progress, console: Console, epochs: int, target: Target, board: bool) -> Watcher:
-    """Make the watchers of a run: display and, where it is wanted and installed, TensorBoard."""
-    display = Display(bar, console, epochs, target)
-    if not board:
-        return display
-    if not installed():
+def watch(bar: Progress, console: Console, epochs: int, target: Target, board: bool) -> Watcher[Accuracy]:
+    """Make the watchers of a run: display, keeper and, where it is wanted and installed, TensorBoard."""
+    watchers: list[Watcher[Accuracy]] = [Display(bar, console, epochs, accuracies), Keeper(target)]
+    if board and installed():
+        watchers.append(Board(target.path.parent / "tensorboard"))
+    elif board:
         console.print('no TensorBoard here, so no curves: pip install "otfew[logs]", or --no-tensorboard')
-        return display
-    return Watchers(display, Board(target.path.parent / "tensorboard"))
+    return Watchers(*watchers)
 
 
 def spell(program: str, *parts: Any, always: set[str], never: set[str]) -> str:
@@ -204,6 +270,14 @@ def spell(program: str, *parts: Any, always: set[str], never: set[str]) -> str:
             switch = isinstance(value, bool) and isinstance(entry.default, bool)
             words.append(f"--{'' if value else 'no-'}{flag}" if switch else f"--{flag} {value}")
     return " ".join(words)
+
+
+def splits(config: WithData) -> tuple[ImageSet, ImageSet]:
+    """Find the training and the validation images; what has to be fetched or drawn is, once a machine."""
+    options = DataOptions(**asdict(config.data))
+    with processes.leaders_first():
+        train, val = (data.load(config.dataset, split, config.data_root, options) for split in ("train", "val"))
+    return train, val
 
 
 def augmentation_of(dataset: str, min_scale: float | None, flip: bool | None, colour: float) -> Augmentation:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 from torch import Tensor
 
+from otfew.experiments.long_tail.config import OTOptions
 from otfew.experiments.long_tail.setting import Cached
 from otfew.methods.ot_reweighting import META_COEFFICIENT, Cost, OTReweighting, Reweighting
 from otfew.training.long_tail import losses
@@ -15,29 +14,6 @@ from otfew.training.long_tail.losses import Objective
 
 META = META_COEFFICIENT
 COSTS: tuple[Cost, ...] = ("label", "feature", "combined")
-
-
-@dataclass(frozen=True)
-class OTOptions:
-    """Options of the OT weights, the same for all OT arms.
-
-    Attributes:
-        reg: Regularisation, in units of the cost.
-        label_distance: Between different labels: 1 or sqrt 2.
-        label_coefficient: Of the label cost.
-        feature_coefficient: Of 1 - cosine.
-        meta: Prototypes (mean features of each class) or the whole meta set.
-        entropy: Of the plan (closed form) or relative to the product of the weights.
-        parameters: A weight for each sample, or a small network of the features.
-    """
-
-    reg: float = 0.1
-    label_distance: Literal["zero-one", "euclidean"] = "zero-one"
-    label_coefficient: float = 1.0
-    feature_coefficient: float = 1.0
-    meta: Literal["prototypes", "whole"] = "prototypes"
-    entropy: Literal["plan", "product"] = "plan"
-    parameters: Literal["vector", "net"] = "vector"
 
 
 class Weights:

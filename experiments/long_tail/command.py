@@ -3,106 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-import tyro
-from rich.console import Console
+from typing import TYPE_CHECKING, Any
 
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.common.cli import parse
-from otfew.experiments.long_tail import report
-from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC, PUBLISHED, OTOptions, Weights
-from otfew.experiments.long_tail.setting import (
-    CIFAR,
-    Setting,
-    Stage1,
-    builder,
-    find,
-    run_stage1,
-    stage1_folder,
-)
-from otfew.experiments.long_tail.stage2 import run_arms
-from otfew.runs.directory import RunDirectory, to_json
-from otfew.runs.identity import short_hash, versions
-from otfew.training.long_tail.head import HeadRecipe
-from otfew.training.long_tail.run import Recipe
+from otfew.experiments.long_tail.config import Config
+from otfew.training.long_tail.settings import Recipe
+
+if TYPE_CHECKING:
+    from otfew.experiments.long_tail.arms import Weights
+    from otfew.experiments.long_tail.setting import Setting, Stage1
+    from otfew.runs.directory import RunDirectory
 
 FORMAT = 1
-
-
-@dataclass(frozen=True)
-class AllLayers:
-    """Second stages of all layers (``--stage2 all``).
-
-    Attributes:
-        epochs: Passes over the training images.
-        learning_rate: Of the first step.
-    """
-
-    epochs: int = 20
-    learning_rate: float = 0.001
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "learning_rate"):
-            value = getattr(self, name)
-            if not 0 < value < float("inf"):
-                raise UserError(f"--all-layers.{name.replace('_', '-')} must be positive, not {value}.")
-
-
-@dataclass(frozen=True)
-class Config:
-    """Train once with cross-entropy on a long-tailed set, then compare second stages on it.
-
-    Attributes:
-        dataset: cifar10, cifar100 or image-folder (class folders, or such below train and test).
-        factor: Imbalance: images of the largest class over those of the smallest. Published: 200, 100, 50, 20.
-        data_root: Folder of the data; default $OTFEW_DATA, then a cache directory.
-        download: Fetch what is missing where the publisher allows it.
-        backbone: Architecture to train, or a trained backbone (as for compare) to go on from.
-        resolution: Side in pixels; default 32 for CIFAR, else 84.
-        flip: Mirror half of the training images.
-        meta: Balanced meta images a class.
-        validation: Balanced validation images a class; default 1,000 in all for CIFAR, else 10 a class.
-        meta_seed: Draws the meta images; default as published.
-        subset_seed: Draws the long-tailed subset; default as published.
-        arms: Second stages; "all" for every one.
-        seeds: Runs of each arm on the one stage 1: order of samples, new classifiers, shuffled weights.
-        stage2: Train the classifier on cached features (seconds), or all layers.
-        stage1: Folder of stage 1, shared by runs of the same setting; default runs/long-tail-stage1-HASH.
-        output: Folder of this run; default runs/long-tail-HASH. The same command resumes a run that was stopped.
-        figures: Draw the weights, and costs and plans.
-        threads: CPU threads; 0 takes all cores.
-        recipe: Of stage 1.
-        head: Of classifiers on cached features.
-        all_layers: Of second stages of all layers.
-        ot: Of the OT weights.
-    """
-
-    dataset: str = "cifar100"
-    factor: float = 100.0
-    data_root: Path | None = None
-    download: bool = True
-    backbone: str = "resnet32"
-    resolution: int | None = None
-    flip: bool = True
-    meta: int = 10
-    validation: int | None = None
-    meta_seed: int = 6
-    subset_seed: int = 42
-    arms: tuple[str, ...] = ("all",)
-    seeds: int = 3
-    stage2: Literal["classifier", "all"] = "classifier"
-    stage1: Path | None = None
-    output: Path | None = None
-    figures: bool = True
-    threads: int = 0
-    recipe: Annotated[Recipe, tyro.conf.arg(name="")] = field(default_factory=Recipe)
-    head: HeadRecipe = field(default_factory=HeadRecipe)
-    all_layers: AllLayers = field(default_factory=AllLayers)
-    ot: OTOptions = field(default_factory=OTOptions)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -119,9 +34,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(config: Config) -> Path:
     """Run as configured; returns the folder of the run."""
-    console, stderr = setup.make_console(), Console(stderr=True)
+    from otfew.experiments.common import setup
+    from otfew.experiments.common.training import make_console
+    from otfew.experiments.long_tail import report
+    from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC, Weights
+    from otfew.experiments.long_tail.setting import builder, find, run_stage1, stage1_folder
+    from otfew.experiments.long_tail.stage2 import run_arms
+    from otfew.runs.directory import RunDirectory, to_json
+    from otfew.runs.identity import short_hash
+
+    console, stderr = setup.make_console(), make_console()
     arms = _chosen(config)
     _check(config)
+    setup.need_one_process("long_tail")
     setup.set_threads(config.threads)
     setting = find(config)
     if config.recipe.batch_size > len(setting.train):
@@ -156,6 +81,8 @@ def compare(config: Config) -> Path:
 
 def _chosen(config: Config) -> list[str]:
     """List the arms in the order of reports."""
+    from otfew.experiments.long_tail.arms import ARMS, POST_HOC, PUBLISHED
+
     known = [*POST_HOC, *ARMS]
     if unknown := [name for name in config.arms if name not in {*known, "all"}]:
         raise UserError(f"unknown arm {unknown[0]!r}: choose from all, {', '.join(known)}.")
@@ -180,6 +107,8 @@ def _check(config: Config) -> None:
 
 def _identity(config: Config, setting: Setting, arms: list[str]) -> dict[str, Any]:
     """Say what the run is a function of."""
+    from otfew.runs.identity import versions
+
     return {
         "command": "long-tail",
         "format": FORMAT,
@@ -197,8 +126,10 @@ def _identity(config: Config, setting: Setting, arms: list[str]) -> dict[str, An
 
 def _stage1_record(stage1: Stage1) -> dict[str, Any]:
     """Tell how stage 1 went; its times stay out, since results.json is the same bytes for the same run."""
+    from otfew.training.long_tail.run import ERROR
+
     last = stage1.history[-1]
-    return {"stage1": {"epochs": last.epoch, "loss": last.loss, "validation_error": last.validation_error}}
+    return {"stage1": {"epochs": last.epoch, "loss": last.loss, "validation_error": last.validation[ERROR]}}
 
 
 def _draw(directory: RunDirectory, weights: Weights) -> None:
@@ -211,6 +142,8 @@ def _draw(directory: RunDirectory, weights: Weights) -> None:
 
 def _caveats(config: Config, setting: Setting) -> list[str]:
     """Say what a reader must know."""
+    from otfew.experiments.long_tail.setting import CIFAR
+
     usual = Recipe()
     lines = [
         f"{len(setting.train):,} training, {len(setting.meta):,} meta, {len(setting.validation):,} validation, "

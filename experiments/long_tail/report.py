@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from rich.console import Console
 
 from otfew.reporting.table import render
 from otfew.runs.directory import RunDirectory
 from otfew.statistics import intervals as statistics
 from otfew.training.long_tail.losses import GROUPS, group_of
-
-if TYPE_CHECKING:
-    from rich.console import Console
 
 Record = dict[str, Any]
 Table = tuple[str, list[str], list[list[str]]]

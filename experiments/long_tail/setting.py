@@ -7,10 +7,11 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from otfew import backbones
@@ -21,7 +22,8 @@ from otfew.data.long_tail import draw, subset
 from otfew.data.long_tail_sources import load
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.experiments.long_tail.progress import Display, progress
+from otfew.experiments.common.training import Display, code, progress_bar
+from otfew.experiments.long_tail.config import Config
 from otfew.methods.ot_reweighting import prototypes
 from otfew.runs.identity import short_hash
 from otfew.training.checkpoint import load_state, save, save_state
@@ -29,12 +31,9 @@ from otfew.training.images import decode, statistics
 from otfew.training.long_tail.head import Features, HeadState
 from otfew.training.long_tail.images import Images, Network, extract
 from otfew.training.long_tail.losses import Objective
-from otfew.training.long_tail.run import Epoch, Recipe, train_images
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from otfew.experiments.long_tail.command import Config
+from otfew.training.long_tail.run import ERROR, train_images
+from otfew.training.long_tail.settings import Recipe
+from otfew.training.progress import Epoch
 
 CIFAR = ("cifar10", "cifar100")
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)
@@ -101,7 +100,7 @@ class Stage1:
 
     build: Callable[[], Network]
     weights: dict[str, Tensor]
-    history: list[Epoch]
+    history: list[Epoch[float]]
     images: Images
     test: Tensor
     cached: Cached
@@ -192,7 +191,7 @@ def run_stage1(config: Config, setting: Setting, folder: Path, console: Console)
     """Decode the images, train the first stage or go on with it, and compute or read its features."""
     build, card = builder(config, setting)
     images, test = _decoded(config, setting, card, console)
-    with progress(console) as bar:
+    with progress_bar(console) as bar:
         weights, history = train_images(
             build,
             images,
@@ -200,13 +199,20 @@ def run_stage1(config: Config, setting: Setting, folder: Path, console: Console)
             config.recipe,
             folder / "state.pt",
             setting.identity,
-            watcher=Display(bar, console, config.recipe.epochs, "stage 1"),
+            watcher=Display(bar, console, config.recipe.epochs, outcome, "stage 1"),
+            folder="stage1",
+            code=code(),
         )
     network = build()
     network.load_state_dict(weights)
     _save_checkpoint(folder, network.backbone, setting, config, images)
     cached = _features(network, setting, images, test, folder, device_of(config.recipe), console)
     return Stage1(build, weights, history, images, test, cached)
+
+
+def outcome(record: Epoch[float]) -> str:
+    """Say what an epoch came to."""
+    return f"loss {record.loss:.3f}, validation error {record.validation[ERROR]:.2f} %"
 
 
 def device_of(recipe: Recipe) -> str:
@@ -218,7 +224,7 @@ def _decoded(config: Config, setting: Setting, card: Card | None, console: Conso
     """Bring all images into memory."""
     preparation = Preparation(setting.identity["resolution"])
     sets = {"train": setting.train, "meta": setting.meta, "validation": setting.validation, "test": setting.test}
-    with progress(console) as bar:
+    with progress_bar(console) as bar:
         job = bar.add_task("reading images", total=sum(map(len, sets.values())))
         pixels = {name: decode(part, preparation, lambda: bar.advance(job))[:, 0] for name, part in sets.items()}
     if card is not None:

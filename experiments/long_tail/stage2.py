@@ -5,43 +5,30 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 
+from otfew.experiments.common.training import Display, code, progress_bar
 from otfew.experiments.long_tail.arms import ARMS, POST_HOC, PUBLISHED, Weights
-from otfew.experiments.long_tail.progress import Display, progress
-from otfew.experiments.long_tail.setting import Stage1, device_of
+from otfew.experiments.long_tail.config import Config
+from otfew.experiments.long_tail.setting import Stage1, device_of, outcome
 from otfew.methods import ot_reweighting as published
 from otfew.runs.blocks import Column, Form
 from otfew.runs.directory import RunDirectory
-from otfew.runs.identity import code_digest
 from otfew.training.long_tail.head import error_percent, head_of, initial_head, train_head
 from otfew.training.long_tail.images import Network, extract
 from otfew.training.long_tail.losses import Objective, adjusted
-from otfew.training.long_tail.run import Recipe, train_images
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from otfew.experiments.long_tail.command import Config
+from otfew.training.long_tail.run import ERROR, least_error, train_images
+from otfew.training.long_tail.settings import Recipe
+from otfew.training.progress import kept_epoch
 
 TAUS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Tried for logit adjustment."""
 Block = dict[str, Any]
-CODE = (
-    "otfew.backbones",
-    "otfew.experiments.long_tail.arms",
-    "otfew.experiments.long_tail.stage2",
-    "otfew.methods",
-    "otfew.random",
-    "otfew.scores",
-    "otfew.training",
-    "otfew.transport",
-)
-"""What a second stage depends on beside the first, whose folder is its own."""
 
 
 def run_arms(
@@ -55,12 +42,11 @@ def run_arms(
     """Run every arm with every seed, or take what is finished from the folder."""
     jobs = [(name, seed) for name in arms for seed in range(1 if name in POST_HOC else config.seeds)]
     blocks: dict[str, list[Block]] = {name: [] for name in arms}
-    code = code_digest(*CODE)
-    with progress(console) as bar:
+    with progress_bar(console) as bar:
         task = bar.add_task("second stages", total=len(jobs))
         for index, (name, seed) in enumerate(jobs):
             bar.update(task, description=f"{name}, seed {seed}")
-            form = _form(name, stage1, code)
+            form = _form(name, stage1, code())
             block: Mapping[str, Any] | None = directory.load_block(index, form, console.print)
             if block is None:
                 began = time.perf_counter()
@@ -151,7 +137,7 @@ def _all_layers(
 
     recipe = _all_layers_recipe(config, seed)
     state = directory.path / "states" / f"{name}-{seed}.pt"
-    with progress(console) as bar:
+    with progress_bar(console) as bar:
         kept, history = train_images(
             build,
             stage1.images,
@@ -160,7 +146,8 @@ def _all_layers(
             state,
             {"arm": name},
             second_stage=True,
-            watcher=Display(bar, console, recipe.epochs, f"{name}, seed {seed}"),
+            watcher=Display(bar, console, recipe.epochs, outcome, f"{name}, seed {seed}"),
+            code=code(),
         )
     network = build()
     network.load_state_dict(kept)
@@ -169,8 +156,8 @@ def _all_layers(
     vectors = extract(network.backbone.to(device).eval(), stage1.test, images.mean, images.std, device)
     with torch.inference_mode():
         logits = network.head(vectors)
-    best = min(history, key=lambda record: (record.validation_error, record.epoch))
-    return _block(logits, best.validation_error, recipe.learning_rate, best.epoch)
+    best = kept_epoch(history, least_error)
+    return _block(logits, best.validation[ERROR], recipe.learning_rate, best.epoch)
 
 
 def _block(logits: Tensor, validation_error: float, learning_rate: float, epoch: int) -> Block:

@@ -7,95 +7,15 @@ by a transport plan against all pairs alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-from rich.console import Console
+from typing import TYPE_CHECKING
 
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.common.cli import parse
-from otfew.experiments.metric_learning.outcome import write
-from otfew.experiments.metric_learning.session import Session
+from otfew.experiments.metric_learning.config import Config
 
-
-@dataclass
-class Config:
-    """Train the same network with several losses and compare retrieval after every epoch.
-
-    Every loss of a seed sees the same first weights and the same batches. The folder --output collects runs: the same
-    command goes on where it was interrupted, and one with other losses or more seeds adds to it.
-    """
-
-    dataset: str = "fashion-mnist"
-    """fashion-mnist, cifar10, image-folder, any other of compare --list, or views (folders of rendered shapes)."""
-    data_root: Path | None = None
-    """Folder of the data. Default: $OTFEW_DATA, then a cache folder."""
-    losses: tuple[str, ...] = (
-        "matched-pairs",
-        "all-pairs",
-        "batchwise-ot:reg_inverse=5",
-        "batchwise-ot:reg_inverse=10",
-    )
-    """Names, each with options after a colon, as batchwise-ot:reg_inverse=5,margin=1; --list prints them."""
-    seeds: int = 5
-    """Runs of each loss, with the seeds 1, 2, ..."""
-    reference: str = "all-pairs"
-    """Loss that the others are compared with."""
-    backbone: str = "lenet5-wide"
-    """Trunk: an architecture of pretrain, such as lenet5-wide, conv4, resnet12."""
-    head: tuple[int, ...] = ()
-    """Widths of the fully connected layers. Default: 512 256 for LeNet-5, else 2048 512 128."""
-    across: str = ""
-    """Learn one space for two modalities: edges (queries are edge maps of other images), or a folder of class folders
-    of images, the queries' modality."""
-    views: int | None = None
-    """With --dataset views: images of each shape, evenly spaced. Default: all."""
-    epochs: int = 10
-    """Passes over the training images."""
-    batch_size: int = 64
-    """Items of each of the two batches that a step compares."""
-    learning_rates: tuple[float, ...] = (0.01,)
-    """Of SGD. Several are tried for each loss on the val split, with a seed of their own, and the best is used."""
-    tune_epochs: int = 2
-    """Epochs of each trial."""
-    momentum: float = 0.9
-    """Of SGD."""
-    decay: float = 0.95
-    """Multiplies the learning rate after each epoch."""
-    weight_decay: float = 0.0
-    """Of all parameters."""
-    per_class: int = 0
-    """Items of each class in both batches together; 0 draws at random."""
-    resolution: int | None = None
-    """Side of the images in pixels. Default: the data set's usual one."""
-    min_scale: float = 1.0
-    """Least share of the area in a random crop of a training image; 1 crops nothing."""
-    flip: bool = False
-    """Mirror training images at random."""
-    colour: float = 0.0
-    """Strength of random brightness, contrast and saturation."""
-    train_images: int | None = None
-    """Most training items, by a fixed draw. Default: all."""
-    test_images: int | None = None
-    """Most test items, queries and gallery alike."""
-    probe_images: int | None = 5000
-    """Training items that the kNN and linear classifiers are fitted on."""
-    note: str = ""
-    """A sentence that the report repeats, such as: JPEG copy."""
-    output: Path | None = None
-    """Folder of the runs. Default: runs/metric-learning-HASH."""
-    device: str = "auto"
-    """auto, cpu, gpu or mps."""
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-    """Of the network in training; losses and evaluation stay in float32."""
-    threads: int = 0
-    """CPU threads; 0 takes all cores. Other numbers may round differently."""
-    clock: Literal["wall", "cpu"] = "wall"
-    """What "equal time" means: wall-clock time, or cpu time where other work shares the machine."""
-    list: bool = False
-    """Print the losses and end."""
+if TYPE_CHECKING:
+    from rich.console import Console
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -105,6 +25,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Instead of those of the process.
     """
     config = parse(Config, "metric_learning", arguments)
+    from otfew.experiments.common import setup
+
     console = setup.make_console()
     if config.list:
         print_losses(console)
@@ -125,7 +47,12 @@ def compare(config: Config, console: Console) -> Path:
     Raises:
         UserError: Whatever the user can set right; finished runs stay where they are.
     """
+    from otfew.experiments.common import setup
+    from otfew.experiments.metric_learning.outcome import write
+    from otfew.experiments.metric_learning.session import Session
+
     check(config)
+    setup.need_one_process("metric_learning")
     setup.set_threads(config.threads)
     session = Session(config, console)
     session.train()
@@ -145,10 +72,10 @@ def check(config: Config) -> None:
         raise UserError("--losses names no loss: give some; --list prints them.")
     if not config.learning_rates:
         raise UserError("--learning-rates names none: give one, or several to choose from.")
+    if wrong := [rate for rate in config.learning_rates if not 0 < rate < float("inf")]:
+        raise UserError(f"--learning-rates must be positive, not {wrong[0]}.")
     if any(width < 1 for width in config.head):
         raise UserError(f"--head must be widths of at least 1, not {' '.join(map(str, config.head))}.")
-    if config.device not in {"auto", "cpu", "gpu", "mps"}:
-        raise UserError(f"unknown --device {config.device!r}: choose auto, cpu, gpu or mps.")
 
 
 def print_losses(console: Console) -> None:

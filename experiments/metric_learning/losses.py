@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import ast
 import difflib
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 from otfew.baselines import metric_losses
 from otfew.errors import UserError
 from otfew.methods import batchwise_pairs
-from otfew.pair_loss import PairLoss
+from otfew.pair_loss import LossKind, PairLoss
 
-LOSSES: dict[str, Callable[..., PairLoss]] = {**batchwise_pairs.LOSSES, **metric_losses.LOSSES}
+LOSSES: dict[str, LossKind] = {**batchwise_pairs.LOSSES, **metric_losses.LOSSES}
 
 
 @dataclass(frozen=True)
@@ -44,12 +42,18 @@ class LossSpec:
         Raises:
             UserError: An option it does not have, or out of range.
         """
+        known = LOSSES[self.kind].options()
+        for name, value in self.options:
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(known))}."
+                raise UserError(f"--losses {self.name}: {self.kind} has no option {name!r}: {hint}")
+            if isinstance(value, str | None) and isinstance(known[name], int | float):
+                raise UserError(f"--losses {self.name}: {name} must be like its default {known[name]}, not {value!r}.")
         try:
             return LOSSES[self.kind](classes, channels, **dict(self.options))
-        except UserError:
-            raise
-        except (TypeError, ValueError, AssertionError) as error:
-            raise UserError(f"--losses {self.name}: {str(error) or 'an option is out of range'}.") from error
+        except UserError as error:
+            raise UserError(f"--losses {self.name}: {str(error).rstrip('.')}.") from error
 
 
 def parse_loss(text: str) -> LossSpec:
@@ -83,4 +87,4 @@ def _value(text: str) -> Any:
 
 def describe() -> list[tuple[str, str]]:
     """Name the losses, with the first line of what each is."""
-    return [(name, (inspect.getdoc(build) or "").partition("\n")[0]) for name, build in LOSSES.items()]
+    return [(name, kind.summary) for name, kind in LOSSES.items()]

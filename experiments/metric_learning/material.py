@@ -19,7 +19,7 @@ from otfew.data.views import ViewSet, load_views
 from otfew.errors import UserError
 from otfew.training import images as decoding
 from otfew.training.metric.evaluation import subset
-from otfew.training.metric.task import Part
+from otfew.training.metric.task import Images
 
 VIEWS = "views"
 """The data set of rendered views: folders of shapes, see ``otfew.data.views``."""
@@ -71,7 +71,7 @@ class Material:
         digests: Split -> sha256 of each modality's names and labels.
     """
 
-    splits: dict[str, tuple[Part, ...]]
+    splits: dict[str, tuple[Images, ...]]
     classes: tuple[str, ...]
     shared_classes: bool
     same_things: bool
@@ -157,7 +157,7 @@ def _parts(
     preparation: Preparation,
     on_image: Callable[[int], None],
     split: str,
-) -> tuple[Part, ...]:
+) -> tuple[Images, ...]:
     """Decode each modality, its labels along ``classes``."""
     place = {name: label for label, name in enumerate(classes)}
     parts = []
@@ -169,7 +169,7 @@ def _parts(
                 f"the modalities differ in classes: {(strange or missing)[0]!r} of the split {split} is in one only."
             )
         labels = torch.tensor([place[name] for name in source.classes])[torch.from_numpy(source.labels)]
-        parts.append(Part(_pixels(source, preparation, on_image), labels, (), ()))
+        parts.append(Images(_pixels(source, preparation, on_image), labels, (), ()))
     return tuple(parts)
 
 
@@ -185,7 +185,7 @@ def _pixels(source: Source, preparation: Preparation, on_image: Callable[[int], 
     return pixels
 
 
-def _normalised(parts: dict[str, tuple[Part, ...]]) -> dict[str, tuple[Part, ...]]:
+def _normalised(parts: dict[str, tuple[Images, ...]]) -> dict[str, tuple[Images, ...]]:
     """Give every part the training images' mean and deviation, modality by modality."""
     figures = [decoding.statistics(part.pixels.flatten(0, -4)) for part in parts["train"]]
     return {

@@ -9,43 +9,56 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import Progress, TaskID
 
 from otfew import data
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.errors import UserError
+from otfew.experiments.common.training import Display, code, make_console, progress_bar
 from otfew.experiments.metric_learning import material as metric_material
+from otfew.experiments.metric_learning.config import Config
 from otfew.experiments.metric_learning.losses import LossSpec, parse_loss
 from otfew.runs.directory import RunDirectory, to_json
-from otfew.runs.identity import code_digest, short_hash, versions
+from otfew.runs.identity import short_hash, versions
 from otfew.training.augmentation import Augmentation
+from otfew.training.loop import DivergedError
 from otfew.training.metric.embedding import Space, default_head, default_pool
-from otfew.training.metric.run import DivergedError, train
-from otfew.training.metric.task import Settings, Task, check_training
-
-if TYPE_CHECKING:
-    from otfew.experiments.metric_learning.command import Config
+from otfew.training.metric.run import Figure, train
+from otfew.training.metric.settings import Settings
+from otfew.training.metric.task import Task, check_test, check_training
+from otfew.training.progress import Epoch, Step
 
 TUNING_SEED = 0
 """Seed of the trials of learning rates: none of those that are reported."""
 
-CODE = (
-    "otfew.backbones",
-    "otfew.baselines",
-    "otfew.methods",
-    "otfew.pair_loss",
-    "otfew.random",
-    "otfew.retrieval",
-    "otfew.scores",
-    "otfew.training",
-    "otfew.transport",
-)
-"""What the record of a finished run depends on."""
-
 Record = dict[str, Any]
+
+
+class Show(Display[Figure]):
+    """Moves the one bar of all runs, in epochs.
+
+    Args:
+        bar: Where epochs are counted.
+        job: Of all runs.
+        before: Epochs of the runs before this one.
+        console: Where lines go.
+        title: What is trained.
+    """
+
+    def __init__(self, bar: Progress, job: TaskID, before: int, console: Console, title: str) -> None:
+        super().__init__(bar, console, 0, lambda _: "", title)
+        self._all, self._before = job, before
+
+    def on_step(self, step: Step) -> None:
+        """Move the bar."""
+        done = self._before + step.epoch - 1 + step.step / step.steps
+        self.bar.update(self._all, completed=done, description=f"{self.title}: {step.loss:.3g}")
+
+    def on_epoch(self, history: Any, best: Any) -> None:
+        """Print nothing: there are many runs."""
 
 
 class Session:
@@ -60,7 +73,7 @@ class Session:
     """
 
     def __init__(self, config: Config, console: Console) -> None:
-        self.config, self.console = config, console
+        self.config, self.console, self.lines = config, console, make_console()
         self.losses = list({spec.name: spec for spec in map(parse_loss, config.losses)}.values())
         self.reference = parse_loss(config.reference).name
         if config.backbone not in ARCHITECTURES:
@@ -73,8 +86,11 @@ class Session:
         plain = config.min_scale == 1 and not config.flip and config.colour == 0
         self.augmentation = None if plain else Augmentation(config.min_scale, config.flip, config.colour)
         self.material = self._load()
+        self.code = code()
         self.head = tuple(config.head) or default_head(config.backbone)
         check_training(self.material.splits["train"][0], config.batch_size)
+        tested = self.material.splits["test"]
+        check_test(tested, len(tested) == 1 or self.material.same_things)
         # Fails here, before a folder is made, where images are too small or options are wrong.
         space = self._space()
         for spec in self.losses:
@@ -83,32 +99,24 @@ class Session:
         path = config.output or Path("runs") / f"metric-learning-{short_hash(self.protocol)}"
         self.directory = RunDirectory(path, {"protocol": self.protocol, "versions": versions()})
         (path / "runs").mkdir(exist_ok=True)
-        self._code = code_digest(*CODE)
 
     def train(self) -> None:
         """Do all runs that are not there yet."""
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         trials = len(self.settings) * self.config.tune_epochs if len(self.settings) > 1 else 0
         epochs = len(self.losses) * (trials + self.config.seeds * self.config.epochs)
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
+        with progress_bar(self.console) as bar:
             job = bar.add_task("epochs", total=epochs)
-
-            def show(name: str, done: int) -> Callable[[int, int, int, float], None]:
-                def on_batch(epoch: int, batch: int, batches: int, loss: float) -> None:
-                    bar.update(job, completed=done + epoch - 1 + batch / batches, description=f"{name} {loss:.3g}")
-
-                return on_batch
-
             done = 0
             rates = {}
             for spec in self.losses:
-                rates[spec.name] = self._tune(spec, lambda name, first=done: show(name, first))
+                rates[spec.name] = self._tune(spec, partial(Show, bar, job, done, self.lines))
                 done += trials
             # Seeds outside: an interrupted command has compared all losses on the first seeds.
             for seed in range(1, self.config.seeds + 1):
                 for spec in self.losses:
                     settings = replace(self._settings(rates[spec.name]), seed=seed)
-                    self._run(spec, settings, "test", show(f"{spec.name}, seed {seed}:", done))
+                    show = Show(bar, job, done, self.lines, f"{spec.name}, seed {seed}")
+                    self._run(spec, settings, "test", show)
                     done += self.config.epochs
                     bar.update(job, completed=done)
 
@@ -145,9 +153,8 @@ class Session:
             c.dataset, c.data_root, c.across, c.resolution, c.views, c.train_images, c.test_images, c.note
         )
         splits = ["train", "val", "test"] if len(self.settings) > 1 else ["train", "test"]
-        columns = (TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-            job = bar.add_task("", total=None)
+        with progress_bar(self.console) as bar:
+            job = bar.add_task("reading images", total=None)
 
             def on_image(total: int) -> None:
                 bar.update(job, total=total) if total else bar.advance(job)
@@ -190,7 +197,7 @@ class Session:
             "precision": c.precision,
         }
 
-    def _tune(self, spec: LossSpec, show: Callable[[str], Any]) -> float:
+    def _tune(self, spec: LossSpec, show: Callable[[str], Show]) -> float:
         """Return the rate, of several that with the best mAP on the val split; of equals the lower one."""
         if len(self.settings) == 1:
             return self.settings[0].learning_rate
@@ -198,7 +205,7 @@ class Session:
         for settings in self.settings:
             rate = settings.learning_rate
             trial = replace(settings, seed=TUNING_SEED, epochs=self.config.tune_epochs)
-            record = self._run(spec, trial, "val", show(f"{spec.name}, rate {rate:g}:"))
+            record = self._run(spec, trial, "val", show(f"{spec.name}, rate {rate:g}"))
             if not record["diverged"]:
                 found.append((record["history"][-1]["figures"]["map"], -rate))
         if not found:
@@ -207,14 +214,14 @@ class Session:
 
     def _finished(self, name: str) -> Record | None:
         """Read a finished run; None where there is none that can be believed, as where other code made it."""
-        data = self.directory.load_file(f"runs/{name}.json", self._code, self._note)
+        data = self.directory.load_file(f"runs/{name}.json", self.code, self._note)
         record: Record | None = None if data is None else json.loads(data)
         return record
 
     def _note(self, text: str) -> None:
         self.console.print(text, markup=False, highlight=False)
 
-    def _run(self, spec: LossSpec, settings: Settings, split: str, on_batch: Any) -> Record:
+    def _run(self, spec: LossSpec, settings: Settings, split: str, show: Show) -> Record:
         """Do one run, or read it where it is finished."""
         identity = {"loss": spec.name, "rate": settings.learning_rate, "seed": settings.seed, "split": split}
         slug = re.sub(r"[^a-z0-9]+", "_", f"{spec.name} {split} {settings.seed} {settings.learning_rate:g}".lower())
@@ -237,10 +244,24 @@ class Session:
         state = path.with_suffix(".pt")
         build_loss = partial(spec.build, len(material.classes), self.head[-1])
         try:
-            _, history = train(self._space, build_loss, task, settings, state, on_batch)
-            record = {**identity, "diverged": "", "history": [asdict(epoch) for epoch in history]}
+            _, history = train(self._space, build_loss, task, settings, state, show, code=self.code)
+            codes = list(dict.fromkeys(epoch.code for epoch in history))
+            record = {**identity, "diverged": "", "history": [_record(epoch) for epoch in history], "code": codes}
         except DivergedError as error:
-            record = {**identity, "diverged": str(error), "history": []}
-        self.directory.save_file(f"runs/{name}.json", to_json(record), self._code)
+            record = {**identity, "diverged": f"{error.found}: lower the learning rate.", "history": []}
+        self.directory.save_file(f"runs/{name}.json", to_json(record), self.code)
         state.unlink(missing_ok=True)
         return record
+
+
+def _record(epoch: Epoch[Figure]) -> Record:
+    """Write an epoch as the folder's records hold it: times of training and of evaluation apart."""
+    return {
+        "epoch": epoch.epoch,
+        "loss": epoch.loss,
+        "figures": dict(epoch.validation),
+        "diagnostics": dict(epoch.diagnostics),
+        "seconds": epoch.training_seconds,
+        "cpu_seconds": epoch.cpu_seconds,
+        "evaluation_seconds": epoch.seconds - epoch.training_seconds,
+    }

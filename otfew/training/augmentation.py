@@ -30,9 +30,9 @@ class Augmentation:
 
     def __post_init__(self) -> None:
         if not 0 < self.min_scale <= 1:
-            raise UserError(f"--min-scale must lie in (0, 1], not {self.min_scale}.")
+            raise UserError(f"`min_scale` must lie in (0, 1], not {self.min_scale}.")
         if not 0 <= self.colour <= 1:
-            raise UserError(f"--colour must lie in [0, 1], not {self.colour}.")
+            raise UserError(f"`colour` must lie in [0, 1], not {self.colour}.")
 
 
 class Augment:

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from otfew.runs.files import writing
-from otfew.training.progress import Epoch, Step, Watcher
+from otfew.training.progress import Accuracy, Epoch, Step, Watcher
 
 
 def installed() -> bool:
@@ -18,7 +18,7 @@ def installed() -> bool:
     return importlib.util.find_spec("tensorboard") is not None
 
 
-class Board(Watcher):
+class Board(Watcher[Accuracy]):
     """Writes losses, rates, gradient norms and validation accuracies.
 
     A resumed run overwrites what the killed one wrote after its last saved state.
@@ -42,7 +42,7 @@ class Board(Watcher):
                 writer.add_scalar("train/learning_rate", step.learning_rate, number)
                 writer.add_scalar("train/gradient_norm", step.gradient_norm, number)
 
-    def on_epoch(self, history: Sequence[Epoch], best: Mapping[str, Tensor] | None) -> None:
+    def on_epoch(self, history: Sequence[Epoch[Accuracy]], best: Mapping[str, Tensor] | None) -> None:
         """Write the epoch's figures."""
         del best
         record = history[-1]

@@ -50,5 +50,5 @@ def load_state(path: Path) -> dict[str, Any] | None:
     except Exception:  # a damaged file may raise nearly any exception
         state = None
     if not isinstance(state, dict):
-        raise UserError(f"the training state {path} is damaged: delete it to start again, or give another --output.")
+        raise UserError(f"the training state {path} is damaged: delete it to start again, or give another folder.")
     return state

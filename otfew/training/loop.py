@@ -9,9 +9,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Generic, NoReturn, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,14 +20,13 @@ from otfew.errors import UserError
 from otfew.runs import processes
 from otfew.training.augmentation import hashed
 from otfew.training.checkpoint import load_state, save_state
-from otfew.training.progress import LAST, Accuracy, Epoch, Step, Watcher, kept_epoch
+from otfew.training.progress import Epoch, Score, Step, V, Watcher, kept_epoch
 from otfew.training.restoring import require_alike, require_steady, restore_optimizer, restoring
-from otfew.training.schedule import learning_rate
-from otfew.training.settings import LoopSettings
+from otfew.training.settings import Training
 
 State = dict[str, Any]
-Forward = Callable[[Tensor], Tensor]
-"""From normalised images (images, 3, height, width) to feature maps, or to what the objective's module gives."""
+Forward = Callable[..., Any]
+"""The objective's module, wrapped: from normalised images (images, 3, height, width) to what it gives."""
 DRAWS_OF_LAYERS = 2
 """Tells these draws from an objective's own."""
 TERMINATED = 128 + signal.SIGTERM
@@ -56,6 +55,19 @@ class Part:
         return slice(self.index * size, (self.index + 1) * size)
 
 
+class DivergedError(UserError):
+    """Training has left the finite numbers.
+
+    Args:
+        found: What was found where.
+        advice: What is left of the training, and what to do.
+    """
+
+    def __init__(self, found: str, advice: str = ": lower `learning_rate`.") -> None:
+        super().__init__(found + advice)
+        self.found = found
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a part came to.
@@ -63,12 +75,14 @@ class Outcome:
     Attributes:
         loss: Mean over the part, differentiable.
         correct: Answers that were right.
-        answers: How many there were.
+        answers: How many there were; 0 where the objective asks nothing.
+        diagnostics: What the objective says about itself, the same names every time.
     """
 
     loss: Tensor
-    correct: int
-    answers: int
+    correct: int = 0
+    answers: int = 0
+    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -80,7 +94,7 @@ class Objective(Protocol):
         ...
 
     @property
-    def backbone(self) -> nn.Module:
+    def network(self) -> nn.Module:
         """Return the part of it that is validated and kept."""
         ...
 
@@ -90,7 +104,7 @@ class Objective(Protocol):
         ...
 
     def learned(self) -> Mapping[str, float]:
-        """Return the values, by option of a method, of what is learned besides the backbone."""
+        """Return the values, by option of a method, of what is learned besides the network."""
         ...
 
     def train(self) -> None:
@@ -102,35 +116,41 @@ class Objective(Protocol):
         ...
 
 
-Validate = Callable[[nn.Module, torch.device, Mapping[str, float]], Mapping[str, Accuracy]]
-"""From the backbone, in evaluation mode, its device, and what else is learned, to accuracies by method."""
+Validate = Callable[[Any, torch.device, Mapping[str, float]], Mapping[str, V]]
+"""From the network, in evaluation mode, its device, and what else is learned, to figures by name."""
 
 
 @dataclass(frozen=True)
-class Plan:
+class Duties(Generic[V]):
     """What a loop does besides minimising.
 
     Attributes:
         validate: Called after every epoch, in all processes, which may share the work; all get the same answer.
-        select: Which epoch is kept: "last", or a method, whose accuracy chooses it.
+        read: Reads one of its figures back from JSON; raises ``ValueError`` for other content.
+        score: The epoch that is best by it is kept; None keeps the last.
         state_path: Where the state is kept; written every epoch and every ``save_every`` seconds.
         identity: JSON-ready: data, architecture and all else that the run depends on beside its settings; a state of
             another identity is not resumed.
         initial: Validate before the first step too; the start may then turn out to be the best.
         save_every: Seconds of work that a crash may cost at most, short of one step.
+        folder: Argument of the caller that names the folder of the state, for sentences.
+        code: Digest of the code. A state of other code is gone on with, which the watcher hears of.
     """
 
-    validate: Validate
-    select: str
+    validate: Validate[V]
+    read: Callable[[Any], V]
+    score: Score[V] | None
     state_path: Path
     identity: Mapping[str, Any]
     initial: bool = False
     save_every: float = 60.0
+    folder: str = "output"
+    code: str = ""
 
 
 def run(
-    build: Callable[[int], Objective], settings: LoopSettings, plan: Plan, watcher: Watcher | None = None
-) -> tuple[dict[str, Tensor], list[Epoch]]:
+    build: Callable[[int], Objective], settings: Training, duties: Duties[V], watcher: Watcher[V] | None = None
+) -> tuple[dict[str, Tensor], list[Epoch[V]]]:
     """Train, or go on from where the state stands.
 
     Objectives are functions of epoch, step and part, so a run that was killed and started again gives the same weights
@@ -140,19 +160,20 @@ def run(
     Args:
         build: Makes the objective for so many parts a step; must draw initial weights from torch's generator only.
         settings: How to train.
-        plan: Validation, and where the state is kept.
+        duties: Validation, and where the state is kept.
         watcher: Hears of progress.
 
     Returns:
-        The state dictionary of the backbone that is kept, on the CPU, and all epochs; in all processes.
+        The state dictionary of the network that is kept, on the CPU, and all epochs; in all processes.
 
     Raises:
-        UserError: A state of another run or a damaged one, a loss or gradient that is not finite, a disk that is full,
-            an accelerator that is not there, a step that can't be divided.
+        DivergedError: A loss or gradient that is not finite.
+        UserError: A state of another run or a damaged one, a disk that is full, an accelerator that is not there, a
+            step that can't be divided.
         SystemExit: With ``TERMINATED``, after SIGTERM, once the state is saved.
     """
     with _terminations() as told:
-        return _Run(build, settings, plan, watcher or Watcher(), told)()
+        return _Run(build, settings, duties, watcher or Watcher(), told)()
 
 
 @dataclass
@@ -164,21 +185,23 @@ class _Progress:
     loss: float = 0.0
     correct: int = 0
     answers: int = 0
+    diagnostics: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
 
 
-class _Run:
+class _Run(Generic[V]):
     """One call of ``run``."""
 
     def __init__(
         self,
         build: Callable[[int], Objective],
-        settings: LoopSettings,
-        plan: Plan,
-        watcher: Watcher,
+        settings: Training,
+        duties: Duties[V],
+        watcher: Watcher[V],
         told: threading.Event,
     ) -> None:
-        self.settings, self.plan, self.told = settings, plan, told
+        self.settings, self.duties, self.told = settings, duties, told
         here = processes.world()
         if settings.threads or here.size > 1:
             torch.set_num_threads(settings.threads or max(1, processes.cores() // here.local_size))
@@ -190,7 +213,7 @@ class _Run:
             torch.manual_seed(hashed(settings.seed))
             self.objective = build(self.parts)
         self.fingerprint = json.dumps(
-            [asdict(settings), dict(plan.identity), {"processes": self.fabric.world_size}], sort_keys=True
+            [asdict(cast(Any, settings)), dict(duties.identity), {"processes": self.fabric.world_size}], sort_keys=True
         )
         state = self._read_state()
         module: Any = self.objective.module
@@ -198,16 +221,17 @@ class _Run:
         self.optimizer = _optimizer(module, settings)
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(module, self.optimizer)
         self.progress = _Progress()
-        self.history: list[Epoch] = []
+        self.history: list[Epoch[V]] = []
         self.best: dict[str, Tensor] = {}
+        self.codes = [duties.code]
         if state is not None:
             self._restore(state)
             self.watcher.on_resume(self.progress.epoch, self.progress.step)
 
-    def __call__(self) -> tuple[dict[str, Tensor], list[Epoch]]:
+    def __call__(self) -> tuple[dict[str, Tensor], list[Epoch[V]]]:
         """Run the remaining epochs."""
-        if self.plan.initial and not self.history:
-            self._close(0, None, None, time.monotonic())
+        if self.duties.initial and not self.history:
+            self._close(0, time.monotonic())
         with torch.random.fork_rng(devices=[]):
             for epoch in range(self.progress.epoch, self.settings.epochs):
                 self._epoch(epoch)
@@ -216,49 +240,70 @@ class _Run:
     def _epoch(self, epoch: int) -> None:
         """Train the rest of one epoch, validate, keep what is to be kept, save."""
         progress = self.progress
-        saved = time.monotonic()
-        began = saved - progress.seconds
         self.objective.train()
+        saved = time.monotonic()
+        began, cpu_began = saved - progress.seconds, time.process_time() - progress.cpu_seconds
         for step in range(progress.step, self.objective.steps):
             self._step(epoch, step)
             now = time.monotonic()
-            progress.seconds = now - began
+            progress.seconds, progress.cpu_seconds = now - began, time.process_time() - cpu_began
             if self._any(self.told.is_set()):
                 self._save()
-                self.watcher.on_terminate()
-                raise SystemExit(TERMINATED)
-            if now - saved > self.plan.save_every:
+                self._terminate()
+            if now - saved > self.duties.save_every:
                 self._save()
                 saved = time.monotonic()
-        self._close(epoch + 1, progress.loss / self.objective.steps, 100 * progress.correct / progress.answers, began)
+        self._close(epoch + 1, began)
 
-    def _close(self, epoch: int, loss: float | None, train_accuracy: float | None, began: float) -> None:
+    def _close(self, epoch: int, began: float) -> None:
         """Validate and record an epoch, keep its weights where they are to be kept, and save."""
-        backbone = self.objective.backbone.eval()
+        network = self.objective.network.eval()
         if self.fabric.world_size > 1:
             # Each process has followed the statistics of its own images; the first one's are those that are kept.
-            for buffer in backbone.buffers():
+            for buffer in network.buffers():
                 buffer.copy_(self.fabric.broadcast(buffer))
         learned = dict(self.objective.learned())
-        accuracies = self.plan.validate(backbone, self.fabric.device, learned)
-        record = Epoch(epoch, loss, train_accuracy, accuracies, time.monotonic() - began, learned)
+        try:
+            validation = self.duties.validate(network, self.fabric.device, learned)
+        except DivergedError as error:
+            raise DivergedError(f"{error.found} after epoch {epoch}") from None
+        progress, steps = self.progress, self.objective.steps
+        record = Epoch(
+            epoch=epoch,
+            loss=progress.loss / steps if epoch else None,
+            train_accuracy=100 * progress.correct / progress.answers if progress.answers else None,
+            validation=validation,
+            seconds=time.monotonic() - began,
+            learned=learned,
+            diagnostics={name: total / steps for name, total in progress.diagnostics.items()},
+            training_seconds=progress.seconds,
+            cpu_seconds=progress.cpu_seconds,
+            code=self.duties.code,
+        )
         self.history.append(record)
-        improved = kept_epoch(self.history, self.plan.select) is record
+        improved = kept_epoch(self.history, self.duties.score) is record
         if improved:
-            self.best = {name: t.detach().cpu().clone() for name, t in backbone.state_dict().items()}
+            self.best = {name: t.detach().cpu().clone() for name, t in network.state_dict().items()}
         self.progress = _Progress(epoch=epoch)
         self._save()
         if self.first:
             self.watcher.on_epoch(self.history, self.best if improved else None)
+        if self._any(self.told.is_set()):
+            self._terminate()
+
+    def _terminate(self) -> NoReturn:
+        """End after SIGTERM, once the state is saved."""
+        self.watcher.on_terminate()
+        raise SystemExit(TERMINATED)
 
     def _step(self, epoch: int, step: int) -> None:
         """Do one step of the optimizer."""
-        rate = self._rate(epoch, step)
+        rate = self.settings.rate(epoch, step / self.objective.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.wrapped_optimizer.zero_grad()
         accumulate = self.settings.accumulate
-        sums = torch.zeros(3, dtype=torch.float64)
+        sums = torch.zeros((), dtype=torch.float64)
         for turn in range(accumulate):
             part = Part(epoch, step, self.fabric.global_rank * accumulate + turn, self.parts)
             # What layers draw by themselves (dropout) is a function of the part too.
@@ -268,38 +313,39 @@ class _Run:
             with self.fabric.no_backward_sync(self.wrapped, enabled=alone):
                 outcome = self.objective.outcome(self.wrapped, part, self.fabric.device)
                 self.fabric.backward(outcome.loss / accumulate)
-            sums += torch.tensor([float(outcome.loss.detach()), outcome.correct, outcome.answers], dtype=torch.float64)
+            figures = [float(outcome.loss.detach()), outcome.correct, outcome.answers, *outcome.diagnostics.values()]
+            sums = sums + torch.tensor(figures, dtype=torch.float64)
         if self.fabric.world_size > 1:
             sums = self.fabric.all_reduce(sums.to(self.fabric.device), reduce_op="sum").cpu()
-        loss = float(sums[0]) / self.parts
+        total, correct, answers, *others = sums.tolist()
+        loss = total / self.parts
         self._check("loss", loss, epoch, step)
         norm = float(nn.utils.clip_grad_norm_(self.objective.module.parameters(), math.inf))
         if self.settings.precision != "16-mixed":
             # Scaled gradients in half precision may overflow: the scaler then leaves the step out.
             self._check("gradient's norm", norm, epoch, step)
         self.wrapped_optimizer.step()
-        self.progress.step = step + 1
-        self.progress.loss += loss
-        self.progress.correct += int(sums[1])
-        self.progress.answers += int(sums[2])
+        progress = self.progress
+        progress.step = step + 1
+        progress.loss += loss
+        progress.correct += int(correct)
+        progress.answers += int(answers)
+        for name, figure in zip(outcome.diagnostics, others, strict=True):
+            progress.diagnostics[name] = progress.diagnostics.get(name, 0.0) + figure / self.parts
         self.watcher.on_step(Step(epoch + 1, step + 1, self.objective.steps, loss, rate, norm))
-
-    def _rate(self, epoch: int, step: int) -> float:
-        """Return the learning rate of a step."""
-        s = self.settings
-        share = step / self.objective.steps
-        return learning_rate(s.schedule, s.learning_rate, epoch, share, s.epochs, s.step_epochs, s.step_factor)
 
     def _check(self, what: str, value: float, epoch: int, step: int) -> None:
         """Stop before a step that would ruin the weights."""
         if not math.isfinite(value):
-            which = "last" if self.plan.select == LAST else "best"
+            which = "last" if self.duties.score is None else "best"
             kept = (
-                f"the {which} weights up to epoch {len(self.history)} are kept" if self.best else "nothing is kept yet"
+                f"the {which} weights up to epoch {self.history[-1].epoch} are kept"
+                if self.best
+                else "nothing is kept yet"
             )
-            raise UserError(
-                f"the {what} became {value} in epoch {epoch + 1}, step {step + 1} of {self.objective.steps}; {kept}: "
-                "lower --learning-rate and give another --output."
+            raise DivergedError(
+                f"the {what} became {value} in epoch {epoch + 1}, step {step + 1} of {self.objective.steps}",
+                f"; {kept}: lower `learning_rate` and give another `{self.duties.folder}`.",
             )
 
     def _any(self, flag: bool) -> bool:
@@ -311,7 +357,7 @@ class _Run:
     def _save(self) -> None:
         """Write the state, in the first process."""
         if self.first:
-            save_state(self.plan.state_path, self._state())
+            save_state(self.duties.state_path, self._state())
 
     def _state(self) -> State:
         """Return all that a run goes on from."""
@@ -323,25 +369,28 @@ class _Run:
             "progress": asdict(self.progress),
             "history": [record.to_json() for record in self.history],
             "best": self.best,
+            "codes": self.codes,
         }
 
     def _read_state(self) -> State | None:
         """Read the state in the first process, if there is one of this very run, and hand it to all."""
-        state = load_state(self.plan.state_path) if self.first else None
+        state = load_state(self.duties.state_path) if self.first else None
         if state is not None and state.get("fingerprint") != self.fingerprint:
             raise UserError(
-                f"{self.plan.state_path.parent} holds a run with other settings or data: give another --output, or the "
-                "same settings to resume it."
+                f"{self.duties.state_path.parent} holds a run with other settings or data: give another "
+                f"`{self.duties.folder}`, or the same settings to resume it."
             )
         shared: State | None = self.fabric.broadcast(state)
         return shared
 
     def _restore(self, state: State) -> None:
         """Go back to where the state was written."""
-        with restoring(self.plan.state_path):
+        with restoring(self.duties.state_path):
             like = self._state()
-            best = {n: t.detach().cpu() for n, t in self.objective.backbone.state_dict().items()}
+            best = {n: t.detach().cpu() for n, t in self.objective.network.state_dict().items()}
             like["best"] = best if state["history"] else {}
+            # An objective names its diagnostics with the first step.
+            like["progress"]["diagnostics"] = dict.fromkeys(state["progress"]["diagnostics"], 0.0)
             # Optimizers and scalers of gradients begin with less than they go on with.
             for name in like.keys() - {"optimizer", "precision"}:
                 require_alike(state[name], like[name], name)
@@ -349,26 +398,30 @@ class _Run:
             restore_optimizer(self.optimizer, state["optimizer"])
             self.fabric.strategy.precision.load_state_dict(state["precision"])
             self.progress = _Progress(**state["progress"])
-            self.history = [Epoch.from_json(record) for record in state["history"]]
+            self.history = [Epoch.from_json(record, self.duties.read) for record in state["history"]]
             self.best = state["best"]
             recorded, progress = [record.epoch for record in self.history], self.progress
-            first = 0 if self.plan.initial else 1
+            first = 0 if self.duties.initial else 1
             require_steady(recorded, first, progress.epoch, progress.step, self.objective.steps)
-            if progress.answers < progress.step:
-                raise ValueError(f"{progress.answers} answers in {progress.step} steps")
+            if not 0 <= progress.correct <= progress.answers or 0 < progress.answers < progress.step:
+                raise ValueError(f"{progress.correct} of {progress.answers} answers in {progress.step} steps")
             if self.history:
-                kept_epoch(self.history, self.plan.select)
+                kept_epoch(self.history, self.duties.score)
+            self.codes = list(map(str, state["codes"]))
+        if self.codes[-1:] != [self.duties.code]:
+            self.watcher.on_other_code((self.codes or [""])[-1], self.duties.code)
+            self.codes.append(self.duties.code)
 
 
-def _optimizer(module: nn.Module, settings: LoopSettings) -> torch.optim.Optimizer:
+def _optimizer(module: nn.Module, settings: Training) -> torch.optim.Optimizer:
     """Make the optimizer that the settings name."""
     rate, decay = settings.learning_rate, settings.weight_decay
     if settings.optimizer == "adam":
         return torch.optim.Adam(module.parameters(), lr=rate, weight_decay=decay)
-    return torch.optim.SGD(module.parameters(), rate, settings.momentum, weight_decay=decay, nesterov=True)
+    return torch.optim.SGD(module.parameters(), rate, settings.momentum, weight_decay=decay, nesterov=settings.nesterov)
 
 
-def make_fabric(settings: LoopSettings) -> Any:
+def make_fabric(settings: Training) -> Any:
     """Set Lightning Fabric up: one process, or those that torchrun started.
 
     Raises:
@@ -385,18 +438,32 @@ def make_fabric(settings: LoopSettings) -> Any:
         fabric.launch()
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split()).rstrip(".")
-        raise UserError(f"--accelerator {settings.accelerator} can't be used here: {reason}.") from None
+        raise UserError(f"`accelerator` {settings.accelerator} can't be used here: {reason}.") from None
     return fabric
 
 
-def divided(flag: str, items: int, parts: int) -> int:
-    """Return each part's share of items; raises ``UserError`` naming the option where they can't be divided evenly."""
+def divided(name: str, items: int, parts: int) -> int:
+    """Return each part's share of items; raises ``UserError`` naming the setting where they can't be divided evenly."""
     if items % parts:
         raise UserError(
-            f"{flag} {items} can't be divided into {parts} equal parts ({processes.world().size} processes x "
-            "--accumulate): choose a multiple."
+            f"`{name}` {items} can't be divided into {parts} equal parts ({processes.world().size} processes x "
+            "`accumulate`): choose a multiple."
         )
     return items // parts
+
+
+def batches_of(batch_size: int, images: int) -> int:
+    """Return how many whole batches images make; raises ``UserError`` where there is none."""
+    if batch_size > images:
+        raise UserError(f"`batch_size` {batch_size} is more than the {images} training images: lower it.")
+    return images // batch_size
+
+
+def keep_statistics(module: nn.Module) -> None:
+    """Let batch normalisation, in a module that is in training, use and keep the statistics that it has."""
+    for part in module.modules():
+        if isinstance(part, nn.modules.batchnorm._BatchNorm):
+            part.eval()
 
 
 @contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -14,38 +13,12 @@ from otfew.backbones.base import normalise
 from otfew.evaluation.episodes import Sampler
 from otfew.method import FewShotMethod
 from otfew.nodes import Extractor
-from otfew.training.loop import Forward, Outcome, Part, divided
-from otfew.training.schedule import Schedule
-from otfew.training.settings import LoopSettings
+from otfew.training.loop import Forward, Outcome, Part, divided, keep_statistics
+from otfew.training.settings import MetatrainSettings
 from otfew.training.views import Views
 
-BatchNorm = Literal["episode", "frozen"]
 BuildMethod = Callable[[Mapping[str, float | Tensor]], FewShotMethod]
 """From the current values of what a method learns, by option, to the method."""
-
-
-@dataclass(frozen=True)
-class Settings(LoopSettings):
-    """How to meta-train; the defaults are those of DeepEMD's code: 5,000 episodes, the rate halved every 500.
-
-    Attributes:
-        episodes_per_epoch: Training episodes between validations. A step takes one for each process and part.
-        batchnorm: "episode": batch normalisation takes its statistics from each episode's images, queries included, and
-            keeps running ones for evaluation, as published. "frozen": it keeps those of pre-training; its scale and
-            shift are still trained.
-    """
-
-    epochs: int = 100
-    learning_rate: float = 5e-4
-    schedule: Schedule = "step"
-    step_epochs: int = 10
-    step_factor: float = 0.5
-    episodes_per_epoch: int = 50
-    batchnorm: BatchNorm = "episode"
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_positive("episodes_per_epoch")
 
 
 @dataclass(frozen=True)
@@ -105,9 +78,9 @@ class EpisodeTraining:
         UserError: An epoch's episodes can't be divided.
     """
 
-    def __init__(self, backbone: nn.Module, task: Task, settings: Settings, parts: int = 1) -> None:
-        self.task, self.settings, self.backbone = task, settings, backbone
-        self.steps = divided("--episodes-per-epoch", settings.episodes_per_epoch, parts)
+    def __init__(self, backbone: nn.Module, task: Task, settings: MetatrainSettings, parts: int = 1) -> None:
+        self.task, self.settings, self.network = task, settings, backbone
+        self.steps = divided("episodes_per_epoch", settings.episodes_per_epoch, parts)
         self.module = Episodic(backbone, task.learned)
 
     def learned(self) -> dict[str, float]:
@@ -118,9 +91,7 @@ class EpisodeTraining:
         """Let batch normalisation use each episode's statistics, or not."""
         self.module.train()
         if self.settings.batchnorm == "frozen":
-            for module in self.module.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            keep_statistics(self.module)
 
     def outcome(self, forward: Forward, part: Part, device: torch.device) -> Outcome:
         """Compute an episode's loss, see ``otfew.training.loop.Objective``."""

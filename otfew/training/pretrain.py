@@ -2,54 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from otfew.backbones.base import normalise
-from otfew.errors import UserError
 from otfew.training.augmentation import Augment, Augmentation, hashed
-from otfew.training.loop import Forward, Outcome, Part, divided
-from otfew.training.settings import LoopSettings
+from otfew.training.loop import Forward, Outcome, Part, batches_of, divided
+from otfew.training.settings import PretrainSettings
 
-Recipe = Literal["softmax", "s2m2"]
-Rotation = Literal["none", "augment", "self-supervised"]
 TURNS = 4
-
-
-@dataclass(frozen=True)
-class Settings(LoopSettings):
-    """How to pre-train; the defaults are DeepEMD's (learning-rate schedule apart).
-
-    Attributes:
-        batch_size: Images a step, over all processes; an epoch's incomplete last batch is left out.
-        recipe: "softmax", with ``rotation`` as below; or "s2m2", see ``otfew.training.s2m2``.
-        mixup_epochs: With "s2m2": how many epochs at the end are its second stage.
-        mixup_alpha: With "s2m2": the share of an image in a mixture is from Beta(alpha, alpha).
-        rotation: Turn each image by a random quarter: "augment" lets the classes stand, "self-supervised" has a second
-            head tell the turn as well (DeepEMD, Zhang et al. 2022, section 5.3).
-        rotation_weight: Of the second head's loss: the paper's gamma.
-    """
-
-    batch_size: int = 128
-    recipe: Recipe = "softmax"
-    mixup_epochs: int = 20
-    mixup_alpha: float = 2.0
-    rotation: Rotation = "none"
-    rotation_weight: float = 0.5
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.check_positive("batch_size", "mixup_alpha")
-        if self.recipe == "s2m2" and not 0 <= self.mixup_epochs <= self.epochs:
-            raise UserError(f"--mixup-epochs must lie between 0 and --epochs {self.epochs}, not {self.mixup_epochs}.")
-        if not 0 <= self.rotation_weight < math.inf:
-            raise UserError(f"--rotation-weight must be at least 0, not {self.rotation_weight}.")
 
 
 @dataclass(frozen=True)
@@ -112,17 +77,13 @@ class Classification:
         UserError: Too few images for a batch, or a batch that can't be divided.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], task: Task, settings: Settings, parts: int = 1) -> None:
+    def __init__(self, build: Callable[[], nn.Module], task: Task, settings: PretrainSettings, parts: int = 1) -> None:
         self.task, self.settings = task, settings
-        divided("--batch-size", settings.batch_size, parts)
-        self.steps = len(task.pixels) // settings.batch_size
-        if self.steps == 0:
-            raise UserError(
-                f"--batch-size {settings.batch_size} is more than the {len(task.pixels)} training images: lower it."
-            )
-        self.backbone = build()
+        divided("batch_size", settings.batch_size, parts)
+        self.steps = batches_of(settings.batch_size, len(task.pixels))
+        self.network = build()
         with torch.inference_mode():
-            channels = self.backbone.eval()(torch.zeros(1, 3, task.resolution, task.resolution)).shape[1]
+            channels = self.network.eval()(torch.zeros(1, 3, task.resolution, task.resolution)).shape[1]
         self.module = self.heads(channels)
         self._augment = Augment(task.augmentation, task.resolution)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
@@ -130,7 +91,7 @@ class Classification:
     def heads(self, channels: int) -> nn.Module:
         """Put heads on the backbone, whose maps have so many channels."""
         turns = TURNS if self.settings.rotation == "self-supervised" else 0
-        return Classifier(self.backbone, channels, self.task.classes, turns)
+        return Classifier(self.network, channels, self.task.classes, turns)
 
     def learned(self) -> dict[str, float]:
         """Return nothing: heads are left behind."""

@@ -34,7 +34,7 @@ def restoring(path: Path) -> Iterator[None]:
         detail = " ".join(str(error).split())[:200]
         raise UserError(
             f"the training state {path} is not one that this run wrote ({detail}): delete it to start again, or give "
-            "another --output."
+            "another folder."
         ) from error
 
 

@@ -12,9 +12,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from otfew.errors import UserError
 from otfew.training.augmentation import hashed
-from otfew.training.loop import Outcome, Part
+from otfew.training.loop import Forward, Outcome, Part
 from otfew.training.mixup import Mixing, draw_mixing, mixed_maps
-from otfew.training.pretrain import TURNS, Classification, Settings, Task, turned
+from otfew.training.pretrain import TURNS, Classification, Task, turned
+from otfew.training.settings import PretrainSettings
 
 SCALE = 2.0
 """Of the cosines, as in the released code for at most 200 classes."""
@@ -65,21 +66,21 @@ class S2M2(Classification):
         UserError: Too few images for a batch, parts of fewer than four, or a backbone without stages.
     """
 
-    def __init__(self, build: Callable[[], nn.Module], task: Task, settings: Settings, parts: int = 1) -> None:
+    def __init__(self, build: Callable[[], nn.Module], task: Task, settings: PretrainSettings, parts: int = 1) -> None:
         super().__init__(build, task, settings, parts)
-        stages: Any = getattr(self.backbone, "stages", None)
+        stages: Any = getattr(self.network, "stages", None)
         if not isinstance(stages, nn.Sequential) or len(stages) < LAST_MIXED_STAGE:
-            raise UserError("--recipe s2m2 mixes maps between stages: take a --backbone such as wrn28_10 or wrn16_2.")
+            raise UserError("`recipe` s2m2 mixes maps between stages: take a `backbone` such as wrn28_10 or wrn16_2.")
         if settings.batch_size // parts < TURNS:
             raise UserError(
-                f"--recipe s2m2 turns a quarter of each part of a batch: raise --batch-size to {TURNS * parts}."
+                f"`recipe` s2m2 turns a quarter of each part of a batch: raise `batch_size` to {TURNS * parts}."
             )
 
     def heads(self, channels: int) -> nn.Module:
         """Put the recipe's heads on the backbone."""
-        return S2M2Classifier(self.backbone, channels, self.task.classes)
+        return S2M2Classifier(self.network, channels, self.task.classes)
 
-    def outcome(self, forward: Callable[..., Any], part: Part, device: torch.device) -> Outcome:
+    def outcome(self, forward: Forward, part: Part, device: torch.device) -> Outcome:
         """Compute a part's loss, see ``otfew.training.loop.Objective``."""
         images, labels, _ = self.batch(part, device)
         if part.epoch < self.settings.epochs - self.settings.mixup_epochs:
@@ -93,7 +94,7 @@ class S2M2(Classification):
         correct = mixing.correct(logits.detach(), labels)
         return Outcome(loss, round(float(correct)), len(labels))
 
-    def _turned(self, forward: Callable[..., Any], images: Tensor, labels: Tensor) -> Outcome:
+    def _turned(self, forward: Forward, images: Tensor, labels: Tensor) -> Outcome:
         """Classify images in all four turns, and tell the turns."""
         turns = torch.arange(TURNS).repeat_interleave(len(images))
         batch = turned(images.repeat(TURNS, 1, 1, 1), turns).contiguous(memory_format=torch.channels_last)

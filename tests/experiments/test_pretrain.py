@@ -100,7 +100,7 @@ def test_again_resumes_and_writes_the_same(trained, folder, capsys):
 
 def test_another_run_in_the_same_folder_is_refused(trained, folder):
     before = sorted((p.name, p.read_bytes()) for p in trained.iterdir() if p.is_file())
-    with pytest.raises(UserError, match="another --output"):
+    with pytest.raises(UserError, match="another `output`"):
         pretrain.main([*arguments(folder, trained), "--seed", "2"])
     assert sorted((p.name, p.read_bytes()) for p in trained.iterdir() if p.is_file()) == before
 
@@ -113,7 +113,7 @@ def test_another_run_in_the_same_folder_is_refused(trained, folder):
         (("--resolution", "8"), "leaves no node"),
         (("--epochs", "0"), "--epochs"),
         (("--epochs", "many"), "many"),
-        (("--batch-size", "1000"), "--batch-size"),
+        (("--batch-size", "1000"), "`batch_size` 1000 is more than the 32 training images"),
         (("--val-episodes", "0"), "--val-episodes"),
         (("--accumulate", "3"), "3 equal parts"),
         (("--recipe", "s2m2", "--mixup-epochs", "1"), "wrn16_2"),

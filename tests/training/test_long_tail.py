@@ -9,10 +9,13 @@ from torch import nn
 from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
 from otfew.training.long_tail import losses
-from otfew.training.long_tail.head import Features, HeadRecipe, error_percent, head_of, initial_head, train_head
+from otfew.training.long_tail.head import Features, error_percent, head_of, initial_head, train_head
 from otfew.training.long_tail.images import Images, Network, extract, shifted
 from otfew.training.long_tail.losses import CosineHead, Objective
-from otfew.training.long_tail.run import Recipe, Watcher, train_images
+from otfew.training.long_tail.run import ERROR, train_images
+from otfew.training.long_tail.settings import HeadRecipe, Recipe
+from otfew.training.loop import DivergedError
+from otfew.training.progress import Watcher
 
 COUNTS = torch.tensor([120, 20, 3])
 
@@ -242,8 +245,8 @@ class KillAt(Watcher):
     def __init__(self, epoch, batch):
         self.at = (epoch, batch)
 
-    def on_batch(self, epoch, batch, batches, loss):
-        if (epoch, batch) == self.at:
+    def on_step(self, step):
+        if (step.epoch, step.step) == self.at:
             raise KilledError
 
 
@@ -257,7 +260,7 @@ def test_a_killed_run_goes_on_bit_for_bit(straight, tmp_path, epoch, batch, save
     torch.manual_seed(7)
     kept, history = train_images(*run)
     (expected, expected_history), _ = straight
-    assert [(h.loss, h.validation_error) for h in history] == [(h.loss, h.validation_error) for h in expected_history]
+    assert [(h.loss, h.validation) for h in history] == [(h.loss, h.validation) for h in expected_history]
     assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
 
 
@@ -271,7 +274,7 @@ def test_a_state_of_other_content_is_refused(tmp_path, weights_of, spoilt):
         torch.save(wrong, path)
         with contextlib.suppress(UserError):
             train_images(*run)
-    for name in ("network", "optimizer", "progress", "history", "kept"):
+    for name in ("module", "optimizer", "progress", "history", "best"):
         torch.save({**state, name: {}}, path)
         with pytest.raises(UserError, match="not one that this run wrote"):
             train_images(*run)
@@ -280,7 +283,7 @@ def test_a_state_of_other_content_is_refused(tmp_path, weights_of, spoilt):
 def test_other_settings_do_not_resume(straight):
     _, path = straight
     for recipe, identity in ((Recipe(epochs=4, batch_size=16), {"data": "made"}), (RECIPE, {"data": "other"})):
-        with pytest.raises(UserError, match="another folder"):
+        with pytest.raises(UserError, match="another `output`"):
             train_images(build, made_images(), WEIGHTED, recipe, path, identity)
 
 
@@ -296,8 +299,8 @@ def test_a_second_stage_keeps_statistics_and_the_best_epoch(tmp_path):
         def __init__(self):
             self.errors = []
 
-        def on_epoch(self, record):
-            self.errors.append(record.validation_error)
+        def on_epoch(self, history, best):
+            self.errors.append(history[-1].validation[ERROR])
 
     start = build().state_dict()
 
@@ -320,7 +323,7 @@ def test_a_second_stage_keeps_statistics_and_the_best_epoch(tmp_path):
     with torch.no_grad():
         vectors = extract(network.backbone.eval(), images.validation, images.mean, images.std)
         error = error_percent(network.head(vectors), images.validation_labels)
-    assert error == min(watcher.errors) == min(h.validation_error for h in history)
+    assert error == min(watcher.errors) == min(h.validation[ERROR] for h in history)
 
 
 def test_shifts_are_crops_of_the_reflected_image():
@@ -348,19 +351,19 @@ def test_shifts_are_crops_of_the_reflected_image():
     [{"epochs": 0}, {"learning_rate": math.nan}, {"momentum": 1.0}, {"weight_decay": -1.0}, {"milestones": (1.5,)}],
 )
 def test_recipes_that_make_no_sense(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+    with pytest.raises(UserError, match=f"`{next(iter(wrong))}`"):
         Recipe(**wrong)
 
 
 @pytest.mark.parametrize("wrong", [{"epochs": 0}, {"learning_rates": ()}, {"learning_rates": (0.1, -1.0)}])
 def test_head_recipes_that_make_no_sense(wrong):
-    with pytest.raises(UserError, match="--head"):
+    with pytest.raises(UserError, match=f"`{next(iter(wrong))}`"):
         HeadRecipe(**wrong)
 
 
 def test_mistakes_of_training(tmp_path):
-    with pytest.raises(UserError, match="--batch-size 100"):
+    with pytest.raises(UserError, match="`batch_size` 100"):
         train_images(build, made_images(), Objective(), Recipe(), tmp_path / "s.pt", {})
     exploding = Recipe(epochs=3, batch_size=16, learning_rate=1e30, accelerator="cpu")
-    with pytest.raises(UserError, match="lower --learning-rate"):
+    with pytest.raises(DivergedError, match=r"epoch 1, step \d of 2; nothing is kept yet: lower `learning_rate`"):
         train_images(build, made_images(), Objective(), exploding, tmp_path / "s.pt", {})

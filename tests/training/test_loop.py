@@ -13,10 +13,10 @@ from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
-from otfew.training.loop import Plan
-from otfew.training.pretrain import Classification, Settings, Task
-from otfew.training.progress import LAST, Watcher
-from otfew.training.settings import LoopSettings
+from otfew.training.loop import DivergedError, Duties
+from otfew.training.pretrain import Classification, Task
+from otfew.training.progress import LAST, Watcher, by_accuracy, read_accuracy
+from otfew.training.settings import LoopSettings, PretrainSettings
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -25,7 +25,7 @@ def build():
     return Conv4(channels=6)
 
 
-SETTINGS = Settings(epochs=3, batch_size=16, accelerator="cpu")
+SETTINGS = PretrainSettings(epochs=3, batch_size=16, accelerator="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -38,8 +38,10 @@ def task(train_images):
 @pytest.fixture
 def pretrain(task, validation):
     def run(path, settings=SETTINGS, watcher=None, save_every=60.0, task=task, identity=None, select="cosine-centroid"):
-        plan = Plan(validation, select, path, identity or {"data": "made"}, save_every=save_every)
-        return loop.run(lambda parts: Classification(build, task, settings, parts), settings, plan, watcher)
+        duties = Duties(
+            validation, read_accuracy, by_accuracy(select), path, identity or {"data": "made"}, save_every=save_every
+        )
+        return loop.run(lambda parts: Classification(build, task, settings, parts), settings, duties, watcher)
 
     return run
 
@@ -47,8 +49,8 @@ def pretrain(task, validation):
 @pytest.fixture(scope="module")
 def straight(task, validation, tmp_path_factory):
     path = tmp_path_factory.mktemp("straight") / "state.pt"
-    plan = Plan(validation, "cosine-centroid", path, {"data": "made"})
-    best, history = loop.run(lambda parts: Classification(build, task, SETTINGS, parts), SETTINGS, plan)
+    duties = Duties(validation, read_accuracy, by_accuracy("cosine-centroid"), path, {"data": "made"})
+    best, history = loop.run(lambda parts: Classification(build, task, SETTINGS, parts), SETTINGS, duties)
     return path, best, history
 
 
@@ -167,7 +169,7 @@ def test_the_last_epoch_is_kept_through_a_break(pretrain, tmp_path, weights_of):
 def test_other_settings_or_data_do_not_resume(pretrain, straight):
     path, _, _ = straight
     for change in ({"settings": replace(SETTINGS, epochs=4)}, {"identity": {"data": "other"}}):
-        with pytest.raises(UserError, match="another --output"):
+        with pytest.raises(UserError, match="another `output`"):
             pretrain(path, **change)
 
 
@@ -192,7 +194,7 @@ def test_a_state_cannot_run_code(pretrain, tmp_path):
 
 def test_a_loss_that_explodes_says_where(pretrain, tmp_path):
     settings = replace(SETTINGS, learning_rate=1e30)
-    with pytest.raises(UserError, match=r"became (nan|inf) in epoch 1, step \d of 5; nothing is kept yet: lower"):
+    with pytest.raises(DivergedError, match=r"became (nan|inf) in epoch 1, step \d of 5; nothing is kept yet: lower"):
         pretrain(tmp_path / "state.pt", settings)
     assert not (tmp_path / "state.pt").exists()
 
@@ -206,9 +208,9 @@ def test_nan_in_a_later_epoch_keeps_state_and_best_weights(task, validation, tmp
             factor = float("nan") if (part.epoch, part.step) == (1, 2) else 1.0
             return replace(result, loss=result.loss * factor)
 
-    plan = Plan(validation, "cosine-centroid", path, {}, save_every=0.0)
+    duties = Duties(validation, read_accuracy, by_accuracy("cosine-centroid"), path, {}, save_every=0.0)
     with pytest.raises(UserError, match=r"loss became nan in epoch 2, step 3 of 5; the best weights up to epoch 1"):
-        loop.run(lambda parts: Poisoned(build, task, SETTINGS, parts), SETTINGS, plan)
+        loop.run(lambda parts: Poisoned(build, task, SETTINGS, parts), SETTINGS, duties)
     state = weights_of(path)
     assert (state["progress"]["epoch"], state["progress"]["step"]) == (1, 2)
     assert all(bool(torch.isfinite(t).all()) for t in [*state["module"].values(), *state["best"].values()])
@@ -276,11 +278,11 @@ def test_parts_average_to_the_gradient_of_the_batch(task, validation, tmp_path, 
     plain = replace(plain, pixels=pixels)  # even images, which no crop changes
     states = []
     for accumulate in (1, 2, 4):
-        settings = Settings(epochs=1, batch_size=16, accelerator="cpu", accumulate=accumulate)
+        settings = PretrainSettings(epochs=1, batch_size=16, accelerator="cpu", accumulate=accumulate)
         path = tmp_path / f"{accumulate}.pt"
-        plan = Plan(validation, "cosine-centroid", path, {})
+        duties = Duties(validation, read_accuracy, by_accuracy("cosine-centroid"), path, {})
         _, history = loop.run(
-            lambda parts, settings=settings: Classification(Mean, plain, settings, parts), settings, plan
+            lambda parts, settings=settings: Classification(Mean, plain, settings, parts), settings, duties
         )
         states.append((weights_of(path)["module"], history[0].loss, history[0].train_accuracy))
     for module, loss, accuracy in states[1:]:
@@ -291,7 +293,7 @@ def test_parts_average_to_the_gradient_of_the_batch(task, validation, tmp_path, 
 
 
 def test_parts_that_do_not_divide_a_batch(pretrain, tmp_path):
-    with pytest.raises(UserError, match=r"--batch-size 16 can't be divided into 3"):
+    with pytest.raises(UserError, match=r"`batch_size` 16 can't be divided into 3"):
         pretrain(tmp_path / "state.pt", replace(SETTINGS, accumulate=3))
 
 
@@ -308,5 +310,5 @@ def test_parts_that_do_not_divide_a_batch(pretrain, tmp_path):
     ],
 )
 def test_settings_that_make_no_sense(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
+    with pytest.raises(UserError, match=f"`{next(iter(wrong))}`"):
         LoopSettings(**wrong)

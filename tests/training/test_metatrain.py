@@ -17,15 +17,16 @@ from otfew.nodes.grid import Grid
 from otfew.nodes.sampling import Sampling
 from otfew.training import loop
 from otfew.training.augmentation import Augment, Augmentation
-from otfew.training.loop import Part, Plan
-from otfew.training.metatrain import EpisodeTraining, Settings, Task
-from otfew.training.progress import LAST, kept_epoch
+from otfew.training.loop import Duties, Part
+from otfew.training.metatrain import EpisodeTraining, Task
+from otfew.training.progress import LAST, by_accuracy, kept_epoch, read_accuracy
+from otfew.training.settings import MetatrainSettings
 from otfew.training.views import Patches, WholeImages, read_all
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 CPU = torch.device("cpu")
-SETTINGS = Settings(epochs=2, episodes_per_epoch=4, accelerator="cpu", learning_rate=0.01)
+SETTINGS = MetatrainSettings(epochs=2, episodes_per_epoch=4, accelerator="cpu", learning_rate=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -115,8 +116,8 @@ def test_gradient_through_the_solver_and_its_weights_by_finite_differences(make_
 def test_every_method_moves_the_backbone_and_what_it_learns(make_task, backbone, validation, tmp_path, method):
     before = copy.deepcopy(backbone.state_dict())
     task = make_task(method)
-    plan = Plan(validation, "cosine-centroid", tmp_path / "state.pt", {}, initial=True)
-    best, history = loop.run(lambda parts: EpisodeTraining(backbone, task, SETTINGS, parts), SETTINGS, plan)
+    duties = Duties(validation, read_accuracy, by_accuracy("cosine-centroid"), tmp_path / "state.pt", {}, initial=True)
+    best, history = loop.run(lambda parts: EpisodeTraining(backbone, task, SETTINGS, parts), SETTINGS, duties)
     assert [record.epoch for record in history] == [0, 1, 2]
     assert (history[0].loss, history[0].train_accuracy) == (None, None)
     state = torch.load(tmp_path / "state.pt", weights_only=True)["module"]
@@ -125,7 +126,7 @@ def test_every_method_moves_the_backbone_and_what_it_learns(make_task, backbone,
     for name in catalogue.find(method).learned:
         assert float(state[f"learned.{name}"]) != task.learned[name]
         assert history[-1].learned[name] == float(state[f"learned.{name}"])
-    if kept_epoch(history, "cosine-centroid").epoch == 0:
+    if kept_epoch(history, by_accuracy("cosine-centroid")).epoch == 0:
         assert all(torch.equal(best[name], before[name]) for name in before)
 
 
@@ -140,17 +141,17 @@ def test_a_start_that_nothing_beats_is_kept(make_task, backbone, validation, tmp
             accuracies = validation(network, device, learned)
             return {name: replace(a, mean=100.0 - Falling.calls) for name, a in accuracies.items()}
 
-    plan = Plan(Falling(), "protonet", tmp_path / "state.pt", {}, initial=True)
-    best, history = loop.run(lambda parts: EpisodeTraining(backbone, make_task(), SETTINGS, parts), SETTINGS, plan)
-    assert kept_epoch(history, "protonet").epoch == 0
+    duties = Duties(Falling(), read_accuracy, by_accuracy("protonet"), tmp_path / "state.pt", {}, initial=True)
+    best, history = loop.run(lambda parts: EpisodeTraining(backbone, make_task(), SETTINGS, parts), SETTINGS, duties)
+    assert kept_epoch(history, by_accuracy("protonet")).epoch == 0
     assert all(torch.equal(best[name], before[name]) for name in before)
 
 
 def test_the_last_epoch_is_kept_whatever_validation_says(make_task, backbone, validation, tmp_path):
-    plan = Plan(validation, LAST, tmp_path / "state.pt", {}, initial=True)
-    kept, history = loop.run(lambda parts: EpisodeTraining(backbone, make_task(), SETTINGS, parts), SETTINGS, plan)
+    duties = Duties(validation, read_accuracy, by_accuracy(LAST), tmp_path / "state.pt", {}, initial=True)
+    kept, history = loop.run(lambda parts: EpisodeTraining(backbone, make_task(), SETTINGS, parts), SETTINGS, duties)
     state = torch.load(tmp_path / "state.pt", weights_only=True)["module"]
-    assert kept_epoch(history, LAST) is history[-1]
+    assert kept_epoch(history, by_accuracy(LAST)) is history[-1]
     assert all(torch.equal(tensor, state[f"backbone.{name}"]) for name, tensor in kept.items())
 
 
@@ -158,8 +159,8 @@ def test_frozen_batch_normalisation(make_task, backbone, validation, tmp_path):
     """Running statistics stay, scale and shift are trained, and images do not see each other."""
     before = copy.deepcopy(backbone.state_dict())
     settings = replace(SETTINGS, batchnorm="frozen")
-    plan = Plan(validation, "protonet", tmp_path / "state.pt", {})
-    loop.run(lambda parts: EpisodeTraining(backbone, make_task(), settings, parts), settings, plan)
+    duties = Duties(validation, read_accuracy, by_accuracy("protonet"), tmp_path / "state.pt", {})
+    loop.run(lambda parts: EpisodeTraining(backbone, make_task(), settings, parts), settings, duties)
     state = torch.load(tmp_path / "state.pt", weights_only=True)["module"]
     for name in ("running_mean", "running_var", "num_batches_tracked"):
         assert torch.equal(state[f"backbone.layers.1.{name}"], before[f"layers.1.{name}"])
@@ -184,23 +185,23 @@ def test_patches_train(make_task, backbone, train_images, validation, tmp_path):
     images, _ = train_images
     extractor = Grid((1, 2))
     task = make_task(extractor=extractor, views=Patches(read_all(images), images.names, extractor, Preparation(SIDE)))
-    plan = Plan(validation, "protonet", tmp_path / "state.pt", {})
-    _, history = loop.run(lambda parts: EpisodeTraining(backbone, task, SETTINGS, parts), SETTINGS, plan)
+    duties = Duties(validation, read_accuracy, by_accuracy("protonet"), tmp_path / "state.pt", {})
+    _, history = loop.run(lambda parts: EpisodeTraining(backbone, task, SETTINGS, parts), SETTINGS, duties)
     assert all(np.isfinite(record.loss) for record in history)
 
 
 def test_it_learns(make_task, backbone, validation, tmp_path):
     settings = replace(SETTINGS, epochs=5, episodes_per_epoch=10, learning_rate=0.02)
-    plan = Plan(validation, "protonet", tmp_path / "state.pt", {})
-    _, history = loop.run(lambda parts: EpisodeTraining(backbone, make_task(), settings, parts), settings, plan)
+    duties = Duties(validation, read_accuracy, by_accuracy("protonet"), tmp_path / "state.pt", {})
+    _, history = loop.run(lambda parts: EpisodeTraining(backbone, make_task(), settings, parts), settings, duties)
     assert history[-1].loss < history[0].loss
 
 
 def test_episodes_that_do_not_divide(make_task, backbone):
-    with pytest.raises(UserError, match="--episodes-per-epoch 4 can't be divided into 3"):
+    with pytest.raises(UserError, match="`episodes_per_epoch` 4 can't be divided into 3"):
         EpisodeTraining(backbone, make_task(), SETTINGS, 3)
-    with pytest.raises(UserError, match="--episodes-per-epoch"):
-        Settings(episodes_per_epoch=0)
+    with pytest.raises(UserError, match="`episodes_per_epoch`"):
+        MetatrainSettings(episodes_per_epoch=0)
 
 
 def test_only_batch_normalisation_is_frozen(make_task):

@@ -17,11 +17,14 @@ from otfew.methods.batchwise_pairs import LOSSES as BATCHWISE
 from otfew.pair_loss import Matched, PairLoss
 from otfew.retrieval.metrics import means, retrieval_metrics
 from otfew.training.augmentation import Augmentation, hashed
+from otfew.training.loop import DivergedError
 from otfew.training.metric.batches import batches, partners
 from otfew.training.metric.embedding import Embedder, Space, default_head, default_pool
 from otfew.training.metric.evaluation import FIGURES, Embedded, evaluate, knn_accuracy, linear_accuracy, subset
-from otfew.training.metric.run import DivergedError, train
-from otfew.training.metric.task import Part, Settings, Task
+from otfew.training.metric.run import train
+from otfew.training.metric.settings import Settings
+from otfew.training.metric.task import Images, Task
+from otfew.training.progress import Watcher
 
 SIDE = 8
 
@@ -91,7 +94,7 @@ def test_heads_and_pooling_by_trunk():
     pooled = Embedder(nn.Conv2d(3, 7, 3), torch.zeros(1, 3, SIDE, SIDE), (5,), "mean")
     assert [tuple(p.shape) for p in pooled.head.parameters()] == [(5, 7), (5,)]
     for trunk in (nn.Conv2d(3, 7, 9), nn.Sequential(*[nn.MaxPool2d(2) for _ in range(4)])):
-        with pytest.raises(UserError, match="images of 8 pixels are too small for this backbone: raise --resolution"):
+        with pytest.raises(UserError, match="images of 8 pixels are too small for this backbone: raise `resolution`"):
             Embedder(trunk, torch.zeros(1, 3, SIDE, SIDE), (5,), "flatten")
 
 
@@ -148,7 +151,7 @@ def part(count=96, seed=0, views=0):
     shape = (count, *([views] if views else []), 3, SIDE, SIDE)
     colours = colours.reshape(count, *([1] if views else []), 3, 1, 1)
     pixels = np.clip(colours + rng.normal(0, 120, shape), 0, 255).astype(np.uint8)
-    return Part(torch.from_numpy(pixels), torch.from_numpy(labels), (0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
+    return Images(torch.from_numpy(pixels), torch.from_numpy(labels), (0.4, 0.4, 0.4), (0.3, 0.3, 0.3))
 
 
 def task(**changes):
@@ -175,17 +178,17 @@ OT = partial(BATCHWISE["batchwise-ot"], 3, 8, reg_inverse=5, margin=1.0)
 
 
 def timeless(history):
-    return [(r.epoch, r.loss, r.figures, r.diagnostics) for r in history]
+    return [(r.epoch, r.loss, r.validation, r.diagnostics) for r in history]
 
 
 def test_it_learns_and_starts_alike_for_every_loss(tmp_path):
     _, matched = train(space, Matched, task(), SETTINGS, tmp_path / "a.pt")
     _, transported = train(space, OT, task(), SETTINGS, tmp_path / "b.pt")
     assert [record.epoch for record in matched] == [0, 1, 2]
-    assert matched[0].figures == transported[0].figures
+    assert matched[0].validation == transported[0].validation
     assert matched[0].loss is None
     assert transported[-1].loss < transported[1].loss
-    assert transported[-1].figures["map"] > transported[0].figures["map"] + 0.02
+    assert transported[-1].validation["map"] > transported[0].validation["map"] + 0.02
     assert set(transported[1].diagnostics) == {"entropy", "violating_mass", "violating_pairs", "positive_mass"}
     assert 0 < transported[1].diagnostics["entropy"] <= 1
     assert matched[1].diagnostics == {}
@@ -205,12 +208,21 @@ def test_embeddings_are_evaluated_as_the_loss_compares_them(tmp_path):
     for record, side in ((plain, vectors), (unit, torch.nn.functional.normalize(vectors, dim=1))):
         scores = -torch.cdist(side, side)
         expected = means(retrieval_metrics(scores, test.labels, test.labels, exclude_self=True))
-        assert record.figures["map"] == pytest.approx(expected["map"], abs=1e-3)
-    assert plain.figures["map"] != unit.figures["map"]
+        assert record.validation["map"] == pytest.approx(expected["map"], abs=1e-3)
+    assert plain.validation["map"] != unit.validation["map"]
 
 
 class StopError(Exception):
     pass
+
+
+class StopAt(Watcher):
+    def __init__(self, epoch, step):
+        self.at = (epoch, step)
+
+    def on_step(self, step):
+        if (step.epoch, step.step) == self.at:
+            raise StopError
 
 
 @pytest.mark.parametrize("augmentation", [None, Augmentation(min_scale=0.5)])
@@ -219,37 +231,27 @@ def test_a_run_that_was_stopped_gives_the_same_figures(tmp_path, augmentation):
     whole_space, whole = train(space, OT, given, SETTINGS, tmp_path / "whole.pt")
     state = tmp_path / "stopped.pt"
     for stop in ((1, 2), (2, 1), (2, 3)):
-
-        def on_batch(epoch, batch, batches, loss, stop=stop):
-            if (epoch, batch) == stop:
-                raise StopError
-
         with pytest.raises(StopError):
             # Saved after every step, but not after that which was stopped.
-            train(space, OT, given, SETTINGS, state, on_batch, save_every=-1)
+            train(space, OT, given, SETTINGS, state, StopAt(*stop), save_every=-1)
     resumed_space, resumed = train(space, OT, given, SETTINGS, state)
     assert timeless(resumed) == timeless(whole)
-    for name, tensor in whole_space.state_dict().items():
-        assert torch.equal(tensor, resumed_space.state_dict()[name]), name
-    with pytest.raises(UserError, match="belongs to a run with other settings or data"):
+    for name, tensor in whole_space.items():
+        assert torch.equal(tensor, resumed_space[name]), name
+    with pytest.raises(UserError, match="holds a run with other settings or data"):
         train(space, OT, task(identity={"test": 2}), SETTINGS, state)
 
 
 def test_a_state_of_other_content_is_refused(tmp_path, weights_of, spoilt):
     path, given = tmp_path / "state.pt", task()
-
-    def stop(epoch, batch, batches, loss):
-        if (epoch, batch) == (2, 2):
-            raise StopError
-
     with pytest.raises(StopError):
-        train(space, OT, given, SETTINGS, path, stop, save_every=-1)
+        train(space, OT, given, SETTINGS, path, StopAt(2, 2), save_every=-1)
     state = weights_of(path)
     for wrong in spoilt(state, 8):
         torch.save(wrong, path)
         with contextlib.suppress(UserError):
             train(space, OT, given, SETTINGS, path)
-    for name in ("space", "loss", "optimizer", "progress", "history"):
+    for name in ("module", "optimizer", "progress", "history", "best"):
         torch.save({**state, name: {"x": 1}}, path)
         with pytest.raises(UserError, match="not one that this run wrote"):
             train(space, OT, given, SETTINGS, path)
@@ -285,8 +287,7 @@ def test_across_modalities_four_losses_are_summed(tmp_path):
     assert not torch.equal(within[0], other[0])
     total = sum(float((a - b).square().mean()) for a, _, b, _ in recorder.calls)
     assert history[1].loss == pytest.approx(total / 3, rel=1e-5)
-    assert len(found.embedders) == 2
-    assert not torch.equal(*[e.head[0].weight for e in found.embedders])
+    assert not torch.equal(*[found[f"space.embedders.{i}.head.0.weight"] for i in range(2)])
 
 
 def test_every_loss_sees_the_same_batches_and_first_weights(tmp_path):
@@ -307,7 +308,7 @@ def test_every_loss_sees_the_same_batches_and_first_weights(tmp_path):
 def test_objects_of_several_views(tmp_path):
     shapes = task(train=(part(views=3),), test=(part(30, 1, views=3),), augmentation=Augmentation(min_scale=0.8))
     _, history = train(space, OT, shapes, SETTINGS, tmp_path / "s.pt")
-    assert history[-1].figures["map"] > history[0].figures["map"]
+    assert history[-1].validation["map"] > history[0].validation["map"]
 
 
 def test_a_batch_of_one_class_trains_nothing_and_stops_nothing(tmp_path):
@@ -320,19 +321,19 @@ def test_a_batch_of_one_class_trains_nothing_and_stops_nothing(tmp_path):
 
 def test_bad_input(tmp_path):
     with pytest.raises(
-        UserError, match="--batch-size 64 needs 128 training images for its two batches, and there are 96"
+        UserError, match="`batch_size` 64 needs 128 training images for its two batches, and there are 96"
     ):
         train(space, OT, task(), Settings(batch_size=64), tmp_path / "s.pt")
     single = part()
-    single = Part(single.pixels, torch.zeros_like(single.labels), single.mean, single.std)
+    single = Images(single.pixels, torch.zeros_like(single.labels), single.mean, single.std)
     with pytest.raises(UserError, match="the training images hold one class only"):
         train(space, OT, task(train=(single,)), SETTINGS, tmp_path / "s.pt")
-    with pytest.raises(DivergedError, match="lower the learning rate"):
+    with pytest.raises(DivergedError, match=r"in epoch 1, step \d of 3; the last weights up to epoch 0 are kept"):
         train(space, OT, task(), Settings(batch_size=16, learning_rate=1e6, accelerator="cpu"), tmp_path / "d.pt")
     for options, message in (
-        ({"learning_rate": math.nan}, "--learning-rate must be positive"),
-        ({"momentum": 1.0}, "--momentum"),
-        ({"per_class": 5}, "--per-class must divide the 128 items"),
+        ({"learning_rate": math.nan}, "`learning_rate` must be positive"),
+        ({"momentum": 1.0}, "`momentum`"),
+        ({"per_class": 5}, "`per_class` must divide the 128 items"),
     ):
         with pytest.raises(UserError, match=message):
             Settings(**options)

@@ -8,8 +8,10 @@ from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
-from otfew.training.loop import Part, Plan
-from otfew.training.pretrain import Classification, Settings, Task, turned
+from otfew.training.loop import Duties, Part
+from otfew.training.pretrain import Classification, Task, turned
+from otfew.training.progress import by_accuracy, read_accuracy
+from otfew.training.settings import PretrainSettings
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -28,9 +30,9 @@ def task(train_images):
 
 
 def test_it_learns(task, validation, tmp_path):
-    settings = Settings(epochs=8, batch_size=16, accelerator="cpu", learning_rate=0.05)
-    plan = Plan(validation, "protonet", tmp_path / "state.pt", {})
-    _, history = loop.run(lambda parts: Classification(build, task, settings, parts), settings, plan)
+    settings = PretrainSettings(epochs=8, batch_size=16, accelerator="cpu", learning_rate=0.05)
+    duties = Duties(validation, read_accuracy, by_accuracy("protonet"), tmp_path / "state.pt", {})
+    _, history = loop.run(lambda parts: Classification(build, task, settings, parts), settings, duties)
     assert history[-1].train_accuracy > 60  # chance is 25
     assert history[-1].loss < history[0].loss
 
@@ -48,9 +50,11 @@ def test_one_step_against_nesterov_by_hand(validation, tmp_path, weights_of):
         def forward(self, images):
             return images * self.scale.view(1, 3, 1, 1)
 
-    settings = Settings(epochs=1, batch_size=2, accelerator="cpu", learning_rate=0.3, momentum=0.8, weight_decay=0.01)
-    plan = Plan(validation, "protonet", tmp_path / "state.pt", {})
-    loop.run(lambda parts: Classification(Mean, task, settings, parts), settings, plan)
+    settings = PretrainSettings(
+        epochs=1, batch_size=2, accelerator="cpu", learning_rate=0.3, momentum=0.8, weight_decay=0.01
+    )
+    duties = Duties(validation, read_accuracy, by_accuracy("protonet"), tmp_path / "state.pt", {})
+    loop.run(lambda parts: Classification(Mean, task, settings, parts), settings, duties)
     state = weights_of(tmp_path / "state.pt")
     # Undo the step from its momentum buffer: weight_new = weight - lr * (grad + momentum * grad), grad with decay.
     weight = state["module"]["head.weight"].double()
@@ -77,14 +81,14 @@ def test_turns_against_a_loop():
 def test_rotation_as_a_second_task(task):
     """The loss is cross-entropy over classes plus the weighted one over turns, on the very images of the batch."""
     torch.manual_seed(0)
-    settings = Settings(batch_size=16, rotation="self-supervised", rotation_weight=0.3)
+    settings = PretrainSettings(batch_size=16, rotation="self-supervised", rotation_weight=0.3)
     objective = Classification(build, task, settings)
     assert objective.module.turn_head.out_features == 4
     objective.module.eval()
     part = Part(0, 1, 0, 1)
     images, labels, turns = objective.batch(part, CPU)
     assert set(turns.tolist()) == {0, 1, 2, 3}
-    vectors = objective.backbone(images).mean((2, 3)).detach()
+    vectors = objective.network(images).mean((2, 3)).detach()
     expected = 0.0
     for i in range(16):
         class_log = torch.log_softmax(objective.module.head(vectors[i]).detach(), 0)
@@ -97,8 +101,8 @@ def test_rotation_as_a_second_task(task):
 def test_rotation_turns_the_same_crops(task):
     """Beside turning them, rotation leaves the batch as it is."""
     torch.manual_seed(0)
-    plain = Classification(build, task, Settings(batch_size=16))
-    rotated = Classification(build, task, Settings(batch_size=16, rotation="augment"))
+    plain = Classification(build, task, PretrainSettings(batch_size=16))
+    rotated = Classification(build, task, PretrainSettings(batch_size=16, rotation="augment"))
     assert rotated.module.turn_head is None
     images, labels, _ = plain.batch(Part(1, 2, 0, 1), CPU)
     again, same, turns = rotated.batch(Part(1, 2, 0, 1), CPU)
@@ -108,7 +112,9 @@ def test_rotation_turns_the_same_crops(task):
 
 def test_parts_share_a_batch_out(task):
     torch.manual_seed(0)
-    objective = Classification(build, replace(task, augmentation=Augmentation(1.0, False)), Settings(batch_size=16), 4)
+    objective = Classification(
+        build, replace(task, augmentation=Augmentation(1.0, False)), PretrainSettings(batch_size=16), 4
+    )
     _, whole, _ = objective.batch(Part(0, 2, 0, 1), CPU)
     parts = [objective.batch(Part(0, 2, index, 4), CPU)[1] for index in range(4)]
     assert torch.equal(torch.cat(parts), whole)
@@ -116,18 +122,18 @@ def test_parts_share_a_batch_out(task):
 
 def test_every_image_once_an_epoch(task):
     numbered = replace(task, labels=torch.arange(80), classes=80)
-    objective = Classification(build, numbered, Settings(batch_size=16))
+    objective = Classification(build, numbered, PretrainSettings(batch_size=16))
     orders = [torch.cat([objective.batch(Part(e, s, 0, 1), CPU)[1] for s in range(5)]) for e in (0, 1)]
     assert all(torch.equal(order.sort().values, torch.arange(80)) for order in orders)
     assert not torch.equal(*orders)
 
 
 def test_too_few_images_for_a_batch(task):
-    with pytest.raises(UserError, match="--batch-size 128"):
-        Classification(build, task, Settings(epochs=1))
+    with pytest.raises(UserError, match="`batch_size` 128"):
+        Classification(build, task, PretrainSettings(epochs=1))
 
 
 @pytest.mark.parametrize("wrong", [{"batch_size": -1}, {"rotation_weight": -0.1}])
 def test_settings_that_make_no_sense(wrong):
-    with pytest.raises(UserError, match=next(iter(wrong)).replace("_", "-")):
-        Settings(**wrong)
+    with pytest.raises(UserError, match=f"`{next(iter(wrong))}`"):
+        PretrainSettings(**wrong)

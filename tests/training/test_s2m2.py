@@ -9,9 +9,11 @@ from otfew.backbones.wide_resnet import WideResNet
 from otfew.errors import UserError
 from otfew.training import loop
 from otfew.training.augmentation import Augmentation
-from otfew.training.loop import Part, Plan
-from otfew.training.pretrain import Settings, Task
+from otfew.training.loop import Duties, Part
+from otfew.training.pretrain import Task
+from otfew.training.progress import by_accuracy, read_accuracy
 from otfew.training.s2m2 import S2M2
+from otfew.training.settings import PretrainSettings
 
 SIDE, MEAN, STD = 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
@@ -21,7 +23,9 @@ def build():
 
 
 CPU = torch.device("cpu")
-SETTINGS = Settings(epochs=3, batch_size=16, recipe="s2m2", mixup_epochs=1, accelerator="cpu", learning_rate=0.02)
+SETTINGS = PretrainSettings(
+    epochs=3, batch_size=16, recipe="s2m2", mixup_epochs=1, accelerator="cpu", learning_rate=0.02
+)
 
 
 def wide(dropout=0.0):
@@ -46,7 +50,7 @@ def loss_of_turns(objective, images, labels):
     total = 0.0
     for image, label in zip(images, labels, strict=True):
         for quarters in range(4):
-            vector = objective.backbone(torch.rot90(image, quarters, (1, 2))[None]).mean((2, 3))[0]
+            vector = objective.network(torch.rot90(image, quarters, (1, 2))[None]).mean((2, 3))[0]
             head = objective.module.head
             cosines = torch.stack([functional.cosine_similarity(vector, w, dim=0) for w in head.weight])
             class_log = torch.log_softmax(2 * head.weight.norm(dim=1) * cosines, 0)
@@ -101,7 +105,7 @@ def test_it_learns_and_resumes_with_dropout(task, validation, tmp_path, weights_
                 raise KilledError
 
     def plan(name):
-        return Plan(validation, "protonet", tmp_path / name, {}, save_every=0.0)
+        return Duties(validation, read_accuracy, by_accuracy("protonet"), tmp_path / name, {}, save_every=0.0)
 
     def run(name, watcher=None):
         return loop.run(lambda parts: S2M2(lambda: wide(0.5), task, settings, parts), settings, plan(name), watcher)
@@ -122,7 +126,9 @@ def test_training_leaves_the_generator_alone(task, validation, tmp_path):
     torch.manual_seed(3)
     settings = replace(SETTINGS, epochs=1)
     loop.run(
-        lambda parts: S2M2(wide, task, settings, parts), settings, Plan(validation, "protonet", tmp_path / "s", {})
+        lambda parts: S2M2(wide, task, settings, parts),
+        settings,
+        Duties(validation, read_accuracy, by_accuracy("protonet"), tmp_path / "s", {}),
     )
     assert torch.equal(torch.rand(2), expected)
 
@@ -130,9 +136,9 @@ def test_training_leaves_the_generator_alone(task, validation, tmp_path):
 def test_mistakes(task):
     with pytest.raises(UserError, match="wrn28_10"):
         S2M2(build, task, SETTINGS)
-    with pytest.raises(UserError, match="raise --batch-size to 32"):
+    with pytest.raises(UserError, match="raise `batch_size` to 32"):
         S2M2(wide, task, SETTINGS, 8)
-    with pytest.raises(UserError, match="--mixup-epochs"):
+    with pytest.raises(UserError, match="`mixup_epochs`"):
         replace(SETTINGS, mixup_epochs=4)
-    with pytest.raises(UserError, match="--mixup-alpha"):
+    with pytest.raises(UserError, match="`mixup_alpha`"):
         replace(SETTINGS, mixup_alpha=0.0)

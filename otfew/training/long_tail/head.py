@@ -12,39 +12,9 @@ from torch.nn import functional
 from otfew.errors import UserError
 from otfew.training.augmentation import hashed
 from otfew.training.long_tail.losses import CosineHead, Objective, pooled_with
+from otfew.training.long_tail.settings import HeadRecipe
 
 HeadState = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class HeadRecipe:
-    """How to train a classifier.
-
-    Attributes:
-        epochs: Passes over the training features.
-        batch_size: Features a step.
-        learning_rates: Tried one after the other; validation chooses.
-        momentum: Nesterov's.
-        weight_decay: Of all parameters.
-        cosine_schedule: Let the rate fall to zero; False keeps it.
-    """
-
-    epochs: int = 30
-    batch_size: int = 128
-    learning_rates: tuple[float, ...] = (0.1, 0.01, 0.001)
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    cosine_schedule: bool = True
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise UserError(f"--head.{name.replace('_', '-')} must be at least 1, not {getattr(self, name)}.")
-        if not self.learning_rates:
-            raise UserError("--head.learning-rates needs at least one rate.")
-        for rate in self.learning_rates:
-            if not (math.isfinite(rate) and rate > 0):
-                raise UserError(f"--head.learning-rates must be positive, not {rate}.")
 
 
 @dataclass(frozen=True)

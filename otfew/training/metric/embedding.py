@@ -53,7 +53,7 @@ class Embedder(nn.Module):
             inputs = 0
         trunk.train(was)
         if inputs == 0:
-            raise UserError(f"images of {sample.shape[-1]} pixels are too small for this backbone: raise --resolution.")
+            raise UserError(f"images of {sample.shape[-1]} pixels are too small for this backbone: raise `resolution`.")
         layers: list[nn.Module] = []
         for width in head:
             layers += [nn.Linear(inputs, width), nn.ReLU(inplace=True)]

@@ -1,64 +1,19 @@
-"""What metric learning is given, and what an epoch of it comes to."""
+"""What metric learning is given."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from otfew.errors import UserError
-from otfew.pair_loss import Diagnostics
 from otfew.training.augmentation import Augmentation
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to train; the defaults are those of the published 2D code, but for its rate of 0.2 and its 100 epochs.
-
-    Attributes:
-        epochs: Passes over the training images.
-        batch_size: Items of each of the two batches that a step compares.
-        learning_rate: Of the first epoch, for SGD.
-        momentum: Of SGD.
-        decay: Multiplies the rate after each epoch.
-        weight_decay: Of all parameters.
-        per_class: 0 for random batches, else items of each class in both batches together.
-        seed: Of first weights, batches and augmentation.
-        accelerator: "auto" takes a GPU where there is one.
-        precision: Of the network in training, as Lightning Fabric names it; losses and evaluation stay in float32.
-    """
-
-    epochs: int = 10
-    batch_size: int = 64
-    learning_rate: float = 0.01
-    momentum: float = 0.9
-    decay: float = 0.95
-    weight_decay: float = 0.0
-    per_class: int = 0
-    seed: int = 1
-    accelerator: Literal["auto", "cpu", "gpu", "mps"] = "auto"
-    precision: Literal["32-true", "bf16-mixed"] = "32-true"
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "learning_rate", "decay"):
-            value = getattr(self, name)
-            if not value > 0 or not math.isfinite(value):
-                raise UserError(f"--{name.replace('_', '-')} must be positive, not {value}.")
-        if not 0 <= self.momentum < 1:
-            raise UserError(f"--momentum must lie in [0, 1), not {self.momentum}.")
-        if not 0 <= self.weight_decay < math.inf:
-            raise UserError(f"--weight-decay must be at least 0, not {self.weight_decay}.")
-        if self.per_class < 0 or (self.per_class and 2 * self.batch_size % self.per_class):
-            raise UserError(
-                f"--per-class must divide the {2 * self.batch_size} items of both batches, not {self.per_class}."
-            )
-
-
-@dataclass(frozen=True)
-class Part:
+class Images:
     """The images of one modality in one split, decoded.
 
     Attributes:
@@ -91,8 +46,8 @@ class Task:
         identity: What else identifies the run (data, architecture, loss); a state of another identity is not resumed.
     """
 
-    train: tuple[Part, ...]
-    test: tuple[Part, ...]
+    train: tuple[Images, ...]
+    test: tuple[Images, ...]
     classes: int
     resolution: int
     same_things: bool
@@ -101,44 +56,42 @@ class Task:
     probe_images: int | None
     identity: dict[str, Any]
 
-
-@dataclass(frozen=True)
-class Epoch:
-    """What one epoch came to.
-
-    Attributes:
-        epoch: From 1; 0 is before training.
-        loss: Mean over its batches; None before training.
-        figures: See ``otfew.training.metric.evaluation.FIGURES``.
-        diagnostics: Means over its batches of what the loss said about itself.
-        seconds: Of training, without evaluation.
-        cpu_seconds: That the process spent computing in them, over all threads.
-        evaluation_seconds: Of evaluation.
-    """
-
-    epoch: int
-    loss: float | None
-    figures: dict[str, float | None]
-    diagnostics: Diagnostics
-    seconds: float
-    cpu_seconds: float
-    evaluation_seconds: float
+    @property
+    def exclude_self(self) -> bool:
+        """Query i does not find item i of the gallery: it is that, or a picture of the same thing."""
+        return len(self.test) == 1 or self.same_things
 
 
-def check_training(part: Part, batch_size: int) -> None:
+def check_training(images: Images, batch_size: int) -> None:
     """Refuse training images that make no batch, or no pair of two classes.
 
     Args:
-        part: The (first) modality's training images.
+        images: The (first) modality's training images.
         batch_size: Of each of the two batches.
 
     Raises:
         UserError: Too few of them, or one class only.
     """
-    if len(part.labels) < 2 * batch_size:
+    if len(images.labels) < 2 * batch_size:
         raise UserError(
-            f"--batch-size {batch_size} needs {2 * batch_size} training images for its two batches, and there are "
-            f"{len(part.labels)}: lower it."
+            f"`batch_size` {batch_size} needs {2 * batch_size} training images for its two batches, and there are "
+            f"{len(images.labels)}: lower it."
         )
-    if len(torch.unique(part.labels)) < 2:
+    if len(torch.unique(images.labels)) < 2:
         raise UserError("the training images hold one class only: a metric needs two or more.")
+
+
+def check_test(test: tuple[Images, ...], exclude_self: bool) -> None:
+    """Refuse test images none of which has another to find.
+
+    Args:
+        test: One modality, or the gallery's and the queries'.
+        exclude_self: Query i does not find item i of the gallery.
+
+    Raises:
+        UserError: Nothing can be retrieved.
+    """
+    queries, gallery = test[-1].labels, test[0].labels
+    alike = gallery.bincount(minlength=int(queries.max()) + 1)[queries]
+    if int(alike.max()) <= exclude_self:
+        raise UserError("no test item has another of its class, so there is nothing to retrieve: give more of them.")
