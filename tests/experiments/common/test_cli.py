@@ -57,7 +57,7 @@ class Config:
     """A folder."""
     maybe: float | None = None
     """A number or nothing."""
-    mode: Literal["fcn", "grid", "sampling"] = "fcn"
+    mode: Literal["fcn", "grid", "sampling"] | None = None
     """One of three."""
     kinds: tuple[Literal["a", "b"], ...] = ("a",)
     """Some of two."""
