@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     config = parse(Config, "compare", arguments)
     console = setup.make_console()
     if config.list_names:
-        from otfew.experiments.common.listing import print_names
+        from otfew.experiments.common.names import print_names
 
         print_names(console)
     else:

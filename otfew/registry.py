@@ -31,6 +31,10 @@ class Registry(MutableMapping[str, Kind], Generic[Kind]):
         entry = self._entries[name]
         return cast("Kind", load(entry)) if isinstance(entry, str) else entry
 
+    def place(self, name: str) -> str | Kind:
+        """Say where an entry is, without importing it; an entry that was replaced by an object is that object."""
+        return self._entries[name]
+
     def __setitem__(self, name: str, entry: str | Kind) -> None:
         self._entries[name] = entry
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from otfew.data import DataOptions
 from otfew.errors import UserError
+from otfew.experiments.common import console as _console
 from otfew.features.material import FileMaterial, Material, load_image_material
 from otfew.runs import processes
 from otfew.runs.directory import to_json
@@ -30,12 +31,7 @@ class MaterialOptions(Protocol):
     split_seed: int
 
 
-def make_console() -> Console:
-    """Write to stdout, the main process alone; lines for files and pipes are wide enough for the tables."""
-    if not processes.world().is_main:
-        return Console(quiet=True, force_terminal=False)
-    console = Console()
-    return console if console.is_terminal else Console(width=max(120, console.width))
+make_console = _console.make_console
 
 
 def open_material(

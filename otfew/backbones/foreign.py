@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from otfew.backbones.base import IMAGENET, Backbone, Card, digest
+from otfew.backbones.base import Backbone, digest
+from otfew.backbones.cards import IMAGENET, Card
 from otfew.backbones.layout import channels_first, declared
 from otfew.errors import UserError
 

@@ -17,7 +17,7 @@ from otfew import backbones, catalogue
 from otfew.errors import UserError
 from otfew.experiments import __main__ as otfew_command
 from otfew.experiments import compare
-from otfew.experiments.common import listing, setup
+from otfew.experiments.common import names, setup
 from otfew.experiments.common.cli import parse, run
 from otfew.features import material
 from otfew.reporting.accuracy_plot import spread
@@ -354,7 +354,7 @@ def test_an_image_that_cannot_be_used_leaves_no_claimed_folder(pictures, backbon
 def test_brackets_in_tables_are_text():
     console = Console(width=80, record=True, file=io.StringIO())
     console.print(render("title", ["method"], [["deepemd [fcn]"]]))
-    listing._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
+    names._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
     said = console.export_text()
     assert "deepemd [fcn]" in said
     assert "otfew[pretrained]" in said

@@ -1,0 +1,15 @@
+"""The console of a command."""
+
+from __future__ import annotations
+
+from rich.console import Console
+
+from otfew.runs import processes
+
+
+def make_console() -> Console:
+    """Write to stdout, the main process alone; lines for files and pipes are wide enough for the tables."""
+    if not processes.world().is_main:
+        return Console(quiet=True, force_terminal=False)
+    console = Console()
+    return console if console.is_terminal else Console(width=max(120, console.width))
