@@ -6,12 +6,13 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 
-Split = Literal["train", "val", "test"]
+from otfew import choices
+
+Split = choices.Split
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 
 Image = npt.NDArray[np.uint8]
@@ -69,7 +70,7 @@ class DataOptions:
         download: Fetch what is missing where the publisher allows it.
     """
 
-    cub_split: Literal["feat", "closerlook"] = "feat"
+    cub_split: choices.CubSplit = "feat"
     split_seed: int = 0
     download: bool = True
 

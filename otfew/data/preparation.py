@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import cast
 
 import cv2
 import numpy as np
 
+from otfew import choices
 from otfew.data.base import Image
 from otfew.errors import UserError
 
-Crop = Literal["none", "center"]
+Crop = choices.Crop
 CROPS: tuple[Crop, ...] = ("none", "center")
 PHOTOGRAPH = 84
 """Data sets usually evaluated at this side or more are photographs and get the centre crop by default."""
