@@ -8,6 +8,7 @@ import sys
 from otfew.errors import UserError
 from otfew.experiments.commands import COMMANDS, module_of
 from otfew.experiments.common.cli import run
+from otfew.experiments.common.wording import nearest
 
 
 def main() -> None:
@@ -19,14 +20,29 @@ def _dispatch() -> None:
     """Find the command's file and hand it the other arguments."""
     name = sys.argv[1].replace("_", "-") if len(sys.argv) > 1 else "--help"
     if name in {"-h", "--help"}:
-        width = max(map(len, COMMANDS))
-        sys.stdout.write("usage: otfew COMMAND [options], with --help after a command for its options\n\n")
-        sys.stdout.writelines(f"  {command:{width}}  {summary}\n" for command, summary in COMMANDS.items())
-        return
-    if name not in COMMANDS:
-        raise UserError(f"unknown command {name!r}: choose from {', '.join(COMMANDS)}.")
-    sys.argv = [f"otfew {name}", *sys.argv[2:]]
-    importlib.import_module(module_of(name)).main()
+        sys.stdout.write(_help())
+    elif name == "--version":
+        from otfew import __version__
+
+        sys.stdout.write(f"otfew {__version__}\n")
+    elif name not in COMMANDS:
+        raise UserError(f"unknown command {name!r}{nearest(name, COMMANDS)}: choose from {', '.join(COMMANDS)}.")
+    else:
+        sys.argv = [f"otfew {name}", *sys.argv[2:]]
+        importlib.import_module(module_of(name)).main()
+
+
+def _help() -> str:
+    """List the commands."""
+    width = max(map(len, [*COMMANDS, "--version"]))
+    lines = [f"  {command:{width}}  {summary}\n" for command, summary in COMMANDS.items()]
+    return "".join(
+        [
+            "usage: otfew COMMAND [options], with --help after a command for its options\n\n",
+            *lines,
+            f"\n  {'--version':{width}}  which otfew this is\n",
+        ]
+    )
 
 
 if __name__ == "__main__":

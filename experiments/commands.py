@@ -22,7 +22,16 @@ COMMANDS = {
 """Name, with hyphens -> what it does. Each is a file of this folder, or a folder with a file ``command``."""
 
 _FOLDERS = frozenset(
-    {"does-ot-matter", "latent-space", "long-tail", "metric-learning", "reproduce", "show-flows", "solver-timings"}
+    [
+        "does-ot-matter",
+        "latent-space",
+        "long-tail",
+        "metric-learning",
+        "reproduce",
+        "retrieve",
+        "show-flows",
+        "solver-timings",
+    ]
 )
 
 

@@ -1,32 +1,31 @@
-"""Optimal transport for few-shot and transfer learning."""
+"""Optimal transport for few-shot and transfer learning.
+
+``import otfew`` costs nothing: what it offers is imported when it is first asked for.
+"""
+
+from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from otfew.transport import (
-    POT,
-    QPTH,
-    Certificate,
-    ConvergenceError,
-    ConvergenceWarning,
-    Exact,
-    GeomLoss,
-    KeOps,
-    OpenCV,
-    OTResult,
-    POTSinkhorn,
-    SciPy,
-    Sinkhorn,
-    Solver,
-    Status,
-    certify,
-    solve,
-    solve_points,
-    solvers,
-)
-
 if TYPE_CHECKING:
     from otfew.classifier.few_shot import FewShotClassifier
+    from otfew.transport.api import solve
+    from otfew.transport.backends.geomloss import GeomLoss
+    from otfew.transport.backends.keops import KeOps
+    from otfew.transport.backends.opencv import OpenCV
+    from otfew.transport.backends.pot import POT
+    from otfew.transport.backends.pot_sinkhorn import POTSinkhorn
+    from otfew.transport.backends.qpth import QPTH
+    from otfew.transport.backends.scipy import SciPy
+    from otfew.transport.certificate import Certificate, certify
+    from otfew.transport.entropic.sinkhorn import Sinkhorn
+    from otfew.transport.errors import ConvergenceError, ConvergenceWarning
+    from otfew.transport.points import solve_points
+    from otfew.transport.problem import Status
+    from otfew.transport.registry import Solver, solvers
+    from otfew.transport.result import OTResult
+    from otfew.transport.simplex.exact import Exact
 
 __all__ = [
     "POT",
@@ -51,13 +50,50 @@ __all__ = [
     "solvers",
 ]
 
+_PLACES = {
+    "FewShotClassifier": "otfew.classifier.few_shot",
+    "solve": "otfew.transport.api",
+    "GeomLoss": "otfew.transport.backends.geomloss",
+    "KeOps": "otfew.transport.backends.keops",
+    "OpenCV": "otfew.transport.backends.opencv",
+    "POT": "otfew.transport.backends.pot",
+    "POTSinkhorn": "otfew.transport.backends.pot_sinkhorn",
+    "QPTH": "otfew.transport.backends.qpth",
+    "SciPy": "otfew.transport.backends.scipy",
+    "Certificate": "otfew.transport.certificate",
+    "certify": "otfew.transport.certificate",
+    "Sinkhorn": "otfew.transport.entropic.sinkhorn",
+    "ConvergenceError": "otfew.transport.errors",
+    "ConvergenceWarning": "otfew.transport.errors",
+    "solve_points": "otfew.transport.points",
+    "Status": "otfew.transport.problem",
+    "Solver": "otfew.transport.registry",
+    "solvers": "otfew.transport.registry",
+    "OTResult": "otfew.transport.result",
+    "Exact": "otfew.transport.simplex.exact",
+}
+"""Public name -> the module that has it, which is imported when the name is first asked for."""
+
+_MODULES = ("costs", "node_weights", "transport")
+"""Modules that are attributes of ``otfew`` without an import of their own."""
+
 
 def __getattr__(name: str) -> Any:
-    """Import on first use what the solvers do without: scikit-learn and OpenCV stay out of ``import otfew``."""
-    if name == "FewShotClassifier":
-        from otfew.classifier.few_shot import FewShotClassifier
+    """Import what is asked for, once."""
+    if name in _PLACES:
+        value: Any = getattr(importlib.import_module(_PLACES[name]), name)
+    elif name in _MODULES:
+        value = importlib.import_module(f"otfew.{name}")
+    elif name == "__version__":
+        from importlib import metadata
 
-        return FewShotClassifier
-    if name in {"costs", "node_weights"}:
-        return importlib.import_module(f"otfew.{name}")
-    raise AttributeError(f"module 'otfew' has no attribute {name!r}")
+        value = metadata.version("otfew")
+    else:
+        raise AttributeError(f"module 'otfew' has no attribute {name!r}")
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List what there is to ask for."""
+    return sorted({*globals(), *__all__, *_MODULES, "__version__"})

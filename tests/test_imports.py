@@ -17,6 +17,8 @@ ABOVE = ("otfew.methods", "otfew.baselines", "otfew.experiments")
 BARE = {"methods", "baselines", "experiments", "tests"}
 COMPAT = "otfew/compat"
 """Lies in the library's folder and stands above the methods, which it offers in the shapes of other libraries."""
+COMMAND = "otfew/__main__.py"
+"""``python -m otfew``: the command line, which stands above everything."""
 BY_NAME = {"otfew/catalogue.py"}
 """Modules that may look up packages above them by name, when asked."""
 
@@ -32,8 +34,8 @@ def modules(*folders):
 
 
 def library():
-    """List the library's source files, without those for other libraries."""
-    return [path for path in modules("otfew") if ROOT / COMPAT not in path.parents]
+    """List the library's source files, without those for other libraries and the command line."""
+    return [path for path in modules("otfew") if ROOT / COMPAT not in path.parents and path != ROOT / COMMAND]
 
 
 def offences(paths, wrong):

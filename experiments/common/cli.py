@@ -10,22 +10,26 @@ import errno
 import io
 import logging
 import os
-import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import NoReturn, TypeVar
-
-import tyro
+from contextlib import AbstractContextManager
+from contextvars import ContextVar
+from typing import Any, NoReturn, TypeVar
 
 from otfew.errors import UserError
+from otfew.experiments.common import wording
 from otfew.reporting.streams import guarded
 from otfew.runs import processes
 from otfew.runs.files import reason
 
 Config = TypeVar("Config")
+
 LOST = 1
 USAGE = 2
 INTERRUPTED = 130
+
+_config: ContextVar[type | None] = ContextVar("config", default=None)
+"""The dataclass of the command that runs: sentences are written with its options."""
 
 
 def run(function: Callable[[], object]) -> None:
@@ -60,7 +64,7 @@ def _run(function: Callable[[], object]) -> None:
     try:
         function()
     except UserError as error:
-        _end(USAGE, f"error: {' '.join(str(error).split())}")
+        _end(USAGE, f"error: {' '.join(translated(str(error)).split())}")
     except OSError as error:
         if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise
@@ -89,6 +93,8 @@ def _end(code: int, line: str) -> NoReturn:
 def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = None) -> Config:
     """Read a dataclass from the command line.
 
+    From then on, ``run`` and ``translated`` know the command's options.
+
     Args:
         config: A dataclass with typed, documented fields.
         prog: Name of the command in its help.
@@ -98,32 +104,64 @@ def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = Non
         UserError: What cannot be parsed, in one sentence.
         SystemExit: With code 0, after ``--help``.
     """
-    given = sys.argv[1:] if arguments is None else arguments
+    import tyro
+
+    given = sys.argv[1:] if arguments is None else list(arguments)
     if nul := next((word for word in given if "\0" in word), None):
         raise UserError(f"the argument {nul[:60]!r} holds a NUL byte, which no name has: write it again.")
-    stderr = io.StringIO()
+    _config.set(config)
+
+    def refuse(event: Any) -> None:
+        """Say in a sentence what tyro would draw as a box; called before it does."""
+        if type(event).__name__ == "InstantiationFailure" and (own := _own(sys.exc_info()[1])):
+            raise own
+        if (what := wording.refusal(event, wording.options_of(config), given)) is not None:
+            raise UserError(f"{what}: see {prog} --help.")
+
+    drawn = io.StringIO()
     try:
-        with contextlib.redirect_stderr(stderr):
-            return tyro.cli(config, prog=prog, args=arguments)
+        with contextlib.redirect_stderr(drawn), _before_errors(refuse):
+            return tyro.cli(config, prog=prog, args=given)
     except SystemExit as ended:
         if not ended.code:
             raise
-        raise _own(ended) or UserError(_sentence(stderr.getvalue(), prog)) from None
+        if own := _own(ended.__context__):
+            raise own from None
+        # A mistake of a kind that no sentence is written for: tyro's own words are better than none.
+        sys.stderr.write(drawn.getvalue())
+        raise UserError(f"the arguments cannot be read: see {prog} --help.") from None
+    except UserError as error:
+        # Out of tyro's frames, which say nothing to a user of Python either.
+        raise UserError(translated(str(error))) from None
 
 
-def _own(error: BaseException) -> UserError | None:
-    """Find the sentence of a dataclass's own check behind tyro's message: tyro takes a ``ValueError`` for its own."""
-    behind = error.__context__
-    while behind is not None and not isinstance(behind, UserError):
-        behind = behind.__context__
-    return behind
+def translated(text: str) -> str:
+    """Write the options of the command that runs where a sentence names arguments in backticks.
+
+    Args:
+        text: A sentence of the library's.
+    """
+    config = _config.get()
+    return wording.translate(text, wording.options_of(config) if config else {})
 
 
-def _sentence(boxes: str, prog: str) -> str:
-    """Reduce tyro's message, boxed or (where the output is not known to take Unicode) ruled, to what is wrong."""
-    plain = re.sub(r"\x1b\[[0-9;]*m", "", boxes)
-    inside = [line.strip("│ ") for line in plain.splitlines() if not line.startswith(("╭", "╰"))]
-    paragraphs = [" ".join(text.split()) for text in re.split(r"\n[─-]{5,}\n", "\n".join(inside))]
-    # A box has its title in the frame; rules have it above.
-    message = paragraphs[0] if "╭" in plain else paragraphs[min(1, len(paragraphs) - 1)]
-    return f"{message.rstrip('.') or 'the arguments cannot be read'}: see {prog} --help."
+def _before_errors(hook: Callable[[Any], None]) -> AbstractContextManager[None]:
+    """Call a hook before tyro draws an error; where tyro has no such hook, it draws."""
+    try:
+        from tyro._errors import on_parse_error
+    except ImportError:
+        return contextlib.nullcontext()
+    return on_parse_error(hook)
+
+
+def _own(error: BaseException | None) -> UserError | None:
+    """Find the sentence of a dataclass's own check behind tyro's message: tyro takes a ``ValueError`` for its own.
+
+    A nested dataclass names its arguments as if it were alone; the sentence gets their options.
+    """
+    config, inside = _config.get(), ""
+    if isinstance(where := getattr(error, "arg", None), str) and error is not None:
+        error, inside = error.__context__, where
+    if not isinstance(error, UserError) or config is None:
+        return None
+    return UserError(wording.translate(str(error), wording.options_of(config), inside))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -14,15 +14,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.experiments.solver_timings import problems, report
 from otfew.experiments.solver_timings.clock import GROWTH, POINT_GROWTH, History, Pace
+from otfew.experiments.solver_timings.config import Config
 from otfew.experiments.solver_timings.episodes import PRODUCT, REFERENCE, run_episodes, why_not
 from otfew.experiments.solver_timings.measure import Row, measure_dense, measure_points
 from otfew.features.extract import FeatureSet
 from otfew.features.material import Material
 from otfew.runs.directory import RunDirectory
 from otfew.transport import Exact, Solver
-
-if TYPE_CHECKING:
-    from otfew.experiments.solver_timings.command import Config
 
 SWEEP_NODES = 25
 PATIENCE = 3

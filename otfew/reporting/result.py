@@ -136,9 +136,7 @@ def load(run: str | Path, panel: str = "") -> Comparison:
         raise UserError(f"{folder} holds one comparison and no panel {panel!r}: leave `panel` out.")
     missing = [key for key in NEEDED if key not in results]
     if missing:
-        raise UserError(
-            f"{folder / 'results.json'} has no {missing[0]!r}: give a run of compare or of an analysis."
-        )
+        raise UserError(f"{folder / 'results.json'} has no {missing[0]!r}: give a run of compare or of an analysis.")
     try:
         episodes = _episodes(folder / "episodes.csv", prefix, results["protocol"]["order"])
         classes = _classes(inside / "classes.csv", results["class_names"])
