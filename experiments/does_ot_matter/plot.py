@@ -18,8 +18,8 @@ def picture(record: Record, times: Record, plans: Record, line: Mapping[float, s
         record: A panel as ``compare`` writes it, whose reference is the LP.
         times: Name -> "ms_per_episode".
         plans: Name -> "partners".
-        line: reg -> name of the variant, ascending.
-        lp: Name of the optimal plan's variant.
+        line: reg -> name of the entry, ascending.
+        lp: Name of the optimal plan's entry.
         product: Name of the product coupling's.
 
     Returns:
@@ -38,14 +38,14 @@ def picture(record: Record, times: Record, plans: Record, line: Mapping[float, s
 
 
 def _difference(record: Record, name: str) -> Record:
-    """Return the paired difference of a variant to the LP; zero for the LP itself."""
+    """Return the paired difference of a entry to the LP; zero for the LP itself."""
     zero = {"mean": 0.0, "episode_ci": None, "class_ci": None}
     found: Record = record["methods"][name].get("difference", zero)
     return found
 
 
 def _against_time(axes: Any, record: Record, times: Record, lp: str) -> None:
-    """Draw every variant, its name beside the axes."""
+    """Draw every entry, its name beside the axes."""
     names = sorted(record["protocol"]["order"], key=lambda name: _difference(record, name)["mean"])
     axes.set_xscale("log")
     transport = {name for name in names if record["protocol"]["methods"][name]["method"] == "deepemd"}

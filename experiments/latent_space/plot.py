@@ -9,7 +9,7 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from otfew.experiments.common.analysis import Panel
+from otfew.evaluation.study import Panel
 from otfew.methods.latent_space import latent_space
 from otfew.reporting.canvas import COLOURS, make_figure, to_png
 
@@ -23,7 +23,7 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
     """Draw the classes of the first episode as raw features, and as PT and LST make them.
 
     Args:
-        panel: With variants "PT+MAP" and "LST+MAP", whose options are taken.
+        panel: With entries "PT+MAP" and "LST+MAP", whose options are taken.
         vectors: (images, channels) of the panel's material.
 
     Returns:
@@ -38,9 +38,9 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
     shots = vectors[torch.from_numpy(support.reshape(-1))]
     rest = vectors[torch.from_numpy(query)]
     spaces = {"raw features": (shots, rest)}
-    options = {v.name: v.options for v in panel.variants}
-    for title, variant in (("PT", "PT+MAP"), ("LST", "LST+MAP")):
-        chosen = options[variant]
+    options = {v.name: v.options for v in panel.entries}
+    for title, entry in (("PT", "PT+MAP"), ("LST", "LST+MAP")):
+        chosen = options[entry]
         s, q = latent_space(
             shots[None], rest[None], beta=chosen["beta"], delta=chosen.get("delta", 1.0),
             gamma=chosen.get("gamma", 1.0), joint=title == "LST",

@@ -10,9 +10,9 @@ import numpy as np
 from scipy import stats
 
 from otfew.evaluation.estimates import to_record
-from otfew.experiments.common import analysis
-from otfew.experiments.latent_space.tuning import USED
-from otfew.experiments.latent_space.variants import HEADS, TRANSFORMS, name
+from otfew.evaluation.study import Finished
+from otfew.evaluation.tuning import USED
+from otfew.experiments.latent_space.entries import HEADS, TRANSFORMS, name
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
 from otfew.statistics.intervals import estimate, holm, p_value, verdict
@@ -32,7 +32,7 @@ PAPER = {
 """Tables 2 and 3 of the LST paper, %; its "KNN" is k-means."""
 
 
-def pairs(panel: analysis.Finished, classes: Sequence[str]) -> dict[str, Any]:
+def pairs(panel: Finished, classes: Sequence[str]) -> dict[str, Any]:
     """Compare LST with PT under each head, and MAP with the Gaussian mixture, which has no transport, under each.
 
     All are one family for Holm's correction.
@@ -60,7 +60,7 @@ def _one_sided(difference: np.ndarray[Any, np.dtype[np.float64]]) -> float | Non
     return float(f"{p:.6g}")
 
 
-def steps(panel: analysis.Finished, classes: Sequence[str]) -> dict[str, Any]:
+def steps(panel: Finished, classes: Sequence[str]) -> dict[str, Any]:
     """Estimate what each of the three steps from PT to LST adds, averaged over the four settings of the others.
 
     Returns:
@@ -88,7 +88,7 @@ def _family(values: Mapping[str, Any], drawn: Any, classes: Sequence[str]) -> di
     }
 
 
-def tables(shot: int, finished: Mapping[str, analysis.Finished], found: Mapping[str, Any]) -> list[Table]:
+def tables(shot: int, finished: Mapping[str, Finished], found: Mapping[str, Any]) -> list[Table]:
     """Lay out accuracies, paired differences, the ablation and its effects for one number of shots."""
     main, ablation = finished[f"shot-{shot}"], finished[f"ablation-{shot}"]
     data = main.record["protocol"]["data"]["dataset"]
@@ -100,7 +100,7 @@ def tables(shot: int, finished: Mapping[str, analysis.Finished], found: Mapping[
     ]
 
 
-def _accuracies(shot: int, data: str, panel: analysis.Finished) -> Table:
+def _accuracies(shot: int, data: str, panel: Finished) -> Table:
     # The paper's queries are balanced.
     published = {} if "query_balance" in panel.record["protocol"] else PAPER.get((data, shot), {})
     methods, times = panel.record["methods"], panel.times["methods"]
@@ -133,7 +133,7 @@ def _pairs(shot: int, data: str, found: Mapping[str, Any]) -> Table:
     return f"{shot}-shot on {data}: LST against PT, and transport against a mixture", head, rows
 
 
-def _ablation(shot: int, data: str, panel: analysis.Finished) -> Table:
+def _ablation(shot: int, data: str, panel: Finished) -> Table:
     rows = []
     for row in panel.record["protocol"]["order"]:
         options, method = panel.record["protocol"]["methods"][row]["options"], panel.record["methods"][row]
@@ -158,7 +158,7 @@ def _steps(shot: int, data: str, found: Mapping[str, Any]) -> Table:
     return f"{shot}-shot on {data}: what each step adds, over all settings of the others", head, rows
 
 
-def hyperparameters(shot: int, panel: analysis.Finished, tuned: Mapping[str, Any]) -> Table:
+def hyperparameters(shot: int, panel: Finished, tuned: Mapping[str, Any]) -> Table:
     """Lay out the options of every transform and head, and what they reached where they were chosen.
 
     Args:
