@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.experiments.common import setup
+from otfew.experiments.common.watch import ConsoleWatch, counted
 from otfew.experiments.retrieve.config import Config
 from otfew.features.extract import FeatureSet
 from otfew.features.material import ImageMaterial, Material
@@ -155,18 +155,18 @@ def _retrieve(
     device: str,
     console: Console,
 ) -> dict[str, Ranked]:
-    """Retrieve under a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("queries", total=len(whole.labels) * len(rerankers))
+    """Retrieve, and tell how far it is."""
+    watch = ConsoleWatch(console)
+    with watch.task("queries") as step:
+        more = counted(step, len(whole.labels) * len(rerankers))
         return retrieve(
             whole,
             rerankers,
             rerank,
             directory=directory,
             device=device,
-            progress=lambda done, nodes: bar.update(task, advance=done, description=f"queries: {nodes}"),
-            note=lambda text: console.print(text, markup=False, highlight=False),
+            progress=lambda done, nodes: more(done, f"queries: {nodes}"),
+            note=watch.note,
         )
 
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.experiments.common.watch import ConsoleWatch, counted
 from otfew.experiments.solver_timings import problems, report
 from otfew.experiments.solver_timings.clock import GROWTH, POINT_GROWTH, History, Pace
 from otfew.experiments.solver_timings.config import Config
@@ -63,7 +63,7 @@ class Session:
     ) -> None:
         self.config = config
         self.device = device
-        self.console = console
+        self.watch = ConsoleWatch(console)
         self.missing = [solver.name for solver in missing]
         self.solvers = {s.name: problems.construct(s, config.reg) for s in chosen}
         self.cloud_solvers = {s.name: problems.construct(s, config.point_reg) for s in chosen}
@@ -117,12 +117,10 @@ class Session:
         """Measure cell after cell; finished ones are taken from the folder."""
         cells = list(self._cells())
         rows: list[Row] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task("timing", total=len(cells))
+        with self.watch.task("timing") as step:
             for index, cell in enumerate(cells):
-                bar.update(task, description=f"timing {cell.where['n']} nodes x {cell.where['batch']}")
-                kept = directory.load_block(index, self._note)
+                step(index, len(cells), f"timing {cell.where['n']} nodes x {cell.where['batch']}")
+                kept = directory.load_block(index, self.watch.note)
                 if kept is None:
                     found = cell.measure()
                     directory.save_block(index, {"rows": np.array(json.dumps(found))})
@@ -130,17 +128,15 @@ class Session:
                     found = json.loads(str(kept["rows"]))
                     self._remember(found)
                 rows += found
-                bar.update(task, advance=1)
         return rows
 
     def episodes(self, directory: RunDirectory, rows: Sequence[Row]) -> dict[str, Row]:
         """Run DeepEMD with every solver that is quick enough, and on the given nodes at every reg."""
         results: dict[str, Row] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         for nodes, features in self.features.items():
             contenders, left_out = self._contenders(nodes, features, rows)
-            with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-                task = bar.add_task("episodes", total=self.config.episodes * (len(contenders) + 1))
+            with self.watch.task("episodes") as step:
+                more = counted(step, self.config.episodes * (len(contenders) + 1))
                 found = run_episodes(
                     features,
                     self.sampler,
@@ -149,8 +145,8 @@ class Session:
                     directory.path / f"episodes-{nodes}",
                     self.identified,
                     self.device,
-                    lambda done, name: bar.update(task, advance=done, description=f"episodes: {name}"),  # noqa: B023
-                    self._note,
+                    lambda done, name, more=more: more(done, f"episodes: {name}"),
+                    self.watch.note,
                 )
             results[nodes] = {**found, **{name: {"skipped": reason} for name, reason in left_out.items()}}
         return results
@@ -254,7 +250,3 @@ class Session:
             histories = {"nodes": self.histories, "file": self.histories, "points": self.cloud_histories}
             if row["panel"] in histories and "forward_ms" in row:
                 histories[row["panel"]][row["solver"]].seen[row["n"], row["batch"]] = row["forward_ms"] / 1e3
-
-    def _note(self, text: str) -> None:
-        """Say something in passing."""
-        self.console.print(text, markup=False, highlight=False)
