@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
+from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -44,7 +45,7 @@ def names() -> dict[str, Rows]:
     }
 
 
-def _described(table: Registry[object]) -> list[tuple[str, str]]:
+def _described(table: Registry[Any]) -> list[tuple[str, str]]:
     """Describe entries by the first lines of their docstrings."""
     return [(name, _first_line(table.place(name))) for name in table]
 

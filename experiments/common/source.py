@@ -53,4 +53,5 @@ def _tree(module: str) -> ast.Module:
     """Parse a module's source, as its loader has it: installed, in a checkout, or in an archive."""
     spec = importlib.util.find_spec(module)
     loader: Any = spec and spec.loader
-    return ast.parse(loader.get_source(module))
+    tree: ast.Module = ast.parse(loader.get_source(module))
+    return tree

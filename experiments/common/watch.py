@@ -51,18 +51,19 @@ class ConsoleWatch:
             yield step
 
 
-def counted(step: Step, total: int) -> Callable[[int, str], None]:
+def counted(step: Step, total: int, title: str) -> Callable[[int, str], None]:
     """Turn steps of so many units each, with what goes on, into how far the task is.
 
     Args:
         step: Of a task.
         total: Units in all.
+        title: What is counted; what goes on is written behind it.
     """
     done = 0
 
     def more(units: int, what: str) -> None:
         nonlocal done
         done += units
-        step(done, total, what)
+        step(done, total, f"{title}: {what}")
 
     return more

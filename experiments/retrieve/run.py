@@ -55,7 +55,7 @@ def run_retrieval(config: Config, console: Console) -> Path:
     device = setup.pick_device(config.device)
     threads = setup.set_threads(config.threads)
     config = replace(config, split=config.split or ("second-half" if config.dataset == "cub" else "test"))
-    material = setup.open_material(config, config.dataset, config.features, "", console)
+    material = setup.open_material(config, config.dataset, config.features, "", console)  # type: ignore[arg-type]  # its split is known
     check_gallery(material.labels, material.classes)
     patches = _with_patches_of(material, config.patch_resolution)
     protocol = _protocol(config, material, patches, specs, scores, device, console)
@@ -158,14 +158,13 @@ def _retrieve(
     """Retrieve, and tell how far it is."""
     watch = ConsoleWatch(console)
     with watch.task("queries") as step:
-        more = counted(step, len(whole.labels) * len(rerankers))
         return retrieve(
             whole,
             rerankers,
             rerank,
             directory=directory,
             device=device,
-            progress=lambda done, nodes: more(done, f"queries: {nodes}"),
+            progress=counted(step, len(whole.labels) * len(rerankers), "queries"),
             note=watch.note,
         )
 

@@ -47,7 +47,7 @@ def show(config: Config, console: Console) -> Path:
         raise UserError("--weights must name cross_reference, uniform or both.")
     parse_nodes(config.nodes)
     a, b, described = _scenes(config, device, console)
-    flows = {name: flow_between(a, b, name, config.solver) for name in dict.fromkeys(config.weights)}
+    flows: dict[str, Flow] = {name: flow_between(a, b, name, config.solver) for name in dict.fromkeys(config.weights)}
     settings = {"nodes": config.nodes, "solver": config.solver, "weights": list(flows), "images": [a.name, b.name]}
     identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": setup.versions()}
     output = config.output or Path("runs") / f"show-flows-{setup.short_hash(identity)}"
@@ -103,7 +103,7 @@ def _scenes(config: Config, device: str, console: Console) -> tuple[Scene, Scene
             pictures.append((path.name, read_image(path)))
         backbone = load_backbone(config.backbone).to(device)
         side = config.resolution if config.resolution is not None else backbone.card.resolution
-        preparation = Preparation(side, config.crop or "none")  # type: ignore[arg-type]
+        preparation = Preparation(side, config.crop or "none")
         described: dict[str, Any] = {"data": None, **_describe(backbone), "resolution": side, "crop": preparation.crop}
         a, b = (look(image, name, backbone, extractor, preparation) for name, image in pictures)
         return a, b, described

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -134,24 +135,23 @@ class Session:
         """Run DeepEMD with every solver that is quick enough, and on the given nodes at every reg."""
         results: dict[str, Row] = {}
         for nodes, features in self.features.items():
-            contenders, left_out = self._contenders(nodes, features, rows)
+            solvers, left_out = self._quick_enough(nodes, features, rows)
             with self.watch.task("episodes") as step:
-                more = counted(step, self.config.episodes * (len(contenders) + 1))
                 found = run_episodes(
                     features,
                     self.sampler,
                     self.config.episodes,
-                    contenders,
+                    solvers,
                     directory.path / f"episodes-{nodes}",
                     self.identified,
                     self.device,
-                    lambda done, name, more=more: more(done, f"episodes: {name}"),
+                    counted(step, self.config.episodes * (len(solvers) + 1), "episodes"),
                     self.watch.note,
                 )
             results[nodes] = {**found, **{name: {"skipped": reason} for name, reason in left_out.items()}}
         return results
 
-    def _contenders(
+    def _quick_enough(
         self, nodes: str, features: FeatureSet, rows: Sequence[Row]
     ) -> tuple[dict[str, Solver], dict[str, str]]:
         """Choose who runs the episodes, by the times of 50 problems of this size; say why the others do not."""
@@ -185,30 +185,25 @@ class Session:
         dense = {name: solver for name, solver in self.solvers.items() if solver.input != "points"}
         table = {(n, report.TABLE_BATCH) for n in report.TABLE_NODES if n <= max(c.sizes)}
         for n, batch in sorted({(n, batch) for n in c.sizes for batch in c.batches} | table):
-            yield self._dense("nodes", n, batch, dense, lambda n=n, b=batch: problems.drawn(n, b, self.device))
+            yield self._dense("nodes", n, batch, dense, partial(problems.drawn, n, batch, self.device))
         given = self.features["given"]
         size = given.nodes.shape[1]
         for batch in sorted({*c.batches, report.TABLE_BATCH}):
             yield self._dense(
-                "file", size, batch, dense, lambda b=batch: problems.real(given, self.sampler, b, self.device)
+                "file", size, batch, dense, partial(problems.real, given, self.sampler, batch, self.device)
             )
         for n in sorted(set(c.point_sizes)):
-            where = {"panel": "points", "n": n, "batch": 1}
-            yield _Cell(
-                where,
-                lambda w=where: measure_points(
-                    w, problems.clouds(w["n"], self.device), self.cloud_solvers, self.cloud_histories, self.patient
-                ),
-            )
+            where: Row = {"panel": "points", "n": n, "batch": 1}
+            yield _Cell(where, partial(self._points, where))
         if self._swept():
             batch = report.TABLE_BATCH
             sides = {
-                "sweep": (SWEEP_NODES, lambda: problems.drawn(SWEEP_NODES, batch, self.device)),
-                "sweep file": (size, lambda: problems.real(given, self.sampler, batch, self.device)),
+                "sweep": (SWEEP_NODES, partial(problems.drawn, SWEEP_NODES, batch, self.device)),
+                "sweep file": (size, partial(problems.real, given, self.sampler, batch, self.device)),
             }
             for panel, (n, make) in sides.items():
                 where = {"panel": panel, "n": n, "batch": batch}
-                yield _Cell(where, lambda w=where, m=make: self._sweep(w, m()))
+                yield _Cell(where, partial(self._sweep, where, make))
 
     def _dense(
         self, panel: str, n: int, batch: int, dense: dict[str, Solver], make: Callable[[], problems.Problems]
@@ -224,8 +219,14 @@ class Session:
         solver: Any = self.solvers[name]
         return {report.regularised(reg): replace(solver, reg=reg) for reg in sorted(set(self.config.regs))}
 
-    def _sweep(self, where: Row, batch: problems.Problems) -> list[Row]:
+    def _points(self, where: Row) -> list[Row]:
+        """Time every solver on one pair of clouds."""
+        clouds = problems.clouds(where["n"], self.device)
+        return measure_points(where, clouds, self.cloud_solvers, self.cloud_histories, self.patient)
+
+    def _sweep(self, where: Row, make: Callable[[], problems.Problems]) -> list[Row]:
         """Time every reg on the same problems, with the ends: exact and the product coupling."""
+        batch = make()
         rows: list[Row] = []
         predicted = 0.0
         # From the strong to the weak, since iterations grow as 1 / reg.

@@ -83,10 +83,10 @@ def test_a_task_on_a_pipe_and_on_a_terminal():
     for file, terminal in ((pipe, False), (screen, True)):
         watch = ConsoleWatch(Console(file=file, width=40, force_terminal=terminal), clock)
         with watch.task("episodes") as step:
-            more = counted(step, 600)
+            more = counted(step, 600, "episodes")
             for _ in range(2):
                 clock.now += 60
-                more(100, "episodes: [red]")
+                more(100, "[red]")
     assert pipe.getvalue() == (
         "episodes: [red] 100 of 600, about 5 min left\nepisodes: [red] 200 of 600, about 4 min left\n"
     )
