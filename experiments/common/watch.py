@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from otfew.experiments.common.cli import translated
 from otfew.runs.lines import Lines
 from otfew.runs.watch import Step
 
@@ -25,14 +26,18 @@ class ConsoleWatch:
         self._clock = clock
 
     def note(self, text: str) -> None:
-        """Print a sentence."""
+        """Print a sentence, with options where it names arguments."""
+        self._say(translated(text))
+
+    def _say(self, text: str) -> None:
+        """Print a line as it is."""
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def task(self, title: str) -> Iterator[Step]:
         """Show how far a task is, from the first step on; nothing where all is there already."""
         if not self._console.is_terminal:
-            yield Lines(self.note, title, clock=self._clock)
+            yield Lines(self._say, title, clock=self._clock)
             return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
