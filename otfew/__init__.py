@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from otfew.api import compare
     from otfew.classifier.few_shot import FewShotClassifier
+    from otfew.reporting.result import Comparison, load
     from otfew.transport import (
         POT,
         QPTH,
@@ -36,6 +38,7 @@ __all__ = [
     "POT",
     "QPTH",
     "Certificate",
+    "Comparison",
     "ConvergenceError",
     "ConvergenceWarning",
     "Exact",
@@ -50,12 +53,17 @@ __all__ = [
     "Solver",
     "Status",
     "certify",
+    "compare",
+    "load",
     "solve",
     "solve_points",
     "solvers",
 ]
 
 _PLACES = {
+    "compare": "otfew.api",
+    "Comparison": "otfew.reporting.result",
+    "load": "otfew.reporting.result",
     "FewShotClassifier": "otfew.classifier.few_shot",
     "POT": "otfew.transport",
     "QPTH": "otfew.transport",

@@ -47,8 +47,7 @@ class Entry:
     @property
     def transport(self) -> bool:
         """True where the method is built on optimal transport, as far as the catalogue knows."""
-        table = catalogue.ot_methods()
-        return self.method in table if isinstance(self.method, str) else type(self.method) in table.values()
+        return self.kind in catalogue.ot_methods().values()
 
     def build(self, **known: Any) -> FewShotMethod:
         """Construct the method; an object is there already.

@@ -216,14 +216,17 @@ def test_wrong_answers_name_the_method(features, sampler, change, said):
     assert "'wrong'" in str(caught.value)
 
 
-def test_what_a_method_refuses_is_the_users_to_set_right(features, sampler):
-    def refuse(answer):
-        if len(answer) > 1:
-            raise ValueError("episode 2 holds nonsense")
-        return answer
+@pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError])
+def test_a_fault_of_a_method_keeps_its_traceback(features, sampler, error):
+    """Only ``UserError`` is a user's mistake: whoever mends a method must see where it broke."""
 
-    with pytest.raises(UserError, match="'wrong' refuses the batch of 5 from episode 0 on: episode 2 holds nonsense"):
-        evaluate([Ready("wrong", Wrong(refuse), features)], sampler, 5)
+    def stumble(_):
+        raise error("deep inside")
+
+    with pytest.raises(error, match=r"^deep inside$") as caught:
+        evaluate([Ready("wrong", Wrong(stumble), features)], sampler, 5)
+    assert type(caught.value) is error
+    assert "stumble" in [entry.name for entry in caught.traceback]
 
 
 def test_a_sentence_of_the_method_itself_is_passed_on_as_it_is(features, sampler):

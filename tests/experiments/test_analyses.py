@@ -9,9 +9,9 @@ import pytest
 
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.evaluation.run import Ready, evaluate
+from otfew.evaluation.study import FirstShots
 from otfew.experiments import ablate_weights, compare, cross_domain, extractors, shots
 from otfew.experiments import commands as otfew_command
-from otfew.experiments.common.analysis import FirstShots
 from otfew.experiments.common.cli import run
 from otfew.experiments.does_ot_matter import command as does_ot_matter
 from otfew.features.file import load_feature_file

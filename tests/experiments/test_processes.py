@@ -178,7 +178,7 @@ SCRIPT = """
 import os, signal, sys, time
 import numpy as np, torch
 from pathlib import Path
-from otfew import evaluation, processes
+from otfew.runs import processes
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.evaluation.run import Ready, evaluate
 from otfew.experiments.common.cli import run

@@ -135,7 +135,7 @@ def test_halves_of_the_classes(toy_pictures, toy_backbone, tmp_path, finish, cap
     results = finish(retrieve.main, tmp_path / "run", *arguments, "--split", "second-half")
     assert results["class_names"] == ["test-4", "test-5", "train-0", "train-1"]
     assert "the second half, by name, of the 8 classes that are there" in capsys.readouterr().out
-    material = _material.load_image_material("image-folder", "second-half", toy_pictures, DataOptions())
+    material = _material.load_image_material("image-folder", "second-half", toy_pictures)
     assert material.base().digest == load_half("image-folder", "first-half", toy_pictures, DataOptions()).digest
 
 

@@ -212,10 +212,9 @@ def test_where_the_flow_lands_on_glyphs(toy_backbone, tmp_path, finish, capsys):
 
 
 def test_nodes_of_a_glyph_are_on_it_by_area(toy_backbone):
-    from rich.console import Console
 
     images = load_images("glyphs", "test")
-    material = _material.ImageMaterial(images, toy_backbone, Preparation(16), Console(), lambda: images, None)
+    material = _material.ImageMaterial(images, toy_backbone, Preparation(16), lambda: images, None)
     inside = on_target(material, "fcn")
     assert inside.shape == (len(images), 16)
     area = (images.boxes[:, 2] - images.boxes[:, 0]) * (images.boxes[:, 3] - images.boxes[:, 1]) / 64**2
