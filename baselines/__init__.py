@@ -2,42 +2,63 @@
 
 from __future__ import annotations
 
-from otfew.baselines.alpha_tim import AlphaTIM
-from otfew.baselines.chamfer import Chamfer
-from otfew.baselines.cosine_centroid import CosineCentroid
-from otfew.baselines.cosine_classifier import CosineClassifier
-from otfew.baselines.cosine_nodes import CosineNodes
-from otfew.baselines.cr_pooled import CRPooled
-from otfew.baselines.frn import FRN
-from otfew.baselines.fusion import Fusion
-from otfew.baselines.knn import KNN
-from otfew.baselines.laplacianshot import LaplacianShot
-from otfew.baselines.linear_classifier import LinearClassifier
-from otfew.baselines.logistic import Logistic
-from otfew.baselines.matchingnet import MatchingNet
-from otfew.baselines.product_coupling import ProductCoupling
-from otfew.baselines.protonet import ProtoNet
-from otfew.baselines.simpleshot import SimpleShot
-from otfew.baselines.tim import TIM
+from typing import TYPE_CHECKING, Any
 
-BASELINES: dict[str, type] = {
-    "protonet": ProtoNet,
-    "cosine-centroid": CosineCentroid,
-    "simpleshot": SimpleShot,
-    "matchingnet": MatchingNet,
-    "knn": KNN,
-    "fusion": Fusion,
-    "cosine-classifier": CosineClassifier,
-    "linear-classifier": LinearClassifier,
-    "logistic": Logistic,
-    "frn": FRN,
-    "cr-pooled": CRPooled,
-    "chamfer": Chamfer,
-    "product-coupling": ProductCoupling,
-    "cosine-nodes": CosineNodes,
-    "tim": TIM,
-    "alpha-tim": AlphaTIM,
-    "laplacianshot": LaplacianShot,
+from otfew.registry import Registry, by_class, exported
+
+if TYPE_CHECKING:
+    from otfew.baselines.alpha_tim import AlphaTIM as AlphaTIM
+    from otfew.baselines.chamfer import Chamfer as Chamfer
+    from otfew.baselines.cosine_centroid import CosineCentroid as CosineCentroid
+    from otfew.baselines.cosine_classifier import CosineClassifier as CosineClassifier
+    from otfew.baselines.cosine_nodes import CosineNodes as CosineNodes
+    from otfew.baselines.cr_pooled import CRPooled as CRPooled
+    from otfew.baselines.frn import FRN as FRN
+    from otfew.baselines.fusion import Fusion as Fusion
+    from otfew.baselines.knn import KNN as KNN
+    from otfew.baselines.laplacianshot import LaplacianShot as LaplacianShot
+    from otfew.baselines.linear_classifier import LinearClassifier as LinearClassifier
+    from otfew.baselines.logistic import Logistic as Logistic
+    from otfew.baselines.matchingnet import MatchingNet as MatchingNet
+    from otfew.baselines.product_coupling import ProductCoupling as ProductCoupling
+    from otfew.baselines.protonet import ProtoNet as ProtoNet
+    from otfew.baselines.simpleshot import SimpleShot as SimpleShot
+    from otfew.baselines.tim import TIM as TIM
+
+_METHODS = {
+    "protonet": "otfew.baselines.protonet:ProtoNet",
+    "cosine-centroid": "otfew.baselines.cosine_centroid:CosineCentroid",
+    "simpleshot": "otfew.baselines.simpleshot:SimpleShot",
+    "matchingnet": "otfew.baselines.matchingnet:MatchingNet",
+    "knn": "otfew.baselines.knn:KNN",
+    "fusion": "otfew.baselines.fusion:Fusion",
+    "cosine-classifier": "otfew.baselines.cosine_classifier:CosineClassifier",
+    "linear-classifier": "otfew.baselines.linear_classifier:LinearClassifier",
+    "logistic": "otfew.baselines.logistic:Logistic",
+    "frn": "otfew.baselines.frn:FRN",
+    "cr-pooled": "otfew.baselines.cr_pooled:CRPooled",
+    "chamfer": "otfew.baselines.chamfer:Chamfer",
+    "product-coupling": "otfew.baselines.product_coupling:ProductCoupling",
+    "cosine-nodes": "otfew.baselines.cosine_nodes:CosineNodes",
+    "tim": "otfew.baselines.tim:TIM",
+    "alpha-tim": "otfew.baselines.alpha_tim:AlphaTIM",
+    "laplacianshot": "otfew.baselines.laplacianshot:LaplacianShot",
 }
+"""One line for each baseline; the import above tells type checkers what it is."""
 
-__all__ = ["BASELINES"]
+_EXPORTS = by_class(_METHODS)
+
+BASELINES: Registry[type[Any]] = Registry(_METHODS)
+"""Name -> class; names are there without importing anything."""
+
+__all__ = ["BASELINES", *_EXPORTS]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class when it is asked for."""
+    return exported(__name__, _EXPORTS, name)
+
+
+def __dir__() -> list[str]:
+    """List what can be imported."""
+    return sorted({*globals(), *_EXPORTS})

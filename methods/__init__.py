@@ -1,19 +1,60 @@
-"""Methods built on optimal transport, under contract 2: name -> class."""
+"""Methods built on optimal transport: few-shot methods under contract 2 by name, losses, transforms, re-weighting."""
 
 from __future__ import annotations
 
-from otfew.methods.deepemd import DeepEMD, DeepEMDFCN, DeepEMDGrid, DeepEMDSampling
-from otfew.methods.lst import LST, PTMap
-from otfew.methods.self_optimal_transport import SelfOptimalTransport
+from typing import TYPE_CHECKING, Any
 
-METHODS: dict[str, type] = {
-    "deepemd": DeepEMD,
-    "deepemd-fcn": DeepEMDFCN,
-    "deepemd-grid": DeepEMDGrid,
-    "deepemd-sampling": DeepEMDSampling,
-    "lst": LST,
-    "pt-map": PTMap,
-    "sot": SelfOptimalTransport,
+from otfew.registry import Registry, by_class, exported
+
+if TYPE_CHECKING:
+    from otfew.methods.batchwise_ot import BatchwiseOTLoss as BatchwiseOTLoss
+    from otfew.methods.batchwise_ot import PairTransport as PairTransport
+    from otfew.methods.deepemd import DeepEMD as DeepEMD
+    from otfew.methods.deepemd import DeepEMDFCN as DeepEMDFCN
+    from otfew.methods.deepemd import DeepEMDGrid as DeepEMDGrid
+    from otfew.methods.deepemd import DeepEMDSampling as DeepEMDSampling
+    from otfew.methods.latent_space_transform import LatentSpaceTransform as LatentSpaceTransform
+    from otfew.methods.lst import LST as LST
+    from otfew.methods.lst import PTMap as PTMap
+    from otfew.methods.ot_reweighting import OTReweighting as OTReweighting
+    from otfew.methods.ot_reweighting import Reweighting as Reweighting
+    from otfew.methods.self_optimal_transport import SelfOptimalTransport as SelfOptimalTransport
+    from otfew.methods.structured_fc import StructuredFC as StructuredFC
+
+_METHODS = {
+    "deepemd": "otfew.methods.deepemd:DeepEMD",
+    "deepemd-fcn": "otfew.methods.deepemd:DeepEMDFCN",
+    "deepemd-grid": "otfew.methods.deepemd:DeepEMDGrid",
+    "deepemd-sampling": "otfew.methods.deepemd:DeepEMDSampling",
+    "lst": "otfew.methods.lst:LST",
+    "pt-map": "otfew.methods.lst:PTMap",
+    "sot": "otfew.methods.self_optimal_transport:SelfOptimalTransport",
 }
+"""One line for each few-shot method; the import above tells type checkers what it is."""
 
-__all__ = ["METHODS"]
+_OTHERS = {
+    "batchwise-ot": "otfew.methods.batchwise_ot:BatchwiseOTLoss",
+    "pair-transport": "otfew.methods.batchwise_ot:PairTransport",
+    "ot-reweighting": "otfew.methods.ot_reweighting:OTReweighting",
+    "reweighting": "otfew.methods.ot_reweighting:Reweighting",
+    "latent-space-transform": "otfew.methods.latent_space_transform:LatentSpaceTransform",
+    "structured-fc": "otfew.methods.structured_fc:StructuredFC",
+}
+"""What is exported beside them: a loss, a re-weighting, a transform, heads."""
+
+_EXPORTS = by_class(_METHODS, _OTHERS)
+
+METHODS: Registry[type[Any]] = Registry(_METHODS)
+"""Name -> class; names are there without importing anything."""
+
+__all__ = ["METHODS", *_EXPORTS]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    """Import a class when it is asked for."""
+    return exported(__name__, _EXPORTS, name)
+
+
+def __dir__() -> list[str]:
+    """List what can be imported."""
+    return sorted({*globals(), *_EXPORTS})

@@ -9,25 +9,30 @@ from __future__ import annotations
 import difflib
 import importlib
 import inspect
-from typing import Any
+from collections import ChainMap
+from collections.abc import Mapping, MutableMapping
+from typing import TYPE_CHECKING, Any, cast
 
 from otfew.errors import UserError
-from otfew.method import FewShotMethod
+
+if TYPE_CHECKING:
+    from otfew.method import FewShotMethod
 
 
-def ot_methods() -> dict[str, type[FewShotMethod]]:
-    """Return the methods built on optimal transport, by name."""
-    return dict(importlib.import_module("otfew.methods").METHODS)
+def ot_methods() -> MutableMapping[str, type[FewShotMethod]]:
+    """Return the methods built on optimal transport, by name; a class is imported when it is asked for."""
+    return cast("MutableMapping[str, type[FewShotMethod]]", importlib.import_module("otfew.methods").METHODS)
 
 
-def baselines() -> dict[str, type[FewShotMethod]]:
-    """Return the baselines and the controls without transport, by name."""
-    return dict(importlib.import_module("otfew.baselines").BASELINES)
+def baselines() -> MutableMapping[str, type[FewShotMethod]]:
+    """Return the baselines and the controls without transport, by name; as ``ot_methods``."""
+    return cast("MutableMapping[str, type[FewShotMethod]]", importlib.import_module("otfew.baselines").BASELINES)
 
 
-def methods() -> dict[str, type[FewShotMethod]]:
+def methods() -> Mapping[str, type[FewShotMethod]]:
     """Return all of them, those built on transport first."""
-    return ot_methods() | baselines()
+    # A chain iterates over its last mapping first.
+    return ChainMap(baselines(), ot_methods())
 
 
 def find(name: str) -> type[FewShotMethod]:

@@ -13,7 +13,7 @@ from otfew.errors import UserError
 from otfew.method import FewShotMethod
 from otfew.methods import METHODS
 
-METHOD = BASELINES | {"sot": METHODS["sot"]}
+METHOD = {**BASELINES, "sot": METHODS["sot"]}
 NAMES = sorted(METHOD)
 FITTED_BY_SGD = {"linear-classifier", "cosine-classifier"}
 WITH_PRIOR = {"tim", "alpha-tim"}

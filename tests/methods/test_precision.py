@@ -16,7 +16,7 @@ from otfew.scores.node_weights import NODE_WEIGHTS
 
 HALF = [torch.float16, torch.bfloat16]
 CHANNELS = 16
-NAMES = sorted(METHODS | BASELINES)
+NAMES = sorted({**METHODS, **BASELINES})
 
 
 def surroundings(dtype):
