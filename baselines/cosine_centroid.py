@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import Baseline, positive
-from otfew.baselines._cosine import cosines
 from otfew.method import global_vectors, shot_mean
+from otfew.scores.cosine import cosines
 
 
 class CosineCentroid(Baseline):

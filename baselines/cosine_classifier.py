@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from otfew.baselines._base import positive
-from otfew.baselines._cosine import unit
 from otfew.baselines._sgd import FittedClassifier, Parameters, residuals, uniform_rows
+from otfew.scores.cosine import unit
 
 
 class CosineClassifier(FittedClassifier):

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from otfew.baselines._base import Baseline, positive
-from otfew.baselines._cosine import unit
 from otfew.method import global_vectors, shot_mean
+from otfew.scores.cosine import unit
 from otfew.scores.pairwise import NORM_EPS
 
 

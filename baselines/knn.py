@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from otfew.baselines._base import Baseline, in_chunks, whole
-from otfew.baselines._cosine import unit
 from otfew.baselines._shots import pooled_nodes
+from otfew.scores.cosine import unit
 from otfew.scores.pairwise import NORM_EPS
 
 

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from otfew.baselines._base import whole
-from otfew.baselines._cosine import cosines
 from otfew.baselines._shots import mean_shots, shot_vectors, shot_weights
 from otfew.baselines._transductive import TransductiveBaseline
 from otfew.baselines.protonet import negative_squared_distances
 from otfew.baselines.simpleshot import centred_unit
 from otfew.errors import UserError
 from otfew.method import global_vectors
+from otfew.scores.cosine import cosines
 
 SHARPNESS = 10.0
 """Factor of the cosines in the rectification's softmax."""

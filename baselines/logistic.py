@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from otfew.baselines._base import Baseline, positive, whole
-from otfew.baselines._cosine import unit
 from otfew.baselines._shots import labelled_items, shot_vectors
 from otfew.errors import UserError
 from otfew.method import global_vectors
+from otfew.scores.cosine import unit
 
 
 def fit_logistic(items: Tensor, labels: Tensor, C: float, max_iter: int) -> tuple[Tensor, Tensor]:

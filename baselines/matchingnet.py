@@ -5,9 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import Baseline, positive
-from otfew.baselines._cosine import cosines
 from otfew.baselines._shots import shot_vectors, shot_weights
 from otfew.method import global_vectors
+from otfew.scores.cosine import cosines
 
 
 def attention_log_probability(shots: Tensor, weights: Tensor, vectors: Tensor, temperature: float) -> Tensor:

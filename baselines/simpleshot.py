@@ -5,11 +5,11 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import Baseline, positive
-from otfew.baselines._cosine import unit
 from otfew.baselines._shots import shot_vectors, shot_weights
 from otfew.baselines.protonet import negative_squared_distances
 from otfew.errors import UserError
 from otfew.method import global_vectors
+from otfew.scores.cosine import unit
 
 
 def centred_unit(vectors: Tensor, base_mean: Tensor) -> Tensor:

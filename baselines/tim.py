@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from otfew.baselines._base import positive, whole
-from otfew.baselines._cosine import unit
 from otfew.baselines._information import Objective, maximise
 from otfew.baselines._shots import shot_vectors, shot_weights
 from otfew.baselines._transductive import Prior, TransductiveBaseline, prior_option
 from otfew.baselines.protonet import negative_squared_distances
 from otfew.errors import UserError
 from otfew.method import global_vectors
+from otfew.scores.cosine import unit
 
 
 class InformationMaximisation(TransductiveBaseline):

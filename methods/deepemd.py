@@ -8,9 +8,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from otfew.method import MethodBase, check_episode, global_vectors, shot_mean
-from otfew.methods.emd_score import EMDScore
 from otfew.methods.shot_heads import Head, fused, merged, nearest, with_uneven_shots
 from otfew.methods.structured_fc import StructuredFC
+from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import NodeWeights, resolve_weights
 from otfew.transport import Exact, Solver
 from otfew.transport.precision import in_full_precision

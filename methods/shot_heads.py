@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
-from otfew.methods.emd_score import EMDScore
+from otfew.scores.emd import EMDScore
 
 Head = Callable[[Tensor, Tensor], Tensor]
 

@@ -16,7 +16,7 @@ from torch.nn.functional import cross_entropy
 from otfew.evaluation.episodes import draw
 from otfew.method import shot_mean
 from otfew.methods._sfc_descent import descend
-from otfew.methods.emd_score import EMDScore
+from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import CrossReference, Uniform
 from otfew.scores.pairwise import NORM_EPS, centred_norms
 from otfew.transport.precision import in_full_precision

@@ -100,8 +100,8 @@ def cr_weights(support_map: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     s = query.flatten(1, 2) @ support_map.mean(2).mT
     d = query.mean(2) @ support_map.flatten(1, 2).mT
     return (
-        _normalised(s.view(episodes, n_query, n_nodes, way).mT.contiguous()),
-        _normalised(d.view(episodes, n_query, way, n_support)),
+        normalised_weights(s.view(episodes, n_query, n_nodes, way).mT.contiguous()),
+        normalised_weights(d.view(episodes, n_query, way, n_support)),
     )
 
 
@@ -118,7 +118,8 @@ def _similarities(support_map: Tensor, query: Tensor) -> Tensor:
     return sim
 
 
-def _normalised(dots: Tensor) -> Tensor:
+def normalised_weights(dots: Tensor) -> Tensor:
+    """Make cross-reference weights of total 1 from products (..., nodes) with the other side's mean."""
     weights = dots.relu() + WEIGHT_EPS
     normalised: Tensor = weights / weights.sum(-1, keepdim=True)
     return normalised

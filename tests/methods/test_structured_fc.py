@@ -12,8 +12,8 @@ from torch.testing import assert_close
 
 import otfew
 from otfew.methods import METHODS
-from otfew.methods.emd_score import EMDScore
 from otfew.methods.structured_fc import StructuredFC
+from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import CrossReference, KMeans, Uniform
 
 SCORE = EMDScore(otfew.Exact(), CrossReference())

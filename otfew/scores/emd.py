@@ -38,6 +38,24 @@ def emd_similarity(
     return EMDScore(resolve(solver), resolve_weights(weights), weight_gradient)(support_map, query)
 
 
+def mean_similarity(
+    similarity: Tensor, s: Tensor | None = None, d: Tensor | None = None, solver: str | Solver = "exact"
+) -> Tensor:
+    """Mean similarity of nodes under the cheapest transport, for the cost 1 - similarity.
+
+    Args:
+        similarity: (..., m, n) of the nodes of two images.
+        s: (..., m) weights of the first image's nodes, total 1; None weighs them alike.
+        d: (..., n) of the second's.
+        solver: As in ``otfew.solve``.
+
+    Returns:
+        (...) float64.
+    """
+    value: Tensor = solve(1 - similarity, s, d, solver=solver).value_linear
+    return 1 - value
+
+
 @dataclass(frozen=True)
 class EMDScore:
     """``emd_similarity`` with its options.
@@ -55,9 +73,7 @@ class EMDScore:
     @in_full_precision
     def __call__(self, support_map: Tensor, query: Tensor) -> Tensor:
         """Score (episodes, n_query, m, channels) against (episodes, way, n, channels): (episodes, n_query, way)."""
-        similarity, s, d = self._problem(support_map, query)
-        score: Tensor = 1 - solve(1 - similarity, s, d, solver=self.solver).value_linear
-        return score.to(query.dtype)
+        return mean_similarity(*self._problem(support_map, query), self.solver).to(query.dtype)
 
     @in_full_precision
     def of_constant_plan(self, support_map: Tensor, query: Tensor) -> Tensor:
