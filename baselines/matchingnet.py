@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.baselines._shots import shot_vectors, shot_weights
 from otfew.method import global_vectors
 from otfew.scores.cosine import cosines
@@ -44,7 +45,7 @@ class MatchingNet(Baseline):
     pools = True
 
     def __init__(self, temperature: float = 12.5) -> None:
-        self.temperature = positive(self.name, "temperature", temperature)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute log class probabilities."""

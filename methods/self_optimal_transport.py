@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from otfew.errors import UserError
+from otfew import checks
 from otfew.method import MethodBase, check_episode, global_vectors
-from otfew.scores.pairwise import NORM_EPS
+from otfew.scores.cosine import unit
 from otfew.transport import Sinkhorn, solve
 from otfew.transport.precision import in_full_precision
 
@@ -34,7 +32,7 @@ def self_transport(vectors: Tensor, valid: Tensor, reg: float) -> Tensor:
     Returns:
         (episodes, points, points), differentiable.
     """
-    units = normalize(vectors, dim=-1, eps=NORM_EPS)
+    units = unit(vectors)
     points = vectors.shape[1]
     diagonal = torch.eye(points, dtype=torch.bool, device=vectors.device)
     cost = 1 - units @ units.mT
@@ -76,14 +74,12 @@ class SelfOptimalTransport(MethodBase):
     name: ClassVar[str] = "sot"
     transductive: ClassVar[bool] = True
     pools: ClassVar[bool] = True
+    counts_shots: ClassVar[bool] = True
 
     def __init__(self, reg: float = 0.1, known_support: bool = False, temperature: float = 1.0) -> None:
-        for option, value in (("reg", reg), ("temperature", temperature)):
-            if not 0 < value < math.inf:
-                raise UserError(f"{self.name}: {option} must be a number above 0, not {value}")
-        self.reg = reg
-        self.known_support = known_support
-        self.temperature = temperature
+        self.reg = checks.number(self.name, "reg", reg, above=0)
+        self.known_support = checks.flag(self.name, "known_support", known_support)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     @in_full_precision
     def __call__(

@@ -158,8 +158,8 @@ def test_names_on_the_command_line():
         with pytest.raises(UserError, match=message):
             parse_loss(text)
     for text, message in (
-        ("batchwise-ot:magin=5", "unexpected keyword argument 'magin'"),
-        ("batchwise-ot:margin=-5", "margin must be a finite number of at least 0"),
+        ("batchwise-ot:magin=5", "no option 'magin'; it takes margin, gamma"),
+        ("batchwise-ot:margin=-5", "`margin` must be a number of at least 0"),
         ("contrastive:foo=1", "foo"),
     ):
         with pytest.raises(UserError, match=message):

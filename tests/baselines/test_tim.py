@@ -247,10 +247,10 @@ def test_priors_that_make_no_sense(prior, message, episodes):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"class_prior": "true"}, "class_prior must be 'uniform' or 'estimated'"),
-        ({"marginal_weight": -1.0}, "marginal_weight must be"),
-        ({"support_weight": float("nan")}, "support_weight must be"),
-        ({"alpha": 0.0}, "alpha must be"),
+        ({"class_prior": "true"}, "unknown `class_prior` 'true'; there are: uniform, estimated"),
+        ({"marginal_weight": -1.0}, "`marginal_weight` must be"),
+        ({"support_weight": float("nan")}, "`support_weight` must be"),
+        ({"alpha": 0.0}, "`alpha` must be"),
     ],
 )
 def test_options_that_make_no_sense(options, message):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from otfew.errors import UserError
 from otfew.methods.batchwise_ot import PUBLISHED, BatchwiseOTLoss
 
 N, M, CHANNELS = 7, 9, 3
@@ -373,13 +374,14 @@ def test_bad_input_is_refused_in_one_sentence():
         with pytest.raises(ValueError, match=message):
             loss(*arguments)
     for options, message in (
-        ({"margin": -1.0}, "margin must be a finite number of at least 0"),
+        ({"margin": -1.0}, "`margin` must be a number of at least 0"),
         ({"reg_inverse": math.nan}, "reg_inverse"),
-        ({"distance": "manhattan"}, "distance must be one of"),
-        ({"plan_gradient": "envelope"}, "plan_gradient must be one of"),
-        ({"pair_power": 0}, "pair_power"),
+        ({"distance": "manhattan"}, "unknown `distance` 'manhattan'; there are: sqeuclidean, euclidean"),
+        ({"plan_gradient": "envelope"}, "unknown `plan_gradient`"),
+        ({"pair_power": 0}, "`pair_power` must be a number of at least 1"),
+        ({"exclude_self": "no"}, "`exclude_self` must be True or False"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             BatchwiseOTLoss(**options)
     with pytest.raises(ValueError, match="unknown code '4d'; there are: 2d, shrec, 3d"):
         BatchwiseOTLoss.published("4d")

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from otfew.errors import UserError
 from otfew.method import FewShotMethod
 from otfew.methods import METHODS, centre_heads, lst
 from otfew.methods.latent_space import latent_space, power_transform
@@ -268,14 +269,14 @@ def test_bad_calls_are_refused(name, batch):
         method(support, query, support_mask=mask)
     with pytest.raises(ValueError, match="support is empty"):
         method(support[:, :, :0], query)
-    with pytest.raises(ValueError, match="support must be"):
+    with pytest.raises(ValueError, match="`support` must be"):
         method(support[0], query)
     for prior, said in (
         (torch.ones(N, WAY + 1), r"must be \(episodes, way\) = \(4, 3\), not \(4, 4\)"),
-        (torch.tensor([[1.0, 1, 1], [1, 1, -1], [1, 1, 1], [1, 1, 1]]), "class_prior of episode 1"),
-        (torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 0, 0], [1, 1, 1]]), "class_prior of episode 2"),
-        (torch.full((N, WAY), torch.nan), "class_prior of episode 0"),
-        (torch.full((N, WAY), torch.inf), "class_prior of episode 0"),
+        (torch.tensor([[1.0, 1, 1], [1, 1, -1], [1, 1, 1], [1, 1, 1]]), "`class_prior` of episode 1"),
+        (torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 0, 0], [1, 1, 1]]), "`class_prior` of episode 2"),
+        (torch.full((N, WAY), torch.nan), "`class_prior` of episode 0"),
+        (torch.full((N, WAY), torch.inf), "`class_prior` of episode 0"),
     ):
         with pytest.raises(ValueError, match=said):
             method(support, query, class_prior=prior)
@@ -284,19 +285,19 @@ def test_bad_calls_are_refused(name, batch):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"beta": 0}, "beta must be"),
-        ({"delta": -0.1}, "delta must be"),
-        ({"gamma": float("nan")}, "gamma must be"),
-        ({"alpha": 0}, "alpha must be"),
-        ({"alpha": 1.5}, "alpha must be"),
-        ({"n_steps": -1}, "n_steps must be"),
-        ({"n_steps": 2.5}, "n_steps must be"),
-        ({"lam": 0}, "lam must be"),
-        ({"slack": 0}, "slack must be"),
-        ({"head": "tails"}, "unknown head 'tails'; there are: map, kmeans, gmm, ncm"),
-        ({"class_prior": "true"}, "unknown class_prior 'true'"),
+        ({"beta": 0}, "`beta` must be"),
+        ({"delta": -0.1}, "`delta` must be"),
+        ({"gamma": float("nan")}, "`gamma` must be"),
+        ({"alpha": 0}, "`alpha` must be"),
+        ({"alpha": 1.5}, "`alpha` must be"),
+        ({"n_steps": -1}, "`n_steps` must be"),
+        ({"n_steps": 2.5}, "`n_steps` must be"),
+        ({"lam": 0}, "`lam` must be"),
+        ({"slack": 0}, "`slack` must be"),
+        ({"head": "tails"}, "unknown `head` 'tails'; there are: map, kmeans, gmm, ncm"),
+        ({"class_prior": "true"}, "unknown `class_prior` 'true'"),
     ],
 )
 def test_options_out_of_range_are_named(options, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=f"^lst: {said}"):
         METHODS["lst"](**options)

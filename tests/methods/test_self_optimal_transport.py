@@ -106,5 +106,5 @@ def test_temperature_scales(batch):
 
 @pytest.mark.parametrize("options", [{"reg": 0.0}, {"reg": float("inf")}, {"temperature": -1.0}])
 def test_options_out_of_range_are_named(options):
-    with pytest.raises(UserError, match=f"sot: {next(iter(options))} must be"):
+    with pytest.raises(UserError, match=f"sot: `{next(iter(options))}` must be"):
         SelfOptimalTransport(**options)
