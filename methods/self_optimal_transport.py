@@ -15,7 +15,7 @@ from otfew.transport.precision import in_full_precision
 
 # How far the diagonal's cost is above the mean, in units of reg: its share of a row is then about exp(-18), and the
 # solver still works in the plain domain, which holds 20.
-_ABOVE_MEAN, _ABOVE_MOST = 18.0, 8.0
+_ABOVE = 18.0
 
 
 def self_transport(vectors: Tensor, valid: Tensor, reg: float) -> Tensor:
@@ -39,12 +39,25 @@ def self_transport(vectors: Tensor, valid: Tensor, reg: float) -> Tensor:
     with torch.no_grad():
         others = cost.masked_fill(diagonal, 0)
         mean = others.sum((1, 2)) / (points * (points - 1))
-        far = torch.maximum(mean + _ABOVE_MEAN * reg, others.amax((1, 2)) + _ABOVE_MOST * reg)
+        far = torch.maximum(mean, 2 * _loneliness(cost, valid, diagonal)) + _ABOVE * reg
     cost = torch.where(diagonal, far[:, None, None], cost)
     mass = valid.to(cost.dtype)
     plan = solve(cost, mass, mass, solver=Sinkhorn(reg=reg), validate=False).plan
     plan = plan.masked_fill(diagonal, 0)
     return torch.where(diagonal, 1.0, plan / plan.amax((1, 2), keepdim=True)).to(cost.dtype)
+
+
+def _loneliness(cost: Tensor, valid: Tensor, diagonal: Tensor) -> Tensor:
+    """Find what it costs the loneliest point of each episode (episodes,) to reach its second nearest other.
+
+    Without an arc to itself a point sends to one point and receives from another, which then do not exchange what they
+    could have: that costs at most twice this. A diagonal that is cheaper would be used.
+    """
+    others = cost.masked_fill(diagonal | ~valid[:, None], torch.inf)
+    nearest = others.topk(min(2, cost.shape[1] - 1), largest=False).values
+    # A point may have one other only.
+    second = torch.where(nearest[..., -1].isfinite(), nearest[..., -1], nearest[..., 0])
+    return second.masked_fill(~valid | second.isinf(), 0).amax(1)
 
 
 class SelfOptimalTransport(MethodBase):

@@ -129,5 +129,5 @@ def test_what_makes_no_sense_is_named(episodes):
         LaplacianShot(BASE, -0.1)
     with pytest.raises(ValueError, match="`base_mean` must be"):
         LaplacianShot(BASE[None])
-    with pytest.raises(UserError, match="laplacianshot: base_mean has 7 channels"):
+    with pytest.raises(UserError, match="laplacianshot: `base_mean` has 7 channels"):
         LaplacianShot(BASE[:7])(*episodes())

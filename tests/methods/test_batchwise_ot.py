@@ -155,6 +155,38 @@ def test_uniform_marginals_and_self_pairs_left_out():
     torch.testing.assert_close(uniform.plan[off], torch.full((N * (N - 1),), 1 / N / (N - 1), dtype=uniform.plan.dtype))
 
 
+def test_a_batch_given_as_its_own_reference_has_no_self_pairs():
+    x, labels, _, _ = batches()
+    loss = BatchwiseOTLoss(margin=1.0)
+    found, alone = loss.transport(x, labels, None, x, labels), loss.transport(x, labels)
+    assert not found.counted.diagonal().any()
+    assert torch.equal(found.plan, alone.plan)
+    assert torch.equal(found.loss, alone.loss)
+    # A copy is another batch, whose items happen to be equal.
+    copied = loss.transport(x, labels, None, x.clone(), labels)
+    assert copied.counted.all()
+    assert float(copied.plan.diagonal().sum()) > 1e-3
+
+
+@pytest.mark.parametrize("reg_inverse", [1.0, 40.0, 200.0, -200.0])
+def test_left_out_pairs_stay_empty_where_the_others_cost_lambda_twice(reg_inverse):
+    """Marginals leave two plans: through the pair that is left out, or through two others at once."""
+    loss = BatchwiseOTLoss(gamma=1.0, reg_inverse=reg_inverse)
+    near, far = 0.0, 50.0
+    distances = torch.tensor([[far, near], [near, far]], dtype=torch.float64)
+    same = torch.ones(2, 2, dtype=torch.bool)
+    same[1, 1] = reg_inverse > 0
+    if reg_inverse < 0:
+        # Easy pairs are cheap here: the one that is kept from being used beside the one that is left out.
+        distances = torch.tensor([[near, far], [far, far]], dtype=torch.float64)
+    counted = torch.tensor([[False, True], [True, True]])
+    same[0, 0] = False
+    plan = loss.of_distances(distances, same, counted).plan
+    # By symmetry its mass is the geometric mean of exp(-30) and nothing: exp(-15) / 4.
+    assert float(plan[0, 0]) < 1e-6
+    torch.testing.assert_close(plan.sum(1), torch.full((2,), 0.5, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
 def test_a_larger_lambda_moves_mass_to_harder_pairs_and_a_negative_one_to_easier():
     x, x_labels, y, y_labels = batches(spread=1.0)
     mean_costs = []

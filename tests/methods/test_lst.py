@@ -12,6 +12,7 @@ from otfew.method import FewShotMethod
 from otfew.methods import METHODS, centre_heads, lst
 from otfew.methods.latent_space import latent_space, power_transform
 from otfew.methods.lst import HEADS
+from otfew.methods.presets import published
 
 VARIANTS = [(name, {"head": head}) for name in ("lst", "pt-map") for head in HEADS]
 VARIANTS += [("lst", {"class_prior": "estimated"}), ("pt-map", {"class_prior": "estimated"})]
@@ -269,7 +270,7 @@ def test_bad_calls_are_refused(name, batch):
         method(support, query, support_mask=mask)
     with pytest.raises(ValueError, match="support is empty"):
         method(support[:, :, :0], query)
-    with pytest.raises(ValueError, match="`support` must be"):
+    with pytest.raises(ValueError, match="support must be"):
         method(support[0], query)
     for prior, said in (
         (torch.ones(N, WAY + 1), r"must be \(episodes, way\) = \(4, 3\), not \(4, 4\)"),
@@ -280,6 +281,19 @@ def test_bad_calls_are_refused(name, batch):
     ):
         with pytest.raises(ValueError, match=said):
             method(support, query, class_prior=prior)
+
+
+def test_published_defaults():
+    """Five-shot CUB of the paper's table 1; PT-MAP with the authors' values for it."""
+    own = {"alpha": 0.2, "n_steps": 20, "lam": 10.0, "head": "map", "class_prior": "uniform", "slack": 0.3}
+    for name, options in (
+        ("lst", {"beta": 0.5, "delta": 0.3, "gamma": 0.9, "joint": True, **own}),
+        ("pt-map", {"beta": 0.5, "delta": 1, "gamma": 1, "joint": False, **own}),
+    ):
+        assert vars(METHODS[name]()) == options
+    for name in ("lst", "pt-map"):
+        given = published(name, "cub", 5)
+        assert {option: getattr(METHODS[name](), option) for option in given} == given
 
 
 @pytest.mark.parametrize(
