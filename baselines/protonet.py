@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.method import global_vectors, shot_mean
 
 
@@ -39,7 +40,7 @@ class ProtoNet(Baseline):
     pools = True
 
     def __init__(self, temperature: float = 1.0) -> None:
-        self.temperature = positive(self.name, "temperature", temperature)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute scaled negative squared distances."""

@@ -15,17 +15,18 @@ import math
 import torch
 from torch import Tensor
 
+from otfew import checks
+from otfew.errors import UserError
+
 OFFSET = 1e-6
 """Added before the power: of the published code, and what keeps its derivative finite at zero."""
 
 
-def check_options(beta: float, delta: float, gamma: float) -> None:
-    """Raise ``ValueError`` unless beta is above 0 and delta and gamma are not below."""
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta must be a number above 0, not {beta}")
-    for name, value in (("delta", delta), ("gamma", gamma)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a number of at least 0, not {value}")
+def check_options(owner: str, beta: float, delta: float, gamma: float) -> None:
+    """Raise ``UserError`` unless beta is above 0 and delta and gamma are not below."""
+    checks.number(owner, "beta", beta, above=0)
+    checks.number(owner, "delta", delta, least=0)
+    checks.number(owner, "gamma", gamma, least=0)
 
 
 def check_vectors(vectors: Tensor, what: str, beta: float) -> None:
@@ -37,20 +38,20 @@ def check_vectors(vectors: Tensor, what: str, beta: float) -> None:
         beta: Exponent. With 1 negative numbers are allowed, since nothing is transformed.
 
     Raises:
-        ValueError: A number that is not finite, or a negative one, naming the episode.
+        UserError: A number that is not finite, or a negative one, naming the episode.
     """
     if vectors.numel() == 0:
-        raise ValueError(f"{what} is empty: its shape is {tuple(vectors.shape)}")
+        raise UserError(f"{what} is empty: its shape is {tuple(vectors.shape)}.")
     low, high = torch.aminmax(vectors.detach())
     # NaN passes neither comparison.
     if not (low > -math.inf and high < math.inf):
         episode = int((~torch.isfinite(vectors)).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"{what} holds a NaN or an infinity in episode {episode}")
+        raise UserError(f"{what} holds a NaN or an infinity in episode {episode}.")
     if beta != 1 and low < 0:
         episode = int((vectors < 0).flatten(1).any(1).nonzero()[0])
-        raise ValueError(
+        raise UserError(
             f"{what} holds {vectors[episode].min():.3g} in episode {episode}, but the power transform x^{beta:g} needs "
-            "features of at least 0: take a backbone whose features end in ReLU, or beta=1, which transforms nothing"
+            "features of at least 0: take a backbone whose features end in ReLU, or beta=1, which transforms nothing."
         )
 
 
@@ -108,9 +109,9 @@ def latent_space(
         Support (episodes, n_support, channels) and query (episodes, n_query, channels).
 
     Raises:
-        ValueError: An option out of range; NaN, infinities, or negative features where beta is not 1.
+        UserError: An option out of range; NaN, infinities, or negative features where beta is not 1.
     """
-    check_options(beta, delta, gamma)
+    check_options("latent_space", beta, delta, gamma)
     support = kept(support, support_mask)
     check_vectors(support, "support", beta)
     check_vectors(query, "query", beta)

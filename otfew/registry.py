@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, TypeVar, cast
 
 Kind = TypeVar("Kind")
@@ -76,6 +76,6 @@ def exported(package: str, paths: Mapping[str, str], name: str) -> Any:
     return load(paths[name])
 
 
-def by_class(*tables: Mapping[str, str]) -> dict[str, str]:
+def by_class(paths: Iterable[str]) -> dict[str, str]:
     """Index paths by the attribute that they end in: what a package exports."""
-    return {path.partition(":")[2]: path for table in tables for path in table.values()}
+    return {path.partition(":")[2]: path for path in paths}

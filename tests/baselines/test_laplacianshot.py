@@ -125,9 +125,9 @@ def test_lam_goes_by_the_shots_of_each_episode(episodes):
 
 
 def test_what_makes_no_sense_is_named(episodes):
-    with pytest.raises(UserError, match="laplacianshot: lam must be"):
+    with pytest.raises(UserError, match="laplacianshot: `lam` must be"):
         LaplacianShot(BASE, -0.1)
-    with pytest.raises(ValueError, match="base_mean must be"):
+    with pytest.raises(ValueError, match="`base_mean` must be"):
         LaplacianShot(BASE[None])
-    with pytest.raises(UserError, match="laplacianshot: base_mean has 7 channels"):
+    with pytest.raises(UserError, match="laplacianshot: `base_mean` has 7 channels"):
         LaplacianShot(BASE[:7])(*episodes())
