@@ -174,7 +174,7 @@ def _write(
 ) -> None:
     """Write the report's files and print the table."""
     from otfew.reporting.accuracy_plot import accuracy_vs_time
-    from otfew.reporting.table import render
+    from otfew.reporting.tables import Table, terminal
 
     head, rows = report.table(results, times)
     lines = [*report.transport_lines(results), *report.protocol_lines(results), *report.timing_lines(times)]
@@ -184,7 +184,7 @@ def _write(
     directory.write("episodes.csv", report.episodes_csv(names, scores))
     directory.write("report.md", report.markdown(head, rows, lines).encode())
     directory.write("accuracy_vs_time.png", accuracy_vs_time(results, times))
-    console.print(render(f"accuracy on {results['protocol']['data']['dataset']}, %", head, rows))
+    console.print(terminal(Table(f"accuracy on {results['protocol']['data']['dataset']}, %", head, rows)))
     for line in lines:
         console.print(f"- {line}", markup=False, highlight=False)
     console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from otfew import catalogue
 from otfew.backbones import available
 from otfew.data import DATASETS
 from otfew.nodes import EXTRACTORS
+from otfew.reporting import tables
 from otfew.transport import solvers
 
 
@@ -37,11 +36,7 @@ def _first_line(documented: object) -> str:
 
 def _print(console: Console, title: str, rows: Iterable[tuple[str, str]]) -> None:
     """Print one titled list."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
-    for row in rows:
-        # Brackets, as in "otfew[pretrained]", are text here.
-        table.add_row(*map(escape, row))
-    console.print(table, "")
+    console.print(tables.catalogue(title, rows), "")
 
 
 def _solvers() -> Iterable[tuple[str, str]]:

@@ -13,6 +13,7 @@ from rich.console import Console
 from otfew.data import DataOptions
 from otfew.errors import UserError
 from otfew.features.material import FileMaterial, Material, load_image_material
+from otfew.reporting.console import PlainConsole
 from otfew.runs import processes
 from otfew.runs.directory import to_json
 
@@ -33,9 +34,9 @@ class MaterialOptions(Protocol):
 def make_console() -> Console:
     """Write to stdout, the main process alone; lines for files and pipes are wide enough for the tables."""
     if not processes.world().is_main:
-        return Console(quiet=True, force_terminal=False)
-    console = Console()
-    return console if console.is_terminal else Console(width=max(120, console.width))
+        return PlainConsole(quiet=True, force_terminal=False)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=max(120, console.width))
 
 
 def open_material(

@@ -6,8 +6,6 @@ lands on the support's letter.
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,7 +29,7 @@ from otfew.features.material import ImageMaterial
 from otfew.nodes import parse as parse_nodes
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, sections, terminal, to_csv
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.scores.node_weights import resolve_weights
 from otfew.scores.pairwise import similarities
@@ -143,7 +141,7 @@ def show(config: Config, console: Console) -> Path:
     rows = [[name, f"{flow.similarity:.4f}", str(int((flow.plan > 0).sum())), f"{flow.plan.max():.4f}"]
             for name, flow in flows.items()]  # fmt: skip
     head = ("weights", "similarity", "flows", "largest, share of all")
-    console.print(render(f"A = {a.name}, B = {b.name}: {len(a.nodes)} and {len(b.nodes)} nodes", head, rows))
+    console.print(terminal(Table(f"A = {a.name}, B = {b.name}: {len(a.nodes)} and {len(b.nodes)} nodes", head, rows)))
     console.print(f"pictures: {directory.path}", markup=False, highlight=False, soft_wrap=True)
     return directory.path
 
@@ -209,13 +207,12 @@ def _find(images: ImageSet, given: str) -> int:
 
 def _plans_csv(flows: dict[str, Flow]) -> bytes:
     """A row for every flow above zero."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["weights", "query_node", "support_node", "flow"])
-    for name, flow in flows.items():
-        for i, j in zip(*flow.plan.nonzero(), strict=True):
-            writer.writerow([name, int(i), int(j), round(float(flow.plan[i, j]), 8)])
-    return text.getvalue().encode()
+    rows = (
+        (name, int(i), int(j), round(float(flow.plan[i, j]), 8))
+        for name, flow in flows.items()
+        for i, j in zip(*flow.plan.nonzero(), strict=True)
+    )
+    return to_csv(["weights", "query_node", "support_node", "flow"], rows)
 
 
 def measure(config: Config, console: Console) -> Path:
@@ -267,18 +264,16 @@ def measure(config: Config, console: Console) -> Path:
         f"backbone: {described['backbone']['name']}, trained on {described['backbone']['training_data']}",
         *described["data"]["notes"],
     ]
-    pieces = []
-    for title, head, rows in tables:
-        console.print(render(title, head, rows))
-        pieces.append(f"## {title}\n\n{report.markdown(head, rows, [])}")
+    for table in tables:
+        console.print(terminal(table))
     for line in lines:
         console.print(f"- {line}", markup=False, highlight=False)
-    directory.write("report.md", "\n".join([*pieces, "".join(f"- {line}\n" for line in lines)]).encode())
+    directory.write("report.md", sections(tables, lines).encode())
     console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)
     return directory.path
 
 
-def _measure_tables(found: dict[str, Any], dataset: str, spec: str) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+def _measure_tables(found: dict[str, Any], dataset: str, spec: str) -> list[Table]:
     """Lay out shares and differences."""
     shares = [
         [*key.split(", "), cells.with_intervals(found["mass"][key]), cells.with_intervals(record)]
@@ -290,8 +285,8 @@ def _measure_tables(found: dict[str, Any], dataset: str, spec: str) -> list[tupl
         for name, record in found["differences"].items()
     ]
     return [
-        (f"where the flow from the letter lands, {dataset}, {spec} nodes", head, shares),
-        (
+        Table(f"where the flow from the letter lands, {dataset}, {spec} nodes", head, shares),
+        Table(
             "paired differences of that share, points",
             ("difference", "± pairs ± classes", "verdict (Holm's p)"),
             differences,
@@ -301,10 +296,9 @@ def _measure_tables(found: dict[str, Any], dataset: str, spec: str) -> list[tupl
 
 def _shares_csv(found: dict[str, Any]) -> bytes:
     """A row for every kind of pair, weights and coupling."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["pair", "weights", "coupling", "mass_on_letter", "share_landing", "episode_ci", "class_ci"])
-    for key, record in found["shares"].items():
-        mass = found["mass"][key]["mean"]
-        writer.writerow([*key.split(", "), mass, record["mean"], record["episode_ci"], record["class_ci"]])
-    return text.getvalue().encode()
+    head = ["pair", "weights", "coupling", "mass_on_letter", "share_landing", "episode_ci", "class_ci"]
+    rows = (
+        (*key.split(", "), found["mass"][key]["mean"], record["mean"], record["episode_ci"], record["class_ci"])
+        for key, record in found["shares"].items()
+    )
+    return to_csv(head, rows)

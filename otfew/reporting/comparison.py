@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +9,7 @@ from typing import Any
 
 from otfew.evaluation.episodes import Indices
 from otfew.evaluation.run import Scores
+from otfew.reporting import tables
 from otfew.reporting.sentences import mark, milliseconds, percent, protocol_lines, timing_lines, transport_lines, words
 from otfew.statistics.intervals import Estimate, estimate, holm, p_value, verdict
 
@@ -167,21 +166,14 @@ def _rounded(value: float | None) -> float | None:
 
 def episodes_csv(names: Sequence[str], scores: Mapping[str, Scores]) -> bytes:
     """A row for every method and episode: method, episode, accuracy."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "episode", "accuracy"])
-    for name in names:
-        writer.writerows((name, i, round(a, 8)) for i, a in enumerate(scores[name].accuracy.tolist()))
-    return text.getvalue().encode()
+    rows = ((name, i, round(a, 8)) for name in names for i, a in enumerate(scores[name].accuracy.tolist()))
+    return tables.to_csv(["method", "episode", "accuracy"], rows)
 
 
 def classes_csv(classes: Indices, class_names: Sequence[str]) -> bytes:
     """A row for every episode, its classes by name: with these, differences between runs can be paired later."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["episode", *(f"class {i + 1}" for i in range(classes.shape[1]))])
-    writer.writerows((i, *(class_names[c] for c in row)) for i, row in enumerate(classes.tolist()))
-    return text.getvalue().encode()
+    head = ["episode", *(f"class {i + 1}" for i in range(classes.shape[1]))]
+    return tables.to_csv(head, ((i, *(class_names[c] for c in row)) for i, row in enumerate(classes.tolist())))
 
 
 COLUMNS = (
@@ -229,6 +221,4 @@ def _row(name: str, record: Mapping[str, Any], timing: Mapping[str, Any], show_n
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     """Write the table and the sentences below it."""
-    text = ["| " + " | ".join(head).replace("\n", " ") + " |", "|" + "---|" + "---:|" * (len(head) - 1)]
-    text += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*text, "", *(f"- {line}" for line in lines), ""])
+    return f"{tables.markdown(tables.Table('', head, rows))}\n{tables.bullets(lines)}"
