@@ -10,8 +10,6 @@ from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
 from otfew.backbones import available
 from otfew.baselines import BASELINES
@@ -19,6 +17,7 @@ from otfew.experiments.common import source
 from otfew.methods import METHODS
 from otfew.nodes import EXTRACTORS
 from otfew.registry import Registry
+from otfew.reporting import tables
 from otfew.transport import registry
 from otfew.transport.registry import SOLVERS
 
@@ -68,8 +67,4 @@ def _solver(path: str) -> str:
 
 def _print(console: Console, title: str, rows: Rows) -> None:
     """Print one titled list."""
-    table = Table(title=title, title_justify="left", show_header=False, box=None, padding=(0, 2))
-    for row in rows:
-        # Brackets, as in "otfew[pretrained]", are text here.
-        table.add_row(*map(escape, row))
-    console.print(table, "")
+    console.print(tables.catalogue(title, rows), "")

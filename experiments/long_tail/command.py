@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 from otfew.errors import UserError
 from otfew.experiments.common import setup
@@ -25,6 +24,7 @@ from otfew.experiments.long_tail.setting import (
     stage1_folder,
 )
 from otfew.experiments.long_tail.stage2 import run_arms
+from otfew.reporting.console import PlainConsole
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.training.long_tail.head import HeadRecipe
 from otfew.training.long_tail.run import Recipe
@@ -118,7 +118,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(config: Config) -> Path:
     """Run as configured; returns the folder of the run."""
-    console, stderr = setup.make_console(), Console(stderr=True)
+    console, stderr = setup.make_console(), PlainConsole(stderr=True)
     arms = _chosen(config)
     _check(config)
     setup.set_threads(config.threads)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,9 +21,8 @@ from otfew.features.extract import FeatureSet
 from otfew.features.material import ImageMaterial, Material
 from otfew.nodes import parse as parse_nodes
 from otfew.nodes.patches import PatchExtractor
-from otfew.reporting import comparison as report
 from otfew.reporting import retrieval as retrieval_report
-from otfew.reporting.table import render
+from otfew.reporting.tables import sections, terminal, to_csv
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT, scores_named
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked, Reranker, check_gallery, retrieve
 from otfew.runs.directory import RunDirectory, to_json
@@ -198,15 +195,14 @@ def _write(
     directory.write("results.json", to_json(results))
     directory.write("timings.json", to_json(times))
     directory.write("queries.csv", _queries_csv(ranked))
-    pieces = [f"## {title}\n\n{report.markdown(head, rows, []).rstrip()}\n" for title, head, rows in tables]
-    directory.write("report.md", "\n".join([*pieces, "".join(f"- {line}\n" for line in lines)]).encode())
+    directory.write("report.md", sections(tables, lines, gap="\n").encode())
     if isinstance(material, ImageMaterial):
         from otfew.reporting.retrieval_picture import picture
 
         shown = next((name for name in ranked if name.split(" ")[0] in TRANSPORT), list(ranked)[-1])
         directory.write("retrieved.png", picture(material.images, ranked[GLOBAL], ranked[shown], shown))
-    for title, head, rows in tables:
-        console.print(render(title, head, rows))
+    for table in tables:
+        console.print(terminal(table))
     for line in lines:
         console.print(f"- {line}", markup=False, highlight=False)
     console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)
@@ -214,10 +210,8 @@ def _write(
 
 def _queries_csv(ranked: Mapping[str, Ranked]) -> bytes:
     """A row for every ranking and query; empty where there is nothing to find."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["ranking", "query", *METRICS])
+    rows: list[tuple[str | int | float, ...]] = []
     for name, found in ranked.items():
         columns = np.stack([found.metrics[metric] for metric in METRICS], 1).round(8)
-        writer.writerows((name, i, *("" if np.isnan(x) else x for x in row.tolist())) for i, row in enumerate(columns))
-    return text.getvalue().encode()
+        rows += ((name, i, *("" if np.isnan(x) else x for x in row.tolist())) for i, row in enumerate(columns))
+    return to_csv(["ranking", "query", *METRICS], rows)

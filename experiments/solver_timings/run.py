@@ -98,19 +98,16 @@ def _open_material(config: Config, console: Console) -> Material:
 def _write(directory: RunDirectory, results: Row, console: Console) -> None:
     """Write the report's files and print the tables."""
     from otfew.experiments.solver_timings.plots import pictures
-    from otfew.reporting.comparison import markdown
-    from otfew.reporting.table import render
+    from otfew.reporting.tables import sections, terminal
 
-    pieces = []
-    for title, head, rows in report.tables(results):
-        console.print(render(title, head, rows))
-        pieces.append(f"## {title}\n\n{markdown(head, rows, [])}")
+    tables = report.tables(results)
+    for table in tables:
+        console.print(terminal(table))
     lines = report.lines(results)
     for line in lines:
         console.print(f"- {line}", markup=False, highlight=False)
-    pieces.append("".join(f"- {line}\n" for line in lines))
     directory.write("timings.csv", report.timings_csv(results["timings"]))
-    directory.write("report.md", "\n".join(pieces).encode())
+    directory.write("report.md", sections(tables, lines).encode())
     for name, picture in pictures(results).items():
         directory.write(name, picture)
     console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)

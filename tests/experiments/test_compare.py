@@ -21,7 +21,7 @@ from otfew.experiments.common import names, setup
 from otfew.experiments.common.cli import parse, run
 from otfew.features import material
 from otfew.reporting.accuracy_plot import spread
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, terminal
 from otfew.runs.directory import RunDirectory
 
 FAST = ["--methods", "protonet", "cosine-centroid", "cr-pooled", "deepemd", "--episodes", "120"]
@@ -353,7 +353,7 @@ def test_an_image_that_cannot_be_used_leaves_no_claimed_folder(pictures, backbon
 
 def test_brackets_in_tables_are_text():
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(render("title", ["method"], [["deepemd [fcn]"]]))
+    console.print(terminal(Table("title", ["method"], [["deepemd [fcn]"]])))
     names._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
     said = console.export_text()
     assert "deepemd [fcn]" in said
