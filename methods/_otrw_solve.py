@@ -23,8 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-import otfew
-from otfew.transport import ConvergenceWarning
+from otfew.transport import ConvergenceWarning, Sinkhorn, solve
 from otfew.transport.complaints import warn
 
 Entropy = Literal["plan", "product"]
@@ -108,7 +107,7 @@ def transport_cost(cost: Tensor, weights: Tensor, reg: float, entropy: Entropy) 
     """
     meta = len(cost)
     a = cost.new_full((meta,), 1 / meta)
-    value: Tensor = otfew.solve(cost, a, weights, solver=otfew.Sinkhorn(reg=reg, tol=1e-8, max_iter=10_000)).value
+    value: Tensor = solve(cost, a, weights, solver=Sinkhorn(reg=reg, tol=1e-8, max_iter=10_000)).value
     if entropy == "plan":
         value = value + reg * (torch.special.xlogy(weights, weights).sum() - torch.log(cost.new_tensor(float(meta))))
     return value

@@ -14,7 +14,6 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-import otfew
 from otfew import checks
 from otfew.errors import UserError
 from otfew.methods._otrw_costs import (
@@ -28,6 +27,7 @@ from otfew.methods._otrw_costs import (
 )
 from otfew.methods._otrw_published import BATCH, EPOCHS, HEAD_LEARNING_RATE, META_COEFFICIENT, REG, PublishedSchedule
 from otfew.methods._otrw_solve import Entropy, WeightNet, alternation, by_gradient, closed_form
+from otfew.transport import Sinkhorn, solve
 
 __all__ = [
     "BATCH",
@@ -76,9 +76,9 @@ class Reweighting:
         if self.cost is None:
             raise UserError("the published preset has a plan for each batch only.")
         meta = len(self.cost)
-        solver = otfew.Sinkhorn(reg=self.reg, tol=1e-9, max_iter=10_000)
+        solver = Sinkhorn(reg=self.reg, tol=1e-9, max_iter=10_000)
         given = self.weights if weights is None else weights.double()
-        plan: Tensor = otfew.solve(self.cost, self.cost.new_full((meta,), 1 / meta), given, solver=solver).plan
+        plan: Tensor = solve(self.cost, self.cost.new_full((meta,), 1 / meta), given, solver=solver).plan
         return plan
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.metric_learning import report
 from otfew.experiments.metric_learning.plot import picture
 from otfew.experiments.metric_learning.session import Record, Session
 from otfew.reporting.tables import Table, bullets, in_markdown, markdown, terminal
 from otfew.runs.directory import to_json
+from otfew.runs.identity import versions
 
 
 def write(session: Session) -> Path:
@@ -44,7 +44,7 @@ def write(session: Session) -> Path:
     rates = {loss: found[0]["rate"] for loss, found in runs.items()}
     results = {
         "protocol": session.protocol,
-        "versions": setup.versions(),
+        "versions": versions(),
         "reference": reference,
         "losses": {
             loss: {

@@ -26,6 +26,7 @@ from otfew.reporting.tables import sections, terminal, to_csv
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT, scores_named
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked, Reranker, check_gallery, retrieve
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 from otfew.transport.registry import PointSolver, resolve
 
 NODES = ("fcn:3,2,1,nomap", "grid:3,2", "sampling:25")
@@ -60,9 +61,9 @@ def run_retrieval(config: Config, console: Console) -> Path:
         "command": "retrieve",
         "format": retrieval_report.FORMAT,
         "protocol": protocol,
-        "versions": setup.versions(),
+        "versions": versions(),
     }
-    output = config.output or Path("runs") / f"retrieve-{protocol['data']['dataset']}-{setup.short_hash(identity)}"
+    output = config.output or Path("runs") / f"retrieve-{protocol['data']['dataset']}-{short_hash(identity)}"
     RunDirectory.check(output, identity)
     # Features first: an image that cannot be used must not leave a claimed folder behind.
     whole = material.features(WHOLE_IMAGE, device)

@@ -20,6 +20,7 @@ from otfew.features.material import ImageMaterial
 from otfew.nodes import parse as parse_nodes
 from otfew.reporting.tables import Table, terminal, to_csv
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 from otfew.scores.node_weights import resolve_weights
 from otfew.scores.pairwise import similarities
 from otfew.transport import solve
@@ -47,8 +48,8 @@ def show(config: Config, console: Console) -> Path:
     a, b, described = _scenes(config, device, console)
     flows: dict[str, Flow] = {name: flow_between(a, b, name, config.solver) for name in dict.fromkeys(config.weights)}
     settings = {"nodes": config.nodes, "solver": config.solver, "weights": list(flows), "images": [a.name, b.name]}
-    identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": setup.versions()}
-    output = config.output or Path("runs") / f"show-flows-{setup.short_hash(identity)}"
+    identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": versions()}
+    output = config.output or Path("runs") / f"show-flows-{short_hash(identity)}"
     directory = RunDirectory(output, identity)
     results = {
         name: {

@@ -18,6 +18,7 @@ from otfew.reporting import cells
 from otfew.reporting import comparison as report
 from otfew.reporting.tables import Table, sections, terminal, to_csv
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 
 
 def measure(config: Config, console: Console) -> Path:
@@ -51,9 +52,9 @@ def measure(config: Config, console: Console) -> Path:
         "command": "show-flows --measure",
         "settings": settings,
         "protocol": described,
-        "versions": setup.versions(),
+        "versions": versions(),
     }
-    output = config.output or Path("runs") / f"show-flows-measure-{setup.short_hash(identity)}"
+    output = config.output or Path("runs") / f"show-flows-measure-{short_hash(identity)}"
     RunDirectory.check(output, identity)
     found = flow_measure.measure(material, spec, config.solver, config.pairs, config.seed, device)
     directory = RunDirectory(output, identity)

@@ -20,6 +20,7 @@ from otfew.experiments.solver_timings.measure import Row
 from otfew.experiments.solver_timings.session import Session
 from otfew.features.material import Material
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 
 
 @dataclass
@@ -47,8 +48,8 @@ def measure(config: Config, console: Console) -> Path:
     device = setup.pick_device(config.device)
     threads = setup.set_threads(config.threads)
     session = Session(config, _open_material(config, console), chosen, missing, device, console)
-    identity = session.identity({**setup.versions(), **_optional_versions()})
-    output = config.output or Path("runs") / f"solver-timings-{setup.short_hash(identity)}"
+    identity = session.identity({**versions(), **_optional_versions()})
+    output = config.output or Path("runs") / f"solver-timings-{short_hash(identity)}"
     RunDirectory.check(output, identity)
     session.prepare()
     results = {

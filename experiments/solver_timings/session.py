@@ -20,9 +20,18 @@ from otfew.experiments.solver_timings.episodes import PRODUCT, REFERENCE, run_ep
 from otfew.experiments.solver_timings.measure import Row, measure_dense, measure_points
 from otfew.features.extract import FeatureSet
 from otfew.features.material import Material
+from otfew.runs.blocks import Column, Form
 from otfew.runs.directory import RunDirectory
+from otfew.runs.identity import code_digest
 from otfew.transport import Exact, Solver
 
+CODE = (
+    "otfew.experiments.solver_timings.clock",
+    "otfew.experiments.solver_timings.measure",
+    "otfew.experiments.solver_timings.problems",
+    "otfew.transport",
+)
+"""What is timed, and what times it."""
 SWEEP_NODES = 25
 PATIENCE = 3
 """The few calls on point clouds and in the sweep may take so many times as long as others."""
@@ -118,13 +127,14 @@ class Session:
         """Measure cell after cell; finished ones are taken from the folder."""
         cells = list(self._cells())
         rows: list[Row] = []
+        form = Form({"rows": Column(kind="U")}, code_digest(*CODE))
         with self.watch.task("timing") as step:
             for index, cell in enumerate(cells):
                 step(index, len(cells), f"timing {cell.where['n']} nodes x {cell.where['batch']}")
-                kept = directory.load_block(index, self.watch.note)
+                kept = directory.load_block(index, form, self.watch.note)
                 if kept is None:
                     found = cell.measure()
-                    directory.save_block(index, {"rows": np.array(json.dumps(found))})
+                    directory.save_block(index, {"rows": np.array(json.dumps(found))}, form)
                 else:
                     found = json.loads(str(kept["rows"]))
                     self._remember(found)

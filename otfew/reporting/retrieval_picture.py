@@ -8,6 +8,7 @@ import numpy as np
 
 from otfew.data.base import ImageSet
 from otfew.data.preparation import resize_square
+from otfew.random.words import permutation
 from otfew.reporting.canvas import CONTROL, TRANSPORT, caption, make_figure, to_png
 from otfew.reporting.retrieval import MAIN
 from otfew.retrieval.run import GLOBAL, Ranked
@@ -27,7 +28,7 @@ def choose(first: Ranked, second: Ranked) -> dict[int, str]:
     """
     change = second.metrics[MAIN] - first.metrics[MAIN]
     usable = np.flatnonzero(~np.isnan(change))
-    drawn = usable[np.argsort(np.random.Philox(key=1).random_raw(len(usable)), kind="stable")[:2]]
+    drawn = usable[permutation(len(usable), key=1)[:2]]
     reasons: dict[int, list[str]] = {}
     for reason, query in (
         *(("drawn", int(query)) for query in drawn),

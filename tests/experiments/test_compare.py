@@ -129,10 +129,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(features, tmp_path, monkey
     run_ok(*arguments, tmp_path / "whole")
     save = RunDirectory.save_block
 
-    def interrupted(self, index, arrays):
+    def interrupted(self, index, arrays, form):
         if index == 1:
             raise KeyboardInterrupt
-        save(self, index, arrays)
+        save(self, index, arrays, form)
 
     monkeypatch.setattr(RunDirectory, "save_block", interrupted)
     capsys.readouterr()

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-
 import pytest
-from rich.console import Console
 
-from otfew.experiments.common.watch import ConsoleWatch, counted
 from otfew.runs.lines import Lines
 
 
@@ -75,20 +71,3 @@ def test_nothing_is_said_at_the_end_or_within_the_first_minute():
     assert said == []
     lines(599, 600)
     assert said == ["x 599 of 600 MB, less than a minute left"]
-
-
-def test_a_task_on_a_pipe_and_on_a_terminal():
-    clock = Clock()
-    pipe, screen = io.StringIO(), io.StringIO()
-    for file, terminal in ((pipe, False), (screen, True)):
-        watch = ConsoleWatch(Console(file=file, width=40, force_terminal=terminal), clock)
-        with watch.task("episodes") as step:
-            more = counted(step, 600, "episodes")
-            for _ in range(2):
-                clock.now += 60
-                more(100, "[red]")
-    assert pipe.getvalue() == (
-        "episodes: [red] 100 of 600, about 5 min left\nepisodes: [red] 200 of 600, about 4 min left\n"
-    )
-    assert "episodes: [red]" in screen.getvalue()
-    assert "min left" not in screen.getvalue()
