@@ -317,8 +317,9 @@ def pairs_of(
         positive, negative = _mined(indices_tuple, shape, device)
     elif labels is None:
         raise UserError("give labels, or indices_tuple to say which pairs are of one class and which are not")
-    by_label = labels is not None and y_labels is not None
-    same = labels.to(device)[:, None] == y_labels.to(device)[None] if by_label else positive
+    same = positive
+    if labels is not None and y_labels is not None:
+        same = labels.to(device)[:, None] == y_labels.to(device)[None]
     counted = torch.ones_like(same) if indices_tuple is None else positive | negative
     if ref_emb is None and exclude_self:
         counted = counted & ~torch.eye(len(embeddings), dtype=torch.bool, device=device)

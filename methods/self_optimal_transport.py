@@ -139,5 +139,5 @@ class SelfOptimalTransport(MethodBase):
             features = features.clone()
             features[:, : way * shot, : way * shot] = alike
         share = kept.to(features.dtype) / kept.sum(-1, keepdim=True)
-        of_support, of_query = features.split([way * shot, query.shape[1]], 1)
-        return of_support.unflatten(1, (way, shot)), of_query, share
+        of_support, of_query = torch.split(features, [way * shot, query.shape[1]], 1)
+        return of_support.reshape(episodes, way, shot, -1), of_query, share
