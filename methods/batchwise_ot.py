@@ -119,6 +119,13 @@ class BatchwiseOTLoss(nn.Module):
 
     Raises:
         UserError: An option out of range.
+
+    Example:
+        >>> embeddings = torch.tensor([[0.0], [1.0], [0.5], [3.0]])
+        >>> loss = BatchwiseOTLoss(margin=1.0).transport(embeddings, torch.tensor([0, 0, 1, 1]))
+        >>> pairs = (loss.same & loss.counted).sum() / loss.counted.sum()
+        >>> round(float(pairs), 2), round(loss.positive_mass, 2)  # they are hard here: more than their share of the mass
+        (0.33, 0.99)
     """
 
     def __init__(

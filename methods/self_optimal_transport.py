@@ -82,6 +82,12 @@ class SelfOptimalTransport(MethodBase):
 
     Raises:
         UserError: An option out of range.
+
+    Example:
+        >>> support, query = torch.rand(2, 5, 1, 1, 64), torch.rand(2, 15, 1, 64)
+        >>> features, queries, share = SelfOptimalTransport().transform(support, query)
+        >>> features.shape, queries.shape  # an image is described by its 20 plan entries
+        (torch.Size([2, 5, 1, 20]), torch.Size([2, 15, 20]))
     """
 
     name: ClassVar[str] = "sot"
