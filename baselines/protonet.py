@@ -34,6 +34,14 @@ class ProtoNet(Baseline):
 
     Args:
         temperature: Scale of the logits; 1 in the paper. Without effect on accuracy.
+
+    Raises:
+        UserError: A temperature that is not positive.
+
+    Example:
+        >>> support = torch.tensor([[0.0, 0.0], [4.0, 0.0]]).view(1, 2, 1, 1, 2)  # episodes, way, shot, nodes, channels
+        >>> ProtoNet()(support, torch.tensor([[[[1.0, 0.0]]]]))
+        tensor([[[-1., -9.]]])
     """
 
     name = "protonet"

@@ -19,7 +19,8 @@ DIFFERENT = {"zero-one": 1.0, "euclidean": 2.0**0.5}
 
 def label_costs(meta_labels: Tensor, labels: Tensor, distance: LabelDistance) -> Tensor:
     """Compute 0 where labels agree and ``DIFFERENT`` elsewhere: (meta,), (samples,) -> (meta, samples) float64."""
-    return (meta_labels[:, None] != labels).double() * DIFFERENT[distance]
+    costs: Tensor = (meta_labels[:, None] != labels).double() * DIFFERENT[distance]
+    return costs
 
 
 def feature_costs(meta_features: Tensor, features: Tensor) -> Tensor:

@@ -119,6 +119,13 @@ class BatchwiseOTLoss(nn.Module):
 
     Raises:
         UserError: An option out of range.
+
+    Example:
+        >>> embeddings = torch.tensor([[0.0], [1.0], [0.5], [3.0]])
+        >>> loss = BatchwiseOTLoss(margin=1.0).transport(embeddings, torch.tensor([0, 0, 1, 1]))
+        >>> pairs = (loss.same & loss.counted).sum() / loss.counted.sum()
+        >>> round(float(pairs), 2), round(loss.positive_mass, 2)  # they are hard here: more than their share of the mass
+        (0.33, 0.99)
     """
 
     def __init__(
@@ -317,8 +324,9 @@ def pairs_of(
         positive, negative = _mined(indices_tuple, shape, device)
     elif labels is None:
         raise UserError("give labels, or indices_tuple to say which pairs are of one class and which are not")
-    by_label = labels is not None and y_labels is not None
-    same = labels.to(device)[:, None] == y_labels.to(device)[None] if by_label else positive
+    same = positive
+    if labels is not None and y_labels is not None:
+        same = labels.to(device)[:, None] == y_labels.to(device)[None]
     counted = torch.ones_like(same) if indices_tuple is None else positive | negative
     if ref_emb is None and exclude_self:
         counted = counted & ~torch.eye(len(embeddings), dtype=torch.bool, device=device)

@@ -100,8 +100,9 @@ class Mapping:
             unbalanced=None if self.slack is None else (self.slack * reg, None),
         )
         # Classes are the rows: the compiled loop works along columns, and likes them to be many.
-        plan = solve(distances.mT, prior, solver=solver, validate=False).plan
-        return n_query * plan.mT
+        plan: Tensor = solve(distances.mT, prior, solver=solver, validate=False).plan
+        assigned: Tensor = n_query * plan.mT
+        return assigned
 
 
 def log_assignments(assigned: Tensor) -> Tensor:

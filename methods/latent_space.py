@@ -65,7 +65,8 @@ def power(vectors: Tensor, beta: float) -> Tensor:
 def scaled(vectors: Tensor, exponent: float) -> Tensor:
     """Divide vectors (..., channels) by their norms to a power: 0 leaves them alone, 1 makes them units; 0 stays 0."""
     norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors * norms.clamp_min(torch.finfo(vectors.dtype).eps ** 2).pow(-exponent)
+    divided: Tensor = vectors * norms.clamp_min(torch.finfo(vectors.dtype).eps ** 2).pow(-exponent)
+    return divided
 
 
 def centred(vectors: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -127,7 +128,7 @@ def transformed(
     support: Tensor, query: Tensor, beta: float, delta: float, gamma: float, joint: bool, support_mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Do the work of ``latent_space`` on arguments that have been checked."""
-    split = (support.shape[1], query.shape[1])
+    split = [support.shape[1], query.shape[1]]
     points = scaled(power(torch.cat([support, query], 1), beta), delta)
     if joint:
         counts = None
@@ -135,9 +136,9 @@ def transformed(
             counts = torch.cat([support_mask, support_mask.new_ones(query.shape[:2])], 1)
         points = centred(points, counts)
     else:
-        first, second = points.split(split, 1)
+        first, second = torch.split(points, split, 1)
         points = torch.cat([centred(first, support_mask), centred(second)], 1)
-    first, second = scaled(points, gamma).split(split, 1)
+    first, second = torch.split(scaled(points, gamma), split, 1)
     return first, second
 
 
@@ -158,5 +159,5 @@ def isometric_reduction(points: Tensor) -> Tensor:
     """
     if points.shape[1] >= points.shape[2]:
         return points
-    _, r = torch.linalg.qr(points.mT)
+    r: Tensor = torch.linalg.qr(points.mT)[1]
     return r.mT

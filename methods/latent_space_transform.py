@@ -15,7 +15,7 @@ from otfew.methods.latent_space import OFFSET, check_options
 Array = npt.NDArray[Any]
 
 
-class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Power, isometric reduction, partial scaling, centring, partial scaling (Chobola, Vasata and Kordik 2021).
 
     ``fit_transform`` of all points of a task, labelled and unlabelled together, is the published transform, up to an

@@ -137,7 +137,7 @@ class LST(MethodBase):
         points = self._points(vectors, queries, mask)
         are_products = fewer_products(points.shape[1], queries.shape[2])
         step = max(1, MAPPED // points[0].numel())
-        parts = zip(*(x.split(step) for x in (points, labels, prior)), strict=True)
+        parts = zip(*(torch.split(x, step) for x in (points, labels, prior)), strict=True)
         given = class_prior is not None
         return torch.cat([self._scores(Episode(some, are_products, own), shares, given) for some, own, shares in parts])
 

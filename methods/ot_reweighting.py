@@ -212,7 +212,7 @@ class OTReweighting:
         generator = torch.Generator().manual_seed(self.seed)
         steps = 0
         for _ in range(EPOCHS):
-            for index in torch.randperm(len(features), generator=generator).split(BATCH):
+            for index in torch.split(torch.randperm(len(features), generator=generator), BATCH):
                 schedule(index.to(features.device))
                 steps += 1
         weights = schedule.weights.double()

@@ -82,6 +82,12 @@ class SelfOptimalTransport(MethodBase):
 
     Raises:
         UserError: An option out of range.
+
+    Example:
+        >>> support, query = torch.rand(2, 5, 1, 1, 64), torch.rand(2, 15, 1, 64)
+        >>> features, queries, share = SelfOptimalTransport().transform(support, query)
+        >>> features.shape, queries.shape  # an image is described by its 20 plan entries
+        (torch.Size([2, 5, 1, 20]), torch.Size([2, 15, 20]))
     """
 
     name: ClassVar[str] = "sot"
@@ -139,5 +145,5 @@ class SelfOptimalTransport(MethodBase):
             features = features.clone()
             features[:, : way * shot, : way * shot] = alike
         share = kept.to(features.dtype) / kept.sum(-1, keepdim=True)
-        of_support, of_query = features.split([way * shot, query.shape[1]], 1)
-        return of_support.unflatten(1, (way, shot)), of_query, share
+        of_support, of_query = torch.split(features, [way * shot, query.shape[1]], 1)
+        return of_support.reshape(episodes, way, shot, -1), of_query, share

@@ -184,8 +184,8 @@ class MergeHead(ShotHead):
 def each_shot(score: EMDScore, support: Tensor, query: Tensor) -> Tensor:
     """Score queries against every support image: (E, Q, W, shot)."""
     way, shot = support.shape[1:3]
-    scores: Tensor = score(support.flatten(1, 2), query).unflatten(2, (way, shot))
-    return scores
+    scores = score(support.flatten(1, 2), query)
+    return scores.reshape(*scores.shape[:2], way, shot)
 
 
 def with_uneven_shots(head: EvenHead, support: Tensor, support_mask: Tensor | None, query: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
 from otfew.errors import UserError
@@ -45,8 +45,8 @@ def find(name: str) -> type[FewShotMethod]:
     return table[name]
 
 
-def accepts(method: type[FewShotMethod], option: str) -> bool:
-    """Tell whether a method's constructor takes an option."""
+def accepts(method: Callable[..., Any], option: str) -> bool:
+    """Tell whether a constructor takes an option."""
     parameters = inspect.signature(method).parameters
     return option in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 

@@ -108,8 +108,8 @@ def _unknown(spec: str) -> str:
 
     if spec in ARCHITECTURES:
         return (
-            f"{spec!r} is an architecture without weights: train one with python -m experiments.pretrain "
-            f"--backbone {spec}, then give the .safetensors file it writes."
+            f"{spec!r} is an architecture without weights: train one with the command pretrain, which takes this name, "
+            "then give the .safetensors file it writes."
         )
     if os.sep in spec or os.path.exists(spec):
         return f"backbone {spec!r} is not a checkpoint: give a {SUFFIX} file with its .json card beside it."

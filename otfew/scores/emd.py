@@ -35,6 +35,12 @@ def emd_similarity(
 
     Returns:
         (episodes, n_query, way), in the dtype of the query, float32 for half precision.
+
+    Example:
+        >>> import torch
+        >>> image = torch.rand(1, 1, 9, 64)
+        >>> emd_similarity(image, image).round(decimals=4)
+        tensor([[[1.]]])
     """
     owner = "emd_similarity"
     return EMDScore(checks.dense_solver(owner, solver), resolve_weights(weights, owner), weight_gradient)(

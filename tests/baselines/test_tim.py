@@ -196,18 +196,19 @@ def test_a_uniform_prior_is_the_default_and_scale_does_not_matter(kind, episodes
     assert not torch.equal(estimated(support, query), method(support, query))
 
 
-@pytest.mark.parametrize("kind", [TIM, partial(AlphaTIM, 2.0)])
+@pytest.mark.parametrize(("kind", "tolerance"), [(TIM, 2e-4), (partial(AlphaTIM, 2.0), 5e-3)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_predictions_follow_the_prior(kind, dtype, episodes):
-    """Even one that leaves a class out, which is finite."""
+def test_predictions_follow_the_prior(kind, tolerance, dtype, episodes):
+    """Even one that leaves a class out, which is finite; that class gets the least share there is."""
     support, query = episodes(n_query=40, dtype=dtype)
     prior = torch.tensor([0.7, 0.2, 0.1, 0.0]).expand(3, 4)
-    method = kind(lr=LR, n_steps=500, marginal_weight=100.0)
-    for given, expected in ((prior, prior[0]), (None, torch.full((4,), 0.25))):
+    method = kind(lr=LR, n_steps=500, marginal_weight=1e4)
+    floored = prior[0].clamp_min(information.PRIOR_FLOOR)
+    for given, expected in ((prior, floored / floored.sum()), (None, torch.full((4,), 0.25))):
         logits = method(support, query, class_prior=given)
         assert logits.isfinite().all()
         mean = logits.softmax(-1).mean(1)
-        assert_close(mean, expected.to(dtype).expand(3, 4), rtol=0, atol=0.03)
+        assert_close(mean, expected.to(dtype).expand(3, 4), rtol=0, atol=tolerance)
 
 
 def test_classes_with_more_shots_weigh_no_more(episodes):

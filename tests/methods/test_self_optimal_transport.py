@@ -82,6 +82,10 @@ def test_an_image_unlike_all_others_still_sends_nothing_to_itself():
     expected, plan = plain(x[0].numpy(), 0.05)
     assert plan[4].max() < 0.2
     assert_close(features[0], torch.from_numpy(expected), rtol=0, atol=1e-3)
+    # Masked shots are no company.
+    padded = torch.cat([x, torch.zeros(1, 3, 8, dtype=torch.float64)], 1)
+    features = self_transport(padded, torch.arange(12)[None] < 9, 0.05)
+    assert_close(features[0, :9, :9], torch.from_numpy(expected), rtol=0, atol=1e-3)
 
 
 def test_shares_of_masked_shots_are_zero(batch):
