@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -63,7 +65,7 @@ def test_the_base_mean_is_part_of_what_blocks_ran_on(own):
     assert get_ready(centred, one, "cpu").material != get_ready(plain, one, "cpu").material
     # Two backbones may give the same features here and another mean of the base classes.
     features = one.features("file", "cpu")
-    other._features = type(features)(**{**features.__dict__, "base_mean": torch.full((4,), 0.25)})
+    other._features = replace(features, base_mean=torch.full((4,), 0.25))
     assert other.features("file", "cpu").source == one.features("file", "cpu").source
     assert get_ready(centred, one, "cpu").material != get_ready(centred, other, "cpu").material
     assert get_ready(plain, one, "cpu").material == get_ready(plain, other, "cpu").material
