@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,7 +25,7 @@ def print_names(console: Console) -> None:
     _print(console, "solvers", _solvers())
 
 
-def _methods(table: dict[str, type]) -> Iterable[tuple[str, str]]:
+def _methods(table: Mapping[str, type]) -> Iterable[tuple[str, str]]:
     """Describe methods by the first lines of their docstrings."""
     return ((name, _first_line(method)) for name, method in sorted(table.items()))
 
