@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -292,6 +293,21 @@ def test_a_panel_of_an_analysis_is_a_comparison(own, tmp_path):
     record = found.results["methods"]["deepemd mean"]
     assert found.episodes["deepemd mean"].mean() == pytest.approx(record["accuracy"]["mean"], abs=1e-7)
     assert "| deepemd mean |" in found.table()
+
+
+def test_the_example_of_the_docs_runs(own, tmp_path, monkeypatch, capsys):
+    page = Path(__file__).parents[1] / "docs" / "using.md"
+    if not page.exists():
+        pytest.skip("runs in a checkout only")
+    (example,) = [block for block in page.read_text().split("```") if "otfew.compare(" in block]
+    monkeypatch.chdir(tmp_path)
+    with np.load(own) as file:
+        np.savez("features.npz", nodes=np.tile(file["nodes"], (2, 1, 1)), labels=np.tile(file["labels"], 2))
+    *lines, last = example.removeprefix("python\n").strip().splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    assert eval(last, names) is True
+    assert "deepemd shot_head=nn" in capsys.readouterr().out
 
 
 def test_torch_threads_are_left_alone(own):

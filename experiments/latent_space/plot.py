@@ -65,7 +65,8 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
 
 def _histograms(axes: Any, points: Any, of: Any, names: list[str]) -> None:
     """Draw how the features of each class are distributed, over all its images and channels."""
-    edges = np.linspace(*np.quantile(points, (0.0005, 0.9995)), 61)
+    low, high = np.quantile(points, (0.0005, 0.9995)).tolist()
+    edges = np.linspace(low, high, 61)
     for c, name in enumerate(names):
         values = points[of == c].reshape(-1)
         counts, _ = np.histogram(values, edges)
