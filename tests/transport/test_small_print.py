@@ -88,3 +88,17 @@ def test_rounded_answers_are_certified_by_the_better_of_two_ways():
     assert 5 < (bounds[0] > bounds[1] + 1e-6).sum() < 35
     rounded = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=0.3, round=True))
     assert rounded.value_linear - rounded.gap == pytest.approx(np.maximum(*bounds), abs=1e-6)
+
+
+def test_nodes_without_weight_do_not_loosen_the_bound_of_a_rounded_answer():
+    rng = np.random.default_rng(4)
+    cost = rng.random((6, 7, 8))
+    a, b = rng.dirichlet(np.ones(4), 6), rng.dirichlet(np.ones(5), 6)
+    solver = otfew.Sinkhorn(reg=0.5, tol=1e-10, round=True)
+    alone = otfew.solve(cost[:, :4, :5], a, b, solver=solver)
+    padded = otfew.solve(cost, np.pad(a, ((0, 0), (0, 3))), np.pad(b, ((0, 0), (0, 3))), solver=solver)
+    assert padded.gap == pytest.approx(alone.gap, abs=1e-8)
+    f, g = padded.potentials
+    assert (f[:, :, None] + g[:, None] <= cost + 1e-12).all()
+    for ours, its in zip((f[:, :4], g[:, :5]), alone.potentials, strict=True):
+        assert ours == pytest.approx(its, abs=1e-8)
