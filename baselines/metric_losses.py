@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib.util import find_spec
 from typing import Any
 
+from otfew import checks
 from otfew.baselines._lifted_structure import LiftedStructure
 from otfew.errors import UserError
 from otfew.pair_loss import Joined, LossKind, Matched, PairLoss
@@ -24,7 +25,7 @@ def _of_proxies(name: str) -> LossKind:
     """Take a loss that learns vectors for the classes."""
 
     def build(classes: int, channels: int, **options: Any) -> PairLoss:
-        return Joined(_class_of("losses", name)(num_classes=classes, embedding_size=channels, **options))
+        return Joined(_class_of("losses", name)(**{"num_classes": classes, "embedding_size": channels, **options}))
 
     build.__doc__ = f"pytorch-metric-learning's {name}, which learns vectors for the classes."
     return LossKind(build, lambda: _class_of("losses", name), ("num_classes", "embedding_size"))
@@ -39,14 +40,13 @@ def _batch_hard(classes: int, channels: int, **options: Any) -> PairLoss:
 
 def _n_pair(classes: int, channels: int, regularisation: float = 2e-4, **options: Any) -> PairLoss:
     """N-pair loss (Sohn 2016) on inner products; the square of the norms is held down, as in its paper."""
-    return Joined(
-        _class_of("losses", "NPairsLoss")(
-            distance=_class_of("distances", "DotProductSimilarity")(normalize_embeddings=False),
-            embedding_regularizer=_class_of("regularizers", "LpRegularizer")(power=2),
-            embedding_reg_weight=regularisation,
-            **options,
-        )
-    )
+    checks.number("n-pair", "regularisation", regularisation, least=0)
+    ours = {
+        "distance": _class_of("distances", "DotProductSimilarity")(normalize_embeddings=False),
+        "embedding_regularizer": _class_of("regularizers", "LpRegularizer")(power=2),
+        "embedding_reg_weight": regularisation,
+    }
+    return Joined(_class_of("losses", "NPairsLoss")(**{**ours, **options}))
 
 
 def _lifted(classes: int, channels: int, **options: Any) -> PairLoss:

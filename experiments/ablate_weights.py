@@ -1,61 +1,11 @@
-"""Which weights? Table 2 of the DeepEMD paper on any data: ``python -m experiments.ablate_weights``.
-
-Dense connections (all similarities averaged, no matching), then the earth mover's distance with equal weights, with the
-clusters of k-means and of mean-shift as nodes, and with cross-reference weights.
-"""
+"""Which weights? Table 2 of the DeepEMD paper on any data: ``python -m experiments.ablate_weights``."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from rich.console import Console
-from torch import Tensor
-
-from otfew.errors import UserError
-from otfew.experiments.common import analysis, setup
+from otfew.experiments.analyses.configs import AblateWeights as Config
 from otfew.experiments.common.cli import parse, run
-from otfew.reporting import cells
-from otfew.reporting import comparison as report
-from otfew.scores.clusters import Remembered, mean_count, median_distance, pick
-from otfew.scores.node_weights import Clustering, KMeans, MeanShift
-
-REFERENCE = "deepemd"
-PUBLISHED = {
-    "cosine-nodes": 55.16,
-    "product-coupling": 55.41,
-    "deepemd uniform": 56.95,
-    "k-means 25": 56.95,
-    "k-means 10": 56.25,
-    "k-means 5": 55.92,
-    "k-means 2": 56.02,
-    "k-means 1": 58.65,
-    "mean-shift 0": 56.95,
-    "mean-shift inf": 58.65,
-    "mean-shift auto": 53.56,
-    "deepemd": 61.13,
-}
-"""Table 2, 5-way 1-shot on miniImageNet, backbone pre-trained only; other bandwidths are in units of its features."""
-
-
-@dataclass
-class Config(analysis.OneSet):
-    """Compare weights of the nodes on the same episodes (Table 2 of the DeepEMD paper).
-
-    The run is kept in --output: the same command goes on where it was interrupted.
-    """
-
-    shot: int = 1
-    """Labelled images of each class; their node sets are averaged location by location."""
-    nodes: str = "fcn"
-    """Kind of nodes for all rows."""
-    clusters: tuple[int, ...] = (25, 10, 5, 2, 1)
-    """K of k-means; values above the number of nodes are left out."""
-    bandwidths: tuple[str, ...] = ("0", "0.5", "0.75", "1", "1.25", "inf", "auto")
-    """Bandwidths of mean-shift: multiples of the median distance between two nodes of an image, inf, or auto for
-    scikit-learn's estimate."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -64,120 +14,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    ablate(parse(Config, "ablate-weights", arguments), setup.make_console())
+    config = parse(Config, "ablate-weights", arguments)
+    from otfew.experiments.analyses import ablate_weights
+    from otfew.experiments.common import setup
 
-
-def ablate(config: Config, console: Console) -> Path:
-    """Run all weights and write the report.
-
-    Args:
-        config: The command line.
-        console: Where the table and progress go.
-
-    Returns:
-        Folder of the run.
-
-    Raises:
-        UserError: Whatever the user can set right; nothing is written or overwritten then.
-    """
-    device = analysis.check(config)
-    factors = {given: _factor(given) for given in config.bandwidths}
-    if not all(k >= 1 for k in config.clusters):
-        raise UserError(f"--clusters must be whole numbers of at least 1, not {list(config.clusters)}.")
-    material = setup.open_material(config, config.dataset, config.features, config.nodes, console)
-    nodes = material.nodes_spec("fcn")
-    images = pick(material.features(nodes, device).nodes)
-    unit = float(f"{median_distance(images):.6g}")
-    clusterings = make_clusterings(config.clusters, factors, images.shape[1], unit)
-    variants = (
-        analysis.Variant("cosine-nodes", "cosine-nodes", nodes),
-        analysis.Variant("product-coupling", "product-coupling", nodes),
-        analysis.Variant("deepemd uniform", "deepemd", nodes, {"weights": "uniform"}),
-        *(
-            analysis.Variant(name, "deepemd", nodes, {"weights": Remembered(clustering)})
-            for name, clustering in clusterings.items()
-        ),
-        analysis.Variant(REFERENCE, "deepemd", nodes),
-    )
-    sampler = analysis.sample(material, config, config.shot)
-    panel = analysis.Panel("all", material, variants, sampler, REFERENCE)
-    settings = {"median_distance": unit, "bandwidths": list(config.bandwidths)}
-    session = analysis.Run("ablate-weights", config, [panel], settings, device, console)
-    finished = session.evaluate()
-    record = finished["all"].record
-    counts = {name: round(mean_count(clustering, images), 4) for name, clustering in clusterings.items()}
-    lines = [
-        "dense: all similarities averaged, without matching; clusters: mean number in an image, over "
-        f"{len(images)} images; paper: miniImageNet, 5-way 1-shot, another backbone: compare the order, not the level",
-        f"bandwidths are multiples of {unit:g}, the median distance between two nodes of an image; raw nodes are "
-        "clustered, since the paper does not say which are",
-        *report.protocol_lines(record),
-    ]
-    return session.write(finished, {"clusters": counts}, [_table(record, counts, images)], lines, {})
-
-
-def _factor(given: str) -> float | None:
-    """Read a multiple, or None for "auto"."""
-    if given == "auto":
-        return None
-    try:
-        factor = float(given)
-    except ValueError:
-        factor = math.nan
-    if not factor >= 0:
-        raise UserError(f"--bandwidths: {given!r} is neither a number of at least 0 nor inf nor auto.")
-    return factor
-
-
-def make_clusterings(
-    clusters: Sequence[int], factors: dict[str, float | None], nodes: int, unit: float
-) -> dict[str, Clustering]:
-    """Make the clusterings by name.
-
-    Args:
-        clusters: K of k-means.
-        factors: As given -> multiple of ``unit``, or None for scikit-learn's estimate.
-        nodes: Of an image: larger K are left out.
-        unit: Of the bandwidths.
-    """
-    made: dict[str, Clustering] = {f"k-means {k}": KMeans(n_clusters=k) for k in dict.fromkeys(clusters) if k <= nodes}
-    for given, factor in factors.items():
-        made[f"mean-shift {given}"] = MeanShift(bandwidth=None if factor is None else factor * unit if factor else 0.0)
-    return made
-
-
-HEAD = (
-    "weights",
-    "clusters",
-    "accuracy %\n± episodes ± classes",
-    "difference to EMD,\ncross-reference",
-    "verdict\n(Holm's p)",
-    "paper",
-)
-LABELS = {
-    "cosine-nodes": "dense, average",
-    "product-coupling": "dense, cross-reference",
-    "deepemd uniform": "EMD, equal",
-    "deepemd": "EMD, cross-reference",
-}
-
-
-def _table(
-    record: analysis.Record, counts: dict[str, float], images: Tensor
-) -> tuple[str, Sequence[str], list[list[str]]]:
-    """Lay the ablation out in the paper's order."""
-    rows = []
-    for name in record["protocol"]["order"]:
-        method = record["methods"][name]
-        count = counts.get(name, images.shape[1])
-        rows.append([
-            LABELS.get(name, f"EMD, {name}"),
-            "" if name in {"cosine-nodes", "product-coupling"} else f"{count:.1f}",
-            cells.with_intervals(method["accuracy"]),
-            *cells.difference(method),
-            f"{PUBLISHED[name]:.2f}" if name in PUBLISHED else "",
-        ])  # fmt: skip
-    return f"weights of the nodes on {record['protocol']['data']['dataset']}", HEAD, rows
+    ablate_weights.ablate(config, setup.make_console())
 
 
 if __name__ == "__main__":

@@ -142,9 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
-    from rich.console import Console
-
     from otfew.experiments.common.training import Target, code, make_console, progress_bar, watch
+    from otfew.reporting.console import PlainConsole
     from otfew.runs import processes
     from otfew.training import loop
     from otfew.training.metatrain import EpisodeTraining
@@ -186,7 +185,7 @@ def train(config: Config) -> Path:
         )
     if main_process:
         target.write(best, history)
-        output = Console()
+        output = PlainConsole()
         target.report(history, validation, output)
         if processes.world().size == 1:
             gain(chosen, path, history, validation, output)

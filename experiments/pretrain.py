@@ -97,9 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
-    from rich.console import Console
-
     from otfew.experiments.common.training import Target, code, make_console, progress_bar, watch
+    from otfew.reporting.console import PlainConsole
     from otfew.runs import processes
     from otfew.training import loop
     from otfew.training.pretrain import Classification
@@ -140,7 +139,7 @@ def train(config: Config) -> Path:
         )
     if main_process:
         target.write(best, history)
-        target.report(history, validation, Console())
+        target.report(history, validation, PlainConsole())
     return path
 
 

@@ -22,3 +22,6 @@ Crop = Literal["none", "center"]
 ClassPrior = Literal["uniform", "true", "estimated"]
 """What a transductive method is told of the classes' shares in the queries: that they are equal, each episode's own
 (an oracle), or nothing (it estimates them)."""
+
+RetrievalScore = Literal["deepemd", "deepemd-equal", "chamfer", "cr-pooled", "product-coupling", "pooled-cosine"]
+"""What ranks images again node by node; see ``otfew.retrieval.reranking``."""

@@ -28,7 +28,7 @@ def pick(name: str | torch.device = "auto", *, among: Sequence[str] = ("cuda", "
     except (RuntimeError, AssertionError, ImportError, TypeError, ValueError):
         usable = False
     if not usable:
-        raise UserError(f"device {str(name)!r} cannot be used: choose auto, cpu, or what torch finds here.")
+        raise UserError(f"`device` {str(name)!r} cannot be used: choose auto, cpu, or what torch finds here.")
     return device
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from otfew import checks
+from otfew.errors import UserError
 from otfew.transport.precision import in_full_precision
 
 Diagnostics = dict[str, float]
@@ -66,8 +69,16 @@ class LossKind:
             **options: Its own.
 
         Raises:
-            UserError: An option out of range.
+            UserError: An option that it does not have, of another kind than its default, or out of range.
         """
+        known = self.options()
+        for name, value in options.items():
+            if name not in known:
+                near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
+                hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(known))}."
+                raise UserError(f"the loss has no option {name!r}: {hint}")
+            if isinstance(value, str | None) and isinstance(known[name], int | float):
+                raise UserError(f"`{name}` must be like its default {known[name]}, not {value!r}.")
         return self.build(classes, channels, **options)
 
     @property
@@ -127,7 +138,7 @@ class Matched(PairLoss):
 
     def __init__(self, margin: float = 5.0) -> None:
         super().__init__()
-        self.margin = margin
+        self.margin = checks.number(type(self).__name__, "margin", margin, least=0)
 
     @in_full_precision
     def forward(
@@ -135,6 +146,6 @@ class Matched(PairLoss):
     ) -> tuple[Tensor, Diagnostics]:
         """Compute the loss; both batches must be as long."""
         if len(first) != len(second):
-            raise ValueError(f"matched pairs need batches of one length, not {len(first)} and {len(second)}")
+            raise UserError(f"matched pairs need batches of one length, not {len(first)} and {len(second)}.")
         squared = (first - second).square().sum(1)
         return torch.where(first_labels == second_labels, squared, (self.margin - squared).relu()).mean() / 2, {}

@@ -24,7 +24,7 @@ def test_what_cannot_compute_is_refused_in_one_sentence(name):
 
 @pytest.mark.parametrize("name", ["meta", "nonsense", "cuda:99", ""])
 def test_commands_name_their_option(name):
-    with pytest.raises(UserError, match=f"^--device '{name}' cannot be used"):
+    with pytest.raises(UserError, match=f"^`device` '{name}' cannot be used"):
         setup.pick_device(name)
 
 

@@ -82,3 +82,13 @@ class WithOneSet(WithData):
     """Data set; compare --list prints them."""
     features: Path | None = None
     """Your own features (.safetensors or .npz) instead of a data set and a backbone."""
+
+
+@dataclass
+class Analysis(WithRun, WithEpisodes, WithBackbone, WithData):
+    """What every analysis takes."""
+
+
+@dataclass
+class AnalysisOfOneSet(Analysis, WithOneSet):
+    """What analyses of one data set take."""

@@ -7,31 +7,31 @@ from typing import Protocol
 
 from rich.console import Console
 
+from otfew import api
+from otfew.choices import Crop, CubSplit, Part
 from otfew.data import DataOptions
 from otfew.errors import UserError
-from otfew.features.material import FileMaterial, Material, load_image_material
+from otfew.experiments.common import console as _console
+from otfew.experiments.common.watch import ConsoleWatch
+from otfew.features.material import Material
 from otfew.runs import processes
 
 
 class MaterialOptions(Protocol):
-    """The part of a command line that says what methods run on, whatever the data set; see ``compare.Config``."""
+    """The part of a command line that says what methods run on, whatever the data set; see ``common.options``."""
 
     data_root: Path | None
-    split: str
+    split: Part
     backbone: str | None
     resolution: int | None
-    crop: str | None
+    crop: Crop | None
     allow_overlap: bool
-    cub_split: str
+    cub_split: CubSplit
     split_seed: int
+    download: bool
 
 
-def make_console() -> Console:
-    """Write to stdout, the main process alone; lines for files and pipes are wide enough for the tables."""
-    if not processes.world().is_main:
-        return Console(quiet=True, force_terminal=False)
-    console = Console()
-    return console if console.is_terminal else Console(width=max(120, console.width))
+make_console = _console.make_console
 
 
 def open_material(
@@ -49,52 +49,23 @@ def open_material(
     Raises:
         UserError: Anything is missing or unknown, or classes were seen in training.
     """
-    if features is not None:
-        return FileMaterial(features)
-    if options.cub_split not in {"feat", "closerlook"}:
-        raise UserError(f"unknown --cub-split {options.cub_split!r}: choose feat or closerlook.")
-    # What has to be fetched or drawn is fetched or drawn once a machine.
-    with processes.leaders_first():
-        return load_image_material(
-            dataset,
-            options.split,
-            options.data_root,
-            DataOptions(cub_split=options.cub_split, split_seed=options.split_seed),  # type: ignore[arg-type]
-            options.backbone,
-            options.resolution,
-            options.crop,
-            nodes,
-            options.allow_overlap,
-            console,
-        )
+    return api.open_material(
+        dataset,
+        features,
+        split=options.split,
+        data_root=options.data_root,
+        options=DataOptions(options.cub_split, options.split_seed, options.download),
+        backbone=options.backbone,
+        resolution=options.resolution,
+        crop=options.crop,
+        nodes=nodes,
+        allow_overlap=options.allow_overlap,
+        watch=ConsoleWatch(console),
+    )
 
 
-def check_solver(name: str) -> None:
-    """Raise ``UserError`` unless the solver exists and is installed."""
-    from otfew.transport.registry import resolve
-
-    try:
-        resolve(name)
-    except (ValueError, ImportError) as error:
-        raise UserError(f"--solver: {error}.") from error
-
-
-def pick_device(name: str) -> str:
-    """Choose where to compute; raises ``UserError`` where there is no such device.
-
-    Processes of one machine take its accelerators in turn, unless the name says which.
-    """
-    import torch
-
-    from otfew import devices
-
-    here = processes.world()
-    if name in {"auto", "cuda"} and here.size > 1 and torch.cuda.is_available():
-        name = f"cuda:{here.local_rank % torch.cuda.device_count()}"
-    try:
-        return str(devices.pick(name, among=("cuda",)))  # methods need float64, which MPS lacks
-    except UserError as error:
-        raise UserError(f"--{error}") from error
+check_solver = api.check_solver
+pick_device = api.pick_device
 
 
 def set_threads(threads: int) -> int:

@@ -21,6 +21,7 @@ from otfew.data.base import DataOptions, ImageSet
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.experiments.common.training_options import SplitChoices
+from otfew.reporting.console import PlainConsole
 from otfew.runs import processes
 from otfew.runs.files import write_atomically
 from otfew.runs.identity import code_digest
@@ -41,7 +42,7 @@ def code() -> str:
 
 def make_console() -> Console:
     """Write to stderr, in the first process only."""
-    return Console(stderr=True, quiet=not processes.world().is_main)
+    return PlainConsole(stderr=True, quiet=not processes.world().is_main)
 
 
 def progress_bar(console: Console) -> Progress:

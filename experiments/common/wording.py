@@ -68,7 +68,7 @@ def translate(text: str, options: Mapping[str, str], inside: str = "") -> str:
 
 
 def _option(name: str, options: Mapping[str, str], inside: str) -> str | None:
-    """Find the option of an argument: in the dataclass that complains, by its path, by its spelling, or the only one."""
+    """Find the option of an argument: in the part that complains, by its path, by its spelling, or the only one."""
     for path in (f"{inside}.{name}", name):
         if path in options:
             return options[path]
@@ -112,7 +112,7 @@ def refusal(event: Any, options: Mapping[str, str], arguments: Sequence[str]) ->
     if kind == "MissingArgs":
         return f"{', '.join(missing.arg.display_name() for missing in event.missing_arguments)} must be given"
     if kind == "InvalidChoice":
-        return f"{event.argument.display_name()} must be {_either(event.choices)}, not {event.value!r}"
+        return f"{event.argument.display_name()} must be {_either(_choices(event))}, not {event.value!r}"
     if kind == "BadValue":
         wanted = event.argument.lowered.nargs
         return f"{event.argument.display_name()} needs {f'{wanted} values' if wanted not in {1, '+'} else 'a value'}"
@@ -130,6 +130,15 @@ def _unknown(tokens: Sequence[str], options: Mapping[str, str]) -> str:
     negated = [option.replace("--", "--no-", 1) for option in known]
     said = [f"{_shown(token)}{nearest(token, negated if token.startswith('--no-') else known)}" for token in unknown]
     return f"unknown option{'s' if len(said) > 1 else ''} {', '.join(said)}"
+
+
+def _choices(event: Any) -> list[str]:
+    """List what a value may be, in the order of the help: the parser may keep them as a set."""
+    shown = re.split(r"[{}|,\[\]\s]+", str(event.argument.lowered.metavar))
+    # "None" is the parser's word for leaving the option out.
+    return sorted(
+        {*event.choices} - {"None"}, key=lambda choice: (shown.index(choice) if choice in shown else 0, choice)
+    )
 
 
 def _not_of_its_type(event: Any, arguments: Sequence[str]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otfew.reporting.accuracy_plot import spread
-from otfew.reporting.canvas import CONTROL, INK, TRANSPORT, bars, make_figure, to_png
+from otfew.reporting.canvas import CONTROL, INK, TRANSPORT, bars, caption, make_figure, to_png
 
 Record = Mapping[str, Any]
 
@@ -18,8 +18,8 @@ def picture(record: Record, times: Record, plans: Record, line: Mapping[float, s
         record: A panel as ``compare`` writes it, whose reference is the LP.
         times: Name -> "ms_per_episode".
         plans: Name -> "partners".
-        line: reg -> name of the variant, ascending.
-        lp: Name of the optimal plan's variant.
+        line: reg -> name of the entry, ascending.
+        lp: Name of the optimal plan's entry.
         product: Name of the product coupling's.
 
     Returns:
@@ -29,23 +29,20 @@ def picture(record: Record, times: Record, plans: Record, line: Mapping[float, s
     _against_time(panels[0][0], record, times, lp)
     _along_reg(panels[0][1], record, plans, line, (lp, product))
     p = record["protocol"]
-    figure.suptitle(
-        f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes; "
-        "thick: 95 % over episodes, thin: over classes",
-        fontsize=10,
-    )
+    title = f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes"
+    figure.suptitle(caption(f"{title}; thick: 95 % over episodes, thin: over classes"), fontsize=10)
     return to_png(figure)
 
 
 def _difference(record: Record, name: str) -> Record:
-    """Return the paired difference of a variant to the LP; zero for the LP itself."""
+    """Return the paired difference of a entry to the LP; zero for the LP itself."""
     zero = {"mean": 0.0, "episode_ci": None, "class_ci": None}
     found: Record = record["methods"][name].get("difference", zero)
     return found
 
 
 def _against_time(axes: Any, record: Record, times: Record, lp: str) -> None:
-    """Draw every variant, its name beside the axes."""
+    """Draw every entry, its name beside the axes."""
     names = sorted(record["protocol"]["order"], key=lambda name: _difference(record, name)["mean"])
     axes.set_xscale("log")
     transport = {name for name in names if record["protocol"]["methods"][name]["method"] == "deepemd"}
@@ -56,7 +53,7 @@ def _against_time(axes: Any, record: Record, times: Record, lp: str) -> None:
     places = spread([(100 * _difference(record, name)["mean"] - low) / (high - low) for name in names], 0.062)
     for name, place in zip(names, places, strict=True):
         axes.annotate(
-            f"LP ({lp})" if name == lp else name,
+            caption(f"LP ({lp})" if name == lp else name),
             (times[name]["ms_per_episode"], 100 * _difference(record, name)["mean"]),
             xytext=(1.04, place),
             textcoords="axes fraction",

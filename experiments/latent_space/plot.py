@@ -9,9 +9,9 @@ import torch
 from sklearn.decomposition import PCA
 from torch import Tensor
 
-from otfew.experiments.common.analysis import Panel
+from otfew.evaluation.study import Panel
 from otfew.methods.latent_space import latent_space
-from otfew.reporting.canvas import COLOURS, make_figure, to_png
+from otfew.reporting.canvas import COLOURS, caption, make_figure, to_png
 
 QUERIES = 60
 """Images of each class that are drawn beside the shots; an episode's few would make a ragged histogram."""
@@ -23,7 +23,7 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
     """Draw the classes of the first episode as raw features, and as PT and LST make them.
 
     Args:
-        panel: With variants "PT+MAP" and "LST+MAP", whose options are taken.
+        panel: With entries "PT+MAP" and "LST+MAP", whose options are taken.
         vectors: (images, channels) of the panel's material.
 
     Returns:
@@ -38,9 +38,9 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
     shots = vectors[torch.from_numpy(support.reshape(-1))]
     rest = vectors[torch.from_numpy(query)]
     spaces = {"raw features": (shots, rest)}
-    options = {v.name: v.options for v in panel.variants}
-    for title, variant in (("PT", "PT+MAP"), ("LST", "LST+MAP")):
-        chosen = options[variant]
+    options = {v.name: v.options for v in panel.entries}
+    for title, entry in (("PT", "PT+MAP"), ("LST", "LST+MAP")):
+        chosen = options[entry]
         s, q = latent_space(
             shots[None], rest[None], beta=chosen["beta"], delta=chosen.get("delta", 1.0),
             gamma=chosen.get("gamma", 1.0), joint=title == "LST",
@@ -56,7 +56,7 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
     axes[0, 0].set_ylabel("share of features (log)")
     described = panel.material.describe()["data"]["dataset"]
     figure.suptitle(
-        f"{described}: the classes of the first episode, up to {QUERIES} images each beside the shots (stars)",
+        caption(f"{described}: the classes of the first episode, up to {QUERIES} images each beside the shots (stars)"),
         fontsize=10,
         y=0.95,
     )
@@ -65,11 +65,12 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
 
 def _histograms(axes: Any, points: Any, of: Any, names: list[str]) -> None:
     """Draw how the features of each class are distributed, over all its images and channels."""
-    edges = np.linspace(*np.quantile(points, (0.0005, 0.9995)), 61)
+    low, high = np.quantile(points, (0.0005, 0.9995)).tolist()
+    edges = np.linspace(low, high, 61)
     for c, name in enumerate(names):
         values = points[of == c].reshape(-1)
         counts, _ = np.histogram(values, edges)
-        axes.stairs(counts / len(values), edges, color=COLOURS[c % len(COLOURS)], label=name)
+        axes.stairs(counts / len(values), edges, color=COLOURS[c % len(COLOURS)], label=caption(name))
     axes.set_yscale("log")
     axes.set_ylim(bottom=LEAST)
     axes.set_xlabel("value of a feature")

@@ -10,14 +10,14 @@ import numpy as np
 from scipy import stats
 
 from otfew.evaluation.estimates import to_record
-from otfew.experiments.common import analysis
-from otfew.experiments.latent_space.tuning import USED
-from otfew.experiments.latent_space.variants import HEADS, TRANSFORMS, name
+from otfew.evaluation.study import Finished
+from otfew.evaluation.tuning import USED
+from otfew.experiments.latent_space.entries import HEADS, TRANSFORMS, name
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
+from otfew.reporting.tables import Table
 from otfew.statistics.intervals import estimate, holm, p_value, verdict
 
-Table = tuple[str, Sequence[str], list[list[str]]]
 SAME = 1e-9
 """Differences of accuracies closer than this are equal but for rounding."""
 STEPS = ("delta", "gamma", "joint centring")
@@ -32,7 +32,7 @@ PAPER = {
 """Tables 2 and 3 of the LST paper, %; its "KNN" is k-means."""
 
 
-def pairs(panel: analysis.Finished, classes: Sequence[str]) -> dict[str, Any]:
+def pairs(panel: Finished, classes: Sequence[str]) -> dict[str, Any]:
     """Compare LST with PT under each head, and MAP with the Gaussian mixture, which has no transport, under each.
 
     All are one family for Holm's correction.
@@ -60,7 +60,7 @@ def _one_sided(difference: np.ndarray[Any, np.dtype[np.float64]]) -> float | Non
     return float(f"{p:.6g}")
 
 
-def steps(panel: analysis.Finished, classes: Sequence[str]) -> dict[str, Any]:
+def steps(panel: Finished, classes: Sequence[str]) -> dict[str, Any]:
     """Estimate what each of the three steps from PT to LST adds, averaged over the four settings of the others.
 
     Returns:
@@ -88,7 +88,7 @@ def _family(values: Mapping[str, Any], drawn: Any, classes: Sequence[str]) -> di
     }
 
 
-def tables(shot: int, finished: Mapping[str, analysis.Finished], found: Mapping[str, Any]) -> list[Table]:
+def tables(shot: int, finished: Mapping[str, Finished], found: Mapping[str, Any]) -> list[Table]:
     """Lay out accuracies, paired differences, the ablation and its effects for one number of shots."""
     main, ablation = finished[f"shot-{shot}"], finished[f"ablation-{shot}"]
     data = main.record["protocol"]["data"]["dataset"]
@@ -100,7 +100,7 @@ def tables(shot: int, finished: Mapping[str, analysis.Finished], found: Mapping[
     ]
 
 
-def _accuracies(shot: int, data: str, panel: analysis.Finished) -> Table:
+def _accuracies(shot: int, data: str, panel: Finished) -> Table:
     # The paper's queries are balanced.
     published = {} if "query_balance" in panel.record["protocol"] else PAPER.get((data, shot), {})
     methods, times = panel.record["methods"], panel.times["methods"]
@@ -118,7 +118,7 @@ def _accuracies(shot: int, data: str, panel: analysis.Finished) -> Table:
         "method", "accuracy %\n± episodes ± classes", "difference to PT+MAP\n± episodes ± classes",
         "verdict\n(Holm's p)", "paper", "ms per\nepisode",
     )  # fmt: skip
-    return f"{shot}-shot on {data}", head, rows
+    return Table(f"{shot}-shot on {data}", head, rows)
 
 
 def _pairs(shot: int, data: str, found: Mapping[str, Any]) -> Table:
@@ -130,10 +130,10 @@ def _pairs(shot: int, data: str, found: Mapping[str, Any]) -> Table:
         "paired difference", "points\n± episodes ± classes", "verdict\n(Holm's p)",
         "paper's test: p of\n\"no better\", episodes",
     )  # fmt: skip
-    return f"{shot}-shot on {data}: LST against PT, and transport against a mixture", head, rows
+    return Table(f"{shot}-shot on {data}: LST against PT, and transport against a mixture", head, rows)
 
 
-def _ablation(shot: int, data: str, panel: analysis.Finished) -> Table:
+def _ablation(shot: int, data: str, panel: Finished) -> Table:
     rows = []
     for row in panel.record["protocol"]["order"]:
         options, method = panel.record["protocol"]["methods"][row]["options"], panel.record["methods"][row]
@@ -149,16 +149,16 @@ def _ablation(shot: int, data: str, panel: analysis.Finished) -> Table:
         "MAP on", "delta", "gamma", "centring", "accuracy %\n± episodes ± classes",
         "difference to PT\n± episodes ± classes", "verdict\n(Holm's p)",
     )  # fmt: skip
-    return f"{shot}-shot on {data}: from PT to LST, with LST's other options", head, rows
+    return Table(f"{shot}-shot on {data}: from PT to LST, with LST's other options", head, rows)
 
 
 def _steps(shot: int, data: str, found: Mapping[str, Any]) -> Table:
     rows = [[step, cells.with_intervals(record, sign=True), report.words(record)] for step, record in found.items()]
     head = ("step", "points\n± episodes ± classes", "verdict\n(Holm's p)")
-    return f"{shot}-shot on {data}: what each step adds, over all settings of the others", head, rows
+    return Table(f"{shot}-shot on {data}: what each step adds, over all settings of the others", head, rows)
 
 
-def hyperparameters(shot: int, panel: analysis.Finished, tuned: Mapping[str, Any]) -> Table:
+def hyperparameters(shot: int, panel: Finished, tuned: Mapping[str, Any]) -> Table:
     """Lay out the options of every transform and head, and what they reached where they were chosen.
 
     Args:
@@ -174,7 +174,7 @@ def hyperparameters(shot: int, panel: analysis.Finished, tuned: Mapping[str, Any
         reached = [cells.percent(record[key]) for key in ("published_on_val", "chosen_on_val")] if record else []
         rows.append([name(method, head), *shown, *reached])
     head_row = ("method", *USED["map"], *(("published,\n% on val", "chosen,\n% on val") if tuned else ()))
-    return f"{shot}-shot: hyper-parameters", head_row, rows
+    return Table(f"{shot}-shot: hyper-parameters", head_row, rows)
 
 
 def _p(value: float | None) -> str:

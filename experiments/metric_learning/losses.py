@@ -42,14 +42,6 @@ class LossSpec:
         Raises:
             UserError: An option it does not have, or out of range.
         """
-        known = LOSSES[self.kind].options()
-        for name, value in self.options:
-            if name not in known:
-                near = difflib.get_close_matches(name, known, n=2, cutoff=0.5)
-                hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(known))}."
-                raise UserError(f"--losses {self.name}: {self.kind} has no option {name!r}: {hint}")
-            if isinstance(value, str | None) and isinstance(known[name], int | float):
-                raise UserError(f"--losses {self.name}: {name} must be like its default {known[name]}, not {value!r}.")
         try:
             return LOSSES[self.kind](classes, channels, **dict(self.options))
         except UserError as error:

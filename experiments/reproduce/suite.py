@@ -19,7 +19,7 @@ from otfew.experiments.reproduce.config import Config
 from otfew.experiments.reproduce.evidence import SUITES, Evidence, Figures, spelled
 from otfew.experiments.reproduce.plot import forest
 from otfew.experiments.reproduce.verdict import FEW, KINDS
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, terminal
 from otfew.runs.directory import to_json
 from otfew.runs.files import write_atomically
 
@@ -156,7 +156,7 @@ def _write(config: Config, ledger: Ledger, lock: ledger_lock.Lock | None, consol
         counts = Counter(judged[claim.id].kind for claim in claims)
         rows.append([table, *(_count(counts[kind], counts[kind + FEW]) for kind in kinds)])
     head = ("table", *(kind.replace("not ", "not\n") for kind in kinds))
-    console.print(render("verdicts; behind a +: on one or two networks", head, rows))
+    console.print(terminal(Table("verdicts; behind a +: on one or two networks", head, rows)))
     console.print(f"report: {config.docs / 'reproduction.md'}", markup=False, highlight=False, soft_wrap=True)
 
 

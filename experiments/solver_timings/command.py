@@ -2,85 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import os
-import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 
-from rich.console import Console
-
-from otfew.errors import UserError
-from otfew.evaluation.episodes import Protocol
-from otfew.experiments.common import setup
 from otfew.experiments.common.cli import parse
-from otfew.experiments.compare import Config as Compare
-from otfew.experiments.solver_timings import problems, report
-from otfew.experiments.solver_timings.measure import Row
-from otfew.experiments.solver_timings.session import Session
-from otfew.features.material import Material
-from otfew.runs.directory import RunDirectory, to_json
-from otfew.runs.identity import short_hash, versions
-
-
-@dataclass
-class Config:
-    """Time every installed solver over sizes and batches, and DeepEMD's accuracy with each.
-
-    The run is kept in --output: the same command goes on where it was interrupted. Times want an idle machine.
-    """
-
-    solvers: tuple[str, ...] = ("all",)
-    """Solvers, or all that are installed."""
-    sizes: tuple[int, ...] = (5, 9, 25, 49, 100, 225)
-    """Nodes on each side of a problem."""
-    batches: tuple[int, ...] = (1, 16, 375)
-    """Problems in a batch."""
-    point_sizes: tuple[int, ...] = (100, 300, 1000, 3000)
-    """Points in each of two clouds."""
-    regs: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
-    """Strengths of regularisation at which accuracy is measured."""
-    reg: float = 0.05
-    """Strength for the timings of entropic solvers, in units of the cost."""
-    point_reg: float = 0.5
-    """The same for point clouds."""
-    features: Path | None = None
-    """Your own features (.safetensors or .npz), also timed, instead of a data set and a backbone."""
-    dataset: str = "glyphs"
-    """Data set of the episodes."""
-    data_root: Path | None = None
-    """Folder of data sets. Default: $OTFEW_DATA, then a cache folder."""
-    backbone: str | None = None
-    """As in compare."""
-    resolution: int | None = None
-    """As in compare."""
-    split: str = "test"
-    """train, val or test."""
-    way: int = 5
-    """Classes in an episode."""
-    shot: int = 1
-    """Labelled images of each class."""
-    query: int = 2
-    """Images to classify of each class: with five classes, 50 problems an episode."""
-    episodes: int = 300
-    """How many episodes."""
-    seed: int = 1
-    """Seed of the episodes."""
-    call_seconds: float = 1.0
-    """Calls that are predicted to take longer are left out, and said."""
-    episode_seconds: float = 20.0
-    """The same for all episodes of one solver."""
-    merge: Path | None = None
-    """results.json of another run, say of an environment with qpth, whose solvers are added."""
-    quick: bool = False
-    """A few small sizes, few turns and few episodes: to see that all works."""
-    output: Path | None = None
-    """Folder of the run. Default: runs/solver-timings-HASH."""
-    device: str = "auto"
-    """auto, cpu, cuda, ..."""
-    threads: int = 0
-    """CPU threads; 0 takes all cores."""
+from otfew.experiments.solver_timings.config import Config
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -90,106 +15,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Instead of those of the process.
     """
     config = parse(Config, "solver-timings", arguments)
+    from otfew.experiments.common import setup
+    from otfew.experiments.common.console import make_console
+    from otfew.experiments.solver_timings.run import measure
+
     setup.need_one_process("solver-timings")
-    measure(config, setup.make_console())
-
-
-def measure(config: Config, console: Console) -> Path:
-    """Run all measurements and write the report.
-
-    Args:
-        config: The command line.
-        console: Where tables and progress go.
-
-    Returns:
-        Folder of the run.
-
-    Raises:
-        UserError: Whatever the user can set right; nothing is written or overwritten then.
-    """
-    if config.quick:
-        config = replace(config, sizes=(4, 9), batches=(1, 8), point_sizes=(20, 40), regs=(0.1, 1.0, 10.0), episodes=10)
-    _check(config)
-    chosen, missing = problems.choose(config.solvers)
-    device = setup.pick_device(config.device)
-    threads = setup.set_threads(config.threads)
-    session = Session(config, _open_material(config, console), chosen, missing, device, console)
-    identity = session.identity({**versions(), **_optional_versions()})
-    output = config.output or Path("runs") / f"solver-timings-{short_hash(identity)}"
-    RunDirectory.check(output, identity)
-    session.prepare()
-    results = {
-        **identity,
-        "kinds": {solver.name: solver.kind for solver in chosen},
-        "machine": {"processor": _processor(), "cores": os.cpu_count(), "threads": threads},
-    }
-    if config.merge is not None:
-        # A file that cannot be merged is refused before the work.
-        report.merge({**results, "timings": [], "episodes": {}}, config.merge)
-    directory = RunDirectory(output, identity)
-    results["timings"] = session.timings(directory)
-    results["episodes"] = session.episodes(directory, results["timings"])
-    directory.write("results.json", to_json(results))
-    if config.merge is not None:
-        results = report.merge(results, config.merge)
-    _write(directory, results, console)
-    return output
-
-
-def _check(config: Config) -> None:
-    """Refuse numbers out of range; what needs no data is checked first."""
-    for name in ("sizes", "batches", "point_sizes", "regs"):
-        values = getattr(config, name)
-        if not values or min(values) <= 0:
-            raise UserError(f"--{name.replace('_', '-')} must be positive numbers, at least one, not {list(values)}.")
-    for name in ("reg", "point_reg", "call_seconds", "episode_seconds"):
-        if not getattr(config, name) > 0:
-            raise UserError(f"--{name.replace('_', '-')} must be above 0, not {getattr(config, name)}.")
-    if config.episodes < 1:
-        raise UserError(f"--episodes must be at least 1, not {config.episodes}.")
-    Protocol(config.dataset, "", config.split, config.seed, way=config.way, shot=config.shot, query=config.query)
-
-
-def _open_material(config: Config, console: Console) -> Material:
-    """Open the user's features, or a split and a backbone, as compare does."""
-    names = ("data_root", "backbone", "resolution", "split")
-    options = Compare(**{name: getattr(config, name) for name in names})
-    return setup.open_material(options, config.dataset, config.features, "", console)
-
-
-def _write(directory: RunDirectory, results: Row, console: Console) -> None:
-    """Write the report's files and print the tables."""
-    from otfew.experiments.solver_timings.plots import pictures
-    from otfew.reporting.comparison import markdown
-    from otfew.reporting.table import render
-
-    pieces = []
-    for title, head, rows in report.tables(results):
-        console.print(render(title, head, rows))
-        pieces.append(f"## {title}\n\n{markdown(head, rows, [])}")
-    lines = report.lines(results)
-    for line in lines:
-        console.print(f"- {line}", markup=False, highlight=False)
-    pieces.append("".join(f"- {line}\n" for line in lines))
-    directory.write("timings.csv", report.timings_csv(results["timings"]))
-    directory.write("report.md", "\n".join(pieces).encode())
-    for name, picture in pictures(results).items():
-        directory.write(name, picture)
-    console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _processor() -> str:
-    """Name the processor as well as the system can."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return named[0] if named else platform.processor() or platform.machine()
-
-
-def _optional_versions() -> dict[str, str]:
-    """Versions of the backends' libraries that are installed."""
-    wanted = {"pot", "geomloss", "pykeops", "opencv-python-headless", "qpth"}
-    found = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    return {name: found[name] for name in sorted(wanted & found.keys())}
+    measure(config, make_console())

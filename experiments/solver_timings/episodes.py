@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from otfew import catalogue
 from otfew.evaluation.episodes import Sampler
-from otfew.evaluation.run import Contender, Scores, evaluate
+from otfew.evaluation.run import Ready, Scores, evaluate
 from otfew.experiments.solver_timings.measure import in_a_line
 from otfew.features.extract import FeatureSet
 from otfew.runs.directory import RunDirectory
@@ -56,10 +56,10 @@ def run_episodes(
     """
     material = features.source.get("features_sha256", "")
     contenders = [
-        Contender(name, catalogue.build("deepemd", solver=solver), features, _digest(material, repr(solver)))
+        Ready(name, catalogue.build("deepemd", solver=solver), features, _digest(material, repr(solver)))
         for name, solver in solvers.items()
     ]
-    contenders.append(Contender(PRODUCT, catalogue.build(PRODUCT), features, _digest(material, PRODUCT)))
+    contenders.append(Ready(PRODUCT, catalogue.build(PRODUCT), features, _digest(material, PRODUCT)))
     directory = RunDirectory(folder, {**identity, "contenders": [c.name for c in contenders]})
     with warnings.catch_warnings():
         # Where an entropic solver stops early is in the table of accuracies.
@@ -75,7 +75,7 @@ def why_not(solver: Solver, features: FeatureSet, sampler: Sampler) -> str:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            evaluate([Contender("try", catalogue.build("deepemd", solver=solver), features)], sampler, 1)
+            evaluate([Ready("try", catalogue.build("deepemd", solver=solver), features)], sampler, 1)
     except Exception as error:  # whatever a backend cannot do is a finding of this table
         return in_a_line(error)
     return ""

@@ -49,8 +49,8 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     (images, 3, height, width). Images and labels are paired by position.
 
     Args:
-        backbone: What stands after ``--backbone``, a ``Backbone``, or a module from normalised images to maps
-            (images, channels, h, w); None takes efficientnet-lite0 if it is installed.
+        backbone: Name, path of a .safetensors file, ``package.module:factory``, a ``Backbone``, or a module from
+            normalised images to maps (images, channels, h, w); None takes efficientnet-lite0 if it is installed.
         method: Name of a few-shot method, or an object that follows ``otfew.method.FewShotMethod``.
         nodes: Kind of nodes, such as "grid:2,3"; None takes what the method prefers.
         resolution: Side in pixels; None takes that of the backbone's training.
@@ -222,12 +222,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """Ask the method about a batch of nodes: (images, classes)."""
         name = getattr(self.method_, "name", "") or type(self.method_).__name__
         mask = None if bool(self.support_mask_.all()) else self.support_mask_
-        try:
-            logits = self.method_(self.support_, batch[None], support_mask=mask)
-        except UserError:
-            raise
-        except (TypeError, ValueError) as error:
-            raise UserError(f"method {name!r} refuses the images: {error}.") from error
+        logits = self.method_(self.support_, batch[None], support_mask=mask)
         expected = (1, len(batch), len(self.classes_))
         if not isinstance(logits, Tensor) or logits.shape != expected:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__

@@ -53,7 +53,7 @@ class Protocol:
         for name, least in (("way", 2), ("shot", 1), ("query", 1)):
             value = getattr(self, name)
             if value < least:
-                raise UserError(f"--{name} must be at least {least}, not {value}.")
+                raise UserError(f"`{name}` must be at least {least}, not {value}.")
 
     @property
     def balanced(self) -> bool:
@@ -138,16 +138,16 @@ class Sampler:
         counts = np.bincount(array, minlength=len(classes)).tolist()
         if protocol.way > len(classes):
             raise UserError(
-                f"--way {protocol.way} asks for more classes than the {len(classes)} that split {protocol.split!r} of "
-                f"{protocol.dataset!r} has: choose --way {len(classes)} or less."
+                f"`way` {protocol.way} asks for more classes than the {len(classes)} that split {protocol.split!r} of "
+                f"{protocol.dataset!r} has: choose `way` {len(classes)} or less."
             )
         needed = protocol.images
         for name, count in zip(classes, counts, strict=True):
             if count < needed:
-                parts = f"--shot {protocol.shot} + --query {protocol.query}"
+                parts = f"`shot` {protocol.shot} + `query` {protocol.query}"
                 if not protocol.balanced:
                     parts = (
-                        f"--shot {protocol.shot} + --way {protocol.way} x --query {protocol.query}, all of one class"
+                        f"`shot` {protocol.shot} + `way` {protocol.way} x `query` {protocol.query}, all of one class"
                     )
                 raise UserError(
                     f"class {name!r} of {protocol.dataset!r} has {count} images, but an episode "

@@ -18,9 +18,9 @@ Floats = npt.NDArray[np.float64]
 def to_record(value: Estimate) -> dict[str, Any]:
     """Put an estimate into JSON; an interval that cannot be had is null, with the reason."""
     record: dict[str, Any] = {
-        "mean": _rounded(value.mean),
-        "episode_ci": _rounded(value.episode_half_width),
-        "class_ci": _rounded(value.jackknife.half_width),
+        "mean": rounded(value.mean),
+        "episode_ci": rounded(value.episode_half_width),
+        "class_ci": rounded(value.jackknife.half_width),
     }
     return record | ({"class_ci_missing": value.jackknife.reason} if value.jackknife.reason else {})
 
@@ -42,6 +42,6 @@ def ratio(part: Floats, whole: Floats, classes: Indices, names: Sequence[str]) -
     return Estimate(r, moved.episode_half_width, moved.jackknife)
 
 
-def _rounded(value: float | None) -> float | None:
+def rounded(value: float | None) -> float | None:
     """Keep eight digits after the point: more would record the order of additions."""
     return None if value is None or math.isnan(value) else round(value, 8)

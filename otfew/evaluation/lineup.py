@@ -2,94 +2,172 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from otfew import catalogue
+from otfew.choices import ClassPrior
 from otfew.errors import UserError
 from otfew.features.material import Material
-from otfew.method import FewShotMethod
+from otfew.method import FewShotMethod, check_method
+from otfew.transport import Solver
+
+Given = str | tuple[str, Mapping[str, Any] | FewShotMethod] | FewShotMethod
+"""How a method is given: by name, by name with options of its constructor, or as an object, bare or with a name."""
+
+PLAIN = (str, int, float, bool, type(None))
+"""Types of options that JSON has."""
 
 
 @dataclass(frozen=True)
-class Place:
-    """One method's place in a run.
+class Entry:
+    """A method in a run: which, with what options, on which nodes, under a name of its own.
 
     Attributes:
-        name: Key of the catalogue.
+        name: In reports; unique in a run.
+        method: Key of the catalogue, or an object that follows ``otfew.method.FewShotMethod``.
         nodes: Canonical kind of nodes.
-        options: JSON-ready constructor options; the base mean is added when it is known.
+        options: Of the constructor; objects among them are told apart by ``repr``. The base mean is added when it is
+            known.
+        class_prior: What it is told of the classes' shares in the queries, if not what the run says.
     """
 
     name: str
+    method: str | FewShotMethod
     nodes: str
-    options: dict[str, Any] = field(default_factory=dict)
-
-    @property
-    def method(self) -> str:
-        """Return the key of the catalogue."""
-        return self.name
+    options: Mapping[str, Any] = field(default_factory=dict)
+    class_prior: ClassPrior | None = None
 
     @property
     def kind(self) -> type[FewShotMethod]:
         """Return the method's class."""
-        return catalogue.find(self.name)
+        return catalogue.find(self.method) if isinstance(self.method, str) else type(self.method)
+
+    @property
+    def transport(self) -> bool:
+        """True where the method is built on optimal transport, as far as the catalogue knows."""
+        return self.kind in catalogue.ot_methods().values()
+
+    def build(self, **known: Any) -> FewShotMethod:
+        """Construct the method; an object is there already.
+
+        Args:
+            **known: Further options, which go before its own.
+
+        Raises:
+            UserError: An option that is unknown, of a wrong type or out of range, or that an object cannot be given.
+        """
+        if isinstance(self.method, str):
+            return catalogue.build(self.method, **{**self.options, **known})
+        if known:
+            raise UserError(f"method {self.name!r} is an object already: give its constructor {', '.join(known)}.")
+        return self.method
+
+    def describe(self) -> dict[str, Any]:
+        """Return what tells it from other entries, JSON-ready."""
+        options = {key: value if isinstance(value, PLAIN) else repr(value) for key, value in self.options.items()}
+        told = {"class_prior": self.class_prior} if self.class_prior else {}
+        method = self.method if isinstance(self.method, str) else repr(self.method)
+        return {"method": method, "nodes": self.nodes, "options": options, **told}
 
 
-def choose(names: Sequence[str], material: Material, solver: str, device: str) -> tuple[list[Place], dict[str, str]]:
+def choose(
+    given: Sequence[Given], material: Material, solver: str | Solver, device: str
+) -> tuple[list[Entry], dict[str, str]]:
     """Settle who runs.
 
     Args:
-        names: Of methods; "all" alone takes every method that applies.
+        given: Methods; "all" alone takes every method that applies.
         material: What they run on.
-        solver: Name of the transport solver, given to the methods that take one.
+        solver: Transport solver, given to the methods that take one, unless their own options name another.
         device: Where features are extracted, if it takes their values to tell whether a method applies.
 
     Returns:
-        Places, in the order of the names, and name -> reason for the methods that "all" leaves out.
+        Entries, in the order given, and name -> reason for the methods that "all" leaves out.
 
     Raises:
-        UserError: No name, an unknown one, or one that does not apply.
+        UserError: No method, an unknown one, one that does not apply, or two under one name.
     """
-    if not names:
-        raise UserError("--methods names no method: give some, or all; --list prints them.")
-    everything = list(names) == ["all"]
-    chosen = list(catalogue.methods()) if everything else list(dict.fromkeys(names))
-    places: list[Place] = []
+    if not given:
+        raise UserError("`methods` names no method: give some, or all; otfew list prints them.")
+    everything = list(given) == ["all"]
+    entries: dict[str, Entry] = {}
     not_run: dict[str, str] = {}
-    base_missing: str | None = None
-    for name in chosen:
-        kind = catalogue.find(name)
+    applies = _Applies(material, solver, device)
+    for one in catalogue.methods() if everything else given:
         try:
-            nodes = material.nodes_spec(kind.nodes)
-            if kind.needs_base_mean:
-                base_missing = material.base_mean_missing() if base_missing is None else base_missing
-                if base_missing:
-                    raise UserError(f"method {name!r} needs the mean of the base classes, but {base_missing}.")
-            options: dict[str, Any] = {"solver": solver} if catalogue.accepts(kind, "solver") else {}
-            options |= material.learned(name)
-            if not kind.needs_base_mean:
-                catalogue.build(name, **options)
-            check_sign(name, kind, material, nodes, device)
+            entry = applies.entry(one)
         except UserError as error:
             if not everything:
                 raise
-            not_run[name] = str(error).rstrip(".")
+            not_run[str(one)] = str(error).rstrip(".")
             continue
-        places.append(Place(name, nodes, options))
+        if entries.get(entry.name, entry) != entry:
+            raise UserError(f"two methods of this run are called {entry.name!r}: give one of them as (NAME, METHOD).")
+        entries[entry.name] = entry
     if everything:
-        ran = {place.name: place.nodes for place in places}
-        for place in [p for p in places if p.kind.preset_of in ran]:
-            places.remove(place)
-            why = (
-                "which ran on the same nodes"
-                if place.nodes == ran[place.kind.preset_of]
-                # Beside methods that see each image once, more crops would pass for a better method.
-                else f"on nodes of its own: name it, or give --nodes {place.nodes} to all methods"
-            )
-            not_run[place.name] = f"a preset of {place.kind.preset_of}, {why}"
-    return places, not_run
+        _leave_presets_out(entries, not_run)
+    return list(entries.values()), not_run
+
+
+class _Applies:
+    """Makes entries of methods that can run on a material; whether there are base classes is asked once."""
+
+    def __init__(self, material: Material, solver: str | Solver, device: str) -> None:
+        self._material, self._solver, self._device = material, solver, device
+        self._base_missing: str | None = None
+
+    def entry(self, given: Given) -> Entry:
+        """Make an entry, or raise ``UserError`` where the method is unknown or does not apply."""
+        if isinstance(given, str):
+            return self._named(given, given, {})
+        if not isinstance(given, tuple):
+            return self._object(getattr(given, "name", "") or type(given).__name__, given)
+        if len(given) != 2 or not isinstance(given[0], str):
+            raise UserError(f"`methods` has {given!r}: a tuple is a name, then options or an object.")
+        name, own = given
+        if not isinstance(own, Mapping):
+            return self._object(name, own)
+        return self._named(" ".join([name, *(f"{key}={value}" for key, value in own.items())]), name, own)
+
+    def _object(self, name: str, method: FewShotMethod) -> Entry:
+        """Make an entry of a method that somebody has constructed."""
+        check_method(method)
+        nodes = self._material.nodes_spec(method.nodes)
+        check_sign(name, type(method), self._material, nodes, self._device)
+        return Entry(name, method, nodes)
+
+    def _named(self, name: str, method: str, own: Mapping[str, Any]) -> Entry:
+        """Make an entry of a method of the catalogue."""
+        kind = catalogue.find(method)
+        nodes = self._material.nodes_spec(kind.nodes)
+        if kind.needs_base_mean:
+            if self._base_missing is None:
+                self._base_missing = self._material.base_mean_missing()
+            if self._base_missing:
+                raise UserError(f"method {method!r} needs the mean of the base classes, but {self._base_missing}.")
+        options: dict[str, Any] = {"solver": self._solver} if catalogue.accepts(kind, "solver") else {}
+        entry = Entry(name, method, nodes, {**options, **self._material.learned(method), **own})
+        if not kind.needs_base_mean:
+            entry.build()
+        check_sign(method, kind, self._material, nodes, self._device)
+        return entry
+
+
+def _leave_presets_out(entries: dict[str, Entry], not_run: dict[str, str]) -> None:
+    """Move presets of methods that run from one to the other, with the reason."""
+    ran = {entry.name: entry.nodes for entry in entries.values()}
+    for entry in [e for e in entries.values() if e.kind.preset_of in ran]:
+        del entries[entry.name]
+        why = (
+            "which ran on the same nodes"
+            if entry.nodes == ran[entry.kind.preset_of]
+            # Beside methods that see each image once, more crops would pass for a better method. The words are part of
+            # results.json, and of its bytes.
+            else f"on nodes of its own: name it, or give --nodes {entry.nodes} to all methods"
+        )
+        not_run[entry.name] = f"a preset of {entry.kind.preset_of}, {why}"
 
 
 def check_sign(name: str, kind: type[FewShotMethod], material: Material, nodes: str, device: str) -> None:
@@ -113,18 +191,19 @@ def check_sign(name: str, kind: type[FewShotMethod], material: Material, nodes: 
         )
 
 
-def pick_reference(given: str, places: Sequence[Place]) -> str:
+def pick_reference(given: str, entries: Sequence[Entry]) -> str:
     """Return the method that the others are compared with: the given one, cosine-centroid if it runs, or the first.
 
-    Transductive methods have a reference of their own, see ``report.compare``; the first is one only where all are.
+    Transductive methods have a reference of their own, see ``otfew.evaluation.figures``; the first is one only where
+    all are.
 
     Raises:
         UserError: The given one does not run.
     """
-    names = [place.name for place in places]
+    names = [entry.name for entry in entries]
     if not names:
-        raise UserError("no method applies here: --list prints the methods, --methods chooses them.")
+        raise UserError("no method applies here: otfew list prints the methods, `methods` chooses them.")
     if given and given not in names:
-        raise UserError(f"--reference {given!r} is not among the methods of this run: {', '.join(names)}.")
-    inductive = [place.name for place in places if not place.kind.transductive]
+        raise UserError(f"`reference` {given!r} is not among the methods of this run: {', '.join(names)}.")
+    inductive = [entry.name for entry in entries if not entry.kind.transductive]
     return given or ("cosine-centroid" if "cosine-centroid" in names else next(iter(inductive or names)))

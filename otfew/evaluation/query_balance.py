@@ -60,9 +60,9 @@ def parse(text: str) -> Dirichlet | None:
     except decimal.InvalidOperation:
         alpha = Decimal("nan")
     if kind != "dirichlet" or not alpha.is_finite():
-        raise UserError(f"--query-balance {text!r} is neither balanced nor dirichlet:ALPHA, such as dirichlet:2.")
+        raise UserError(f"`query_balance` {text!r} is neither balanced nor dirichlet:ALPHA, such as dirichlet:2.")
     if not LEAST <= alpha <= MOST:
-        raise UserError(f"--query-balance {text!r}: ALPHA must be between {LEAST} and {MOST}.")
+        raise UserError(f"`query_balance` {text!r}: ALPHA must be between {LEAST} and {MOST}.")
     return Dirichlet(alpha)
 
 

@@ -9,16 +9,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from otfew.choices import ClassPrior
 from otfew.errors import UserError
 from otfew.evaluation.blocks import code_of, form_of
 from otfew.evaluation.episodes import Episodes, Sampler
+from otfew.evaluation.guard import refuse_overlap
 from otfew.features.extract import FeatureSet
 from otfew.method import FewShotMethod
 from otfew.runs import processes
@@ -34,15 +35,13 @@ BATCH_BYTES = 256 << 20
 SETUP = "setup"
 """Entry of a block: processes, threads of each, episodes."""
 
-ClassPrior = Literal["uniform", "true", "estimated"]
-
 Progress = Callable[[int, str], None]
 """Called with the number of (method, episode) pairs that were just finished, and the method's name."""
 
 
 @dataclass(frozen=True)
-class Contender:
-    """A method, ready to run, with the features it runs on.
+class Ready:
+    """An entry that is ready to run: its method, built, and the features it runs on.
 
     Attributes:
         name: Name in reports; unique in a run.
@@ -111,7 +110,7 @@ class Scores:
 
 
 def evaluate(
-    contenders: Sequence[Contender],
+    ready: Sequence[Ready],
     sampler: Sampler,
     n_episodes: int,
     *,
@@ -119,6 +118,7 @@ def evaluate(
     device: torch.device | str = "cpu",
     progress: Progress = lambda _, __: None,
     note: Note = lambda _: None,
+    allow_overlap: bool = False,
 ) -> dict[str, Scores]:
     """Run every method on episodes 0 to ``n_episodes - 1``.
 
@@ -127,39 +127,41 @@ def evaluate(
     of them return all scores, and the main one alone reads and writes ``directory``.
 
     Args:
-        contenders: Methods with their features.
+        ready: Methods with their features.
         sampler: Episodes of one protocol.
         n_episodes: How many.
         directory: Where finished blocks are kept, or None.
         device: Where methods run.
         progress: Called after each batch of each method.
         note: Called with a sentence where a damaged block is computed again.
+        allow_overlap: Go on where features are of classes that their backbone has seen in training.
 
     Returns:
-        Scores by contender's name.
+        Scores by entry's name.
 
     Raises:
-        UserError: A method refuses its input, or its answer has a wrong shape or is not a number, naming method and
-            episode; or a process has another protocol or other features than the main one.
+        UserError: Features are of seen classes; a method refuses its input; its answer has a wrong shape or is not a
+            number, naming method and episode; or a process has another protocol or other features than the main one.
+            What else a method raises is a fault of its own, and keeps its traceback.
         PeerLostError: Another process has ended.
     """
     if n_episodes < 1:
-        raise UserError(f"--episodes must be at least 1, not {n_episodes}.")
-    groups: dict[int, list[Contender]] = {}
-    for contender in contenders:
-        groups.setdefault(id(contender.features), []).append(contender)
+        raise UserError(f"`episodes` must be at least 1, not {n_episodes}.")
+    for entry in ready:
+        refuse_overlap(entry.features.overlap, allow_overlap)
+    groups: dict[int, list[Ready]] = {}
+    for entry in ready:
+        groups.setdefault(id(entry.features), []).append(entry)
     runner = _Runner(list(groups.values()), sampler.protocol.query, torch.device(device), progress)
-    _agree(contenders, directory)
+    _agree(ready, directory)
     ranges = [(start, min(start + BLOCK, n_episodes)) for start in range(0, n_episodes, BLOCK)]
-    code = code_of(c.method for c in contenders) if directory else ""
-    names = [c.name for c in contenders]
+    code = code_of(entry.method for entry in ready) if directory else ""
+    names = [entry.name for entry in ready]
     forms = [form_of(names, stop - start, sampler.protocol, SETUP, code) for start, stop in ranges]
-    kept = {
-        i: block for i in range(len(ranges)) if (block := _kept(i, ranges[i], contenders, directory, forms[i], note))
-    }
+    kept = {i: block for i in range(len(ranges)) if (block := _kept(i, ranges[i], ready, directory, forms[i], note))}
     blocks = processes.from_main(kept)
     for index in blocks:
-        _advance(progress, contenders, ranges[index])
+        _advance(progress, ready, ranges[index])
     missing = [i for i in range(len(ranges)) if i not in blocks]
     here = processes.world()
     for first in range(0, len(missing), here.size):
@@ -174,23 +176,23 @@ def evaluate(
             if directory:
                 directory.save_block(index, made, forms[index])
             if index != mine:
-                _advance(progress, contenders, ranges[index])
+                _advance(progress, ready, ranges[index])
     ordered = [blocks[i] for i in range(len(ranges))]
     setups = _setups(ordered)
     return {
-        c.name: Scores(
-            np.concatenate([block[f"{c.name}.correct"] for block in ordered]),
+        entry.name: Scores(
+            np.concatenate([block[f"{entry.name}.correct"] for block in ordered]),
             sampler.protocol.query,
-            float(sum(block[f"{c.name}.seconds"] for block in ordered)),
+            float(sum(block[f"{entry.name}.seconds"] for block in ordered)),
             setups,
         )
-        for c in contenders
+        for entry in ready
     }
 
 
-def _agree(contenders: Sequence[Contender], directory: RunDirectory | None) -> None:
+def _agree(ready: Sequence[Ready], directory: RunDirectory | None) -> None:
     """Raise ``UserError`` in a process that would compute something else than the main one does."""
-    here = {"run": directory.identity if directory else {}, "features": {c.name: c.material for c in contenders}}
+    here = {"run": directory.identity if directory else {}, "features": {entry.name: entry.material for entry in ready}}
     difference = first_difference(processes.from_main(here), here)
     if difference:
         raise UserError(
@@ -202,23 +204,23 @@ def _agree(contenders: Sequence[Contender], directory: RunDirectory | None) -> N
 def _kept(
     index: int,
     span: tuple[int, int],
-    contenders: Sequence[Contender],
+    ready: Sequence[Ready],
     directory: RunDirectory | None,
     form: Form,
     note: Note,
 ) -> Arrays | None:
     """Take a finished block of episodes from the folder; None where there is none that ran on these very features."""
     block = directory.load_block(index, form, note) if directory else None
-    if block is not None and any(str(block[f"{c.name}.material"]) != c.material for c in contenders):
+    if block is not None and any(str(block[f"{entry.name}.material"]) != entry.material for entry in ready):
         note(f"finished episodes {span[0]} to {span[1] - 1} ran on other features; computing them again")
         return None
     return block
 
 
-def _advance(progress: Progress, contenders: Sequence[Contender], span: tuple[int, int]) -> None:
+def _advance(progress: Progress, ready: Sequence[Ready], span: tuple[int, int]) -> None:
     """Count episodes that this process has not computed itself just now."""
-    for contender in contenders:
-        progress(span[1] - span[0], contender.name)
+    for entry in ready:
+        progress(span[1] - span[0], entry.name)
 
 
 def _setups(blocks: Sequence[Arrays]) -> tuple[Setup, ...]:
@@ -237,9 +239,9 @@ def batch_episodes(way: int, shot: int, query: int, nodes: int, channels: int) -
 
 
 class _Runner:
-    """Runs blocks of episodes through groups of contenders that share features."""
+    """Runs blocks of episodes through groups of entries that share features."""
 
-    def __init__(self, groups: list[list[Contender]], queries: int, device: torch.device, progress: Progress) -> None:
+    def __init__(self, groups: list[list[Ready]], queries: int, device: torch.device, progress: Progress) -> None:
         self._groups = groups
         self._queries = queries
         self._device = device
@@ -247,8 +249,8 @@ class _Runner:
         self._warm = False
 
     def block(self, episodes: Episodes, start: int) -> Arrays:
-        """Count each contender's right answers: "NAME.correct" (episodes, way) and "NAME.seconds" ()."""
-        correct: dict[str, list[npt.NDArray[np.int64]]] = {c.name: [] for group in self._groups for c in group}
+        """Count each entry's right answers: "NAME.correct" (episodes, way) and "NAME.seconds" ()."""
+        correct: dict[str, list[npt.NDArray[np.int64]]] = {entry.name: [] for group in self._groups for entry in group}
         seconds = dict.fromkeys(correct, 0.0)
         for group in self._groups:
             nodes = group[0].features.nodes
@@ -260,16 +262,16 @@ class _Runner:
                 query = self._gather(nodes, part.query).flatten(1, 2)
                 if i == 0 and not self._warm:
                     # The first call compiles; its time belongs to no episode.
-                    for contender in group:
-                        self._ask(contender, part[:1], support[:1], query[:1], start)
-                for contender in group:
-                    right, elapsed = self._score(contender, part, support, query, start + i)
-                    correct[contender.name].append(right)
-                    seconds[contender.name] += elapsed
-                    self._progress(len(right), contender.name)
+                    for entry in group:
+                        self._ask(entry, part[:1], support[:1], query[:1])
+                for entry in group:
+                    right, elapsed = self._score(entry, part, support, query, start + i)
+                    correct[entry.name].append(right)
+                    seconds[entry.name] += elapsed
+                    self._progress(len(right), entry.name)
         self._warm = True
         arrays: Arrays = {f"{name}.correct": np.concatenate(parts) for name, parts in correct.items()}
-        arrays |= {f"{c.name}.material": np.array(c.material) for group in self._groups for c in group}
+        arrays |= {f"{entry.name}.material": np.array(entry.material) for group in self._groups for entry in group}
         arrays[SETUP] = np.array([processes.world().size, torch.get_num_threads(), len(episodes)])
         return arrays | {f"{name}.seconds": np.array(value) for name, value in seconds.items()}
 
@@ -278,38 +280,27 @@ class _Runner:
         flat = nodes.index_select(0, torch.from_numpy(indices.reshape(-1)))
         return flat.view(*indices.shape, *nodes.shape[1:]).to(self._device)
 
-    def _ask(
-        self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor, start: int
-    ) -> tuple[Tensor, float]:
-        """Call a method: logits (episodes, way * query, way) on the CPU, and seconds; what it refuses is the user's."""
-        prior = contender.prior(episodes)
+    def _ask(self, entry: Ready, episodes: Episodes, support: Tensor, query: Tensor) -> tuple[Tensor, float]:
+        """Call a method: logits (episodes, way * query, way) on the CPU, and seconds."""
+        prior = entry.prior(episodes)
         told = {} if prior is None else {"class_prior": torch.from_numpy(prior).to(support)}
         started = time.perf_counter()
-        try:
-            # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
-            logits = contender.method(support, query, **told).detach().cpu()
-        except UserError:
-            raise
-        except ValueError as error:
-            raise UserError(
-                f"method {contender.name!r} refuses the batch of {len(support)} from episode {start} on: {error}."
-            ) from error
+        # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
+        logits = entry.method(support, query, **told).detach().cpu()
         return logits, time.perf_counter() - started
 
     def _score(
-        self, contender: Contender, episodes: Episodes, support: Tensor, query: Tensor, start: int
+        self, entry: Ready, episodes: Episodes, support: Tensor, query: Tensor, start: int
     ) -> tuple[npt.NDArray[np.int64], float]:
         """Call a method on a batch of episodes and count right answers for each class."""
-        logits, elapsed = self._ask(contender, episodes, support, query, start)
+        logits, elapsed = self._ask(entry, episodes, support, query)
         n_episodes, way = episodes.counts.shape
         expected = (n_episodes, way * self._queries, way)
         if logits.shape != expected:
-            raise UserError(f"method {contender.name!r} answered with shape {tuple(logits.shape)}, not {expected}.")
+            raise UserError(f"method {entry.name!r} answered with shape {tuple(logits.shape)}, not {expected}.")
         bad = torch.isnan(logits).flatten(1).any(1).nonzero()
         if len(bad):
-            raise UserError(
-                f"method {contender.name!r} answered NaN in episode {start + int(bad[0])}: check its options."
-            )
+            raise UserError(f"method {entry.name!r} answered NaN in episode {start + int(bad[0])}: check its options.")
         truth = torch.from_numpy(episodes.answers)
         hits = (logits.argmax(-1) == truth).long()
         right = torch.zeros(n_episodes, way, dtype=torch.int64).scatter_add_(1, truth, hits)

@@ -13,7 +13,7 @@ from otfew.statistics.intervals import estimate
 
 @dataclass(frozen=True)
 class Design:
-    """Names of the variants of a two by two design.
+    """Names of the entries of a two by two design.
 
     Attributes:
         equal: Equal weights, no matching.

@@ -49,10 +49,12 @@ class FeatureSet:
         nodes: (images, nodes, channels) float32; may be mapped from disk.
         labels: (images,) int64, indices into ``classes``; given in any container, they go by position.
         classes: Class names.
-        nodes_spec: Kind of nodes, as on the command line.
+        nodes_spec: Kind of nodes.
         milliseconds: Extraction time of one image, decoding included; None where unknown.
         base_mean: (channels,) mean global vector of the base classes, where the features came with one.
         source: What they are, JSON-ready and without paths.
+        overlap: Which of the classes the backbone has seen in training, as a sentence without its end; "" where it has
+            seen none, is external, or nobody knows.
     """
 
     nodes: Tensor
@@ -62,6 +64,7 @@ class FeatureSet:
     milliseconds: float | None = None
     base_mean: Tensor | None = None
     source: dict[str, Any] = field(default_factory=dict)
+    overlap: str = ""
 
     def __post_init__(self) -> None:
         labels = as_indices(self.labels, len(self.classes))

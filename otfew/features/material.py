@@ -1,21 +1,19 @@
-"""What a comparison runs on: images or a user's features, the backbone, and the guard against leaks."""
+"""What methods run on: a split of a data set through a backbone, or a user's own features."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from otfew.backbones import Backbone, classes_seen
 from otfew.backbones import load as load_backbone
+from otfew.choices import Crop
 from otfew.data import DATASETS, DataOptions, ImageSet
 from otfew.data import load as load_images
 from otfew.data.halves import HALVES, load_half
@@ -26,8 +24,7 @@ from otfew.features.file import load_feature_file
 from otfew.nodes import parse
 from otfew.runs import processes
 from otfew.runs.files import cache_directory
-
-Report = Callable[[int, int], None]
+from otfew.runs.watch import SILENT, Watch
 
 
 class Material(Protocol):
@@ -41,6 +38,11 @@ class Material(Protocol):
     @property
     def classes(self) -> tuple[str, ...]:
         """Return the class names."""
+        ...
+
+    @property
+    def overlap(self) -> str:
+        """Say which classes the backbone has seen in training, without the sentence's end; "" where it is no leak."""
         ...
 
     def describe(self) -> dict[str, Any]:
@@ -87,6 +89,11 @@ class FileMaterial:
     def classes(self) -> tuple[str, ...]:
         """Return the class names."""
         return self._features.classes
+
+    @property
+    def overlap(self) -> str:
+        """Return nothing: files of features do not say what their backbone has seen."""
+        return ""
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol's part about the data; episodes are keyed by the file's content."""
@@ -139,19 +146,19 @@ class ImageMaterial:
         images: The evaluated split.
         backbone: What extracts.
         preparation: Resolution and crop.
-        console: Where progress is shown.
         base: Loads the train split.
         seen: Classes that the backbone has seen in training; None where unknown.
-        given_nodes: ``--nodes``, or "" for what each method prefers.
+        given_nodes: Kind of nodes for all methods, or "" for what each prefers.
+        watch: Where progress is shown.
     """
 
     images: ImageSet
     backbone: Backbone
     preparation: Preparation
-    console: Console
     base: Callable[[], ImageSet]
     seen: int | None
     given_nodes: str = ""
+    watch: Watch = SILENT
     _features: dict[str, FeatureSet] = field(default_factory=dict)
 
     @property
@@ -163,6 +170,16 @@ class ImageMaterial:
     def classes(self) -> tuple[str, ...]:
         """Return the class names."""
         return self.images.classes
+
+    @property
+    def overlap(self) -> str:
+        """Say which classes the backbone has seen in training; "" for external ones, whose reports say it."""
+        if not self.seen or self.backbone.card.external:
+            return ""
+        return (
+            f"backbone {self.backbone.name!r} was trained on {self.seen} of the {len(self.classes)} classes of split "
+            f"{self.images.split!r} of {self.images.dataset!r}"
+        )
 
     def describe(self) -> dict[str, Any]:
         """Return the protocol's part about data, backbone and images."""
@@ -205,21 +222,22 @@ class ImageMaterial:
     def features(self, spec: str, device: str) -> FeatureSet:
         """Extract nodes, or take them from the cache."""
         if spec not in self._features:
-            with processes.leaders_first(), _progress(self.console, f"extracting {spec} nodes") as progress:
-                self._features[spec] = extract(
+            with processes.leaders_first(), self.watch.task(f"extracting {spec} nodes") as progress:
+                found = extract(
                     self.images,
                     self.backbone.to(device),
                     parse(spec),
                     self.preparation,
                     cache_directory() / "features",
                     progress=progress,
-                    note=lambda text: self.console.print(text, markup=False, highlight=False),
+                    note=self.watch.note,
                 )
+            self._features[spec] = replace(found, overlap=self.overlap)
         return self._features[spec]
 
     def base_mean(self, spec: str, device: str) -> Tensor:
         """Extract the mean of the base classes, or take it from the cache."""
-        with processes.leaders_first(), _progress(self.console, "extracting base classes") as progress:
+        with processes.leaders_first(), self.watch.task("extracting base classes") as progress:
             return base_mean(
                 self.base(),
                 self.backbone.to(device),
@@ -227,7 +245,7 @@ class ImageMaterial:
                 self.preparation,
                 cache_directory() / "features",
                 progress=progress,
-                note=lambda text: self.console.print(text, markup=False, highlight=False),
+                note=self.watch.note,
             )
 
     def learned(self, method: str) -> dict[str, float]:
@@ -237,67 +255,50 @@ class ImageMaterial:
 
 def load_image_material(
     dataset: str,
-    split: str,
-    root: Path | None,
-    options: DataOptions,
-    backbone: str | None,
-    resolution: int | None,
-    crop: str | None,
-    nodes: str,
-    allow_overlap: bool,
-    console: Console,
+    split: str = "test",
+    root: Path | None = None,
+    options: DataOptions | None = None,
+    backbone: str | Backbone | None = None,
+    resolution: int | None = None,
+    crop: Crop | None = None,
+    nodes: str = "",
+    watch: Watch = SILENT,
 ) -> ImageMaterial:
-    """Load a split and a backbone, and refuse the pair where the backbone has seen the classes.
+    """Load a split and a backbone.
+
+    Whether the backbone has seen the classes is told by ``overlap``; who evaluates refuses them then.
 
     Args:
         dataset: Key of ``DATASETS``.
         split: "train", "val", "test", "first-half" or "second-half".
         root: Data root, or None for the default.
-        options: Choices that some data sets offer.
-        backbone: What stands after ``--backbone``, or None for the data set's.
+        options: Choices that some data sets offer, or None for their defaults.
+        backbone: Name, path, ``package.module:factory`` or the backbone itself; None takes the data set's.
         resolution: Side in pixels; None takes that of the backbone's training.
         crop: "none" or "center"; None takes what is usual for the data set.
-        nodes: ``--nodes``, or "".
-        allow_overlap: Go on with classes that the backbone has seen.
-        console: Where progress is shown.
+        nodes: Kind of nodes for all methods, or "" for what each prefers.
+        watch: Where progress is shown.
 
     Raises:
-        UserError: Anything is missing or unknown, or classes were seen in training.
+        UserError: Anything is missing or unknown.
     """
+    options = options or DataOptions()
     load_part = load_half if split in HALVES else load_images
     images = load_part(dataset, split, root, options)
-    network = load_backbone(backbone, dataset=dataset)
+    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, dataset=dataset)
     seen, _ = classes_seen(network.card, images.classes, dataset=dataset)
-    if seen and not network.card.external and not allow_overlap:
-        raise UserError(
-            f"backbone {network.name!r} was trained on {seen} of the {len(images.classes)} classes of split {split!r} "
-            f"of {dataset!r}: give another backbone or split, or --allow-overlap to go on and have the report say so."
-        )
     usual = DATASETS[dataset].resolution
     trained = network.card.external or bool(network.card.training_data)
     side = resolution if resolution is not None else network.card.resolution if trained else usual
-    preparation = Preparation(side, default_crop(usual) if crop is None else crop)  # type: ignore[arg-type]
+    preparation = Preparation(side, default_crop(usual) if crop is None else crop)
     if nodes:
         parse(nodes)
     return ImageMaterial(
         images=images,
         backbone=network,
         preparation=preparation,
-        console=console,
         base=lambda: load_part(dataset, HALVES[0] if split in HALVES else "train", root, options),
         seen=seen,
         given_nodes=nodes,
+        watch=watch,
     )
-
-
-@contextmanager
-def _progress(console: Console, text: str) -> Iterator[Report]:
-    """Show a bar from the first report on; nothing where all is cached."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task(text, total=None, visible=False)
-
-        def report(done: int, total: int) -> None:
-            bar.update(task, completed=done, total=total, visible=True)
-
-        yield report

@@ -144,7 +144,7 @@ def retrieve(
     """
     check_gallery(global_features.labels, global_features.classes)
     if not 1 <= rerank < len(global_features.labels):
-        raise UserError(f"rerank must be from 1 to {len(global_features.labels) - 1}, not {rerank}.")
+        raise UserError(f"`rerank` must be from 1 to {len(global_features.labels) - 1}, not {rerank}.")
     ranker = _Ranker(global_features, rerankers, rerank, torch.device(device), progress)
     blocks = []
     for index, start in enumerate(range(0, len(global_features.labels), BLOCK)):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from otfew.backbones.base import normalise
 from otfew.data.base import ImageSet
 from otfew.evaluation.episodes import Protocol, Sampler
-from otfew.evaluation.run import Contender, evaluate
+from otfew.evaluation.run import Ready, evaluate
 from otfew.features.extract import FeatureSet
 from otfew.method import FewShotMethod
 from otfew.nodes import Extractor
@@ -72,7 +72,7 @@ class Validation:
         """
         features = FeatureSet(self._nodes(backbone, device), self.images.labels, self.images.classes)
         contenders = [
-            Contender(name, method, features.pooled if method.pools else features)
+            Ready(name, method, features.pooled if method.pools else features)
             for name, method in self.methods(learned or {}).items()
         ]
         scores = evaluate(contenders, self.sampler, self.episodes, device=device)

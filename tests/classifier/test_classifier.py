@@ -512,7 +512,6 @@ def test_a_method_may_be_an_object():
         (lambda query: query, "answered with"),
         (lambda query: None, "answered with NoneType"),
         (lambda query: torch.full((1, query.shape[1], 2), torch.nan), "answered NaN"),
-        (lambda query: 1 / 0 if query is None else "x" + 1, "refuses the images"),
     ],
 )
 def test_what_an_object_answers_is_checked(answer, said):
@@ -525,6 +524,18 @@ def test_what_an_object_answers_is_checked(answer, said):
     classifier = FewShotClassifier(backbone(), method=Wrong()).fit(new()[:2], NEW[:2])
     with pytest.raises(UserError, match=f"'wrong' {said}"):
         classifier.predict(new())
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_a_fault_of_a_method_keeps_its_traceback(error):
+    class Broken(MethodBase):
+        def __call__(self, support, query, *, support_mask=None, class_prior=None):
+            raise error("deep inside")
+
+    classifier = FewShotClassifier(backbone(), method=Broken()).fit(new()[:2], NEW[:2])
+    with pytest.raises(error, match=r"^deep inside$") as caught:
+        classifier.predict(new())
+    assert type(caught.value) is error
 
 
 def test_an_object_that_follows_no_contract_is_told_what_lacks():

@@ -78,7 +78,7 @@ def test_parameters_of_the_balance_are_told_apart_by_value():
 def test_a_class_that_might_run_out_of_images_is_named():
     # Ten images each: enough for 1 + 3, not for 1 + 3 x 4 of one class.
     sampler(query=4)
-    with pytest.raises(UserError, match=r"'a'.*10 images, but an episode may need 13 .*--way 3 x --query 4"):
+    with pytest.raises(UserError, match=r"'a'.*10 images, but an episode may need 13 .*`way` 3 x `query` 4"):
         sampler(query=4, query_balance="dirichlet:2")
 
 
@@ -148,12 +148,12 @@ def test_draw_reaches_every_order_equally_often():
 
 @pytest.mark.parametrize(("field", "value"), [("way", 1), ("way", 0), ("shot", 0), ("query", 0), ("shot", -3)])
 def test_senseless_sizes_are_refused(field, value):
-    with pytest.raises(UserError, match=f"--{field}.*{value}"):
+    with pytest.raises(UserError, match=f"`{field}`.*{value}"):
         replace(PROTOCOL, **{field: value})
 
 
 def test_more_ways_than_classes_are_refused():
-    with pytest.raises(UserError, match=r"--way 7.*6"):
+    with pytest.raises(UserError, match=r"`way` 7.*6"):
         sampler(way=7)
 
 

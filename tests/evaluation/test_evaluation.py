@@ -11,7 +11,7 @@ from otfew.baselines import BASELINES
 from otfew.errors import UserError
 from otfew.evaluation.blocks import CODE, code_of, form_of
 from otfew.evaluation.episodes import Protocol, Sampler
-from otfew.evaluation.run import BLOCK, Contender, batch_episodes, evaluate
+from otfew.evaluation.run import BLOCK, Ready, batch_episodes, evaluate
 from otfew.features.extract import FeatureSet
 from otfew.method import MethodBase
 from otfew.methods import METHODS
@@ -61,7 +61,7 @@ class First(MethodBase):
 
 
 def test_accuracies_equal_a_plain_loop(features, sampler):
-    scores = evaluate([Contender("nearest", Nearest(), features)], sampler, EPISODES)["nearest"]
+    scores = evaluate([Ready("nearest", Nearest(), features)], sampler, EPISODES)["nearest"]
     rows = features.nodes.mean(1).numpy()
     for i in (0, 1, BLOCK, EPISODES - 1):
         episode = sampler(i, i + 1)
@@ -77,7 +77,7 @@ def test_accuracies_equal_a_plain_loop(features, sampler):
 
 def test_uneven_queries_count_as_in_a_plain_loop(features):
     sampler = Sampler(Protocol("toy", "", "test", way=3, shot=1, query=3, query_balance="dirichlet:0.3"), LABELS, NAMES)
-    scores = evaluate([Contender("nearest", Nearest(), features)], sampler, EPISODES)["nearest"]
+    scores = evaluate([Ready("nearest", Nearest(), features)], sampler, EPISODES)["nearest"]
     rows = features.nodes.mean(1).numpy()
     empty = 0
     for i in range(EPISODES):
@@ -113,7 +113,7 @@ class Told(MethodBase):
 def test_transductive_methods_are_told_the_prior(features, prior):
     sampler = Sampler(Protocol("toy", "", "test", way=3, shot=1, query=3, query_balance="dirichlet:1"), LABELS, NAMES)
     methods = {"inductive": Told(False), "transductive": Told(True)}
-    evaluate([Contender(name, m, features, class_prior=prior) for name, m in methods.items()], sampler, 70)
+    evaluate([Ready(name, m, features, class_prior=prior) for name, m in methods.items()], sampler, 70)
     assert methods["inductive"].priors == [{}] * 3
     # After the warm-up: two blocks.
     told = methods["transductive"].priors[1:]
@@ -127,17 +127,17 @@ def test_transductive_methods_are_told_the_prior(features, prior):
 
 
 def test_a_constant_answer_is_right_by_chance(features, sampler):
-    scores = evaluate([Contender("first", First(), features)], sampler, 10)["first"]
+    scores = evaluate([Ready("first", First(), features)], sampler, 10)["first"]
     assert scores.accuracy.tolist() == [0.25] * 10
 
 
 def test_companions_do_not_matter(features, sampler):
-    alone = evaluate([Contender("nearest", Nearest(), features)], sampler, EPISODES)
+    alone = evaluate([Ready("nearest", Nearest(), features)], sampler, EPISODES)
     other = FeatureSet(features.nodes[:, :2].clone(), LABELS, NAMES)
     contenders = [
-        Contender("first", First(), features),
-        Contender("other", Nearest(), other),
-        Contender("nearest", Nearest(), features),
+        Ready("first", First(), features),
+        Ready("other", Nearest(), other),
+        Ready("nearest", Nearest(), features),
     ]
     together = evaluate(contenders, sampler, EPISODES)
     np.testing.assert_array_equal(alone["nearest"].correct, together["nearest"].correct)
@@ -160,21 +160,21 @@ class Dying(Nearest):
 def test_a_run_goes_on_after_an_interruption(tmp_path, features, sampler):
     directory = RunDirectory(tmp_path / "run", {"a": 1})
     with pytest.raises(KeyboardInterrupt):
-        evaluate([Contender("nearest", Dying(3), features)], sampler, EPISODES, directory=directory)
+        evaluate([Ready("nearest", Dying(3), features)], sampler, EPISODES, directory=directory)
     kept = len(list((tmp_path / "run" / "blocks").iterdir()))
     assert kept == 2
     method = Nearest()
     again = RunDirectory(tmp_path / "run", {"a": 1})
-    resumed = evaluate([Contender("nearest", method, features)], sampler, EPISODES, directory=again)
+    resumed = evaluate([Ready("nearest", method, features)], sampler, EPISODES, directory=again)
     # One episode more than the missing block: the warm-up that no clock sees.
     assert method.episodes == EPISODES - kept * BLOCK + 1
-    whole = evaluate([Contender("nearest", Nearest(), features)], sampler, EPISODES)
+    whole = evaluate([Ready("nearest", Nearest(), features)], sampler, EPISODES)
     np.testing.assert_array_equal(resumed["nearest"].correct, whole["nearest"].correct)
 
 
 def test_a_damaged_block_is_computed_again(tmp_path, features, sampler):
     directory = RunDirectory(tmp_path, {"a": 1})
-    contenders = [Contender("nearest", Nearest(), features)]
+    contenders = [Ready("nearest", Nearest(), features)]
     first = evaluate(contenders, sampler, EPISODES, directory=directory)
     block = tmp_path / "blocks" / "000001.npz"
     block.write_bytes(block.read_bytes()[:100])
@@ -186,21 +186,19 @@ def test_a_damaged_block_is_computed_again(tmp_path, features, sampler):
 
 def test_blocks_of_other_material_are_computed_again(tmp_path, features, sampler):
     directory = RunDirectory(tmp_path, {"a": 1})
-    evaluate([Contender("nearest", Nearest(), features, "one")], sampler, EPISODES, directory=directory)
+    evaluate([Ready("nearest", Nearest(), features, "one")], sampler, EPISODES, directory=directory)
     method, notes = Nearest(), []
-    evaluate(
-        [Contender("nearest", method, features, "other")], sampler, EPISODES, directory=directory, note=notes.append
-    )
+    evaluate([Ready("nearest", method, features, "other")], sampler, EPISODES, directory=directory, note=notes.append)
     assert method.episodes == EPISODES + 1
     assert all("other features" in note for note in notes)
     method = Nearest()
-    evaluate([Contender("nearest", method, features, "other")], sampler, EPISODES, directory=directory)
+    evaluate([Ready("nearest", method, features, "other")], sampler, EPISODES, directory=directory)
     assert method.episodes == 0
 
 
 def run_with(directory, sampler, features, note=pytest.fail):
     method = Nearest()
-    scores = evaluate([Contender("nearest", method, features)], sampler, EPISODES, directory=directory, note=note)
+    scores = evaluate([Ready("nearest", method, features)], sampler, EPISODES, directory=directory, note=note)
     return scores["nearest"].correct, method.episodes
 
 
@@ -290,18 +288,21 @@ class Wrong(MethodBase):
 )
 def test_wrong_answers_name_the_method(features, sampler, change, said):
     with pytest.raises(UserError, match=said) as caught:
-        evaluate([Contender("wrong", Wrong(change), features)], sampler, 5)
+        evaluate([Ready("wrong", Wrong(change), features)], sampler, 5)
     assert "'wrong'" in str(caught.value)
 
 
-def test_what_a_method_refuses_is_the_users_to_set_right(features, sampler):
-    def refuse(answer):
-        if len(answer) > 1:
-            raise ValueError("episode 2 holds nonsense")
-        return answer
+@pytest.mark.parametrize("error", [ValueError, TypeError, RuntimeError])
+def test_a_fault_of_a_method_keeps_its_traceback(features, sampler, error):
+    """Only ``UserError`` is a user's mistake: whoever mends a method must see where it broke."""
 
-    with pytest.raises(UserError, match="'wrong' refuses the batch of 5 from episode 0 on: episode 2 holds nonsense"):
-        evaluate([Contender("wrong", Wrong(refuse), features)], sampler, 5)
+    def stumble(_):
+        raise error("deep inside")
+
+    with pytest.raises(error, match=r"^deep inside$") as caught:
+        evaluate([Ready("wrong", Wrong(stumble), features)], sampler, 5)
+    assert type(caught.value) is error
+    assert "stumble" in [entry.name for entry in caught.traceback]
 
 
 def test_a_sentence_of_the_method_itself_is_passed_on_as_it_is(features, sampler):
@@ -309,7 +310,7 @@ def test_a_sentence_of_the_method_itself_is_passed_on_as_it_is(features, sampler
         raise UserError("wrong: give other features.")
 
     with pytest.raises(UserError, match=r"^wrong: give other features\.$"):
-        evaluate([Contender("wrong", Wrong(refuse), features)], sampler, 5)
+        evaluate([Ready("wrong", Wrong(refuse), features)], sampler, 5)
 
 
 def test_a_folder_of_another_protocol_is_refused_and_untouched(tmp_path):

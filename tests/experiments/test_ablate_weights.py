@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from otfew.experiments import ablate_weights
+from otfew.experiments.analyses.ablate_weights import make_clusterings
 from otfew.scores.clusters import Remembered, mean_count, median_distance, pick
 from otfew.scores.node_weights import KMeans, MeanShift
 
@@ -50,7 +51,7 @@ def test_distances_and_counts_against_loops():
 
 
 def test_clusterings_by_name():
-    made = ablate_weights.make_clusterings((9, 3, 3, 1), {"0": 0.0, "2": 2.0, "inf": math.inf, "auto": None}, 5, 0.5)
+    made = make_clusterings((9, 3, 3, 1), {"0": 0.0, "2": 2.0, "inf": math.inf, "auto": None}, 5, 0.5)
     assert list(made) == ["k-means 3", "k-means 1", "mean-shift 0", "mean-shift 2", "mean-shift inf", "mean-shift auto"]
     assert [made[f"mean-shift {x}"].bandwidth for x in ("0", "2", "inf", "auto")] == [0, 1, math.inf, None]
 

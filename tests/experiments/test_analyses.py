@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from otfew.evaluation.episodes import Protocol, Sampler
-from otfew.evaluation.run import Contender, evaluate
+from otfew.evaluation.run import Ready, evaluate
+from otfew.evaluation.study import FirstShots
 from otfew.experiments import ablate_weights, compare, cross_domain, extractors, shots
 from otfew.experiments import commands as otfew_command
-from otfew.experiments.common.analysis import FirstShots
 from otfew.experiments.common.cli import run
 from otfew.experiments.does_ot_matter import command as does_ot_matter
 from otfew.features.file import load_feature_file
@@ -142,5 +142,5 @@ def test_first_shots_are_nested_and_pair_the_episodes(own_features):
         np.testing.assert_array_equal(fewer.query, whole.query)
         np.testing.assert_array_equal(fewer.classes, whole.classes)
         np.testing.assert_array_equal(fewer.support, whole.support[:, :, :k])
-    scores = evaluate([Contender("emd", METHODS["deepemd"](), features)], FirstShots(most, 2), 4)
+    scores = evaluate([Ready("emd", METHODS["deepemd"](), features)], FirstShots(most, 2), 4)
     assert scores["emd"].correct.shape == (4, 5)

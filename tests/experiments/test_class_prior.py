@@ -80,7 +80,7 @@ def test_a_balanced_run_of_inductive_methods_is_recorded_as_ever(own_features, s
     ("more", "said"),
     [
         (["--query-balance", "dirichlet"], "--query-balance 'dirichlet' is neither"),
-        (["--class-prior", "flat"], "unknown --class-prior 'flat': choose uniform, true, estimated"),
+        (["--class-prior", "flat"], "--class-prior must be uniform, true or estimated, not 'flat'"),
         (["--class-prior", "true", "--methods", "protonet", "deaf"], "no method of this run makes use of it"),
         (["--query", "4"], "has 20 images, but an episode may need 21"),
     ],

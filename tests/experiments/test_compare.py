@@ -1,5 +1,6 @@
 """The command: one table, the same bytes after an interruption, and one sentence for every mistake."""
 
+import dataclasses
 import io
 import itertools
 import json
@@ -13,15 +14,16 @@ import pytest
 import torch
 from rich.console import Console
 
-from otfew import backbones, catalogue
+from otfew import api, backbones, catalogue
+from otfew.data.base import ImageSet
 from otfew.errors import UserError
 from otfew.experiments import __main__ as otfew_command
 from otfew.experiments import compare
-from otfew.experiments.common import listing, setup
+from otfew.experiments.common import names, setup
 from otfew.experiments.common.cli import parse, run
 from otfew.features import material
 from otfew.reporting.accuracy_plot import spread
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, terminal
 from otfew.runs.directory import RunDirectory
 
 FAST = ["--methods", "protonet", "cosine-centroid", "cr-pooled", "deepemd", "--episodes", "120"]
@@ -267,6 +269,70 @@ def test_an_output_of_another_protocol_is_refused_and_untouched(features, tmp_pa
     assert contents(tmp_path / "run") == before
 
 
+WITHOUT_EFFECT = {
+    "output": "it is the folder itself",
+    "data_root": "images are told by their digest, wherever they lie",
+    "download": "what is there counts, however it got there",
+    "threads": "figures do not depend on it",
+    "list_names": "nothing runs",
+}
+CHANGES = {
+    "dataset": "cifar-fs", "split": "val", "cub_split": "closerlook", "split_seed": 1, "features": None,
+    "backbone": "other", "resolution": 8, "crop": "none", "allow_overlap": True, "way": 4, "shot": 2, "query": 4,
+    "query_balance": "dirichlet:2", "class_prior": "true", "episodes": 5, "seed": 2, "device": "elsewhere",
+    "methods": ("protonet", "tim", "knn"), "nodes": "fcn:2,1", "reference": "tim", "solver": "sinkhorn",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """Folder of this file's tests."""
+    return tmp_path_factory.mktemp("shared")
+
+
+@pytest.fixture
+def claimed(shared, monkeypatch):
+    """A run on a stand-in for CUB, which tells in its variant what it was asked for; returns its Config."""
+    pictures = np.random.default_rng(0).integers(0, 256, (60, 8, 8, 3), dtype=np.uint8)
+
+    def images(name, split, root, options):
+        return ImageSet(
+            dataset=name, split=split, variant=f"{options.cub_split} {options.split_seed}", classes=tuple("abcde"),
+            labels=np.repeat(np.arange(5), 12), names=tuple(map(str, range(60))), read=lambda i: pictures[i],
+            fingerprint="1", published_classes=5,
+        )  # fmt: skip
+
+    def network(spec, dataset):
+        card = backbones.Card("quarters", "quarters", resolution=16, training_data="toys")
+        return backbones.Backbone(torch.nn.AdaptiveAvgPool2d(2), card, str(spec))
+
+    monkeypatch.setattr(material, "load_images", images)
+    monkeypatch.setattr(material, "load_backbone", network)
+    config = compare.Config(
+        dataset="cub", backbone="one", way=3, query=3, episodes=4, methods=("protonet", "tim"), output=shared / "run"
+    )
+    if not config.output.exists():
+        compare.compare(config, Console(quiet=True))
+    return config
+
+
+def test_every_option_is_part_of_a_runs_identity_or_has_a_reason_not_to_be():
+    fields = {field.name for field in dataclasses.fields(compare.Config)}
+    assert fields == set(CHANGES) | set(WITHOUT_EFFECT)
+
+
+@pytest.mark.parametrize("option", CHANGES)
+def test_a_folder_of_other_options_is_refused(option, claimed, features, monkeypatch):
+    value = features if option == "features" else CHANGES[option]
+    if option == "device":
+        monkeypatch.setattr(api, "pick_device", lambda name: "cuda:0" if name == value else "cpu")
+    changed = dataclasses.replace(claimed, **{option: value})
+    before = contents(claimed.output)
+    with pytest.raises(UserError, match=r"holds a run of another protocol \(protocol\."):
+        compare.compare(changed, Console(quiet=True))
+    assert contents(claimed.output) == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
@@ -353,8 +419,8 @@ def test_an_image_that_cannot_be_used_leaves_no_claimed_folder(pictures, backbon
 
 def test_brackets_in_tables_are_text():
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(render("title", ["method"], [["deepemd [fcn]"]]))
-    listing._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
+    console.print(terminal(Table("title", ["method"], [["deepemd [fcn]"]])))
+    names._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
     said = console.export_text()
     assert "deepemd [fcn]" in said
     assert "otfew[pretrained]" in said

@@ -10,12 +10,13 @@ import pytest
 import torch
 from scipy import stats
 
+from otfew.evaluation import tuning as latent_tuning
 from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.evaluation.study import Terms
 from otfew.experiments import commands as otfew_command
 from otfew.experiments.common import setup
 from otfew.experiments.latent_space import command as latent_space
-from otfew.experiments.latent_space import tuning as latent_tuning
-from otfew.experiments.latent_space.variants import published_options
+from otfew.experiments.latent_space.entries import published_options
 from otfew.features.file import load_feature_file
 from otfew.features.material import FileMaterial
 from otfew.methods import METHODS
@@ -170,7 +171,7 @@ def test_no_other_value_of_the_last_option_is_better_on_the_tuning_episodes(two_
     protocol = Protocol("features", "x", "val", seed=1, way=5, shot=1, query=4)
     sampler = Sampler(protocol, features.labels, features.classes)
     start = published_options("cub", 1, None)
-    tuned = latent_tuning.tune(material, "file", sampler, 10, start, ["delta"], "uniform", "cpu", setup.make_console())
+    tuned = latent_tuning.tune(material, "file", sampler, Terms(10), start, ["delta"])
     drawn = sampler(0, 10)
     support = features.nodes[torch.from_numpy(drawn.support)]
     query = features.nodes[torch.from_numpy(drawn.query)].flatten(1, 2)

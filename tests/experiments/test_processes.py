@@ -178,10 +178,9 @@ SCRIPT = """
 import os, signal, sys, time
 import numpy as np, torch
 from pathlib import Path
-from otfew.evaluation import run as evaluation
 from otfew.runs import processes
 from otfew.evaluation.episodes import Protocol, Sampler
-from otfew.evaluation.run import Contender, evaluate
+from otfew.evaluation.run import Ready, evaluate
 from otfew.experiments.common.cli import run
 from otfew.features.extract import FeatureSet
 from otfew.method import MethodBase
@@ -209,7 +208,7 @@ def main():
     features = FeatureSet(torch.from_numpy(rows), labels, tuple("abcdef"))
     sampler = Sampler(Protocol("toy", "", "test", way=3, query=2), labels, tuple("abcdef"))
     directory = RunDirectory(Path(os.environ["FOLDER"]) / "run", {"seed": int(os.environ.get("SEED", 1))})
-    evaluate([Contender("nearest", Nearest(), features)], sampler, 300, directory=directory)
+    evaluate([Ready("nearest", Nearest(), features)], sampler, 300, directory=directory)
 
 run(main)
 """

@@ -295,6 +295,24 @@ def test_damaged_evidence_of_a_run_is_named(place, tmp_path):
         reproduce.main(arguments)
 
 
+def test_a_run_of_another_command_is_no_evidence(place, tmp_path):
+    """A folder left by other arguments must not be paired with a new run."""
+    arguments = ["--runs", str(tmp_path / "a"), *place]
+    reproduce.main(["--only", "small", *arguments])
+    before = json.loads((tmp_path / "docs/results/claims.json").read_bytes())["chamfer"]
+    ledger = ledger_claims.load(tmp_path / "claims.toml")
+    evidence = Evidence(tmp_path / "docs/results", "quick")
+    assert set(evidence.finished(ledger, tmp_path / "a", quick=True)) == {"small-1", "small-2"}
+    assert set(evidence.finished(ledger, tmp_path / "a", quick=False)) == set()
+    text = (
+        (tmp_path / "claims.toml").read_text().replace('quick = ["--episodes", "100"]', 'quick = ["--episodes", "90"]')
+    )
+    (tmp_path / "claims.toml").write_text(text)
+    reproduce.main(["--only", "small-1", "--runs", str(tmp_path / "b"), *place])
+    after = json.loads((tmp_path / "docs/results/claims.json").read_bytes())["chamfer"]
+    assert after["quick"] == before["quick"]
+
+
 def test_figures_of_other_arms_are_forgotten(place, tmp_path):
     reproduce.main(["--only", "small", "--runs", str(tmp_path / "a"), *place])
     text = (tmp_path / "claims.toml").read_text().replace("{seed} / chamfer", "{seed} / cosine-centroid")

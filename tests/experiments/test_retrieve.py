@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import csv
 import json
+from typing import get_args
 
 import numpy as np
 import pytest
 
 from otfew import backbones
+from otfew.choices import RetrievalScore
 from otfew.data import DataOptions
 from otfew.data.halves import load_half
-from otfew.experiments import retrieve
 from otfew.experiments.common.cli import run
+from otfew.experiments.retrieve import command as retrieve
 from otfew.features import material as _material
 from otfew.reporting.retrieval_picture import choose
+from otfew.retrieval.reranking import CONTROLS, TRANSPORT
 from otfew.retrieval.run import Ranked
+from otfew.runs import processes
 from otfew.runs.directory import RunDirectory
 
 pytestmark = pytest.mark.usefixtures("surroundings")
@@ -131,9 +135,7 @@ def test_halves_of_the_classes(toy_pictures, toy_backbone, tmp_path, finish, cap
     results = finish(retrieve.main, tmp_path / "run", *arguments, "--split", "second-half")
     assert results["class_names"] == ["test-4", "test-5", "train-0", "train-1"]
     assert "the second half, by name, of the 8 classes that are there" in capsys.readouterr().out
-    material = _material.load_image_material(
-        "image-folder", "second-half", toy_pictures, DataOptions(), None, None, None, "", False, None
-    )
+    material = _material.load_image_material("image-folder", "second-half", toy_pictures)
     assert material.base().digest == load_half("image-folder", "first-half", toy_pictures, DataOptions()).digest
 
 
@@ -153,17 +155,28 @@ def test_a_backbone_that_saw_the_classes_is_refused(toy_pictures, toy_backbone, 
         (["--nodes", "pixels"], "unknown nodes 'pixels'"),
         (["--rerank", 0], "--rerank must be at least 1, not 0"),
         (["--rerank", 5, "--all-pairs"], "leave out --rerank"),
-        (["--scores", "emd"], "--scores must be some of deepemd, deepemd-equal, chamfer"),
-        (["--scores"], "--scores must be some of"),
+        (["--scores", "emd"], "--scores must be deepemd, deepemd-equal, chamfer"),
+        (["--scores"], "--scores must name at least one of deepemd, deepemd-equal, chamfer"),
         (["--solver", "simplex"], "unknown solver"),
         (["--solver", "keops"], "works on point clouds"),
         (["--dataset", "birds"], "unknown data set"),
-        (["--split", "third-half"], "unknown split"),
+        (["--split", "third-half"], "--split must be train, val, test, first-half or second-half, not 'third-half'"),
         (["--dataset", "image-folder", "--data-root", "nowhere"], "nowhere is not a folder"),
     ],
 )
 def test_mistakes_get_one_sentence(arguments, said, refused):
     assert said in refused(retrieve.main, *arguments)
+
+
+def test_scores_that_can_be_asked_for_are_those_that_there_are():
+    assert list(get_args(RetrievalScore)) == [*TRANSPORT, *CONTROLS]
+
+
+def test_several_processes_are_refused(monkeypatch, refused):
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(processes, "first_to_fail", lambda: True)
+    assert "retrieve does not share its work, but 2 processes were started" in refused(retrieve.main)
 
 
 def test_nodes_of_own_features_cannot_be_chosen(own_features, refused):

@@ -12,6 +12,7 @@ import torch
 from otfew.data import load as load_images
 from otfew.data.preparation import Preparation
 from otfew.experiments.show_flows import command as show_flows
+from otfew.experiments.show_flows import drawing
 from otfew.experiments.show_flows.measure import landing, on_target
 from otfew.experiments.show_flows.pictures import DIM, repaint, shade
 from otfew.experiments.show_flows.scenes import Scene, covered, in_picture, look, map_boxes
@@ -87,7 +88,7 @@ def test_looking_gives_the_nodes_of_extraction(spec, toy_pictures, toy_backbone)
 def test_flow_is_that_of_opencv(weights):
     rng = np.random.default_rng(3)
     a, b = scene(rng), scene(rng)
-    flow = show_flows.flow_between(a, b, weights, "exact")
+    flow = drawing.flow_between(a, b, weights, "exact")
     u, v = a.nodes.numpy(), b.nodes.numpy()
     s = np.maximum(u @ v.mean(0), 0) + 1e-3 if weights == "cross_reference" else np.ones(9)
     d = np.maximum(v @ u.mean(0), 0) + 1e-3 if weights == "cross_reference" else np.ones(9)
@@ -145,7 +146,7 @@ def test_landing_by_loops():
 
 
 def test_two_files_become_three_pictures(toy_pictures, tmp_path, toy_backbone, finish, monkeypatch, capsys):
-    monkeypatch.setattr(show_flows, "load_backbone", lambda spec: toy_backbone)
+    monkeypatch.setattr(drawing, "load_backbone", lambda spec: toy_backbone)
     files = [toy_pictures / "test" / "test-0" / f"{i}.png" for i in (0, 1)]
     for nodes in ("fcn", "grid:2"):
         results = finish(show_flows.main, tmp_path / nodes, *files, "--nodes", nodes)
@@ -172,7 +173,8 @@ def test_images_of_a_data_set_by_name_and_number(toy_pictures, tmp_path, toy_bac
         ((), "takes two images, not 0"),
         (("a.jpg",), "takes two images, not 1"),
         (("a.jpg", "b.jpg"), "image a.jpg does not exist"),
-        (("a.jpg", "b.jpg", "--weights", "heavy"), "not heavy"),
+        (("a.jpg", "b.jpg", "--weights", "heavy"), "--weights must be cross_reference or uniform, not 'heavy'"),
+        (("a.jpg", "b.jpg", "--weights"), "--weights must name cross_reference, uniform or both"),
         (("a.jpg", "b.jpg", "--nodes", "cells"), "unknown nodes 'cells'"),
         (("a.jpg", "b.jpg", "--solver", "guess"), "--solver"),
         (("--measure", "a.jpg", "b.jpg"), "draws its own pairs"),
@@ -210,10 +212,9 @@ def test_where_the_flow_lands_on_glyphs(toy_backbone, tmp_path, finish, capsys):
 
 
 def test_nodes_of_a_glyph_are_on_it_by_area(toy_backbone):
-    from rich.console import Console
 
     images = load_images("glyphs", "test")
-    material = _material.ImageMaterial(images, toy_backbone, Preparation(16), Console(), lambda: images, None)
+    material = _material.ImageMaterial(images, toy_backbone, Preparation(16), lambda: images, None)
     inside = on_target(material, "fcn")
     assert inside.shape == (len(images), 16)
     area = (images.boxes[:, 2] - images.boxes[:, 0]) * (images.boxes[:, 3] - images.boxes[:, 1]) / 64**2

@@ -1,6 +1,7 @@
 """Features: right rows, kept on disk, checked, resumed; and a user's own file."""
 
 import errno
+import hashlib
 import json
 import os
 import threading
@@ -279,8 +280,14 @@ def test_base_mean_is_the_mean_over_some_images_of_each_class(tmp_path):
         expected(few).mean((0, 1)), abs=1e-3
     )
     many, backbone = make_images(100, "train"), make_backbone()
-    base_mean(many, backbone, FCN, PREPARATION, tmp_path)
+    found = base_mean(many, backbone, FCN, PREPARATION, tmp_path)
     assert backbone.module.seen == 40
+    # Twenty of each class, and not the first ones: which, only their names tell, so that it is the same everywhere.
+    by_name = sorted(range(100), key=lambda i: hashlib.sha256(f"train/{i}".encode()).digest())
+    chosen = [i for c in (0, 1) for i in [i for i in by_name if i % 2 == c][:20]]
+    assert set(chosen) != set(range(40))
+    assert found == pytest.approx(expected(many)[chosen].mean((0, 1)), abs=1e-5)
+    assert found != pytest.approx(expected(many)[:40].mean((0, 1)), abs=1e-3)
 
 
 ROWS = np.random.default_rng(0).normal(size=(6, 5)).astype(np.float32)

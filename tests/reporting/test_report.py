@@ -1,21 +1,13 @@
 """The record of a comparison: pairs, families of corrections, and what transport adds."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
+from otfew.evaluation.figures import compare, episodes_csv
+from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
 from otfew.reporting.cells import difference_rows
-from otfew.reporting.comparison import (
-    Competitor,
-    compare,
-    episodes_csv,
-    markdown,
-    protocol_lines,
-    table,
-    transport_lines,
-)
+from otfew.reporting.comparison import markdown, protocol_lines, table, transport_lines
 from otfew.statistics.intervals import estimate, holm, p_value
 
 N = 400
@@ -32,22 +24,22 @@ def scores(shift):
 
 
 SCORES = {"cosine-centroid": scores(0), "chamfer": scores(2), "deepemd": scores(2), "grid": scores(4)}
-COMPETITORS = [
-    Competitor("cosine-centroid", "fcn", False, False),
-    Competitor("chamfer", "fcn", False, False),
-    Competitor("deepemd", "fcn", True, False),
-    Competitor("grid", "grid:2,3", True, True),
+ENTRIES = [
+    Entry("cosine-centroid", "cosine-centroid", "fcn"),
+    Entry("chamfer", "chamfer", "fcn"),
+    Entry("deepemd", "deepemd", "fcn"),
+    Entry("grid", "deepemd", "grid:2,3"),
 ]
 
 
 @pytest.fixture(scope="module")
 def record():
-    return compare(COMPETITORS, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+    return compare(ENTRIES, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
 
 
 def test_differences_are_paired_and_corrected_together(record):
     base = SCORES["cosine-centroid"].accuracy
-    others = ["chamfer", "deepemd"]
+    others = ["chamfer", "deepemd", "grid"]
     found = [estimate(SCORES[name].accuracy - base, CLASSES, CLASS_NAMES) for name in others]
     adjusted = holm([p_value(difference) for difference in found])
     for name, difference, p in zip(others, found, adjusted, strict=True):
@@ -58,17 +50,26 @@ def test_differences_are_paired_and_corrected_together(record):
         assert written["p_holm"] == pytest.approx(p, abs=1e-8)
         assert written["verdict"] == "better"
     assert "difference" not in record["methods"]["cosine-centroid"]
-    # The one transductive method has no one of its kind to be compared with.
-    assert "difference" not in record["methods"]["grid"]
+
+
+def test_the_only_method_of_its_kind_is_compared_with_nobody():
+    alone = compare([*ENTRIES[:2], Entry("grid", "sot", "grid:2,3")], SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+    assert "difference" in alone["methods"]["chamfer"]
+    assert "difference" not in alone["methods"]["grid"]
 
 
 PRIORS = [("ncm", ""), ("lst", "true"), ("pt-map", "uniform"), ("tim", "estimated")]
 MIXED = {"protonet": scores(1), **{name: scores(shift) for shift, (name, _) in enumerate(PRIORS)}, **SCORES}
 
 
+def transductive(name):
+    """Make an entry of a transductive method; "ncm" stands for one that nobody knows."""
+    return Entry(name, {"ncm": "laplacianshot"}.get(name, name), "fcn")
+
+
 def test_transductive_methods_are_compared_among_themselves():
-    competitors = [*COMPETITORS[:3], *(Competitor(name, "fcn", name == "lst", True, prior) for name, prior in PRIORS)]
-    found = compare(competitors, MIXED, CLASSES, CLASS_NAMES, "chamfer")
+    entries = [*ENTRIES[:3], *(transductive(name) for name, _ in PRIORS)]
+    found = compare(entries, MIXED, CLASSES, CLASS_NAMES, "chamfer")
     groups = {"chamfer": ["cosine-centroid", "deepemd"], "pt-map": ["ncm", "lst", "tim"]}
     for reference, others in groups.items():
         differences = [
@@ -89,21 +90,21 @@ def test_transductive_methods_are_compared_among_themselves():
 
 
 def test_the_reference_of_either_group_can_be_named():
-    competitors = [COMPETITORS[0], *(Competitor(name, "fcn", False, True) for name, _ in PRIORS)]
-    found = compare(competitors, MIXED, CLASSES, CLASS_NAMES, "tim")["methods"]
+    entries = [ENTRIES[0], *(transductive(name) for name, _ in PRIORS)]
+    found = compare(entries, MIXED, CLASSES, CLASS_NAMES, "tim")["methods"]
     assert {name for name, method in found.items() if "difference" not in method} == {"cosine-centroid", "tim"}
     assert found["pt-map"]["difference"]["to"] == "tim"
 
 
 def test_a_run_of_one_group_is_recorded_as_ever():
-    found = compare(COMPETITORS[:3], SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+    found = compare(ENTRIES[:3], SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
     assert set(found) == {"methods", "transport_adds"}
     assert set(found["methods"]["deepemd"]) == {"accuracy", "nodes", "transductive", "difference"}
 
 
 def test_sentences_say_what_methods_were_told():
-    competitors = [COMPETITORS[0], *(Competitor(name, "fcn", False, True, prior) for name, prior in PRIORS)]
-    found = compare(competitors, MIXED, CLASSES, CLASS_NAMES, "cosine-centroid")
+    entries = [ENTRIES[0], *(transductive(name) for name, _ in PRIORS)]
+    found = compare(entries, MIXED, CLASSES, CLASS_NAMES, "cosine-centroid", dict(PRIORS))
     data = {"dataset": "toy", "variant": "", "split": "test", "classes": 1, "published_classes": 1, "images": 1}
     numbers = {"episodes": N, "way": 5, "shot": 1, "query": 15, "seed": 1, "query_balance": "dirichlet:0.5"}
     protocol = {"data": {**data, "notes": []}, "backbone": None, **numbers}
@@ -145,38 +146,94 @@ def test_transport_is_credited_with_what_it_adds_to_its_best_control(record):
     assert adds["deepemd"]["mean"] == pytest.approx(gain, abs=1e-8)
     # Crops must not pass for transport: controls on other nodes do not count.
     assert adds["grid"]["control"] is None
-    assert adds["grid"]["reason"] == "no transductive control ran on nodes grid:2,3"
+    assert adds["grid"]["reason"] == "no control ran on nodes grid:2,3"
     lines = transport_lines(record)
     assert "over chamfer" in lines[0]
-    assert "no transductive control" in lines[1]
+    assert lines[1] == "what transport adds in grid: unknown, no control ran on nodes grid:2,3"
 
 
 def test_transport_is_not_credited_with_seeing_all_queries():
-    competitors = [replace(c, transductive=c.name == "deepemd") for c in COMPETITORS]
-    record = compare(competitors, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
+    entries = [*ENTRIES[:2], Entry("deepemd", "sot", "fcn")]
+    record = compare(entries, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
     assert record["transport_adds"]["deepemd"] == {
         "control": None,
         "reason": "no transductive control ran on nodes fcn",
     }
 
 
+def test_the_best_control_is_the_one_to_beat():
+    """Of all controls on the same nodes, wherever it stands, and none of other nodes, however good."""
+    weak, strong = scores(0), scores(3)
+    given = {
+        "cr-pooled": weak,
+        "product-coupling": strong,
+        "cosine-nodes": weak,
+        "deepemd": scores(3),
+        "chamfer": scores(4),
+    }
+    nodes = {"chamfer": "grid:2"}
+    entries = [Entry(name, name, nodes.get(name, "fcn")) for name in given]
+    found = compare(entries, given, CLASSES, CLASS_NAMES, "")["transport_adds"]
+    assert set(found) == {"deepemd"}
+    assert found["deepemd"]["control"] == "product-coupling"
+    gain = given["deepemd"].accuracy.mean() - strong.accuracy.mean()
+    assert found["deepemd"]["mean"] == pytest.approx(gain, abs=1e-8)
+
+
+def test_what_transport_adds_is_a_family_of_its_own():
+    """Two transport methods are corrected for two, whatever else was compared with the reference."""
+    given = {**SCORES, "deepemd uniform": scores(2), "protonet": scores(1)}
+    entries = [*ENTRIES[:3], Entry("deepemd uniform", "deepemd", "fcn"), Entry("protonet", "protonet", "fcn")]
+    adds = compare(entries, given, CLASSES, CLASS_NAMES, "cosine-centroid")["transport_adds"]
+    names = ["deepemd", "deepemd uniform"]
+    found = [estimate(given[n].accuracy - given["chamfer"].accuracy, CLASSES, CLASS_NAMES) for n in names]
+    for name, p in zip(names, holm([p_value(difference) for difference in found]), strict=True):
+        assert adds[name]["p_holm"] == pytest.approx(p, abs=1e-8)
+
+
+NOISE = "more than half the variance over classes is sampling noise in "
+
+
+def noise_lines(shares):
+    """Write the sentences of a run whose differences have these shares of noise; None where there is no interval."""
+    accuracy = {"mean": 0.5, "episode_ci": 0.1, "class_ci": 0.1}
+    differences = [{**accuracy, **({} if share is None else {"class_ci_noise_share": share})} for share in shares]
+    methods = {f"m{i}": {"transductive": False, "accuracy": accuracy, "difference": d, "nodes": "fcn"}
+               for i, d in enumerate(differences)}  # fmt: skip
+    methods["reference"] = {"transductive": False, "accuracy": accuracy, "nodes": "fcn"}
+    data = {"dataset": "toy", "variant": "", "split": "test", "classes": 1, "published_classes": 1, "images": 1}
+    numbers = {"episodes": N, "way": 5, "shot": 1, "query": 15, "seed": 1}
+    protocol = {"data": {**data, "notes": []}, "backbone": None, **numbers}
+    return [
+        line
+        for line in protocol_lines({"methods": methods, "protocol": protocol, "not_run": {}})
+        if line.startswith(NOISE)
+    ]
+
+
+def test_intervals_that_are_wide_for_want_of_episodes_are_pointed_out():
+    wide = ": their intervals err wide, and more --episodes narrow them"
+    assert noise_lines([0.51, 0.2, 0.9, None]) == [f"{NOISE}2 of 4 differences{wide}"]
+    assert noise_lines([0.5, 0.2, None]) == []
+
+
 def test_the_table_ranks_by_accuracy_and_marks_what_differs(record):
     timings = {"methods": {name: {"ms_per_episode": 2.0} for name in SCORES}}
     timings["methods"]["deepemd"]["ms_per_episode_with_extraction"] = 300.0
     head, rows = table(record, timings)
-    assert rows[-1][0] == "grid [grid:2,3] (transductive)"
-    ranked = [float(row[1].split()[0]) for row in rows[:3]]
+    assert rows[0][0] == "grid [grid:2,3]"
+    ranked = [float(row[1].split()[0]) for row in rows]
     assert ranked == sorted(ranked, reverse=True)
     assert [len(row) for row in rows] == [len(head)] * 4
     assert {row[0]: row[-1] for row in rows}["deepemd [fcn]"] == "300"
-    assert rows[-1][-1] == "–"
+    assert rows[0][-1] == "–"
     text = markdown(head, rows, ["a sentence"])
     assert all(line.count("|") == len(head) + 1 for line in text.splitlines() if line.startswith("|"))
 
 
 def test_an_interval_that_cannot_be_had_comes_with_its_reason():
     few = np.tile(np.arange(5), (N, 1))
-    record = compare(COMPETITORS[:2], SCORES, few, CLASS_NAMES[:5], "cosine-centroid")
+    record = compare(ENTRIES[:2], SCORES, few, CLASS_NAMES[:5], "cosine-centroid")
     accuracy = record["methods"]["chamfer"]["accuracy"]
     assert accuracy["class_ci"] is None
     assert "episodes lack class" in accuracy["class_ci_missing"]
@@ -184,7 +241,7 @@ def test_an_interval_that_cannot_be_had_comes_with_its_reason():
 
 
 def test_csv_has_a_row_for_every_method_and_episode():
-    lines = episodes_csv(["deepemd", "chamfer"], SCORES).decode().splitlines()
+    lines = episodes_csv({name: SCORES[name].accuracy for name in ("deepemd", "chamfer")}).decode().splitlines()
     assert lines[0] == "method,episode,accuracy"
     assert len(lines) == 1 + 2 * N
     assert lines[1].startswith("deepemd,0,")

@@ -202,7 +202,7 @@ def test_nothing_to_retrieve_is_refused(labels, said):
 
 @pytest.mark.parametrize("rerank", [0, 40])
 def test_rerank_out_of_range_is_refused(rerank):
-    with pytest.raises(UserError, match="rerank must be from 1 to 39"):
+    with pytest.raises(UserError, match="`rerank` must be from 1 to 39"):
         run(features(), rerank)
 
 

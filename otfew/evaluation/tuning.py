@@ -6,14 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
-
 from otfew.evaluation.episodes import Sampler
-from otfew.evaluation.run import Contender, Scores, evaluate
+from otfew.evaluation.lineup import Entry
+from otfew.evaluation.run import Ready, Scores, evaluate
 from otfew.evaluation.running import get_ready
-from otfew.experiments.common.analysis import Variant
+from otfew.evaluation.study import Terms
 from otfew.features.material import Material
+from otfew.runs.watch import SILENT, Watch
 
 Options = dict[str, float | int]
 
@@ -71,12 +70,11 @@ def tune(
     material: Material,
     nodes: str,
     sampler: Sampler,
-    episodes: int,
+    terms: Terms,
     start: Mapping[tuple[str, str], Options],
-    fixed: Sequence[str],
-    class_prior: str,
-    device: str,
-    console: Console,
+    fixed: Sequence[str] = (),
+    *,
+    watch: Watch = SILENT,
 ) -> Tuned:
     """Choose options of every transform and head on the same episodes of the validation classes.
 
@@ -87,35 +85,34 @@ def tune(
         material: The validation classes.
         nodes: Canonical kind of nodes.
         sampler: Episodes.
-        episodes: How many.
+        terms: How many of them, and what methods are told of the classes' shares.
         start: Options of every (method, head) to start from.
         fixed: Options that stay as they are.
-        class_prior: What methods are told of the classes' shares: "uniform", "true" or "estimated".
-        device: Where methods run.
-        console: Where progress is shown.
+        watch: Where progress is shown.
     """
     options: dict[tuple[str, str], Options] = {}
     accuracies: dict[tuple[str, str], tuple[float, float]] = {}
-    columns = (TextColumn("{task.description}"), BarColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        for (method, head), published in start.items():
-            title = f"{sampler.protocol.shot}-shot: choosing options of {method} with {head} on val"
-            task = bar.add_task(title, total=PASSES)
-            given = {**published, "slack": SLACK} if class_prior == "estimated" and head == "map" else published
 
-            def make(name: str, chosen: Options, method: str = method, head: str = head) -> Contender:
-                variant = Variant(name, method, nodes, {**chosen, "head": head})
-                return get_ready(variant, material, device, class_prior)  # type: ignore[arg-type]
+    def run(ready: list[Ready]) -> Mapping[str, Scores]:
+        return evaluate(ready, sampler, terms.episodes, device=terms.device, allow_overlap=terms.allow_overlap)
 
-            search = _Search(make, lambda contenders: evaluate(contenders, sampler, episodes, device=device))
-            chosen = given
-            for _ in range(PASSES):
+    for (method, head), published in start.items():
+        given = {**published, "slack": SLACK} if terms.class_prior == "estimated" and head == "map" else published
+
+        def make(name: str, chosen: Options, method: str = method, head: str = head) -> Ready:
+            entry = Entry(name, method, nodes, {**chosen, "head": head})
+            return get_ready(entry, material, terms.device, terms.class_prior, allow_overlap=terms.allow_overlap)
+
+        search = _Search(make, run)
+        chosen = given
+        title = f"{sampler.protocol.shot}-shot: choosing options of {method} with {head} on val"
+        with watch.task(title) as step:
+            for i in range(PASSES):
                 for option in (o for o in USED[head] if o in chosen and o not in fixed):
                     chosen = search.best(chosen, option)
-                bar.advance(task)
-            options[method, head] = chosen
-            accuracies[method, head] = (search.accuracy(given), search.accuracy(chosen))
-            bar.remove_task(task)
+                step(i + 1, PASSES)
+        options[method, head] = chosen
+        accuracies[method, head] = (search.accuracy(given), search.accuracy(chosen))
     return Tuned(options, accuracies)
 
 
@@ -123,14 +120,14 @@ class _Search:
     """Accuracies of one method with one head, each computed once.
 
     Args:
-        make: Makes a contender of a name and options.
-        run: Gives the scores of contenders by name.
+        make: Makes an entry ready of a name and options.
+        run: Gives the scores of entries by name.
     """
 
     def __init__(
         self,
-        make: Callable[[str, Options], Contender],
-        run: Callable[[list[Contender]], Mapping[str, Scores]],
+        make: Callable[[str, Options], Ready],
+        run: Callable[[list[Ready]], Mapping[str, Scores]],
     ) -> None:
         self._make, self._run = make, run
         self._known: dict[tuple[tuple[str, float | int], ...], float] = {}
@@ -149,9 +146,9 @@ class _Search:
     def _evaluate(self, candidates: list[Options]) -> None:
         """Run those that are not known yet on the same episodes."""
         missing = {_key(o): o for o in candidates if _key(o) not in self._known}
-        contenders = [self._make(str(i), o) for i, o in enumerate(missing.values())]
-        if contenders:
-            scores = self._run(contenders)
+        ready = [self._make(str(i), o) for i, o in enumerate(missing.values())]
+        if ready:
+            scores = self._run(ready)
             self._known |= {key: float(scores[str(i)].accuracy.mean()) for i, key in enumerate(missing)}
 
 

@@ -6,8 +6,8 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-from otfew.experiments.common.analysis import Variant
-from otfew.experiments.latent_space.tuning import Options
+from otfew.evaluation.lineup import Entry
+from otfew.evaluation.tuning import Options
 from otfew.methods.presets import published
 
 HEADS = {"ncm": "NCM", "kmeans": "k-means", "gmm": "GMM", "map": "MAP"}
@@ -31,20 +31,20 @@ def published_options(source: str, shot: int, beta: float | None) -> dict[tuple[
     return {(m, head): {**published(m, source, shot), **changed} for m in TRANSFORMS for head in HEADS}
 
 
-def comparison(nodes: str, options: Mapping[tuple[str, str], Options]) -> tuple[Variant, ...]:
+def comparison(nodes: str, options: Mapping[tuple[str, str], Options]) -> tuple[Entry, ...]:
     """List the rows of the paper's Tables 2 and 3.
 
     Args:
         nodes: Canonical kind of nodes.
         options: Of every (transform, head).
     """
-    rows = [Variant("NCM", "protonet", nodes)]
+    rows = [Entry("NCM", "protonet", nodes)]
     for head in HEADS:
-        rows += [Variant(name(m, head), m, nodes, {**options[m, head], "head": head}) for m in TRANSFORMS]
+        rows += [Entry(name(m, head), m, nodes, {**options[m, head], "head": head}) for m in TRANSFORMS]
     return tuple(rows)
 
 
-def ablation(lst: Variant) -> tuple[Variant, ...]:
+def ablation(lst: Entry) -> tuple[Entry, ...]:
     """List the eight ways between PT and LST with MAP and the same other options.
 
     Names are three digits, 1 for LST's way and 0 for PT's: delta (full norm: 1), gamma (full norm: 1), joint centring.
@@ -57,5 +57,5 @@ def ablation(lst: Variant) -> tuple[Variant, ...]:
             "gamma": lst.options["gamma"] if gamma else 1.0,
             "joint": joint,
         }
-        rows.append(Variant("".join(str(int(s)) for s in steps), "lst", lst.nodes, {**lst.options, **changed}))
+        rows.append(Entry("".join(str(int(s)) for s in steps), "lst", lst.nodes, {**lst.options, **changed}))
     return tuple(rows)

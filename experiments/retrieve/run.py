@@ -1,31 +1,28 @@
-"""Image retrieval: Table 8 of the DeepEMD paper with controls: ``python -m experiments.retrieve --dataset cub``."""
+"""One retrieval: global vectors rank, local nodes rank again, and the report."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.experiments.common import setup
-from otfew.experiments.common.cli import parse, run
+from otfew.experiments.common.watch import ConsoleWatch, counted
+from otfew.experiments.retrieve.config import Config
 from otfew.features.extract import FeatureSet
 from otfew.features.material import ImageMaterial, Material
 from otfew.nodes import parse as parse_nodes
 from otfew.nodes.patches import PatchExtractor
-from otfew.reporting import comparison as report
 from otfew.reporting import retrieval as retrieval_report
-from otfew.reporting.table import render
+from otfew.reporting.tables import sections, terminal, to_csv
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT, scores_named
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked, Reranker, check_gallery, retrieve
 from otfew.runs.directory import RunDirectory, to_json
@@ -34,70 +31,9 @@ from otfew.transport.registry import PointSolver, resolve
 
 NODES = ("fcn:3,2,1,nomap", "grid:3,2", "sampling:25")
 """The paper's local embeddings: 14, 13 and 25 nodes."""
-SCORES = ("deepemd", *CONTROLS)
 RERANK = 100
 WHOLE_IMAGE = "fcn:1,nomap"
 """The mean of the backbone's map, as a single node: the global vector."""
-
-
-@dataclass
-class Config:
-    """Retrieve images of the same class: global vectors rank, and DeepEMD and controls on local nodes rank again.
-
-    The run is kept in --output: the same command goes on where it was interrupted.
-    """
-
-    dataset: str = "glyphs"
-    """Data set; compare --list prints them."""
-    data_root: Path | None = None
-    """Folder of data sets. Default: $OTFEW_DATA, then a cache folder."""
-    features: Path | None = None
-    """Your own features (.safetensors or .npz) instead of a data set and a backbone; their mean node is the global
-    vector."""
-    split: str = ""
-    """train, val, test, or first-half or second-half of all classes by name. Default: second-half for cub, else
-    test."""
-    nodes: tuple[str, ...] = ()
-    """Kinds of local nodes. Default: fcn:3,2,1,nomap grid:3,2 sampling:25."""
-    scores: tuple[str, ...] = SCORES
-    """What compares nodes; also deepemd-equal, without weights."""
-    rerank: int | None = None
-    """How many of the global ranking are ranked again. Default: 100; more than there are means all."""
-    all_pairs: bool = False
-    """Score every image against every other."""
-    backbone: str | None = None
-    """Name, path of a .safetensors file, package.module:factory or timm:NAME. Default: ours for the data set, else
-    efficientnet-lite0."""
-    resolution: int | None = None
-    """Side of whole images in pixels. Default: that of the backbone's training."""
-    patch_resolution: int | None = None
-    """Side of each patch of grid and sampling nodes in pixels. Default: --resolution."""
-    crop: str | None = None
-    """none or center (resize to 92/84 of the side, cut out the middle), of whole images. Default: center for
-    photographs."""
-    solver: str = "exact"
-    """Transport solver."""
-    output: Path | None = None
-    """Folder of the run. Default: runs/retrieve-DATASET-HASH."""
-    allow_overlap: bool = False
-    """Go on although the backbone has seen the evaluated classes, and say so."""
-    cub_split: str = "feat"
-    """Class split of CUB for train, val and test: feat or closerlook."""
-    split_seed: int = 0
-    """Seed of the class split of image-folder."""
-    device: str = "auto"
-    """auto, cpu, cuda, ..."""
-    threads: int = 0
-    """CPU threads; 0 takes all cores."""
-
-
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Parse the command line and retrieve.
-
-    Args:
-        arguments: Instead of those of the process.
-    """
-    run_retrieval(parse(Config, "retrieve", arguments), setup.make_console())
 
 
 def run_retrieval(config: Config, console: Console) -> Path:
@@ -117,7 +53,7 @@ def run_retrieval(config: Config, console: Console) -> Path:
     device = setup.pick_device(config.device)
     threads = setup.set_threads(config.threads)
     config = replace(config, split=config.split or ("second-half" if config.dataset == "cub" else "test"))
-    material = setup.open_material(config, config.dataset, config.features, "", console)
+    material = setup.open_material(config, config.dataset, config.features, "", console)  # type: ignore[arg-type]  # its split is known
     check_gallery(material.labels, material.classes)
     patches = _with_patches_of(material, config.patch_resolution)
     protocol = _protocol(config, material, patches, specs, scores, device, console)
@@ -153,11 +89,9 @@ def _checked(config: Config) -> tuple[list[str], list[str]]:
         raise UserError("--all-pairs scores everything: leave out --rerank, or --all-pairs.")
     if config.rerank is not None and config.rerank < 1:
         raise UserError(f"--rerank must be at least 1, not {config.rerank}.")
-    scores = list(dict.fromkeys(config.scores))
-    known = [*TRANSPORT, *CONTROLS]
-    unknown = [score for score in scores if score not in known]
-    if unknown or not scores:
-        raise UserError(f"--scores must be some of {', '.join(known)}, not {unknown[0] if unknown else 'empty'}.")
+    scores: list[str] = list(dict.fromkeys(config.scores))
+    if not scores:
+        raise UserError(f"--scores must name at least one of {', '.join([*TRANSPORT, *CONTROLS])}.")
     setup.check_solver(config.solver)
     if isinstance(resolve(config.solver), PointSolver):
         raise UserError(f"--solver {config.solver} works on point clouds, not on costs: choose exact or sinkhorn.")
@@ -219,18 +153,17 @@ def _retrieve(
     device: str,
     console: Console,
 ) -> dict[str, Ranked]:
-    """Retrieve under a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("queries", total=len(whole.labels) * len(rerankers))
+    """Retrieve, and tell how far it is."""
+    watch = ConsoleWatch(console)
+    with watch.task("queries") as step:
         return retrieve(
             whole,
             rerankers,
             rerank,
             directory=directory,
             device=device,
-            progress=lambda done, nodes: bar.update(task, advance=done, description=f"queries: {nodes}"),
-            note=lambda text: console.print(text, markup=False, highlight=False),
+            progress=counted(step, len(whole.labels) * len(rerankers), "queries"),
+            note=watch.note,
         )
 
 
@@ -263,15 +196,14 @@ def _write(
     directory.write("results.json", to_json(results))
     directory.write("timings.json", to_json(times))
     directory.write("queries.csv", _queries_csv(ranked))
-    pieces = [f"## {title}\n\n{report.markdown(head, rows, []).rstrip()}\n" for title, head, rows in tables]
-    directory.write("report.md", "\n".join([*pieces, "".join(f"- {line}\n" for line in lines)]).encode())
+    directory.write("report.md", sections(tables, lines, gap="\n").encode())
     if isinstance(material, ImageMaterial):
         from otfew.reporting.retrieval_picture import picture
 
         shown = next((name for name in ranked if name.split(" ")[0] in TRANSPORT), list(ranked)[-1])
         directory.write("retrieved.png", picture(material.images, ranked[GLOBAL], ranked[shown], shown))
-    for title, head, rows in tables:
-        console.print(render(title, head, rows))
+    for table in tables:
+        console.print(terminal(table))
     for line in lines:
         console.print(f"- {line}", markup=False, highlight=False)
     console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)
@@ -279,14 +211,8 @@ def _write(
 
 def _queries_csv(ranked: Mapping[str, Ranked]) -> bytes:
     """A row for every ranking and query; empty where there is nothing to find."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["ranking", "query", *METRICS])
+    rows: list[tuple[str | int | float, ...]] = []
     for name, found in ranked.items():
         columns = np.stack([found.metrics[metric] for metric in METRICS], 1).round(8)
-        writer.writerows((name, i, *("" if np.isnan(x) else x for x in row.tolist())) for i, row in enumerate(columns))
-    return text.getvalue().encode()
-
-
-if __name__ == "__main__":
-    run(main)
+        rows += ((name, i, *("" if np.isnan(x) else x for x in row.tolist())) for i, row in enumerate(columns))
+    return to_csv(["ranking", "query", *METRICS], rows)

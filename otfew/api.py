@@ -1,0 +1,235 @@
+"""The comparison as a function: ``otfew.compare`` runs one, ``otfew.load`` reads one that was kept.
+
+Stands at the top of the library: it brings data, methods, evaluation and reports together, and commands are thin over
+it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from otfew import catalogue, devices
+from otfew.backbones import Backbone
+from otfew.choices import ClassPrior, Crop, CubSplit, Part
+from otfew.data import DataOptions
+from otfew.errors import UserError
+from otfew.evaluation.episodes import Protocol
+from otfew.evaluation.figures import FORMAT
+from otfew.evaluation.guard import refuse_overlap
+from otfew.evaluation.lineup import PLAIN, Entry, Given, choose, pick_reference
+from otfew.evaluation.study import Panel, Record, Study, Terms, Where, sample
+from otfew.features.material import FileMaterial, Material, load_image_material
+from otfew.reporting.result import Comparison, load
+from otfew.runs import processes
+from otfew.runs.identity import versions
+from otfew.runs.watch import SILENT, Watch
+from otfew.transport import Solver
+from otfew.transport.registry import resolve
+
+__all__ = ["Comparison", "check_solver", "compare", "load", "open_material", "pick_device"]
+
+
+def compare(
+    dataset: str = "glyphs",
+    methods: str | Sequence[Given] = "all",
+    *,
+    features: str | Path | Material | None = None,
+    backbone: str | Backbone | None = None,
+    nodes: str = "",
+    way: int = 5,
+    shot: int = 1,
+    query: int = 15,
+    query_balance: str = "balanced",
+    class_prior: ClassPrior = "uniform",
+    episodes: int = 600,
+    seed: int = 1,
+    split: Part = "test",
+    resolution: int | None = None,
+    crop: Crop | None = None,
+    reference: str = "",
+    solver: str | Solver = "exact",
+    output: Where = None,
+    allow_overlap: bool = False,
+    data_root: str | Path | None = None,
+    cub_split: CubSplit = "feat",
+    split_seed: int = 0,
+    download: bool = True,
+    device: str = "auto",
+    watch: Watch = SILENT,
+) -> Comparison:
+    """Run few-shot methods on the same episodes and compare them, with two kinds of intervals.
+
+    Args:
+        dataset: Name of the data set.
+        methods: Names, (name, options) pairs, objects that follow ``otfew.method.FewShotMethod``, or (name, object)
+            pairs; "all" takes all that apply.
+        features: A file of your own features (.safetensors or .npz, see ``otfew.features.file``), or what else methods
+            can run on, instead of a data set and a backbone.
+        backbone: Name, path of a .safetensors file, ``package.module:factory``, or a ``Backbone``; None takes ours for
+            the data set, else efficientnet-lite0.
+        nodes: Kind of nodes for all methods; "" takes what each method prefers.
+        way: Classes in an episode.
+        shot: Labelled images of each class.
+        query: Images to classify of each class.
+        query_balance: "balanced", or "dirichlet:ALPHA" for as many queries in all, divided at random.
+        class_prior: What transductive methods are told of the classes' shares in the queries.
+        episodes: How many episodes.
+        seed: Of the episodes.
+        split: What is evaluated.
+        resolution: Side of the images in pixels; None takes that of the backbone's training.
+        crop: "none" or "center"; None takes "center" for photographs.
+        reference: Name of the method that the others are compared with; "" takes cosine-centroid, else the first.
+        solver: Transport solver, by name or as an object.
+        output: Folder in which blocks of episodes are kept, so that the same call goes on after an interruption, and
+            the report is written; None keeps nothing.
+        allow_overlap: Go on although the backbone has seen the evaluated classes; the report then says so.
+        data_root: Folder of data sets; None takes $OTFEW_DATA, then a cache folder.
+        cub_split: Class split of CUB.
+        split_seed: Seed of the class split of ``image-folder``.
+        download: Fetch what is missing where the publisher allows it.
+        device: "auto", "cpu", "cuda", ...
+        watch: Where progress is shown.
+
+    Raises:
+        UserError: Whatever the user can set right; nothing is written or overwritten then.
+
+    Example:
+        >>> import otfew
+        >>> found = otfew.compare("glyphs", ["cr-pooled", "cosine-centroid"], episodes=4, query=2)
+        >>> sorted(found.differences)
+        ['cr-pooled']
+    """
+    given: Sequence[Given] = [methods] if isinstance(methods, str) else methods
+    # What needs no data is checked first.
+    Protocol(dataset, "", split, seed, way, shot, query, query_balance)
+    terms = Terms(episodes, class_prior, allow_overlap, pick_device(device))
+    check_solver(solver)
+    for one in given:
+        name = one[0] if isinstance(one, tuple) and not callable(one[-1]) else one
+        if isinstance(name, str) and name != "all":
+            catalogue.find(name)
+    if isinstance(features, str | Path) or features is None:
+        options = DataOptions(cub_split=cub_split, split_seed=split_seed, download=download)
+        material = open_material(
+            dataset,
+            None if features is None else Path(features),
+            split=split,
+            data_root=None if data_root is None else Path(data_root),
+            options=options,
+            backbone=backbone,
+            resolution=resolution,
+            crop=crop,
+            nodes=nodes,
+            allow_overlap=allow_overlap,
+            watch=watch,
+        )
+    else:
+        material = features
+        refuse_overlap(material.overlap, allow_overlap)
+    sampler = sample(material, way=way, shot=shot, query=query, seed=seed, query_balance=query_balance)
+    entries, not_run = choose(given, material, solver, terms.device)
+    more = {
+        "solver": solver if isinstance(solver, str) else repr(solver),
+        "methods": {entry.name: _described(entry) for entry in entries},
+    }
+    panel = Panel("all", material, tuple(entries), sampler, pick_reference(reference, entries), not_run, more)
+    protocol = panel.protocol(terms)
+    identity = {"command": "compare", "format": FORMAT, "protocol": protocol, "versions": versions()}
+    if output is not None:
+        _refuse_unknown(entries)
+    study = Study([panel], terms, identity, output, watch=watch)
+    finished = study.evaluate()["all"]
+    comparison = Comparison(
+        {**identity, **finished.record},
+        finished.times,
+        {name: scores.accuracy for name, scores in finished.scores.items()},
+        finished.classes,
+    )
+    if study.directory is not None:
+        comparison = comparison.save(study.directory.path)
+    return comparison
+
+
+def open_material(
+    dataset: str,
+    features: Path | None = None,
+    *,
+    split: Part = "test",
+    data_root: Path | None = None,
+    options: DataOptions | None = None,
+    backbone: str | Backbone | None = None,
+    resolution: int | None = None,
+    crop: Crop | None = None,
+    nodes: str = "",
+    allow_overlap: bool = False,
+    watch: Watch = SILENT,
+) -> Material:
+    """Open the user's features, or a split and a backbone.
+
+    Args:
+        dataset: Key of ``otfew.data.DATASETS``.
+        features: The user's own features instead.
+        split: What is evaluated.
+        data_root: Folder of data sets.
+        options: Of the data set.
+        backbone: As in ``compare``.
+        resolution: As in ``compare``.
+        crop: As in ``compare``.
+        nodes: Kind of nodes for all methods; "" for what each prefers.
+        allow_overlap: Go on although the backbone has seen the classes.
+        watch: Where progress is shown.
+
+    Raises:
+        UserError: Anything is missing or unknown, or classes were seen in training.
+    """
+    if features is not None:
+        return FileMaterial(features)
+    # What has to be fetched or drawn is fetched or drawn once a machine.
+    with processes.leaders_first():
+        material = load_image_material(dataset, split, data_root, options, backbone, resolution, crop, nodes, watch)
+    # Evaluation refuses them too; here they are refused before anything is extracted.
+    refuse_overlap(material.overlap, allow_overlap)
+    return material
+
+
+def check_solver(solver: str | Solver) -> None:
+    """Raise ``UserError`` unless the solver exists and is installed."""
+    try:
+        resolve(solver)
+    except (ValueError, ImportError) as error:
+        raise UserError(f"`solver`: {error}.") from error
+
+
+def pick_device(name: str) -> str:
+    """Choose where to compute; raises ``UserError`` where there is no such device.
+
+    Processes of one machine take its accelerators in turn, unless the name says which.
+    """
+    import torch
+
+    here = processes.world()
+    if name in {"auto", "cuda"} and here.size > 1 and torch.cuda.is_available():
+        name = f"cuda:{here.local_rank % torch.cuda.device_count()}"
+    return str(devices.pick(name, among=("cuda",)))  # methods need float64, which MPS lacks
+
+
+def _described(entry: Entry) -> Record:
+    """Describe an entry as a comparison's protocol does: under the name of its method, that goes without saying."""
+    described = entry.describe()
+    return {key: value for key, value in described.items() if key != "method" or value != entry.name}
+
+
+def _refuse_unknown(entries: Sequence[Entry]) -> None:
+    """Raise ``UserError`` where a run's identity could not tell how an object was constructed.
+
+    The folder would go on with episodes of a method of other options.
+    """
+    for entry in entries:
+        objects = [entry.method, *entry.options.values()]
+        for thing in objects:
+            if not isinstance(thing, PLAIN) and f" object at {hex(id(thing))[:2]}" in repr(thing):
+                raise UserError(
+                    f"method {entry.name!r}: {type(thing).__name__} has no __repr__ that tells its options, so that "
+                    "its run cannot be kept: write one (a dataclass has it), or leave `output` out."
+                )

@@ -1,0 +1,176 @@
+"""The figures of a comparison: intervals, paired differences, what transport adds; and its files of episodes."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from otfew.evaluation.episodes import Indices
+from otfew.evaluation.estimates import Floats, rounded, to_record
+from otfew.evaluation.lineup import Entry
+from otfew.evaluation.run import Scores
+from otfew.statistics.intervals import Estimate, estimate, holm, p_value, verdict
+
+FORMAT = 1
+"""Of results.json."""
+
+CONTROLS = ("cr-pooled", "chamfer", "product-coupling", "cosine-nodes", "cosine-centroid")
+"""Methods without transport whose best, on the same nodes, a transport method must beat to be credited."""
+
+REFERENCES = {False: "cosine-centroid", True: "pt-map"}
+"""Transductive or not -> the method that the others of the group are compared with, unless another is named."""
+
+
+def compare(
+    entries: Sequence[Entry],
+    scores: Mapping[str, Scores],
+    classes: Indices,
+    class_names: Sequence[str],
+    reference: str,
+    told: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """Compute every figure of a comparison.
+
+    Inductive and transductive methods are two groups, each with a reference of its own. Differences to the reference of
+    a group are one family for Holm's correction, those of transport methods to their best control in their group are
+    another. Accuracies and differences are fractions of 1.
+
+    Args:
+        entries: In the order of the run.
+        scores: By name.
+        classes: (episodes, way), the classes of each episode.
+        class_names: Names of all classes of the split.
+        reference: Name of an entry: that of its group; the other has ``REFERENCES`` or its first.
+        told: Name -> what a method that has use for it is told of the classes' shares in the queries.
+
+    Returns:
+        JSON-ready: "methods" by name, "transport_adds" by name of transport method, and, where there are both groups,
+        "across_groups": the difference of their references, which is not one between like methods.
+    """
+    told = told or {}
+    methods: dict[str, Any] = {
+        entry.name: {
+            "accuracy": accuracy(scores[entry.name], classes, class_names),
+            "nodes": entry.nodes,
+            "transductive": entry.kind.transductive,
+            **({"class_prior": told[entry.name]} if told.get(entry.name) else {}),
+        }
+        for entry in entries
+    }
+    references = _references(entries, reference)
+    for group, to in references.items():
+        others = [e.name for e in entries if e.kind.transductive is group and e.name != to]
+        for name, difference in differences(others, to, scores, classes, class_names).items():
+            methods[name]["difference"] = difference
+    record = {"methods": methods, "transport_adds": _transport_adds(entries, scores, classes, class_names)}
+    if len(references) == 2:
+        between = estimate(scores[references[True]].accuracy - scores[references[False]].accuracy, classes, class_names)
+        record["across_groups"] = {"method": references[True], "to": references[False], **_record(between)}
+    return record
+
+
+def accuracy(scores: Scores, classes: Indices, class_names: Sequence[str]) -> dict[str, Any]:
+    """Estimate a mean accuracy with its two intervals, JSON-ready; arguments as in ``compare``."""
+    return _record(estimate(scores.accuracy, classes, class_names))
+
+
+def differences(
+    names: Sequence[str], to: str, scores: Mapping[str, Scores], classes: Indices, class_names: Sequence[str]
+) -> dict[str, dict[str, Any]]:
+    """Pair each of some with one other, as one family for Holm's correction.
+
+    Args:
+        names: Whose differences are estimated.
+        to: From whom.
+        scores: By name.
+        classes: (episodes, way), the classes of each episode.
+        class_names: Names of all classes of the split.
+
+    Returns:
+        Name -> "to", "mean", "episode_ci", "class_ci", "p", "p_holm", "verdict", JSON-ready.
+    """
+    found = _differences(scores, [(name, to) for name in names], classes, class_names)
+    return {name: {"to": to, **difference} for name, difference in zip(names, found, strict=True)}
+
+
+def _references(entries: Sequence[Entry], given: str) -> dict[bool, str]:
+    """Settle the reference of each group that is there: transductive or not -> name."""
+    found = {}
+    for group in (False, True):
+        names = [entry.name for entry in entries if entry.kind.transductive is group]
+        if names:
+            found[group] = next((name for name in (given, REFERENCES[group]) if name in names), names[0])
+    return found
+
+
+def _transport_adds(
+    entries: Sequence[Entry],
+    scores: Mapping[str, Scores],
+    classes: Indices,
+    class_names: Sequence[str],
+) -> dict[str, Any]:
+    """Compare each transport method with its best control on the same nodes."""
+    pairs, adds = [], {}
+    for entry in entries:
+        if not entry.transport:
+            continue
+        group = entry.kind.transductive
+        alike = [o for o in entries if o.nodes == entry.nodes and o.kind.transductive is group]
+        controls = [o.name for o in alike if o.name in CONTROLS]
+        if controls:
+            pairs.append((entry.name, max(controls, key=lambda name: float(scores[name].accuracy.mean()))))
+        else:
+            kind = "transductive control" if group else "control"
+            adds[entry.name] = {"control": None, "reason": f"no {kind} ran on nodes {entry.nodes}"}
+    for (name, control), difference in zip(pairs, _differences(scores, pairs, classes, class_names), strict=True):
+        adds[name] = {"control": control, **difference}
+    return adds
+
+
+def _differences(
+    scores: Mapping[str, Scores],
+    pairs: Sequence[tuple[str, str]],
+    classes: Indices,
+    class_names: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Paired differences of (method, other), corrected as one family."""
+    found = [estimate(scores[a].accuracy - scores[b].accuracy, classes, class_names) for a, b in pairs]
+    raw = [p_value(difference) for difference in found]
+    return [
+        {
+            **_record(difference),
+            "p": rounded(p),
+            "p_holm": rounded(adjusted),
+            "verdict": verdict(difference, adjusted),
+        }
+        for difference, p, adjusted in zip(found, raw, holm(raw), strict=True)
+    ]
+
+
+def _record(value: Estimate) -> dict[str, Any]:
+    """Put an estimate into JSON, with the share of its interval over classes that is sampling noise."""
+    record = to_record(value)
+    if not value.jackknife.reason:
+        record["class_ci_noise_share"] = rounded(value.jackknife.noise_share)
+    return record
+
+
+def episodes_csv(accuracies: Mapping[str, Floats]) -> bytes:
+    """A row for every method and episode: method, episode, accuracy; of name -> (episodes,) accuracies."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["method", "episode", "accuracy"])
+    for name, values in accuracies.items():
+        writer.writerows((name, i, round(a, 8)) for i, a in enumerate(values.tolist()))
+    return text.getvalue().encode()
+
+
+def classes_csv(classes: Indices, class_names: Sequence[str]) -> bytes:
+    """A row for every episode, its classes by name: with these, differences between runs can be paired later."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["episode", *(f"class {i + 1}" for i in range(classes.shape[1]))])
+    writer.writerows((i, *(class_names[c] for c in row)) for i, row in enumerate(classes.tolist()))
+    return text.getvalue().encode()

@@ -1,0 +1,241 @@
+"""Panels of entries on the same episodes, in one run folder: a comparison is a study of one panel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from otfew.choices import ClassPrior
+from otfew.errors import UserError
+from otfew.evaluation import figures
+from otfew.evaluation.episodes import Episodes, Indices, Protocol, Sampler
+from otfew.evaluation.lineup import Entry
+from otfew.evaluation.run import Ready, Scores, evaluate
+from otfew.evaluation.running import get_ready, query_settings, takes_prior, timings
+from otfew.features.extract import BASE_IMAGES
+from otfew.features.material import Material
+from otfew.runs.directory import RunDirectory
+from otfew.runs.watch import SILENT, Watch
+
+Record = dict[str, Any]
+Where = str | Path | Callable[[Mapping[str, Any]], Path] | None
+"""Folder of a run, or what names it after the run's identity; None keeps nothing."""
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What holds for all panels of a study.
+
+    Attributes:
+        episodes: How many episodes each panel has.
+        class_prior: What transductive methods are told of the classes' shares in the queries.
+        allow_overlap: Go on where the backbone has seen evaluated classes in training.
+        device: Where methods run.
+
+    Raises:
+        UserError: Fewer than one episode.
+    """
+
+    episodes: int
+    class_prior: ClassPrior = "uniform"
+    allow_overlap: bool = False
+    device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if self.episodes < 1:
+            raise UserError(f"`episodes` must be at least 1, not {self.episodes}.")
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Entries on the same episodes of one split.
+
+    Attributes:
+        key: Names its folder, and the panel in results.json.
+        material: What they run on.
+        entries: In the order of reports.
+        sampler: The episodes.
+        reference: Name of the entry that the others are compared with.
+        not_run: Name -> reason.
+        more: What its protocol says beside, or instead of, what every panel's does; JSON-ready.
+    """
+
+    key: str
+    material: Material
+    entries: tuple[Entry, ...]
+    sampler: Sampler
+    reference: str
+    not_run: Mapping[str, str] = field(default_factory=dict)
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+    def protocol(self, terms: Terms) -> Record:
+        """Describe all that the panel's figures depend on, but for versions; JSON-ready.
+
+        Raises:
+            UserError: A class prior that is unknown or without effect.
+        """
+        p = self.sampler.protocol
+        return {
+            **self.material.describe(),
+            **{name: getattr(p, name) for name in ("way", "shot", "query", "seed")},
+            **query_settings(self.sampler, terms.class_prior, [entry.kind for entry in self.entries]),
+            "episodes": terms.episodes,
+            "allow_overlap": terms.allow_overlap,
+            "device": terms.device.partition(":")[0],
+            "base_images_per_class": BASE_IMAGES,
+            "methods": {entry.name: entry.describe() for entry in self.entries},
+            "order": [entry.name for entry in self.entries],
+            "reference": self.reference,
+            **self.more,
+        }
+
+
+class FirstShots(Sampler):
+    """Episodes with fewer shots: the same classes and queries, and the first of the support images.
+
+    Accuracies at different shots are then paired, and a larger support contains the smaller.
+
+    Args:
+        sampler: Of the most shots.
+        shot: How many to keep.
+    """
+
+    def __init__(self, sampler: Sampler, shot: int) -> None:
+        self.protocol = replace(sampler.protocol, shot=shot)
+        self._sampler = sampler
+
+    def __call__(self, start: int, stop: int) -> Episodes:
+        """Draw episodes ``start`` to ``stop - 1``."""
+        episodes = self._sampler(start, stop)
+        return replace(episodes, support=episodes.support[:, :, : self.protocol.shot].copy())
+
+
+def sample(
+    material: Material, *, way: int, shot: int, query: int, seed: int = 1, query_balance: str = "balanced"
+) -> Sampler:
+    """Make the sampler of a material's episodes, keyed by what the material says that it is.
+
+    Raises:
+        UserError: A number out of range, or fewer classes or images than an episode needs.
+    """
+    data = material.describe()["data"]
+    keys = {name: data[name] for name in ("dataset", "variant", "split")}
+    protocol = Protocol(**keys, seed=seed, way=way, shot=shot, query=query, query_balance=query_balance)
+    return Sampler(protocol, material.labels, material.classes)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a panel gave.
+
+    Attributes:
+        record: "protocol", "methods", "transport_adds", "not_run", "class_names", and "across_groups" where there are
+            two.
+        times: As timings.json has them.
+        scores: By name of entry.
+        classes: (episodes, way) indices into the material's classes.
+    """
+
+    record: Record
+    times: Record
+    scores: Mapping[str, Scores]
+    classes: Indices
+
+
+class Study:
+    """A run of panels: its folder is claimed, filled block by block, and gone on with after an interruption.
+
+    Args:
+        panels: What will run.
+        terms: What holds for all of them.
+        identity: All that results depend on, JSON-ready: a folder belongs to one. Under "panels", where it has that,
+            are the panels' protocols, and each panel has a folder of its own; else the one panel lies in the run's.
+        output: Folder of the run.
+        watch: Where progress is shown.
+
+    Attributes:
+        directory: The run's folder; None where nothing is kept.
+
+    Raises:
+        UserError: ``output`` holds another run, the backbone has seen the classes, or features cannot be had; nothing
+            is written then.
+    """
+
+    def __init__(
+        self,
+        panels: Sequence[Panel],
+        terms: Terms,
+        identity: Mapping[str, Any],
+        output: Where,
+        *,
+        watch: Watch = SILENT,
+    ) -> None:
+        self.panels, self.terms, self.identity = tuple(panels), terms, dict(identity)
+        self._watch = watch
+        path = output(self.identity) if callable(output) else None if output is None else Path(output)
+        if path is not None:
+            RunDirectory.check(path, self.identity)
+        # Features first: an image that cannot be used must not leave a claimed folder behind.
+        self._ready = {
+            panel.key: [
+                get_ready(entry, panel.material, terms.device, terms.class_prior, allow_overlap=terms.allow_overlap)
+                for entry in panel.entries
+            ]
+            for panel in self.panels
+        }
+        self.directory = None if path is None else RunDirectory(path, self.identity)
+
+    def evaluate(self) -> dict[str, Finished]:
+        """Run all panels, or take finished episodes from the folder; by key of panel."""
+        return {panel.key: self._evaluate(panel) for panel in self.panels}
+
+    def _evaluate(self, panel: Panel) -> Finished:
+        directory, ready = self._folder(panel), self._ready[panel.key]
+        scores = self._score(panel, ready, directory)
+        classes = panel.sampler(0, self.terms.episodes).classes
+        if directory:
+            directory.write("classes.csv", figures.classes_csv(classes, panel.material.classes))
+        told = {e.name: r.class_prior for e, r in zip(panel.entries, ready, strict=True) if takes_prior(e.kind)}
+        record = {
+            "protocol": panel.protocol(self.terms),
+            "not_run": dict(panel.not_run),
+            "class_names": list(panel.material.classes),
+            **figures.compare(panel.entries, scores, classes, panel.material.classes, panel.reference, told),
+        }
+        p = panel.sampler.protocol
+        images = p.way * (p.shot + p.query)
+        times = timings(ready, scores, images, self.terms.device, torch.get_num_threads())
+        return Finished(record, times, scores, classes)
+
+    def _folder(self, panel: Panel) -> RunDirectory | None:
+        """Claim the folder of a panel: the run's own, where that is of one panel."""
+        if self.directory is None or "panels" not in self.identity:
+            return self.directory
+        protocol = self.identity["panels"][panel.key]
+        path = self.directory.path / "panels" / panel.key
+        return RunDirectory(path, {**self.identity, "panels": {panel.key: protocol}})
+
+    def _score(self, panel: Panel, ready: Sequence[Ready], directory: RunDirectory | None) -> dict[str, Scores]:
+        """Run all episodes of a panel, and tell how far they are."""
+        total, done = self.terms.episodes * len(ready), 0
+        with self._watch.task("episodes") as step:
+
+            def advance(more: int, name: str) -> None:
+                nonlocal done
+                done += more
+                step(done, total, f"episodes: {name}")
+
+            return evaluate(
+                ready,
+                panel.sampler,
+                self.terms.episodes,
+                directory=directory,
+                device=self.terms.device,
+                progress=advance,
+                note=self._watch.note,
+                allow_overlap=self.terms.allow_overlap,
+            )
