@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import tyro
 
@@ -152,7 +152,7 @@ def prepare(config: Config) -> Setup:
 
     if config.backbone not in ARCHITECTURES:
         raise UserError(f"unknown architecture {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
-    if not config.last_pool and not catalogue.accepts(ARCHITECTURES[config.backbone], "last_pool"):
+    if not config.last_pool and not catalogue.accepts(cast(Any, ARCHITECTURES[config.backbone]), "last_pool"):
         raise UserError(f"--no-last-pool: {config.backbone} has no last pooling to leave out.")
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")

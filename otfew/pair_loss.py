@@ -89,10 +89,11 @@ class LossKind:
     def options(self) -> dict[str, Any]:
         """Name the options with their defaults: parameters of the constructors of the class, and of ``build``."""
         kind = self.takes()
-        constructors = [c.__init__ for c in kind.__mro__ if "__init__" in vars(c)] if isinstance(kind, type) else [kind]
+        above = [vars(each).get("__init__") for each in kind.__mro__] if isinstance(kind, type) else [kind]
         named = {
             name: parameter.default
-            for function in (*reversed(constructors), self.build)
+            for function in (*reversed(above), self.build)
+            if function is not None
             for name, parameter in inspect.signature(function).parameters.items()
             if parameter.kind in {parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY}
         }

@@ -92,13 +92,14 @@ def compare(
         }
         for (arm, rival), estimate, p, adjusted in zip(there, estimates, raw, statistics.holm(raw), strict=True)
     ]
+    groups_of = {name: int(sum(group_of(int(count)) == name for count in counts)) for name in GROUPS}
     results = {
         "errors": arms,
         "comparisons": comparisons,
-        "groups": {name: int(sum(group_of(int(count)) == name for count in counts)) for name in GROUPS},
+        "groups": groups_of,
         "training_images": [int(count) for count in counts],
     }
-    return results, [_errors_table(arms, results["groups"]), *_pairs_table(comparisons)], _answers(comparisons)
+    return results, [_errors_table(arms, groups_of), *_pairs_table(comparisons)], _answers(comparisons)
 
 
 def references(dataset: str, factor: float) -> list[str]:

@@ -67,7 +67,7 @@ def equal_time(histories: Histories, reference: str, clock: str = "wall") -> dic
     epochs = min(len(run) - 1 for seeds in histories.values() for run in seeds.values())
     budget = epochs * min(found[key] for found in seconds.values())
     done = {loss: budget / found[key] if found[key] else float(epochs) for loss, found in seconds.items()}
-    maps = _map(histories, lambda maps: maps)
+    maps: dict[str, dict[int, list[float]]] = _map(histories, lambda maps: maps)
     runs = {
         loss: {seed: float(np.interp(done[loss], range(len(run)), run)) for seed, run in seeds.items()}
         for loss, seeds in maps.items()
@@ -153,7 +153,7 @@ def _plans(histories: Histories) -> list[list[str]]:
     return rows
 
 
-def _map(histories: Histories, pick: Any) -> dict[str, dict[int, float]]:
+def _map(histories: Histories, pick: Any) -> dict[str, dict[int, Any]]:
     return {
         loss: {seed: pick([record["figures"]["map"] for record in run]) for seed, run in seeds.items()}
         for loss, seeds in histories.items()

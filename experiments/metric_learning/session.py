@@ -162,7 +162,7 @@ class Session:
             material = metric_material.load(options, splits, on_image)
         if material.same_things:
             for split, (part, _) in material.splits.items():
-                if int(part.labels.bincount()[part.labels.unique()].min()) < 2:
+                if int(part.labels.bincount()[part.labels].min()) < 2:
                     raise UserError(f"--across edges needs two images of each class, and the split {split} has one.")
         return material
 

@@ -9,12 +9,13 @@ from torch import nn
 from otfew.backbones.conv4 import Conv4
 from otfew.errors import UserError
 from otfew.training.long_tail import losses
+from otfew.training.long_tail import run as run_module
 from otfew.training.long_tail.head import Features, error_percent, head_of, initial_head, train_head
 from otfew.training.long_tail.images import Images, Network, extract, shifted
 from otfew.training.long_tail.losses import CosineHead, Objective
-from otfew.training.long_tail.run import ERROR, train_images
+from otfew.training.long_tail.run import ERROR, LongTailTraining, train_images
 from otfew.training.long_tail.settings import HeadRecipe, Recipe
-from otfew.training.loop import DivergedError
+from otfew.training.loop import DivergedError, Part
 from otfew.training.progress import Watcher
 
 COUNTS = torch.tensor([120, 20, 3])
@@ -367,3 +368,92 @@ def test_mistakes_of_training(tmp_path):
     exploding = Recipe(epochs=3, batch_size=16, learning_rate=1e30, accelerator="cpu")
     with pytest.raises(DivergedError, match=r"epoch 1, step \d of 2; nothing is kept yet: lower `learning_rate`"):
         train_images(build, made_images(), Objective(), exploding, tmp_path / "s.pt", {})
+
+
+class Errors:
+    """Stands in for the validation of a training: what it says is given."""
+
+    def __init__(self, monkeypatch, errors):
+        self.errors, self.weights = list(errors), []
+        monkeypatch.setattr(run_module, "_validate", self)
+
+    def __call__(self, images, precision, network, device, learned):
+        self.weights.append({name: tensor.clone() for name, tensor in network.state_dict().items()})
+        return {ERROR: self.errors[len(self.weights) - 1]}
+
+
+@pytest.mark.parametrize(("second_stage", "kept"), [(False, 3), (True, 1)])
+def test_a_first_stage_keeps_its_last_epoch_and_a_second_one_its_best(tmp_path, monkeypatch, second_stage, kept):
+    """The first of equals; whatever validation says of a first stage, its last epoch is what is published."""
+    watched = Errors(monkeypatch, [30.0, 10.0, 10.0, 40.0])
+    recipe = Recipe(epochs=4, batch_size=16, accelerator="cpu")
+    weights, history = train_images(
+        build, made_images(), Objective(), recipe, tmp_path / "s.pt", {}, second_stage=second_stage
+    )
+    assert [record.validation[ERROR] for record in history] == [30.0, 10.0, 10.0, 40.0]
+    for name, tensor in watched.weights[kept].items():
+        assert torch.equal(weights[name], tensor), name
+    others = [i for i in range(4) if i != kept]
+    assert all(not torch.equal(weights["head.weight"], watched.weights[i]["head.weight"]) for i in others)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        WEIGHTED,
+        Objective(pooled=True, summed=True),
+        Objective(train=0.0, meta=1.0),
+        Objective(weights=torch.linspace(0.5, 1.5, 44), deferred=0.5, balanced=True),
+    ],
+)
+def test_parts_average_to_the_batch(objective):
+    """Without batch normalisation: shifts, order and weights are the batch's, however it is shared out."""
+
+    def plain():
+        torch.manual_seed(3)
+        return Network(nn.Conv2d(3, 4, 3), nn.Linear(4, 3))
+
+    images, found = made_images(), []
+    for count in (1, 2, 4):
+        training = LongTailTraining(plain, images, objective, RECIPE, False, count)
+        parts = [training.outcome(training.module, Part(2, 1, i, count), torch.device("cpu")) for i in range(count)]
+        loss = sum(part.loss for part in parts) / count
+        (gradient,) = torch.autograd.grad(loss, training.module.head.weight)
+        found.append((float(loss.detach()), gradient, sum(part.answers for part in parts)))
+    for loss, gradient, answers in found[1:]:
+        assert loss == pytest.approx(found[0][0], rel=1e-5)
+        torch.testing.assert_close(gradient, found[0][1], rtol=1e-4, atol=1e-6)
+        assert answers == found[0][2] == (16 if objective.train else 0)
+    with pytest.raises(UserError, match="`batch_size` 16 can't be divided into 3"):
+        LongTailTraining(plain, images, objective, RECIPE, False, 3)
+
+
+def test_a_batch_is_a_slice_of_the_epochs_order(monkeypatch):
+    """Steps of an epoch see each image at most once, in an order that is another in the next epoch."""
+    images, seen = made_images(), []
+    training = LongTailTraining(build, images, Objective(), RECIPE, False)
+    monkeypatch.setattr(run_module, "shifted", lambda pixels, flip, key: seen.append((pixels, key)) or pixels)
+    training.train()
+    for epoch, step in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        training.outcome(training.module, Part(epoch, step, 0, 1), torch.device("cpu"))
+    rows = [[int(((images.train.float() / 255 - image).abs().sum((1, 2, 3))).argmin()) for image in batch]
+            for batch, _ in seen]  # fmt: skip
+    assert training.steps == 2
+    assert len(set(rows[0] + rows[1])) == len(set(rows[2] + rows[3])) == 32
+    assert rows[:2] != rows[2:]
+    assert len({key for _, key in seen}) == 4
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
+def test_validation_classifies_in_the_precision_of_training(precision, dtype):
+    seen = []
+
+    class Noting(nn.Linear):
+        def forward(self, features):
+            logits = super().forward(features)
+            seen.append(logits.dtype)
+            return logits
+
+    network = Network(Conv4(channels=4), Noting(4, 3)).eval()
+    run_module._validate(made_images(), precision, network, torch.device("cpu"), {})
+    assert seen == [dtype]

@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import errno
+import math
 import os
 import signal
 from dataclasses import replace
@@ -312,3 +313,86 @@ def test_parts_that_do_not_divide_a_batch(pretrain, tmp_path):
 def test_settings_that_make_no_sense(wrong):
     with pytest.raises(UserError, match=f"`{next(iter(wrong))}`"):
         LoopSettings(**wrong)
+
+
+def test_a_state_of_other_code_is_gone_on_with_and_both_digests_are_kept(
+    task, validation, straight, tmp_path, weights_of
+):
+    path, told = tmp_path / "state.pt", []
+
+    class Told(Watcher):
+        def on_other_code(self, then, now):
+            told.append((then, now))
+
+    class Stopped(Told, At):
+        pass
+
+    def go_on(code, watcher):
+        duties = Duties(
+            validation, read_accuracy, by_accuracy("cosine-centroid"), path, {"data": "made"}, save_every=0, code=code
+        )
+        return loop.run(lambda parts: Classification(build, task, SETTINGS, parts), SETTINGS, duties, watcher)
+
+    with pytest.raises(KilledError):
+        go_on("first", Stopped(2, 3, kill))
+    assert told == []
+    best, history = go_on("second", Told())
+    assert told == [("first", "second")]
+    assert [record.code for record in history] == ["first", "second", "second"]
+    assert weights_of(path)["codes"] == ["first", "second"]
+    # What the digest says changes nothing that is computed.
+    assert figures(history) == figures(straight[2])
+    assert all(torch.equal(best[name], tensor) for name, tensor in straight[1].items())
+
+
+def test_sigterm_while_the_last_epoch_is_validated_is_not_forgotten(task, validation, tmp_path):
+    """A command that trains several times would otherwise go on with the next one."""
+    ended = []
+
+    def validate(network, device, learned):
+        ended.append(len(ended))
+        if len(ended) == SETTINGS.epochs:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return validation(network, device, learned)
+
+    path = tmp_path / "state.pt"
+    duties = Duties(validate, read_accuracy, None, path, {})
+    with pytest.raises(SystemExit) as stopped:
+        loop.run(lambda parts: Classification(build, task, SETTINGS, parts), SETTINGS, duties)
+    assert stopped.value.code == loop.TERMINATED
+    _, history = loop.run(lambda parts: Classification(build, task, SETTINGS, parts), SETTINGS, duties)
+    assert len(history) == SETTINGS.epochs == len(ended)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_each_step_has_the_rate_of_its_schedule(task, validation, tmp_path, schedule):
+    """Also after a break, from the closed forms: a half cosine over all steps, and a factor every two epochs."""
+    settings = replace(SETTINGS, epochs=4, schedule=schedule, step_epochs=2, step_factor=0.5)
+    rates = []
+
+    class Rates(At):
+        def on_step(self, step):
+            rates.append((step.epoch, step.step, step.learning_rate))
+            super().on_step(step)
+
+    duties = Duties(validation, read_accuracy, None, tmp_path / "state.pt", {}, save_every=-1)
+    for watcher in (Rates(2, 3, kill), Rates(9, 9, kill)):
+        with contextlib.suppress(KilledError):
+            loop.run(lambda parts: Classification(build, task, settings, parts), settings, duties, watcher)
+    assert rates.pop(7) == rates[7]  # the step that was killed is done again
+    assert [place[:2] for place in rates] == [(e, s) for e in range(1, 5) for s in range(1, 6)]
+    for index, (epoch, _, rate) in enumerate(rates):
+        expected = (1 + math.cos(math.pi * index / 20)) / 2 if schedule == "cosine" else 0.5 ** ((epoch - 1) // 2)
+        assert rate == pytest.approx(0.1 * expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("error", [TypeError, ValueError])
+def test_a_bug_in_an_objective_keeps_its_traceback(task, validation, tmp_path, error):
+    class Buggy(Classification):
+        def outcome(self, forward, part, device):
+            raise error("a bug")
+
+    duties = Duties(validation, read_accuracy, None, tmp_path / "state.pt", {})
+    with pytest.raises(error, match="a bug") as raised:
+        loop.run(lambda parts: Buggy(build, task, SETTINGS, parts), SETTINGS, duties)
+    assert type(raised.value) is error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,7 +22,7 @@ from otfew.training.loop import DivergedError
 from otfew.training.metric.batches import batches, partners
 from otfew.training.metric.embedding import Embedder, Space, default_head, default_pool
 from otfew.training.metric.evaluation import FIGURES, Embedded, evaluate, knn_accuracy, linear_accuracy, subset
-from otfew.training.metric.run import train
+from otfew.training.metric.run import PairTraining, train
 from otfew.training.metric.settings import Settings
 from otfew.training.metric.task import Images, Task
 from otfew.training.progress import Watcher
@@ -337,3 +338,72 @@ def test_bad_input(tmp_path):
     ):
         with pytest.raises(UserError, match=message):
             Settings(**options)
+
+
+class Failing(PairLoss):
+    """Works while it is warmed up, and then shows a bug."""
+
+    def __init__(self, error):
+        super().__init__()
+        self.error, self.calls = error, 0
+
+    def forward(self, first, first_labels, second, second_labels):
+        self.calls += 1
+        if self.calls > 1:
+            raise self.error
+        return (first - second).square().mean(), {}
+
+
+@pytest.mark.parametrize("error", [TypeError("a bug"), ValueError("a bug"), UserError("give more images.")])
+def test_only_a_users_mistake_is_a_sentence(tmp_path, error):
+    with pytest.raises(type(error)) as raised:
+        train(space, lambda: Failing(error), task(), SETTINGS, tmp_path / "s.pt")
+    assert raised.value is error
+
+
+def test_a_loss_of_pairs_is_not_shared_out():
+    with pytest.raises(UserError, match="compares whole batches, which 2 processes can't share"):
+        PairTraining(space, Matched, task(), SETTINGS, 2)
+
+
+def test_nothing_to_retrieve_is_refused_before_training(tmp_path):
+    lonely = part(3, 1)
+    with pytest.raises(UserError, match="no test item has another of its class"):
+        train(space, Matched, task(test=(lonely,)), SETTINGS, tmp_path / "s.pt")
+    # Of two modalities, the other one's item will do, unless it shows the same thing.
+    both = {"train": (part(), part(seed=5)), "test": (lonely, part(3, 2))}
+    with pytest.raises(UserError, match="no test item has another"):
+        train(partial(space, 2), Matched, task(**both, same_things=True), SETTINGS, tmp_path / "s.pt")
+    train(partial(space, 2), Matched, task(**both), replace(SETTINGS, epochs=1), tmp_path / "t.pt")
+
+
+def test_rates_decay_by_epoch_and_momentum_is_plain(tmp_path, weights_of):
+    """Two steps of SGD with momentum and decay by hand, on the embedding's last bias."""
+    settings = Settings(epochs=2, batch_size=48, learning_rate=0.02, decay=0.5, momentum=0.8, weight_decay=0.1,
+                        accelerator="cpu")  # fmt: skip
+    seen, rates = [], []
+
+    class Noting(Matched):
+        def forward(self, first, *others):
+            if first.requires_grad:
+                first.register_hook(lambda g: seen.append(g.sum(0)))
+            loss, figures = super().forward(first, *others)
+            return loss, figures
+
+    class Rates(Watcher):
+        def on_step(self, step):
+            rates.append(step.learning_rate)
+
+    class OneSided(Noting):
+        def forward(self, first, first_labels, second, second_labels):
+            return super().forward(first, first_labels, second.detach(), second_labels)
+
+    torch.manual_seed(hashed(settings.seed))
+    bias = space().embedders[0].head[-1].bias.detach().clone()
+    weights, _ = train(space, OneSided, task(), settings, tmp_path / "s.pt", Rates())
+    velocity = torch.zeros_like(bias)
+    for gradient, rate in zip(seen, (0.02, 0.01), strict=True):
+        velocity = 0.8 * velocity + gradient + 0.1 * bias
+        bias = bias - rate * velocity
+    assert rates == [0.02, 0.01]
+    torch.testing.assert_close(weights["space.embedders.0.head.2.bias"], bias, rtol=1e-5, atol=1e-7)
