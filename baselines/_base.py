@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from otfew.errors import UserError
+from otfew import checks
 from otfew.method import MethodBase, check_episode, shot_mean
 from otfew.transport.precision import in_full_precision
 
@@ -47,7 +46,7 @@ class MeanMapControl(Baseline):
     """
 
     def __init__(self, temperature: float = 12.5) -> None:
-        self.temperature = positive(self.name, "temperature", temperature)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute ``temperature * score``."""
@@ -56,23 +55,6 @@ class MeanMapControl(Baseline):
     @abstractmethod
     def score(self, support_map: Tensor, query: Tensor) -> Tensor:
         """Compute (episodes, n_query, way) similarities from (episodes, way, nodes, channels) maps."""
-
-
-Number = TypeVar("Number", float, "float | Tensor")
-
-
-def positive(method: str, option: str, value: Number) -> Number:
-    """Return a finite value above zero, else raise ``UserError`` naming method and option."""
-    if not 0 < value < float("inf"):
-        raise UserError(f"{method}: {option} must be a number above 0, not {value}")
-    return value
-
-
-def whole(method: str, option: str, value: int) -> int:
-    """Return an integer of at least 1, else raise ``UserError`` naming method and option."""
-    if value != int(value) or value < 1:
-        raise UserError(f"{method}: {option} must be a whole number of at least 1, not {value}")
-    return int(value)
 
 
 def in_chunks(function: Callable[..., Tensor], elements: int, *tensors: Tensor) -> Tensor:

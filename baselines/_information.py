@@ -181,4 +181,5 @@ def _kernel(dtype: str) -> Callable[..., None]:
     one, two, three = np.ones(1, dtype), np.ones((1, 1), dtype), np.ones((1, 1, 1), dtype)
     with announced("the fit of TIM"):
         adam(0, 0, three, three, three, two, one, np.ones(4, dtype), 1.0, 1, 0.9, 0.999, 1e-8, three)
-    return adam
+    compiled: Callable[..., None] = adam
+    return compiled

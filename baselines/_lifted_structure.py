@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otfew import checks
 from otfew.costs import euclidean
+from otfew.errors import UserError
 from otfew.transport.precision import in_full_precision
 
 
@@ -27,14 +29,14 @@ class LiftedStructure(nn.Module):
 
     def __init__(self, neg_margin: float = 1.0, pos_margin: float = 0.0) -> None:
         super().__init__()
-        self.neg_margin = neg_margin
-        self.pos_margin = pos_margin
+        self.neg_margin = checks.number(type(self).__name__, "neg_margin", neg_margin)
+        self.pos_margin = checks.number(type(self).__name__, "pos_margin", pos_margin)
 
     @in_full_precision
     def forward(self, embeddings: Tensor, labels: Tensor, mined: Any = None) -> Tensor:
         """Compute the loss of embeddings (items, channels) with labels (items,); ``mined`` pairs are not supported."""
         if mined is not None:
-            raise ValueError("the lifted structured loss takes all pairs: give no miner")
+            raise UserError("the lifted structured loss takes all pairs: give no miner.")
         unit = functional.normalize(embeddings, dim=1)
         distances = euclidean(unit, unit)
         same = labels[:, None] == labels[None]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import one_hot
 
-from otfew.baselines._base import Baseline, positive, whole
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.baselines._shots import labelled_items, shot_vectors
 from otfew.method import global_vectors
 
@@ -88,7 +89,14 @@ class FittedClassifier(Baseline):
         dampening: Of SGD.
         weight_decay: Of SGD, on all parameters.
         seed: Of the start and the order.
+
+    Raises:
+        UserError: An option out of range.
     """
+
+    frozen = True
+    ordered = True
+    counts_shots = True
 
     def __init__(
         self,
@@ -100,13 +108,13 @@ class FittedClassifier(Baseline):
         weight_decay: float = 1e-3,
         seed: int = 0,
     ) -> None:
-        self.lr = positive(self.name, "lr", lr)
-        self.epochs = whole(self.name, "epochs", epochs)
-        self.batch_size = whole(self.name, "batch_size", batch_size)
-        self.momentum = momentum
-        self.dampening = dampening
-        self.weight_decay = weight_decay
-        self.seed = seed
+        self.lr = checks.number(self.name, "lr", lr, above=0)
+        self.epochs = checks.whole(self.name, "epochs", epochs)
+        self.batch_size = checks.whole(self.name, "batch_size", batch_size)
+        self.momentum = checks.number(self.name, "momentum", momentum, least=0, most=1)
+        self.dampening = checks.number(self.name, "dampening", dampening, least=0, most=1)
+        self.weight_decay = checks.number(self.name, "weight_decay", weight_decay, least=0)
+        self.seed = checks.seed(self.name, "seed", seed)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Fit, then score the query."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -47,13 +47,6 @@ class TransductiveBaseline(Baseline):
         """Compute (episodes, n_query, way) logits of a checked batch; ``class_prior`` (episodes, way) sums to 1."""
 
 
-def prior_option(method: str, value: Prior) -> Prior:
-    """Return the option ``class_prior`` of a constructor, else raise ``UserError`` naming the method."""
-    if value not in get_args(Prior):
-        raise UserError(f"{method}: class_prior must be 'uniform' or 'estimated', not {value!r}")
-    return value
-
-
 def checked_prior(class_prior: Tensor, support: Tensor) -> Tensor:
     """Divide a class prior by its total.
 
@@ -65,13 +58,13 @@ def checked_prior(class_prior: Tensor, support: Tensor) -> Tensor:
         (episodes, way) of the support's dtype and device.
 
     Raises:
-        ValueError: A wrong shape, a negative entry, NaN or infinity, or an episode without any mass; names the episode.
+        UserError: A wrong shape, a negative entry, NaN or infinity, or an episode without any mass; names the episode.
     """
     if class_prior.shape != support.shape[:2]:
-        raise ValueError(f"class_prior must be of shape {tuple(support.shape[:2])}, not {tuple(class_prior.shape)}")
+        raise UserError(f"`class_prior` must be of shape {tuple(support.shape[:2])}, not {tuple(class_prior.shape)}.")
     prior = class_prior.to(support)
     total = prior.sum(-1)
     wrong = (~torch.isfinite(total) | (prior < 0).any(-1) | (total <= 0)).nonzero()
     if len(wrong):
-        raise ValueError(f"class_prior of episode {int(wrong[0])} must be non-negative with a positive finite total")
+        raise UserError(f"`class_prior` of episode {int(wrong[0])} must be non-negative with a positive finite total.")
     return prior / total[:, None]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import positive
+from otfew import checks
 from otfew.baselines._shots import mean_shots
 from otfew.baselines._transductive import Prior
 from otfew.baselines.tim import InformationMaximisation
@@ -54,7 +54,7 @@ class AlphaTIM(InformationMaximisation):
         class_prior: Prior = "uniform",
     ) -> None:
         super().__init__(temperature, support_weight, marginal_weight, conditional_weight, lr, n_steps, class_prior)
-        self.alpha = None if alpha is None else positive(self.name, "alpha", alpha)
+        self.alpha = None if alpha is None else checks.number(self.name, "alpha", alpha, above=0)
 
     def alphas(self, support: Tensor, support_mask: Tensor | None) -> Tensor:
         """Choose the order of each episode's entropies: (episodes,)."""

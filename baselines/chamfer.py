@@ -5,22 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import MeanMapControl, in_chunks
-from otfew.scores.pairwise import cr_weights, similarities
-
-
-def chamfer_similarities(support_map: Tensor, query: Tensor) -> Tensor:
-    """Average the best matches of both sides' nodes with their cross-reference weights.
-
-    Args:
-        support_map: (episodes, way, n, channels).
-        query: (episodes, n_query, m, channels).
-
-    Returns:
-        (episodes, n_query, way).
-    """
-    s, d = cr_weights(support_map, query)
-    sim = similarities(support_map, query)
-    return ((s * sim.amax(-1)).sum(-1) + (d * sim.amax(-2)).sum(-1)) / 2
+from otfew.scores.chamfer import chamfer_similarities
 
 
 class Chamfer(MeanMapControl):

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive
-from otfew.baselines._cosine import cosines
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.method import global_vectors, shot_mean
+from otfew.scores.cosine import cosines
 
 
 class CosineCentroid(Baseline):
@@ -24,7 +25,7 @@ class CosineCentroid(Baseline):
     pools = True
 
     def __init__(self, temperature: float = 12.5) -> None:
-        self.temperature = positive(self.name, "temperature", temperature)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute scaled cosines to the class means."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import positive
-from otfew.baselines._cosine import unit
+from otfew import checks
 from otfew.baselines._sgd import FittedClassifier, Parameters, residuals, uniform_rows
+from otfew.scores.cosine import unit
 
 
 class CosineClassifier(FittedClassifier):
@@ -45,7 +45,7 @@ class CosineClassifier(FittedClassifier):
         seed: int = 0,
     ) -> None:
         super().__init__(lr, epochs, batch_size, momentum, dampening, weight_decay, seed)
-        self.scale = positive(self.name, "scale", scale)
+        self.scale = checks.number(self.name, "scale", scale, above=0)
 
     def start(self, way: int, channels: int) -> Parameters:
         """Draw rows; lengths are the rows' own, so that the product is the drawn matrix."""

@@ -5,25 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import MeanMapControl
-from otfew.baselines._cosine import unit
-from otfew.scores.pairwise import centre, cr_weights
-
-
-def cr_pooled_cosines(support_map: Tensor, query: Tensor) -> Tensor:
-    """Pool both sides with their cross-reference weights, then take one cosine.
-
-    Args:
-        support_map: (episodes, way, n, channels).
-        query: (episodes, n_query, m, channels).
-
-    Returns:
-        (episodes, n_query, way).
-    """
-    s, d = cr_weights(support_map, query)
-    # Centring over channels is linear: the pooled vectors are centred instead of all nodes.
-    pooled_query = unit(centre(s @ query))
-    pooled_support = unit(centre(d.transpose(1, 2) @ support_map)).transpose(1, 2)
-    return (pooled_query * pooled_support).sum(-1)
+from otfew.scores.cr_pooled import cr_pooled_cosines
 
 
 class CRPooled(MeanMapControl):

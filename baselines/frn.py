@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, in_chunks, positive
+from otfew import checks
+from otfew.baselines._base import Baseline, in_chunks
 from otfew.baselines._shots import pooled_nodes
 
 Number = float | Tensor
@@ -96,12 +97,14 @@ class FRN(Baseline):
     """
 
     name = "frn"
+    counts_shots = True
     learned: ClassVar[tuple[str, ...]] = ("temperature", "alpha", "beta")
 
     def __init__(self, temperature: Number = 1.0, alpha: Number = 0.0, beta: Number = 0.0) -> None:
-        self.temperature = positive(self.name, "temperature", temperature)
-        self.alpha = alpha
-        self.beta = beta
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0, tensor=True)
+        # Their exponentials must be numbers.
+        self.alpha = checks.number(self.name, "alpha", alpha, least=-100, most=100, tensor=True)
+        self.beta = checks.number(self.name, "beta", beta, least=-100, most=100, tensor=True)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute scaled negative reconstruction errors."""

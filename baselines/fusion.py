@@ -7,9 +7,10 @@ import math
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive
-from otfew.baselines._cosine import unit
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.method import global_vectors, shot_mean
+from otfew.scores.cosine import unit
 from otfew.scores.pairwise import NORM_EPS
 
 
@@ -46,7 +47,7 @@ class Fusion(Baseline):
     name = "fusion"
 
     def __init__(self, temperature: float = 12.5) -> None:
-        self.temperature = positive(self.name, "temperature", temperature)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute log mean probabilities."""

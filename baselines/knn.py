@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, in_chunks, whole
-from otfew.baselines._cosine import unit
+from otfew import checks
+from otfew.baselines._base import Baseline, in_chunks
 from otfew.baselines._shots import pooled_nodes
+from otfew.scores.cosine import unit
 from otfew.scores.pairwise import NORM_EPS
 
 
@@ -49,9 +50,10 @@ class KNN(Baseline):
     """
 
     name = "knn"
+    counts_shots = True
 
     def __init__(self, k: int = 3) -> None:
-        self.k = whole(self.name, "k", k)
+        self.k = checks.whole(self.name, "k", k)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute sums of cosines to the nearest nodes."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import whole
-from otfew.baselines._cosine import cosines
+from otfew import checks
 from otfew.baselines._shots import mean_shots, shot_vectors, shot_weights
 from otfew.baselines._transductive import TransductiveBaseline
 from otfew.baselines.protonet import negative_squared_distances
 from otfew.baselines.simpleshot import centred_unit
 from otfew.errors import UserError
 from otfew.method import global_vectors
+from otfew.scores.cosine import cosines
 
 SHARPNESS = 10.0
 """Factor of the cosines in the rectification's softmax."""
@@ -133,20 +133,17 @@ class LaplacianShot(TransductiveBaseline):
     """
 
     name = "laplacianshot"
+    counts_shots = True
     needs_base_mean = True
 
     def __init__(
         self, base_mean: Tensor, lam: float | None = None, k: int = 3, rectify: bool = True, n_steps: int = 20
     ) -> None:
-        if base_mean.ndim != 1:
-            raise ValueError(f"base_mean must be (channels,), not {tuple(base_mean.shape)}")
-        if lam is not None and not 0 <= lam < float("inf"):
-            raise UserError(f"{self.name}: lam must be a number of at least 0, not {lam}")
-        self.base_mean = base_mean
-        self.lam = lam
-        self.k = whole(self.name, "k", k)
-        self.rectify = rectify
-        self.n_steps = whole(self.name, "n_steps", n_steps)
+        self.base_mean = checks.base_mean(self.name, base_mean)
+        self.lam = None if lam is None else checks.number(self.name, "lam", lam, least=0)
+        self.k = checks.whole(self.name, "k", k)
+        self.rectify = checks.flag(self.name, "rectify", rectify)
+        self.n_steps = checks.whole(self.name, "n_steps", n_steps)
 
     def transduce(
         self, support: Tensor, query: Tensor, support_mask: Tensor | None, class_prior: Tensor | None
@@ -154,8 +151,8 @@ class LaplacianShot(TransductiveBaseline):
         """Compute the logarithms of the assignments."""
         if len(self.base_mean) != query.shape[-1]:
             raise UserError(
-                f"{self.name}: base_mean has {len(self.base_mean)} channels but the nodes have {query.shape[-1]}; take "
-                "the mean of the base classes' vectors of the same backbone"
+                f"{self.name}: `base_mean` has {len(self.base_mean)} channels but the nodes have {query.shape[-1]}; "
+                "take the mean of the base classes' vectors of the same backbone."
             )
         mean = self.base_mean.to(query)
         share = shot_weights(support, support_mask)

@@ -6,11 +6,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive, whole
-from otfew.baselines._cosine import unit
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.baselines._shots import labelled_items, shot_vectors
 from otfew.errors import UserError
 from otfew.method import global_vectors
+from otfew.scores.cosine import unit
 
 
 def fit_logistic(items: Tensor, labels: Tensor, C: float, max_iter: int) -> tuple[Tensor, Tensor]:
@@ -54,17 +55,19 @@ class Logistic(Baseline):
     """
 
     name = "logistic"
+    frozen = True
+    counts_shots = True
     pools = True
 
     def __init__(self, C: float = 1.0, max_iter: int = 1000) -> None:
-        self.C = positive(self.name, "C", C)
-        self.max_iter = whole(self.name, "max_iter", max_iter)
+        self.C = checks.number(self.name, "C", C, above=0)
+        self.max_iter = checks.whole(self.name, "max_iter", max_iter)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Fit, then score the query."""
         way = support.shape[1]
         if way < 2:
-            raise UserError("logistic: it needs at least two classes; raise --way")
+            raise UserError("logistic: it needs at least two classes: raise `way`.")
         vectors = unit(global_vectors(query))
         logits = vectors.new_zeros(*vectors.shape[:2], way)
         for group, items, labels in labelled_items(unit(shot_vectors(support, support_mask)), support_mask):

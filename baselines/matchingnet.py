@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive
-from otfew.baselines._cosine import cosines
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.baselines._shots import shot_vectors, shot_weights
 from otfew.method import global_vectors
+from otfew.scores.cosine import cosines
 
 
 def attention_log_probability(shots: Tensor, weights: Tensor, vectors: Tensor, temperature: float) -> Tensor:
@@ -44,7 +45,7 @@ class MatchingNet(Baseline):
     pools = True
 
     def __init__(self, temperature: float = 12.5) -> None:
-        self.temperature = positive(self.name, "temperature", temperature)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute log class probabilities."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
 
+from otfew import checks
 from otfew.baselines._lifted_structure import LiftedStructure
 from otfew.errors import UserError
-from otfew.pair_loss import Joined, Matched, PairLoss
+from otfew.pair_loss import Joined, Matched, PairLoss, built, check_options
 
 Build = Callable[..., PairLoss]
 """(classes, channels, **options) -> loss."""
@@ -18,7 +20,7 @@ def _of_pairs(name: str) -> Build:
     """Take a loss that pairs embeddings."""
 
     def build(classes: int, channels: int, **options: Any) -> PairLoss:
-        return Joined(_class_of("losses", name)(**options))
+        return Joined(_made("losses", name, **options))
 
     build.__doc__ = f"pytorch-metric-learning's {name}."
     return build
@@ -28,7 +30,7 @@ def _of_proxies(name: str) -> Build:
     """Take a loss that learns vectors for the classes."""
 
     def build(classes: int, channels: int, **options: Any) -> PairLoss:
-        return Joined(_class_of("losses", name)(num_classes=classes, embedding_size=channels, **options))
+        return Joined(_made("losses", name, **{"num_classes": classes, "embedding_size": channels, **options}))
 
     build.__doc__ = f"pytorch-metric-learning's {name}, which learns vectors for the classes."
     return build
@@ -36,31 +38,28 @@ def _of_proxies(name: str) -> Build:
 
 def _batch_hard(classes: int, channels: int, **options: Any) -> PairLoss:
     """Triplet loss on each anchor's furthest positive and nearest negative (Hermans, Beyer and Leibe 2017)."""
-    return Joined(
-        _class_of("losses", "TripletMarginLoss")(**{"margin": 0.2, **options}), _class_of("miners", "BatchHardMiner")()
-    )
+    return Joined(_made("losses", "TripletMarginLoss", **{"margin": 0.2, **options}), _made("miners", "BatchHardMiner"))
 
 
 def _n_pair(classes: int, channels: int, regularisation: float = 2e-4, **options: Any) -> PairLoss:
     """N-pair loss (Sohn 2016) on inner products; the square of the norms is held down, as in its paper."""
-    return Joined(
-        _class_of("losses", "NPairsLoss")(
-            distance=_class_of("distances", "DotProductSimilarity")(normalize_embeddings=False),
-            embedding_regularizer=_class_of("regularizers", "LpRegularizer")(power=2),
-            embedding_reg_weight=regularisation,
-            **options,
-        )
-    )
+    checks.number("n-pair", "regularisation", regularisation, least=0)
+    ours = {
+        "distance": _made("distances", "DotProductSimilarity", normalize_embeddings=False),
+        "embedding_regularizer": _made("regularizers", "LpRegularizer", power=2),
+        "embedding_reg_weight": regularisation,
+    }
+    return Joined(_made("losses", "NPairsLoss", **{**ours, **options}))
 
 
 def _lifted(classes: int, channels: int, **options: Any) -> PairLoss:
     """Lifted structured loss (Song et al. 2016)."""
-    return Joined(LiftedStructure(**options))
+    return Joined(built("lifted-structure", LiftedStructure, options))
 
 
 def _matched(classes: int, channels: int, **options: Any) -> PairLoss:
     """Contrastive loss of matched positions, the pair-wise baseline of the batch-wise OT paper."""
-    return Matched(**options)
+    return built("matched-pairs", Matched, options)
 
 
 LOSSES: dict[str, Build] = {
@@ -76,6 +75,14 @@ LOSSES: dict[str, Build] = {
     "multi-similarity": _of_pairs("MultiSimilarityLoss"),
 }
 """Name -> what makes it. Options are pytorch-metric-learning's; so are the defaults, where nothing else is said."""
+
+
+def _made(module: str, name: str, **options: Any) -> Any:
+    """Construct a class of pytorch-metric-learning; its constructors pass on what they do not know themselves."""
+    kind = _class_of(module, name)
+    parameters = [p for c in kind.__mro__ if "__init__" in vars(c) for p in inspect.signature(c.__init__).parameters]
+    check_options(name, parameters, options)
+    return kind(**options)
 
 
 def _class_of(module: str, name: str) -> Any:

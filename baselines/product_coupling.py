@@ -5,26 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from otfew.baselines._base import MeanMapControl
-from otfew.scores.pairwise import centre, centred_norms, cr_weights
-
-
-def product_coupling_similarities(support_map: Tensor, query: Tensor) -> Tensor:
-    """Average all similarities under the product of both sides' cross-reference weights.
-
-    sum_ij s_i d_j cos(u_i, v_j) = < sum_i s_i u_i / |u_i| , sum_j d_j v_j / |v_j| >: no n x m matrix is formed.
-
-    Args:
-        support_map: (episodes, way, n, channels).
-        query: (episodes, n_query, m, channels).
-
-    Returns:
-        (episodes, n_query, way).
-    """
-    s, d = cr_weights(support_map, query)
-    # Centring over channels is linear: the pooled vectors are centred instead of all nodes.
-    pooled_query = centre((s / centred_norms(query)[:, :, None]) @ query)
-    pooled_support = centre((d / centred_norms(support_map)[:, None]).transpose(1, 2) @ support_map)
-    return (pooled_query * pooled_support.transpose(1, 2)).sum(-1)
+from otfew.scores.product_coupling import product_coupling_similarities
 
 
 class ProductCoupling(MeanMapControl):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.method import global_vectors, shot_mean
 
 
@@ -33,13 +34,21 @@ class ProtoNet(Baseline):
 
     Args:
         temperature: Scale of the logits; 1 in the paper. Without effect on accuracy.
+
+    Raises:
+        UserError: A temperature that is not positive.
+
+    Example:
+        >>> support = torch.tensor([[0.0, 0.0], [4.0, 0.0]]).view(1, 2, 1, 1, 2)  # episodes, way, shot, nodes, channels
+        >>> ProtoNet()(support, torch.tensor([[[[1.0, 0.0]]]]))
+        tensor([[[-1., -9.]]])
     """
 
     name = "protonet"
     pools = True
 
     def __init__(self, temperature: float = 1.0) -> None:
-        self.temperature = positive(self.name, "temperature", temperature)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute scaled negative squared distances."""

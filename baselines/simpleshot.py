@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from otfew.baselines._base import Baseline, positive
-from otfew.baselines._cosine import unit
+from otfew import checks
+from otfew.baselines._base import Baseline
 from otfew.baselines._shots import shot_vectors, shot_weights
 from otfew.baselines.protonet import negative_squared_distances
 from otfew.errors import UserError
 from otfew.method import global_vectors
+from otfew.scores.cosine import unit
 
 
 def centred_unit(vectors: Tensor, base_mean: Tensor) -> Tensor:
@@ -35,17 +36,15 @@ class SimpleShot(Baseline):
     needs_base_mean = True
 
     def __init__(self, base_mean: Tensor, temperature: float = 1.0) -> None:
-        if base_mean.ndim != 1:
-            raise ValueError(f"base_mean must be (channels,), not {tuple(base_mean.shape)}")
-        self.base_mean = base_mean
-        self.temperature = positive(self.name, "temperature", temperature)
+        self.base_mean = checks.base_mean(self.name, base_mean)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute scaled negative squared distances to the centroids."""
         if len(self.base_mean) != query.shape[-1]:
             raise UserError(
-                f"simpleshot: base_mean has {len(self.base_mean)} channels but the nodes have {query.shape[-1]}; take "
-                "the mean of the base classes' vectors of the same backbone"
+                f"simpleshot: `base_mean` has {len(self.base_mean)} channels but the nodes have {query.shape[-1]}; "
+                "take the mean of the base classes' vectors of the same backbone."
             )
         mean = self.base_mean.to(query)
         shots = centred_unit(shot_vectors(support, support_mask), mean)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import torch
 from torch import Tensor
 
-from otfew.baselines._base import positive, whole
-from otfew.baselines._cosine import unit
+from otfew import checks
 from otfew.baselines._information import Objective, maximise
 from otfew.baselines._shots import shot_vectors, shot_weights
-from otfew.baselines._transductive import Prior, TransductiveBaseline, prior_option
+from otfew.baselines._transductive import Prior, TransductiveBaseline
 from otfew.baselines.protonet import negative_squared_distances
-from otfew.errors import UserError
 from otfew.method import global_vectors
+from otfew.scores.cosine import unit
 
 
 class InformationMaximisation(TransductiveBaseline):
@@ -26,7 +27,12 @@ class InformationMaximisation(TransductiveBaseline):
         lr: Adam's step size.
         n_steps: Adam's steps.
         class_prior: "uniform" or "estimated".
+
+    Raises:
+        UserError: An option out of range.
     """
+
+    frozen = True
 
     def __init__(
         self,
@@ -38,19 +44,15 @@ class InformationMaximisation(TransductiveBaseline):
         n_steps: int,
         class_prior: Prior,
     ) -> None:
-        for option, value in (
-            ("support_weight", support_weight),
-            ("marginal_weight", marginal_weight),
-            ("conditional_weight", conditional_weight),
-        ):
-            if not 0 <= value < float("inf"):
-                raise UserError(f"{self.name}: {option} must be a number of at least 0, not {value}")
         self.objective = Objective(
-            positive(self.name, "temperature", temperature), support_weight, marginal_weight, conditional_weight
+            checks.number(self.name, "temperature", temperature, above=0),
+            checks.number(self.name, "support_weight", support_weight, least=0),
+            checks.number(self.name, "marginal_weight", marginal_weight, least=0),
+            checks.number(self.name, "conditional_weight", conditional_weight, least=0),
         )
-        self.lr = positive(self.name, "lr", lr)
-        self.n_steps = whole(self.name, "n_steps", n_steps)
-        self.class_prior = prior_option(self.name, class_prior)
+        self.lr = checks.number(self.name, "lr", lr, above=0)
+        self.n_steps = checks.whole(self.name, "n_steps", n_steps)
+        self.class_prior = checks.choice(self.name, "class_prior", class_prior, get_args(Prior))
 
     def alphas(self, support: Tensor, support_mask: Tensor | None) -> Tensor:
         """Choose the order of each episode's entropies: (episodes,)."""

@@ -14,6 +14,7 @@ COMMANDS = {
     "metric-learning": "compare losses of metric learning on the same batches",
     "pretrain": "train a backbone on base classes",
     "reproduce": "the claims of the papers, judged by runs: the reproduction ledger",
+    "list": "the names of data sets, backbones, nodes, methods and solvers",
     "retrieve": "find images of the same class, ranked again node by node: Table 8 of the DeepEMD paper",
     "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
     "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     console = setup.make_console()
     if config.list_names:
-        from otfew.experiments.common.listing import print_names
+        from otfew.experiments.common.names import print_names
 
         print_names(console)
     else:
@@ -75,14 +75,14 @@ def compare(config: Config, console: Console) -> Path:
     from otfew import api
     from otfew.experiments.common import setup
     from otfew.experiments.common.watch import ConsoleWatch
-    from otfew.reporting.table import render
+    from otfew.reporting.tables import Table, terminal
 
     setup.set_threads(config.threads)
     # Every option is an argument of the function of the same name, but for these.
     given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in {"threads", "list_names"}}
     comparison = api.compare(**{**given, "output": config.output or _folder}, watch=ConsoleWatch(console))
     assert comparison.folder is not None
-    console.print(render(comparison.title, *comparison.cells()))
+    console.print(terminal(Table(comparison.title, *comparison.cells())))
     for line in comparison.lines:
         console.print(f"- {line}", markup=False, highlight=False)
     console.print(f"report: {comparison.folder}", markup=False, highlight=False, soft_wrap=True)

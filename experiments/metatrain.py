@@ -171,7 +171,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
-    from rich.console import Console
+    from otfew.reporting.console import PlainConsole
 
     console = make_console()
     plan = prepare(config)
@@ -207,7 +207,7 @@ def train(config: Config) -> Path:
         )
     if main_process:
         target.write(best, history)
-        output = Console()
+        output = PlainConsole()
         target.report(history, validation, output)
         if processes.world().size == 1:
             gain(plan, path, history, validation, output)

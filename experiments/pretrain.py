@@ -133,7 +133,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
-    from rich.console import Console
+    from otfew.reporting.console import PlainConsole
 
     console = make_console()
     plan = prepare(config)
@@ -161,7 +161,7 @@ def train(config: Config) -> Path:
         )
     if main_process:
         target.write(best, history)
-        target.report(history, validation, Console())
+        target.report(history, validation, PlainConsole())
     return path
 
 

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     from otfew.methods.ot_reweighting import OTReweighting as OTReweighting
     from otfew.methods.ot_reweighting import Reweighting as Reweighting
     from otfew.methods.self_optimal_transport import SelfOptimalTransport as SelfOptimalTransport
+    from otfew.methods.shot_heads import FusionHead as FusionHead
+    from otfew.methods.shot_heads import MeanHead as MeanHead
+    from otfew.methods.shot_heads import MergeHead as MergeHead
+    from otfew.methods.shot_heads import NearestHead as NearestHead
+    from otfew.methods.shot_heads import PrototypeHead as PrototypeHead
     from otfew.methods.structured_fc import StructuredFC as StructuredFC
 
 _METHODS = {
@@ -32,17 +37,22 @@ _METHODS = {
 }
 """One line for each few-shot method; the import above tells type checkers what it is."""
 
-_OTHERS = {
-    "batchwise-ot": "otfew.methods.batchwise_ot:BatchwiseOTLoss",
-    "pair-transport": "otfew.methods.batchwise_ot:PairTransport",
-    "ot-reweighting": "otfew.methods.ot_reweighting:OTReweighting",
-    "reweighting": "otfew.methods.ot_reweighting:Reweighting",
-    "latent-space-transform": "otfew.methods.latent_space_transform:LatentSpaceTransform",
-    "structured-fc": "otfew.methods.structured_fc:StructuredFC",
-}
+_OTHERS = (
+    "otfew.methods.batchwise_ot:BatchwiseOTLoss",
+    "otfew.methods.batchwise_ot:PairTransport",
+    "otfew.methods.ot_reweighting:OTReweighting",
+    "otfew.methods.ot_reweighting:Reweighting",
+    "otfew.methods.latent_space_transform:LatentSpaceTransform",
+    "otfew.methods.shot_heads:FusionHead",
+    "otfew.methods.shot_heads:MeanHead",
+    "otfew.methods.shot_heads:MergeHead",
+    "otfew.methods.shot_heads:NearestHead",
+    "otfew.methods.shot_heads:PrototypeHead",
+    "otfew.methods.structured_fc:StructuredFC",
+)
 """What is exported beside them: a loss, a re-weighting, a transform, heads."""
 
-_EXPORTS = by_class(_METHODS, _OTHERS)
+_EXPORTS = by_class([*_METHODS.values(), *_OTHERS])
 
 METHODS: Registry[type[Any]] = Registry(_METHODS)
 """Name -> class; names are there without importing anything."""

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from otfew.errors import UserError
+
 Cost = Literal["label", "feature", "combined"]
 LabelDistance = Literal["zero-one", "euclidean"]
 
@@ -17,7 +19,8 @@ DIFFERENT = {"zero-one": 1.0, "euclidean": 2.0**0.5}
 
 def label_costs(meta_labels: Tensor, labels: Tensor, distance: LabelDistance) -> Tensor:
     """Compute 0 where labels agree and ``DIFFERENT`` elsewhere: (meta,), (samples,) -> (meta, samples) float64."""
-    return (meta_labels[:, None] != labels).double() * DIFFERENT[distance]
+    costs: Tensor = (meta_labels[:, None] != labels).double() * DIFFERENT[distance]
+    return costs
 
 
 def feature_costs(meta_features: Tensor, features: Tensor) -> Tensor:
@@ -46,25 +49,25 @@ def check(features: Tensor, labels: Tensor, meta_features: Tensor, meta_labels: 
     """Refuse what cannot be weighted.
 
     Raises:
-        ValueError: Wrong shapes or dtypes, NaN or infinity, or a class that one of the two sets lacks.
+        UserError: Wrong shapes or dtypes, NaN or infinity, or a class that one of the two sets lacks.
     """
     for name, vectors, classes in (("", features, labels), ("meta_", meta_features, meta_labels)):
         if not isinstance(vectors, Tensor):
-            raise ValueError(f"{name}features must be a tensor (samples, channels), got {type(vectors).__name__}")
+            raise UserError(f"{name}features must be a tensor (samples, channels), got {type(vectors).__name__}")
         if vectors.ndim != 2 or not vectors.is_floating_point() or 0 in vectors.shape:
-            raise ValueError(
+            raise UserError(
                 f"{name}features must be floating point (samples, channels), got {vectors.dtype} {tuple(vectors.shape)}"
             )
         if not isinstance(classes, Tensor) or classes.dtype != torch.int64 or classes.shape != vectors.shape[:1]:
             got = f"{classes.dtype} {tuple(classes.shape)}" if isinstance(classes, Tensor) else type(classes).__name__
-            raise ValueError(f"{name}labels must be int64 ({len(vectors)},), one a row of {name}features, got {got}")
+            raise UserError(f"{name}labels must be int64 ({len(vectors)},), one a row of {name}features, got {got}")
         bad = (~torch.isfinite(vectors)).any(-1).nonzero()
         if len(bad):
-            raise ValueError(f"{name}features hold NaN or infinity, first in row {int(bad[0])}")
+            raise UserError(f"{name}features hold NaN or infinity, first in row {int(bad[0])}")
     if features.shape[1] != meta_features.shape[1]:
-        raise ValueError(f"features have {features.shape[1]} channels, meta_features {meta_features.shape[1]}")
+        raise UserError(f"features have {features.shape[1]} channels, meta_features {meta_features.shape[1]}")
     there, wanted = set(meta_labels.tolist()), set(labels.tolist())
     if missing := sorted(wanted - there):
-        raise ValueError(f"class {missing[0]} has training samples but none in the meta set: give it some")
+        raise UserError(f"class {missing[0]} has training samples but none in the meta set: give it some")
     if extra := sorted(there - wanted):
-        raise ValueError(f"class {extra[0]} is in the meta set but has no training sample: remove it")
+        raise UserError(f"class {extra[0]} is in the meta set but has no training sample: remove it")

@@ -23,8 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-import otfew
-from otfew.transport import ConvergenceWarning
+from otfew.transport import ConvergenceWarning, Sinkhorn, solve
 from otfew.transport.complaints import warn
 
 Entropy = Literal["plan", "product"]
@@ -57,7 +56,7 @@ def closed_form(cost: Tensor, reg: float, rows_at_once: int = 256) -> Found:
     """
     weights = cost.new_zeros(cost.shape[1])
     total = 0.0
-    for rows in cost.split(rows_at_once):
+    for rows in torch.split(cost, rows_at_once):
         scores = -rows / reg
         weights += torch.softmax(scores, -1).sum(0)
         total += float(torch.logsumexp(scores, -1).sum())
@@ -108,7 +107,7 @@ def transport_cost(cost: Tensor, weights: Tensor, reg: float, entropy: Entropy) 
     """
     meta = len(cost)
     a = cost.new_full((meta,), 1 / meta)
-    value: Tensor = otfew.solve(cost, a, weights, solver=otfew.Sinkhorn(reg=reg, tol=1e-8, max_iter=10_000)).value
+    value: Tensor = solve(cost, a, weights, solver=Sinkhorn(reg=reg, tol=1e-8, max_iter=10_000)).value
     if entropy == "plan":
         value = value + reg * (torch.special.xlogy(weights, weights).sum() - torch.log(cost.new_tensor(float(meta))))
     return value
@@ -147,10 +146,10 @@ def by_gradient(
     def closure() -> Tensor:
         optimizer.zero_grad()
         value = transport_cost(cost, torch.softmax(logits(), 0), reg, entropy)
-        value.backward()
+        value.backward()  # type: ignore[no-untyped-call]
         return value.detach()
 
-    optimizer.step(closure)
+    optimizer.step(closure)  # type: ignore[no-untyped-call]
     n_iter = int(optimizer.state[parameters[0]]["n_iter"])
     if n_iter >= max_iter:
         _warn(f"the weights did not converge in {max_iter} steps")

@@ -191,7 +191,8 @@ def _begin(items: Tensor, start: Tensor) -> tuple[Support, Nodes]:
     products = torch.stack(dots).numpy()
     square = torch.stack(squares).numpy()
     zero = np.zeros_like(square)
-    support = Support(*(torch.stack(x).numpy() for x in (gram, lengths, means)), float(items.shape[-1]))
+    fixed = [torch.stack(x).numpy() for x in (gram, lengths, means)]
+    support = Support(fixed[0], fixed[1], fixed[2], float(items.shape[-1]))
     nodes = Nodes(
         dots=products,
         dots_step=np.zeros_like(products),

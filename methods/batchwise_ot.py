@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otfew import checks
 from otfew.costs import euclidean, sqeuclidean
+from otfew.errors import UserError
 from otfew.transport import Sinkhorn, solve
 from otfew.transport.complaints import warn
 from otfew.transport.precision import in_full_precision
@@ -116,7 +118,14 @@ class BatchwiseOTLoss(nn.Module):
         normalize: Divide embeddings by their norms first.
 
     Raises:
-        ValueError: An option out of range.
+        UserError: An option out of range.
+
+    Example:
+        >>> embeddings = torch.tensor([[0.0], [1.0], [0.5], [3.0]])
+        >>> loss = BatchwiseOTLoss(margin=1.0).transport(embeddings, torch.tensor([0, 0, 1, 1]))
+        >>> pairs = (loss.same & loss.counted).sum() / loss.counted.sum()
+        >>> round(float(pairs), 2), round(loss.positive_mass, 2)  # hard here: more than their share of the mass
+        (0.33, 0.99)
     """
 
     def __init__(
@@ -127,8 +136,8 @@ class BatchwiseOTLoss(nn.Module):
         *,
         positive_margin: float = 0.0,
         distance: Distance = "sqeuclidean",
-        pair_power: int = 1,
-        loss_power: int = 1,
+        pair_power: float = 1,
+        loss_power: float = 1,
         scale: float = 0.5,
         weighting: Weighting = "transport",
         plan_gradient: PlanGradient = "constant",
@@ -136,29 +145,19 @@ class BatchwiseOTLoss(nn.Module):
         normalize: bool = False,
     ) -> None:
         super().__init__()
-        for name, number, low in (
-            ("margin", margin, 0.0),
-            ("gamma", gamma, 0.0),
-            ("reg_inverse", reg_inverse, -math.inf),
-            ("positive_margin", positive_margin, 0.0),
-            ("pair_power", pair_power, 1.0),
-            ("loss_power", loss_power, 1.0),
-            ("scale", scale, 0.0),
-        ):
-            if not math.isfinite(number) or number < low:
-                raise ValueError(f"{name} must be a finite number of at least {low:g}, not {number!r}")
-        for name, value, choices in (
-            ("distance", distance, ("sqeuclidean", "euclidean")),
-            ("weighting", weighting, get_args(Weighting)),
-            ("plan_gradient", plan_gradient, ("constant", "kernel", "implicit")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} must be one of {', '.join(choices)}, not {value!r}")
-        self.margin, self.gamma, self.reg_inverse = margin, gamma, reg_inverse
-        self.positive_margin, self.distance = positive_margin, distance
-        self.pair_power, self.loss_power, self.scale = pair_power, loss_power, scale
-        self.weighting, self.plan_gradient = weighting, plan_gradient
-        self.exclude_self, self.normalize = exclude_self, normalize
+        owner = type(self).__name__
+        self.margin = checks.number(owner, "margin", margin, least=0)
+        self.gamma = checks.number(owner, "gamma", gamma, least=0)
+        self.reg_inverse = checks.number(owner, "reg_inverse", reg_inverse)
+        self.positive_margin = checks.number(owner, "positive_margin", positive_margin, least=0)
+        self.distance = checks.choice(owner, "distance", distance, get_args(Distance))
+        self.pair_power = checks.number(owner, "pair_power", pair_power, least=1)
+        self.loss_power = checks.number(owner, "loss_power", loss_power, least=1)
+        self.scale = checks.number(owner, "scale", scale, least=0)
+        self.weighting = checks.choice(owner, "weighting", weighting, get_args(Weighting))
+        self.plan_gradient = checks.choice(owner, "plan_gradient", plan_gradient, get_args(PlanGradient))
+        self.exclude_self = checks.flag(owner, "exclude_self", exclude_self)
+        self.normalize = checks.flag(owner, "normalize", normalize)
         self._told = False
 
     @classmethod
@@ -176,10 +175,10 @@ class BatchwiseOTLoss(nn.Module):
             **options: Of the constructor, over the preset's.
 
         Raises:
-            ValueError: No such code, or an option out of range.
+            UserError: No such code, or an option out of range.
         """
         if code not in PUBLISHED:
-            raise ValueError(f"unknown code {code!r}; there are: {', '.join(PUBLISHED)}")
+            raise UserError(f"unknown code {code!r}; there are: {', '.join(PUBLISHED)}.")
         return cls(**{**PUBLISHED[code], **options})
 
     def forward(
@@ -212,15 +211,15 @@ class BatchwiseOTLoss(nn.Module):
             ref_labels: (M,), given with ``ref_emb`` where there are labels.
 
         Raises:
-            ValueError: Shapes that do not fit, NaN or infinity, or neither labels nor pairs.
+            UserError: Shapes that do not fit, NaN or infinity, or neither labels nor pairs.
         """
         if ref_emb is None and ref_labels is not None:
-            raise ValueError("give ref_emb and ref_labels together, or neither")
+            raise UserError("give ref_emb and ref_labels together, or neither")
         if ref_emb is embeddings:
             # Told apart before half precision is widened, which makes two tensors of one.
             ref_emb, ref_labels = None, None
         if ref_emb is not None and (labels is None) != (ref_labels is None):
-            raise ValueError("give labels and ref_labels together, or neither and indices_tuple")
+            raise UserError("give labels and ref_labels together, or neither and indices_tuple")
         return self._compared(embeddings, labels, indices_tuple, ref_emb, ref_labels)
 
     @in_full_precision
@@ -312,21 +311,22 @@ def pairs_of(
         (N, M) bool, pairs of one class; and (N, M) bool, pairs that count.
 
     Raises:
-        ValueError: As ``BatchwiseOTLoss.transport``.
+        UserError: As ``BatchwiseOTLoss.transport``.
     """
     y, y_labels = (embeddings, labels) if ref_emb is None else (ref_emb, ref_labels)
     for side, vectors, classes in (("", embeddings, labels), ("ref_", y, y_labels)):
         _check(side, vectors, classes)
     if embeddings.shape[1] != y.shape[1]:
-        raise ValueError(f"embeddings have {embeddings.shape[1]} channels and ref_emb {y.shape[1]}")
+        raise UserError(f"embeddings have {embeddings.shape[1]} channels and ref_emb {y.shape[1]}")
     shape, device = (len(embeddings), len(y)), embeddings.device
     positive = negative = torch.zeros(shape, dtype=torch.bool, device=device)
     if indices_tuple is not None:
         positive, negative = _mined(indices_tuple, shape, device)
     elif labels is None:
-        raise ValueError("give labels, or indices_tuple to say which pairs are of one class and which are not")
-    by_label = labels is not None and y_labels is not None
-    same = labels.to(device)[:, None] == y_labels.to(device)[None] if by_label else positive
+        raise UserError("give labels, or indices_tuple to say which pairs are of one class and which are not")
+    same = positive
+    if labels is not None and y_labels is not None:
+        same = labels.to(device)[:, None] == y_labels.to(device)[None]
     counted = torch.ones_like(same) if indices_tuple is None else positive | negative
     if ref_emb is None and exclude_self:
         counted = counted & ~torch.eye(len(embeddings), dtype=torch.bool, device=device)
@@ -337,19 +337,19 @@ def _check(side: str, embeddings: Tensor, labels: Tensor | None) -> None:
     """Refuse what cannot be paired."""
     name = f"{side}emb" if side else "embeddings"
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or not embeddings.is_floating_point():
-        raise ValueError(f"{name} must be a floating-point tensor (items, channels)")
+        raise UserError(f"{name} must be a floating-point tensor (items, channels)")
     if labels is not None and (not isinstance(labels, Tensor) or labels.shape != embeddings.shape[:1]):
         got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
-        raise ValueError(f"{side}labels must be a tensor ({len(embeddings)},), one for each of {name}, not {got}")
+        raise UserError(f"{side}labels must be a tensor ({len(embeddings)},), one for each of {name}, not {got}")
     finite = embeddings.detach().isfinite().all(1)
     if not bool(finite.all()):
-        raise ValueError(f"{name}[{int((~finite).nonzero()[0])}] holds NaN or infinity")
+        raise UserError(f"{name}[{int((~finite).nonzero()[0])}] holds NaN or infinity")
 
 
 def _mined(indices: tuple[Tensor, ...], shape: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:
     """Mark the pairs that a miner chose: those of one class, and those of two."""
     if len(indices) not in {3, 4}:
-        raise ValueError(f"indices_tuple must hold 3 tensors (triplets) or 4 (pairs), not {len(indices)}")
+        raise UserError(f"indices_tuple must hold 3 tensors (triplets) or 4 (pairs), not {len(indices)}")
     anchors, positives, *rest = indices
     again, negatives = (anchors, rest[0]) if len(indices) == 3 else (rest[0], rest[1])
     marks = torch.zeros((2, *shape), dtype=torch.bool, device=device)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from otfew import checks
 from otfew.methods.batchwise_ot import PUBLISHED, BatchwiseOTLoss
-from otfew.pair_loss import Diagnostics, PairLoss
+from otfew.pair_loss import Diagnostics, PairLoss, built
 
 
 class BatchwisePairs(PairLoss):
@@ -41,19 +43,24 @@ class BatchwisePairs(PairLoss):
         }
 
 
+def _pairs(name: str, options: Mapping[str, Any], joined: bool) -> PairLoss:
+    """Make the loss of that name."""
+    return BatchwisePairs(built(name, BatchwiseOTLoss, options), checks.flag(name, "joined", joined))
+
+
 def _batchwise(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
     """Batch-wise optimal transport loss; see ``otfew.methods.batchwise_ot``."""
-    return BatchwisePairs(BatchwiseOTLoss(**options), joined)
+    return _pairs("batchwise-ot", options, joined)
 
 
 def _all_pairs(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
     """Contrastive loss of all pairs: the batch-wise loss with its uniform plan."""
-    return BatchwisePairs(BatchwiseOTLoss(**{"reg_inverse": 0.0, **options}), joined)
+    return _pairs("all-pairs", {"reg_inverse": 0.0, **options}, joined)
 
 
 def _published(code: str) -> Any:
     def build(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
-        return BatchwisePairs(BatchwiseOTLoss.published(code, **options), joined)
+        return _pairs(f"batchwise-ot-{code}", {**PUBLISHED[code], **options}, joined)
 
     build.__doc__ = f"What the published {code} code computes; see ``BatchwiseOTLoss.published``."
     return build

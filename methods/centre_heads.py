@@ -13,6 +13,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from otfew.errors import UserError
 from otfew.transport import Sinkhorn, solve
 
 TOLERANCE = 1e-6
@@ -99,8 +100,9 @@ class Mapping:
             unbalanced=None if self.slack is None else (self.slack * reg, None),
         )
         # Classes are the rows: the compiled loop works along columns, and likes them to be many.
-        plan = solve(distances.mT, prior, solver=solver, validate=False).plan
-        return n_query * plan.mT
+        plan: Tensor = solve(distances.mT, prior, solver=solver, validate=False).plan
+        assigned: Tensor = n_query * plan.mT
+        return assigned
 
 
 def log_assignments(assigned: Tensor) -> Tensor:
@@ -189,17 +191,17 @@ def check_prior(class_prior: Tensor, like: Tensor) -> Tensor:
         like: (episodes, way), for its shape, dtype and device.
 
     Raises:
-        ValueError: A wrong shape, NaN, infinity, a negative number or a sum of zero, naming the episode.
+        UserError: A wrong shape, NaN, infinity, a negative number or a sum of zero, naming the episode.
     """
     if class_prior.shape != like.shape:
         shapes = f"{tuple(like.shape)}, not {tuple(class_prior.shape)}"
-        raise ValueError(f"class_prior must be (episodes, way) = {shapes}")
+        raise UserError(f"`class_prior` must be (episodes, way) = {shapes}.")
     prior = class_prior.to(like)
     total = prior.sum(-1)
     bad = (~((prior >= 0).all(-1) & (total > 0) & (total < math.inf))).nonzero()
     if len(bad):
-        raise ValueError(
-            f"class_prior of episode {int(bad[0])} must be finite numbers of at least 0 that are not all 0, "
-            f"not {[round(x, 4) for x in prior[int(bad[0])].tolist()]}"
+        raise UserError(
+            f"`class_prior` of episode {int(bad[0])} must be finite numbers of at least 0 that are not all 0, "
+            f"not {[round(x, 4) for x in prior[int(bad[0])].tolist()]}."
         )
     return prior / total[:, None]

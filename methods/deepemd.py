@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import functools
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from otfew.method import MethodBase, check_episode, global_vectors, shot_mean
-from otfew.methods.emd_score import EMDScore
-from otfew.methods.shot_heads import Head, fused, merged, nearest, with_uneven_shots
+from otfew import checks
+from otfew.errors import UserError
+from otfew.method import MethodBase, check_episode
+from otfew.methods.shot_heads import FusionHead, MeanHead, MergeHead, NearestHead, PrototypeHead, ShotHead
 from otfew.methods.structured_fc import StructuredFC
+from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import NodeWeights, resolve_weights
-from otfew.transport import Exact, Solver
+from otfew.transport import Solver
+from otfew.transport.complaints import warn
 from otfew.transport.precision import in_full_precision
-from otfew.transport.registry import resolve
 
-SHOT_HEADS = ("mean", "sfc", "nn", "fusion", "merge", "prototype")
+HEADS: dict[str, type[ShotHead]] = {
+    head.name: head for head in (MeanHead, StructuredFC, NearestHead, FusionHead, MergeHead, PrototypeHead)
+}
+"""Name -> head for several shots; a name means its default options."""
+
+SHOT_HEADS = tuple(HEADS)
+
+_OLD = {
+    "sfc_lr": ("sfc", "lr"),
+    "sfc_epochs": ("sfc", "epochs"),
+    "sfc_batch_size": ("sfc", "batch_size"),
+    "sfc_iterations": ("sfc", "iterations"),
+    "seed": ("sfc", "seed"),
+    "fusion": ("fusion", "combine"),
+    "merge_mass": ("merge", "mass"),
+}
+"""Options of earlier releases, which are their head's now -> the head, and what it calls them."""
 
 
 class DeepEMD(MethodBase):
@@ -26,18 +44,16 @@ class DeepEMD(MethodBase):
     of the nodes centred over channels (the centring and the 1e-3 in the weights are the released code's),
     cross-reference weights of the raw nodes, T = 12.5.
 
-    Several shots, by ``shot_head``; with one shot the first five are the same:
+    Several shots, by ``shot_head``, a name or an object with options; with one shot the first five are the same:
 
-    - "mean": location-wise mean of the class's node sets. This is the structured FC before its first step, and one
-      reading of the paper's "prototype learning".
-    - "sfc": the structured fully connected layer, see ``otfew.methods.structured_fc.StructuredFC``: SGD from the
-      mean, the paper's own answer. The options ``sfc_...`` and ``seed`` are its.
-    - "nn": score of the nearest support image.
-    - "fusion": mean or sum of the scores of the support images.
-    - "merge": one set of all nodes of the class's support images, with equal totals on both sides, or with partial
-      transport as the released code's normalisation implies.
-    - "prototype": the other reading: one node for the query and one for the class, the means over nodes and shots;
-      the score is their cosine after centring.
+    - "mean", ``MeanHead()``: location-wise mean of the class's node sets.
+    - "sfc", ``StructuredFC(lr, epochs, batch_size, iterations, seed)``: the structured fully connected layer, SGD from
+      the mean, the paper's own answer.
+    - "nn", ``NearestHead()``: score of the nearest support image.
+    - "fusion", ``FusionHead(combine)``: mean or sum of the scores of the support images.
+    - "merge", ``MergeHead(mass)``: one set of all nodes of the class's support images, with equal totals on both
+      sides, or with partial transport as the released code's normalisation implies.
+    - "prototype", ``PrototypeHead()``: one node for the query and one for the class, the means over nodes and shots.
 
     Args:
         solver: Name or options of the OT solver.
@@ -46,17 +62,24 @@ class DeepEMD(MethodBase):
         weight_gradient: Let gradients flow through the weights as well, in the logits and in the fit of "sfc".
         weights: How much each node counts: a name in ``otfew.scores.node_weights.NODE_WEIGHTS`` or weights with
             options, such as ``otfew.scores.node_weights.KMeans(n_clusters=2)``.
-        sfc_lr: Step size of "sfc".
-        sfc_epochs: Its passes over the support set.
-        sfc_batch_size: Its support images a step.
-        sfc_iterations: Its steps, in place of ``sfc_epochs``: the paper's form is 100 with batches of 5.
-        seed: Of its random order.
-        fusion: "mean" or "sum".
-        merge_mass: "equal" or "partial"; the latter needs the solver ``exact``.
+        sfc_lr: Deprecated, as are all that follow: give ``shot_head=StructuredFC(lr=...)``.
+        sfc_epochs: ``StructuredFC(epochs=...)``.
+        sfc_batch_size: ``StructuredFC(batch_size=...)``.
+        sfc_iterations: ``StructuredFC(iterations=...)``.
+        seed: ``StructuredFC(seed=...)``.
+        fusion: ``FusionHead(combine=...)``.
+        merge_mass: ``MergeHead(mass=...)``.
 
     Raises:
-        ValueError: Unknown solver, shot head or weights, or an option out of range; called with "sfc", a support of
-            one class.
+        UserError: An unknown solver, head or weights, an option out of range or without effect; called with "sfc", a
+            support of one class.
+
+    Example:
+        >>> import torch
+        >>> support = torch.rand(2, 5, 1, 9, 64)  # episodes, way, shot, nodes, channels
+        >>> query = torch.rand(2, 15, 9, 64)
+        >>> DeepEMD(solver="exact")(support, query).shape
+        torch.Size([2, 15, 5])
     """
 
     name: ClassVar[str] = "deepemd"
@@ -65,37 +88,41 @@ class DeepEMD(MethodBase):
         self,
         solver: str | Solver = "exact",
         temperature: float = 12.5,
-        shot_head: str = "mean",
+        shot_head: str | ShotHead = "mean",
         weight_gradient: bool = False,
         weights: str | NodeWeights = "cross_reference",
-        sfc_lr: float = 100.0,
-        sfc_epochs: int = 100,
-        sfc_batch_size: int = 4,
+        sfc_lr: float | None = None,
+        sfc_epochs: int | None = None,
+        sfc_batch_size: int | None = None,
         sfc_iterations: int | None = None,
-        seed: int = 0,
-        fusion: str = "mean",
-        merge_mass: str = "equal",
+        seed: int | None = None,
+        fusion: str | None = None,
+        merge_mass: str | None = None,
     ) -> None:
-        for option, value, choices in (
-            ("shot_head", shot_head, SHOT_HEADS),
-            ("fusion", fusion, ("mean", "sum")),
-            ("merge_mass", merge_mass, ("equal", "partial")),
-        ):
-            if value not in choices:
-                raise ValueError(f"unknown {option} {value!r}; there are: {', '.join(choices)}")
-        self.solver = resolve(solver)
-        if merge_mass == "partial" and not isinstance(self.solver, Exact):
-            raise ValueError(f"merge_mass='partial' needs solver='exact', got {self.solver.name!r}")
-        self.temperature = temperature
-        self.shot_head = shot_head
-        self.score = EMDScore(self.solver, resolve_weights(weights), weight_gradient)
-        self.structured_fc = StructuredFC(sfc_lr, sfc_epochs, sfc_batch_size, sfc_iterations, seed)
-        heads: dict[str, Head] = {
-            "nn": functools.partial(nearest, self.score),
-            "fusion": functools.partial(fused, self.score, total=fusion == "sum"),
-            "merge": functools.partial(merged, self.score, partial=merge_mass == "partial"),
-        }
-        self._head = heads.get(shot_head)
+        values = (sfc_lr, sfc_epochs, sfc_batch_size, sfc_iterations, seed, fusion, merge_mass)
+        old = {option: value for option, value in zip(_OLD, values, strict=True) if value is not None}
+        self.shot_head = _resolve_head(self.name, shot_head, old)
+        if old:
+            options = ", ".join(f"{_OLD[option][1]}={value!r}" for option, value in old.items())
+            instead = f"shot_head={type(self.shot_head).__name__}({options})"
+            warn(f"{self.name}: {', '.join(old)} will go with the next release: give {instead}", DeprecationWarning)
+        self.solver = checks.dense_solver(self.name, solver)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
+        weight_gradient = checks.flag(self.name, "weight_gradient", weight_gradient)
+        self.score = EMDScore(self.solver, resolve_weights(weights, self.name), weight_gradient)
+        self.shot_head.check_score(self.name, self.score)
+
+    @classmethod
+    def recorded_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn options as run folders and command lines have them, numbers and names, into the constructor's.
+
+        A head's options stand beside its name there, under the names of the earlier releases.
+        """
+        old = {option: value for option, value in options.items() if option in _OLD and value is not None}
+        others = {option: value for option, value in options.items() if option not in _OLD}
+        if not old:
+            return others
+        return {**others, "shot_head": _resolve_head(cls.name, options.get("shot_head", "mean"), old)}
 
     @in_full_precision
     def __call__(
@@ -108,19 +135,27 @@ class DeepEMD(MethodBase):
     ) -> Tensor:
         """Score queries against classes, see ``otfew.method.FewShotMethod``; ``class_prior`` is ignored."""
         check_episode(support, query, support_mask)
-        logits: Tensor = self.temperature * self._scores(support, support_mask, query)
+        scores = self.shot_head.scores(self.score, support, support_mask, query, self.temperature)
+        logits: Tensor = self.temperature * scores
         return logits
 
-    def _scores(self, support: Tensor, support_mask: Tensor | None, query: Tensor) -> Tensor:
-        if self._head is not None:
-            return with_uneven_shots(self._head, support, support_mask, query)
-        if self.shot_head == "sfc":
-            support_map = self.structured_fc.fit(support, support_mask, self.score, self.temperature)
-        else:
-            support_map = shot_mean(support, support_mask)
-        if self.shot_head == "prototype":
-            support_map, query = (global_vectors(nodes)[..., None, :] for nodes in (support_map, query))
-        return self.score(support_map, query)
+
+def _resolve_head(owner: str, head: object, old: Mapping[str, Any]) -> ShotHead:
+    """Turn a name, or an object, into a head; ``old`` holds options under their names of earlier releases."""
+    if isinstance(head, ShotHead):
+        if old:
+            raise UserError(f"{owner}: `{next(iter(old))}` goes into the object that `shot_head` is, not beside it.")
+        return head
+    if not isinstance(head, str) or head not in HEADS:
+        names = f"there are: {', '.join(HEADS)}, and objects such as StructuredFC(lr=10)"
+        raise UserError(f"{owner}: unknown `shot_head` {head!r}; {names}.")
+    kind = HEADS[head]
+    for option, value in old.items():
+        of, name = _OLD[option]
+        if of != head:
+            raise UserError(f"{owner}: `{option}` has no effect with `shot_head` {head!r}: it is an option of {of!r}.")
+        kind.check_option(owner, option, name, value)
+    return kind(**{_OLD[option][1]: value for option, value in old.items()})
 
 
 class DeepEMDFCN(DeepEMD):

@@ -15,17 +15,18 @@ import math
 import torch
 from torch import Tensor
 
+from otfew import checks
+from otfew.errors import UserError
+
 OFFSET = 1e-6
 """Added before the power: of the published code, and what keeps its derivative finite at zero."""
 
 
-def check_options(beta: float, delta: float, gamma: float) -> None:
-    """Raise ``ValueError`` unless beta is above 0 and delta and gamma are not below."""
-    if not 0 < beta < math.inf:
-        raise ValueError(f"beta must be a number above 0, not {beta}")
-    for name, value in (("delta", delta), ("gamma", gamma)):
-        if not 0 <= value < math.inf:
-            raise ValueError(f"{name} must be a number of at least 0, not {value}")
+def check_options(owner: str, beta: float, delta: float, gamma: float) -> None:
+    """Raise ``UserError`` unless beta is above 0 and delta and gamma are not below."""
+    checks.number(owner, "beta", beta, above=0)
+    checks.number(owner, "delta", delta, least=0)
+    checks.number(owner, "gamma", gamma, least=0)
 
 
 def check_vectors(vectors: Tensor, what: str, beta: float) -> None:
@@ -37,20 +38,20 @@ def check_vectors(vectors: Tensor, what: str, beta: float) -> None:
         beta: Exponent. With 1 negative numbers are allowed, since nothing is transformed.
 
     Raises:
-        ValueError: A number that is not finite, or a negative one, naming the episode.
+        UserError: A number that is not finite, or a negative one, naming the episode.
     """
     if vectors.numel() == 0:
-        raise ValueError(f"{what} is empty: its shape is {tuple(vectors.shape)}")
+        raise UserError(f"{what} is empty: its shape is {tuple(vectors.shape)}.")
     low, high = torch.aminmax(vectors.detach())
     # NaN passes neither comparison.
     if not (low > -math.inf and high < math.inf):
         episode = int((~torch.isfinite(vectors)).flatten(1).any(1).nonzero()[0])
-        raise ValueError(f"{what} holds a NaN or an infinity in episode {episode}")
+        raise UserError(f"{what} holds a NaN or an infinity in episode {episode}.")
     if beta != 1 and low < 0:
         episode = int((vectors < 0).flatten(1).any(1).nonzero()[0])
-        raise ValueError(
+        raise UserError(
             f"{what} holds {vectors[episode].min():.3g} in episode {episode}, but the power transform x^{beta:g} needs "
-            "features of at least 0: take a backbone whose features end in ReLU, or beta=1, which transforms nothing"
+            "features of at least 0: take a backbone whose features end in ReLU, or beta=1, which transforms nothing."
         )
 
 
@@ -64,7 +65,8 @@ def power(vectors: Tensor, beta: float) -> Tensor:
 def scaled(vectors: Tensor, exponent: float) -> Tensor:
     """Divide vectors (..., channels) by their norms to a power: 0 leaves them alone, 1 makes them units; 0 stays 0."""
     norms = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
-    return vectors * norms.clamp_min(torch.finfo(vectors.dtype).eps ** 2).pow(-exponent)
+    divided: Tensor = vectors * norms.clamp_min(torch.finfo(vectors.dtype).eps ** 2).pow(-exponent)
+    return divided
 
 
 def centred(vectors: Tensor, counts: Tensor | None = None) -> Tensor:
@@ -108,9 +110,9 @@ def latent_space(
         Support (episodes, n_support, channels) and query (episodes, n_query, channels).
 
     Raises:
-        ValueError: An option out of range; NaN, infinities, or negative features where beta is not 1.
+        UserError: An option out of range; NaN, infinities, or negative features where beta is not 1.
     """
-    check_options(beta, delta, gamma)
+    check_options("latent_space", beta, delta, gamma)
     support = kept(support, support_mask)
     check_vectors(support, "support", beta)
     check_vectors(query, "query", beta)
@@ -126,7 +128,7 @@ def transformed(
     support: Tensor, query: Tensor, beta: float, delta: float, gamma: float, joint: bool, support_mask: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Do the work of ``latent_space`` on arguments that have been checked."""
-    split = (support.shape[1], query.shape[1])
+    split = [support.shape[1], query.shape[1]]
     points = scaled(power(torch.cat([support, query], 1), beta), delta)
     if joint:
         counts = None
@@ -134,9 +136,9 @@ def transformed(
             counts = torch.cat([support_mask, support_mask.new_ones(query.shape[:2])], 1)
         points = centred(points, counts)
     else:
-        first, second = points.split(split, 1)
+        first, second = torch.split(points, split, 1)
         points = torch.cat([centred(first, support_mask), centred(second)], 1)
-    first, second = scaled(points, gamma).split(split, 1)
+    first, second = torch.split(scaled(points, gamma), split, 1)
     return first, second
 
 
@@ -157,5 +159,5 @@ def isometric_reduction(points: Tensor) -> Tensor:
     """
     if points.shape[1] >= points.shape[2]:
         return points
-    _, r = torch.linalg.qr(points.mT)
+    r: Tensor = torch.linalg.qr(points.mT)[1]
     return r.mT

@@ -15,7 +15,7 @@ from otfew.methods.latent_space import OFFSET, check_options
 Array = npt.NDArray[Any]
 
 
-class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):
+class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
     """Power, isometric reduction, partial scaling, centring, partial scaling (Chobola, Vasata and Kordik 2021).
 
     ``fit_transform`` of all points of a task, labelled and unlabelled together, is the published transform, up to an
@@ -37,7 +37,8 @@ class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         n_features_in_: Features of the points fitted.
 
     Raises:
-        ValueError: In ``fit``, an option out of range; in all methods NaN, infinities, or a negative feature where beta
+        UserError: In ``fit``, an option out of range.
+        ValueError: In all methods NaN, infinities, or a negative feature where beta
             is not 1.
 
     Example:
@@ -56,7 +57,7 @@ class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
     def fit(self, X: Any, y: Any = None) -> LatentSpaceTransform:
         """Find the coordinates and the mean of points (n_points, n_features); ``y`` is ignored."""
         del y
-        check_options(self.beta, self.delta, self.gamma)
+        check_options(type(self).__name__, self.beta, self.delta, self.gamma)
         points = self._powers(X, reset=True)
         self.components_ = np.linalg.qr(points.T)[0].T if self.reduce and len(points) < points.shape[1] else None
         self.mean_: Array = self._scaled_once(points).mean(0)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
+from otfew import checks
+from otfew.errors import UserError
 from otfew.method import MethodBase, check_episode, global_vectors
 from otfew.methods.centre_heads import (
     Episode,
@@ -68,14 +69,23 @@ class LST(MethodBase):
         joint: Centre support and queries together, or else each about its own mean.
 
     Raises:
-        ValueError: An option out of range; called with NaN, negative features, a class without a shot, a single query,
+        UserError: An option out of range; called with NaN, negative features, a class without a shot, a single query,
             or a ``class_prior`` that is none.
+
+    Example:
+        >>> import torch
+        >>> support, query = torch.rand(2, 5, 1, 1, 64), torch.rand(2, 75, 1, 64)
+        >>> assigned = LST()(support, query).softmax(-1)
+        >>> assigned.sum(1).round(decimals=2)  # the queries are known to be balanced, 15 a class
+        tensor([[15., 15., 15., 15., 15.],
+                [15., 15., 15., 15., 15.]])
     """
 
     name: ClassVar[str] = "lst"
     transductive: ClassVar[bool] = True
     pools: ClassVar[bool] = True
     needs_nonnegative: ClassVar[bool] = True
+    counts_shots: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -90,20 +100,15 @@ class LST(MethodBase):
         slack: float = 0.3,
         joint: bool = True,
     ) -> None:
-        check_options(beta, delta, gamma)
-        if not 0 < alpha <= 1:
-            raise ValueError(f"alpha must be above 0 and at most 1, not {alpha}")
-        if n_steps != int(n_steps) or n_steps < 0:
-            raise ValueError(f"n_steps must be a whole number of at least 0, not {n_steps}")
-        for option, value in (("lam", lam), ("slack", slack)):
-            if not 0 < value < math.inf:
-                raise ValueError(f"{option} must be a number above 0, not {value}")
-        for option, choice, choices in (("head", head, HEADS), ("class_prior", class_prior, CLASS_PRIORS)):
-            if choice not in choices:
-                raise ValueError(f"unknown {option} {choice!r}; there are: {', '.join(choices)}")
-        self.beta, self.delta, self.gamma, self.joint = beta, delta, gamma, joint
-        self.alpha, self.n_steps, self.lam = alpha, int(n_steps), lam
-        self.head, self.class_prior, self.slack = head, class_prior, slack
+        check_options(self.name, beta, delta, gamma)
+        self.joint = checks.flag(self.name, "joint", joint)
+        self.alpha = checks.number(self.name, "alpha", alpha, above=0, most=1)
+        self.n_steps = checks.whole(self.name, "n_steps", n_steps, least=0)
+        self.lam = checks.number(self.name, "lam", lam, above=0)
+        self.head = checks.choice(self.name, "head", head, HEADS)
+        self.class_prior = checks.choice(self.name, "class_prior", class_prior, CLASS_PRIORS)
+        self.slack = checks.number(self.name, "slack", slack, above=0)
+        self.beta, self.delta, self.gamma = beta, delta, gamma
 
     @in_full_precision
     def __call__(
@@ -118,7 +123,7 @@ class LST(MethodBase):
         check_episode(support, query, support_mask)
         episodes, n_query = query.shape[:2]
         if n_query < 2:
-            raise ValueError(f"{self.name} classifies an episode's queries by each other and needs 2, not {n_query}")
+            raise UserError(f"{self.name} classifies an episode's queries by each other and needs 2, not {n_query}.")
         way, shot = support.shape[1:3]
         mask = None if support_mask is None else support_mask.flatten(1)
         vectors, queries = kept(global_vectors(support).flatten(1, 2), mask), global_vectors(query)
@@ -132,7 +137,7 @@ class LST(MethodBase):
         points = self._points(vectors, queries, mask)
         are_products = fewer_products(points.shape[1], queries.shape[2])
         step = max(1, MAPPED // points[0].numel())
-        parts = zip(*(x.split(step) for x in (points, labels, prior)), strict=True)
+        parts = zip(*(torch.split(x, step) for x in (points, labels, prior)), strict=True)
         given = class_prior is not None
         return torch.cat([self._scores(Episode(some, are_products, own), shares, given) for some, own, shares in parts])
 
@@ -175,7 +180,7 @@ class PTMap(LST):
         slack: Price of other shares than uniform ones, where the prior is estimated.
 
     Raises:
-        ValueError: As for ``LST``.
+        UserError: As for ``LST``.
     """
 
     name: ClassVar[str] = "pt-map"

@@ -6,6 +6,7 @@ Classification", NeurIPS 2022. Here the weights are solved for on all cached fea
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -13,7 +14,8 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-import otfew
+from otfew import checks
+from otfew.errors import UserError
 from otfew.methods._otrw_costs import (
     DIFFERENT,
     Cost,
@@ -25,6 +27,7 @@ from otfew.methods._otrw_costs import (
 )
 from otfew.methods._otrw_published import BATCH, EPOCHS, HEAD_LEARNING_RATE, META_COEFFICIENT, REG, PublishedSchedule
 from otfew.methods._otrw_solve import Entropy, WeightNet, alternation, by_gradient, closed_form
+from otfew.transport import Sinkhorn, solve
 
 __all__ = [
     "BATCH",
@@ -71,11 +74,11 @@ class Reweighting:
     def plan(self, weights: Tensor | None = None) -> Tensor:
         """Solve for the plan (meta points, samples) at the learned weights, or at others of total 1."""
         if self.cost is None:
-            raise ValueError("the published preset has a plan for each batch only")
+            raise UserError("the published preset has a plan for each batch only.")
         meta = len(self.cost)
-        solver = otfew.Sinkhorn(reg=self.reg, tol=1e-9, max_iter=10_000)
+        solver = Sinkhorn(reg=self.reg, tol=1e-9, max_iter=10_000)
         given = self.weights if weights is None else weights.double()
-        plan: Tensor = otfew.solve(self.cost, self.cost.new_full((meta,), 1 / meta), given, solver=solver).plan
+        plan: Tensor = solve(self.cost, self.cost.new_full((meta,), 1 / meta), given, solver=solver).plan
         return plan
 
 
@@ -99,6 +102,16 @@ class OTReweighting:
         seed: Of the net's initial weights and, with the published preset, of the order of batches.
         preset: "converged", or "published": the released mini-batch schedule, which fixes all of the above but the
             seed (combined cost, one small step a batch).
+
+    Raises:
+        UserError: An option out of range, or without effect beside the published preset.
+
+    Example:
+        >>> import torch
+        >>> features, labels = torch.eye(3)[[0, 0, 0, 1]], torch.tensor([0, 0, 0, 1])
+        >>> meta, meta_labels = torch.eye(3)[:2], torch.tensor([0, 1])
+        >>> OTReweighting().fit(features, labels, meta, meta_labels).weights.round(decimals=2)
+        tensor([0.1700, 0.1700, 0.1700, 0.5000], dtype=torch.float64)
     """
 
     name = "ot-reweighting"
@@ -120,26 +133,24 @@ class OTReweighting:
         seed: int = 0,
         preset: Preset = "converged",
     ) -> None:
-        for name, value, kinds in (
-            ("cost", cost, get_args(Cost)),
-            ("label_distance", label_distance, tuple(DIFFERENT)),
-            ("meta", meta, get_args(Meta)),
-            ("entropy", entropy, get_args(Entropy)),
-            ("parameters", parameters, get_args(Parameters)),
-            ("preset", preset, get_args(Preset)),
-        ):
-            if value not in kinds:
-                raise ValueError(f"{name} must be one of {', '.join(kinds)}, got {value!r}")
-        for name, number in (("reg", reg), ("tol", tol), ("max_iter", max_iter), ("hidden", hidden)):
-            if not (math.isfinite(number) and number > 0):
-                raise ValueError(f"{name} must be positive, got {number!r}")
-        for name, number in (("label_coefficient", label_coefficient), ("feature_coefficient", feature_coefficient)):
-            if not (math.isfinite(number) and number >= 0):
-                raise ValueError(f"{name} must be at least 0, got {number!r}")
-        self.cost, self.label_distance, self.meta, self.entropy = cost, label_distance, meta, entropy
-        self.label_coefficient, self.feature_coefficient = label_coefficient, feature_coefficient
-        self.reg, self.parameters, self.hidden = reg, parameters, hidden
-        self.tol, self.max_iter, self.seed, self.preset = tol, max_iter, seed, preset
+        owner = type(self).__name__
+        self.cost = checks.choice(owner, "cost", cost, get_args(Cost))
+        self.label_distance = checks.choice(owner, "label_distance", label_distance, tuple(DIFFERENT))
+        self.label_coefficient = checks.number(owner, "label_coefficient", label_coefficient, least=0)
+        self.feature_coefficient = checks.number(owner, "feature_coefficient", feature_coefficient, least=0)
+        self.meta = checks.choice(owner, "meta", meta, get_args(Meta))
+        self.reg = checks.number(owner, "reg", reg, above=0)
+        self.entropy = checks.choice(owner, "entropy", entropy, get_args(Entropy))
+        self.parameters = checks.choice(owner, "parameters", parameters, get_args(Parameters))
+        self.hidden = checks.whole(owner, "hidden", hidden)
+        self.tol = checks.number(owner, "tol", tol, above=0)
+        self.max_iter = checks.whole(owner, "max_iter", max_iter)
+        self.seed = checks.seed(owner, "seed", seed)
+        self.preset = checks.choice(owner, "preset", preset, get_args(Preset))
+        if preset == "published":
+            for name, parameter in inspect.signature(OTReweighting).parameters.items():
+                if name not in {"preset", "seed"} and getattr(self, name) != parameter.default:
+                    raise UserError(f"{owner}: `{name}` has no effect with `preset` 'published', which fixes it.")
 
     def costs(self, features: Tensor, labels: Tensor, meta_features: Tensor, meta_labels: Tensor) -> Tensor:
         """Compute the cost (meta points, samples) float64 between meta points as they are given and samples."""
@@ -160,7 +171,7 @@ class OTReweighting:
             meta_labels: (meta,) int64, of the same classes as ``labels``.
 
         Raises:
-            ValueError: Shapes or dtypes that do not fit, NaN or infinity, a class that one of the two sets lacks.
+            UserError: Shapes or dtypes that do not fit, NaN or infinity, a class that one of the two sets lacks.
         """
         check(features, labels, meta_features, meta_labels)
         if self.preset == "published":
@@ -189,7 +200,7 @@ class OTReweighting:
             meta_labels: (meta,) int64.
 
         Raises:
-            ValueError: As ``fit`` does.
+            UserError: As ``fit`` does.
         """
         check(features, labels, meta_features, meta_labels)
         protos, proto_labels = prototypes(meta_features, meta_labels)
@@ -201,7 +212,7 @@ class OTReweighting:
         generator = torch.Generator().manual_seed(self.seed)
         steps = 0
         for _ in range(EPOCHS):
-            for index in torch.randperm(len(features), generator=generator).split(BATCH):
+            for index in torch.split(torch.randperm(len(features), generator=generator), BATCH):
                 schedule(index.to(features.device))
                 steps += 1
         weights = schedule.weights.double()

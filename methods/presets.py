@@ -2,7 +2,7 @@
 
 LST: Chobola, Vasata and Kordik 2021, table 1, which is also what their code has. PT-MAP: the values that they compared
 it with, on both data sets. How they were chosen is not said there; choose your own on validation classes, as
-``python -m experiments.latent_space --tune-on val`` does.
+the command ``latent_space`` does where it is told to tune.
 """
 
 from __future__ import annotations

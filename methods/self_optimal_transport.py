@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import ClassVar
 
 import torch
 from torch import Tensor
-from torch.nn.functional import normalize
 
-from otfew.errors import UserError
+from otfew import checks
 from otfew.method import MethodBase, check_episode, global_vectors
-from otfew.scores.pairwise import NORM_EPS
+from otfew.scores.cosine import unit
 from otfew.transport import Sinkhorn, solve
 from otfew.transport.precision import in_full_precision
 
 # How far the diagonal's cost is above the mean, in units of reg: its share of a row is then about exp(-18), and the
 # solver still works in the plain domain, which holds 20.
-_ABOVE_MEAN, _ABOVE_MOST = 18.0, 8.0
+_ABOVE = 18.0
 
 
 def self_transport(vectors: Tensor, valid: Tensor, reg: float) -> Tensor:
@@ -34,19 +32,32 @@ def self_transport(vectors: Tensor, valid: Tensor, reg: float) -> Tensor:
     Returns:
         (episodes, points, points), differentiable.
     """
-    units = normalize(vectors, dim=-1, eps=NORM_EPS)
+    units = unit(vectors)
     points = vectors.shape[1]
     diagonal = torch.eye(points, dtype=torch.bool, device=vectors.device)
     cost = 1 - units @ units.mT
     with torch.no_grad():
         others = cost.masked_fill(diagonal, 0)
         mean = others.sum((1, 2)) / (points * (points - 1))
-        far = torch.maximum(mean + _ABOVE_MEAN * reg, others.amax((1, 2)) + _ABOVE_MOST * reg)
+        far = torch.maximum(mean, 2 * _loneliness(cost, valid, diagonal)) + _ABOVE * reg
     cost = torch.where(diagonal, far[:, None, None], cost)
     mass = valid.to(cost.dtype)
     plan = solve(cost, mass, mass, solver=Sinkhorn(reg=reg), validate=False).plan
     plan = plan.masked_fill(diagonal, 0)
     return torch.where(diagonal, 1.0, plan / plan.amax((1, 2), keepdim=True)).to(cost.dtype)
+
+
+def _loneliness(cost: Tensor, valid: Tensor, diagonal: Tensor) -> Tensor:
+    """Find what it costs the loneliest point of each episode (episodes,) to reach its second nearest other.
+
+    Without an arc to itself a point sends to one point and receives from another, which then do not exchange what they
+    could have: that costs at most twice this. A diagonal that is cheaper would be used.
+    """
+    others = cost.masked_fill(diagonal | ~valid[:, None], torch.inf)
+    nearest = others.topk(min(2, cost.shape[1] - 1), largest=False).values
+    # A point may have one other only.
+    second = torch.where(nearest[..., -1].isfinite(), nearest[..., -1], nearest[..., 0])
+    return second.masked_fill(~valid | second.isinf(), 0).amax(1)
 
 
 class SelfOptimalTransport(MethodBase):
@@ -71,19 +82,23 @@ class SelfOptimalTransport(MethodBase):
 
     Raises:
         UserError: An option out of range.
+
+    Example:
+        >>> support, query = torch.rand(2, 5, 1, 1, 64), torch.rand(2, 15, 1, 64)
+        >>> features, queries, share = SelfOptimalTransport().transform(support, query)
+        >>> features.shape, queries.shape  # an image is described by its 20 plan entries
+        (torch.Size([2, 5, 1, 20]), torch.Size([2, 15, 20]))
     """
 
     name: ClassVar[str] = "sot"
     transductive: ClassVar[bool] = True
     pools: ClassVar[bool] = True
+    counts_shots: ClassVar[bool] = True
 
     def __init__(self, reg: float = 0.1, known_support: bool = False, temperature: float = 1.0) -> None:
-        for option, value in (("reg", reg), ("temperature", temperature)):
-            if not 0 < value < math.inf:
-                raise UserError(f"{self.name}: {option} must be a number above 0, not {value}")
-        self.reg = reg
-        self.known_support = known_support
-        self.temperature = temperature
+        self.reg = checks.number(self.name, "reg", reg, above=0)
+        self.known_support = checks.flag(self.name, "known_support", known_support)
+        self.temperature = checks.number(self.name, "temperature", temperature, above=0)
 
     @in_full_precision
     def __call__(
@@ -130,5 +145,5 @@ class SelfOptimalTransport(MethodBase):
             features = features.clone()
             features[:, : way * shot, : way * shot] = alike
         share = kept.to(features.dtype) / kept.sum(-1, keepdim=True)
-        of_support, of_query = features.split([way * shot, query.shape[1]], 1)
-        return of_support.unflatten(1, (way, shot)), of_query, share
+        of_support, of_query = torch.split(features, [way * shot, query.shape[1]], 1)
+        return of_support.reshape(episodes, way, shot, -1), of_query, share

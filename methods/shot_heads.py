@@ -1,55 +1,194 @@
-"""How a class of several support images is scored, without fitting anything (Zhang et al. 2020, 2022, figure 5).
-
-A head maps support (E, W, shot, N, C), the same number of shots in every class, and query (E, Q, M, C) to scores
-(E, Q, W).
-"""
+"""How a class of several support images is scored: heads, as objects with their options (Zhang et al. 2020, 2022)."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
 
 from torch import Tensor
 
-from otfew.methods.emd_score import EMDScore
+from otfew import checks
+from otfew.errors import UserError
+from otfew.method import global_vectors, shot_mean
+from otfew.scores.emd import EMDScore
+from otfew.transport import Exact
 
-Head = Callable[[Tensor, Tensor], Tensor]
+EvenHead = Callable[[Tensor, Tensor], Tensor]
+"""Maps support (E, W, shot, N, C), the same number of shots in every class, and query (E, Q, M, C) to (E, Q, W)."""
+
+
+class ShotHead(ABC):
+    """Base of the heads: small frozen dataclasses whose fields are their options.
+
+    Attributes:
+        name: What names it, with default options, in ``DeepEMD(shot_head=...)``.
+    """
+
+    name: ClassVar[str]
+
+    def __post_init__(self) -> None:
+        """Refuse options out of range."""
+        for field in fields(self):  # type: ignore[arg-type]
+            self.check_option(type(self).__name__, field.name, field.name, getattr(self, field.name))
+
+    @classmethod  # noqa: B027
+    def check_option(cls, owner: str, argument: str, option: str, value: Any) -> None:
+        """Raise ``UserError`` where an option's value is out of range.
+
+        Args:
+            owner: Who is constructed, for the message.
+            argument: What the option is called there.
+            option: Name of the field.
+            value: What was given.
+        """
+
+    def check_score(self, owner: str, score: EMDScore) -> None:  # noqa: B027
+        """Raise ``UserError`` where the head cannot work with a score."""
+
+    @abstractmethod
+    def scores(
+        self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
+    ) -> Tensor:
+        """Score queries against classes.
+
+        Args:
+            score: Of two node sets.
+            support: (E, W, shot, N, C).
+            support_mask: (E, W, shot) bool, or None for all.
+            query: (E, Q, M, C).
+            temperature: Factor that the logits will have, for heads that are fitted.
+
+        Returns:
+            (E, Q, W).
+        """
+
+
+@dataclass(frozen=True)
+class MeanHead(ShotHead):
+    """Location-wise mean of the class's node sets.
+
+    This is the structured FC before its first step, and one reading of the paper's "prototype learning".
+    """
+
+    name: ClassVar[str] = "mean"
+
+    def scores(
+        self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
+    ) -> Tensor:
+        """Score against the mean maps."""
+        return score(shot_mean(support, support_mask), query)
+
+
+@dataclass(frozen=True)
+class PrototypeHead(ShotHead):
+    """The other reading: one node for the query and one for the class, the means over nodes and shots.
+
+    The score is their cosine after centring.
+    """
+
+    name: ClassVar[str] = "prototype"
+
+    def scores(
+        self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
+    ) -> Tensor:
+        """Score the means over nodes."""
+        support_map, pooled = (global_vectors(n)[..., None, :] for n in (shot_mean(support, support_mask), query))
+        return score(support_map, pooled)
+
+
+@dataclass(frozen=True)
+class NearestHead(ShotHead):
+    """Score of the nearest support image: the label is that of the nearest of all ("EMD+NN")."""
+
+    name: ClassVar[str] = "nn"
+
+    def scores(
+        self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
+    ) -> Tensor:
+        """Take the best score of the class's support images."""
+        return with_uneven_shots(lambda s, q: each_shot(score, s, q).amax(-1), support, support_mask, query)
+
+
+@dataclass(frozen=True)
+class FusionHead(ShotHead):
+    """Scores of the class's support images, averaged or added up ("EMD+Fusion").
+
+    The paper says that scores are combined, not whether their mean or sum. Where classes have the same number of
+    shots that changes nothing but the temperature; where not, the sum favours classes with more.
+
+    Args:
+        combine: "mean" or "sum".
+    """
+
+    combine: str = "mean"
+
+    name: ClassVar[str] = "fusion"
+
+    @classmethod
+    def check_option(cls, owner: str, argument: str, option: str, value: Any) -> None:
+        """Refuse any other word."""
+        checks.choice(owner, argument, value, ("mean", "sum"))
+
+    def scores(
+        self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
+    ) -> Tensor:
+        """Combine the scores."""
+
+        def fused(shots: Tensor, queries: Tensor) -> Tensor:
+            each = each_shot(score, shots, queries)
+            return each.sum(-1) if self.combine == "sum" else each.mean(-1)
+
+        return with_uneven_shots(fused, support, support_mask, query)
+
+
+@dataclass(frozen=True)
+class MergeHead(ShotHead):
+    """One set of all nodes of the class's support images ("EMD+Merge").
+
+    The paper's normalisation gives both sides the same total, so every node of the class takes part. The released
+    code's gives every node the same share on average, so with partial mass the query's nodes are matched with as much
+    of the class as they need.
+
+    Args:
+        mass: "equal" or "partial"; the latter needs the solver ``exact``.
+    """
+
+    mass: str = "equal"
+
+    name: ClassVar[str] = "merge"
+
+    @classmethod
+    def check_option(cls, owner: str, argument: str, option: str, value: Any) -> None:
+        """Refuse any other word."""
+        checks.choice(owner, argument, value, ("equal", "partial"))
+
+    def check_score(self, owner: str, score: EMDScore) -> None:
+        """Refuse partial mass with solvers that cannot transport it."""
+        if self.mass == "partial" and not isinstance(score.solver, Exact):
+            raise UserError(f"{owner}: merging with partial mass needs `solver` 'exact', not {score.solver.name!r}.")
+
+    def scores(
+        self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
+    ) -> Tensor:
+        """Score against all nodes of a class."""
+
+        def merged(shots: Tensor, queries: Tensor) -> Tensor:
+            nodes = shots.flatten(2, 3)
+            return score.partial(nodes, queries) if self.mass == "partial" else score(nodes, queries)
+
+        return with_uneven_shots(merged, support, support_mask, query)
 
 
 def each_shot(score: EMDScore, support: Tensor, query: Tensor) -> Tensor:
     """Score queries against every support image: (E, Q, W, shot)."""
     way, shot = support.shape[1:3]
-    scores: Tensor = score(support.flatten(1, 2), query).unflatten(2, (way, shot))
-    return scores
+    scores = score(support.flatten(1, 2), query)
+    return scores.reshape(*scores.shape[:2], way, shot)
 
 
-def nearest(score: EMDScore, support: Tensor, query: Tensor) -> Tensor:
-    """Take the best score of the class's support images: the label is that of the nearest of all ("EMD+NN")."""
-    return each_shot(score, support, query).amax(-1)
-
-
-def fused(score: EMDScore, support: Tensor, query: Tensor, total: bool = False) -> Tensor:
-    """Average the scores of the class's support images, or add them up ("EMD+Fusion").
-
-    The paper says that scores are combined, not whether their mean or sum. Where classes have the same number of
-    shots that changes nothing but the temperature; where not, the sum favours classes with more.
-    """
-    scores = each_shot(score, support, query)
-    fusion: Tensor = scores.sum(-1) if total else scores.mean(-1)
-    return fusion
-
-
-def merged(score: EMDScore, support: Tensor, query: Tensor, partial: bool = False) -> Tensor:
-    """Put the nodes of the class's support images into one set ("EMD+Merge").
-
-    The paper's normalisation gives both sides the same total, so every node of the class takes part. The released
-    code's gives every node the same share on average, so with ``partial`` the query's nodes are matched with as much
-    of the class as they need.
-    """
-    nodes = support.flatten(2, 3)
-    return score.partial(nodes, query) if partial else score(nodes, query)
-
-
-def with_uneven_shots(head: Head, support: Tensor, support_mask: Tensor | None, query: Tensor) -> Tensor:
+def with_uneven_shots(head: EvenHead, support: Tensor, support_mask: Tensor | None, query: Tensor) -> Tensor:
     """Apply a head to classes of different numbers of shots: those with equally many at a time.
 
     Args:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,13 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from otfew.evaluation.episodes import draw
+from otfew import checks
+from otfew.errors import UserError
 from otfew.method import shot_mean
 from otfew.methods._sfc_descent import descend
-from otfew.methods.emd_score import EMDScore
+from otfew.methods.shot_heads import ShotHead
+from otfew.random.shuffle import draw
+from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import CrossReference, Uniform
 from otfew.scores.pairwise import NORM_EPS, centred_norms
 from otfew.transport.precision import in_full_precision
@@ -25,11 +28,14 @@ MOMENTUM = 0.9
 DAMPENING = 0.9
 """As in ``torch.optim.SGD``: all gradients but the first count by 1 - dampening."""
 
+EPOCHS = 100
+"""Passes over the support set unless said otherwise: the released evaluation code's."""
+
 MiniBatch = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class StructuredFC:
+class StructuredFC(ShotHead):
     """DeepEMD's structured fully connected layer (Zhang et al. 2020, section 3.5; 2022, section 4.5, algorithm 1).
 
     Each class has a learnable node set, which starts at the location-wise mean of the class's support node sets. SGD
@@ -49,32 +55,53 @@ class StructuredFC:
 
     Args:
         lr: Step size.
-        epochs: Passes over the support set.
+        epochs: Passes over the support set; 100 where neither these nor ``iterations`` are given.
         batch_size: Support images a step; the last step of a pass takes what is left.
         iterations: Steps, in place of ``epochs``.
         seed: Of the order.
 
     Raises:
-        ValueError: A step size that is not positive, or epochs, batch size or iterations below 1.
+        UserError: A step size that is not positive; epochs, batch size or iterations below 1; both epochs and
+            iterations.
+
+    Example:
+        >>> from otfew.methods import DeepEMD
+        >>> DeepEMD(shot_head=StructuredFC(lr=10, epochs=20)).shot_head
+        StructuredFC(lr=10, epochs=20, batch_size=4, iterations=None, seed=0)
     """
 
     lr: float = 100.0
-    epochs: int = 100
+    epochs: int | None = None
     batch_size: int = 4
     iterations: int | None = None
     seed: int = 0
 
+    name: ClassVar[str] = "sfc"
+
     def __post_init__(self) -> None:
-        if not 0 < self.lr < math.inf:
-            raise ValueError(f"sfc_lr must be a number above 0, got {self.lr}")
-        for name in ("epochs", "batch_size", "iterations"):
-            value = getattr(self, name)
-            if not (isinstance(value, int) and value >= 1) and (name != "iterations" or value is not None):
-                raise ValueError(f"sfc_{name} must be a whole number of at least 1, got {value}")
+        super().__post_init__()
+        if self.epochs is not None and self.iterations is not None:
+            raise UserError("StructuredFC: `epochs` has no effect beside `iterations`: give one of them.")
+
+    @classmethod
+    def check_option(cls, owner: str, argument: str, option: str, value: Any) -> None:
+        """Refuse a step size that is not positive, and counts below 1."""
+        if option == "lr":
+            checks.number(owner, argument, value, above=0)
+        elif option == "seed":
+            checks.whole(owner, argument, value, least=None)
+        elif value is not None or option == "batch_size":
+            checks.whole(owner, argument, value)
+
+    def scores(
+        self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
+    ) -> Tensor:
+        """Fit the layer to the support, then score the query against it."""
+        return score(self.fit(support, support_mask, score, temperature), query)
 
     def batches(self, n_images: int) -> Iterator[MiniBatch]:
         """Yield the mini-batches of image numbers below ``n_images``, one for each step."""
-        steps = self.iterations or self.epochs * -(-n_images // self.batch_size)
+        steps = self.iterations or (self.epochs or EPOCHS) * -(-n_images // self.batch_size)
         return itertools.islice(self._endless(n_images), steps)
 
     def _endless(self, n_images: int) -> Iterator[MiniBatch]:
@@ -98,13 +125,13 @@ class StructuredFC:
             (episodes, way, nodes, channels).
 
         Raises:
-            ValueError: Fewer than two classes.
+            UserError: Fewer than two classes.
         """
         way = support.shape[1]
         if way < 2:
-            raise ValueError(
+            raise UserError(
                 f"the structured FC is fitted to tell classes apart, but the support has {way} class; "
-                "give at least two, or take shot_head='mean'"
+                "give at least two, or take shot_head='mean'."
             )
         with torch.inference_mode(False), torch.no_grad():
             # Inference tensors cannot enter a graph; a copy can.

@@ -12,22 +12,27 @@ if TYPE_CHECKING:
     from otfew.api import compare
     from otfew.classifier.few_shot import FewShotClassifier
     from otfew.reporting.result import Comparison, load
-    from otfew.transport.api import solve
-    from otfew.transport.backends.geomloss import GeomLoss
-    from otfew.transport.backends.keops import KeOps
-    from otfew.transport.backends.opencv import OpenCV
-    from otfew.transport.backends.pot import POT
-    from otfew.transport.backends.pot_sinkhorn import POTSinkhorn
-    from otfew.transport.backends.qpth import QPTH
-    from otfew.transport.backends.scipy import SciPy
-    from otfew.transport.certificate import Certificate, certify
-    from otfew.transport.entropic.sinkhorn import Sinkhorn
-    from otfew.transport.errors import ConvergenceError, ConvergenceWarning
-    from otfew.transport.points import solve_points
-    from otfew.transport.problem import Status
-    from otfew.transport.registry import Solver, solvers
-    from otfew.transport.result import OTResult
-    from otfew.transport.simplex.exact import Exact
+    from otfew.transport import (
+        POT,
+        QPTH,
+        Certificate,
+        ConvergenceError,
+        ConvergenceWarning,
+        Exact,
+        GeomLoss,
+        KeOps,
+        OpenCV,
+        OTResult,
+        POTSinkhorn,
+        SciPy,
+        Sinkhorn,
+        Solver,
+        Status,
+        certify,
+        solve,
+        solve_points,
+        solvers,
+    )
 
 __all__ = [
     "POT",
@@ -60,25 +65,25 @@ _PLACES = {
     "Comparison": "otfew.reporting.result",
     "load": "otfew.reporting.result",
     "FewShotClassifier": "otfew.classifier.few_shot",
-    "solve": "otfew.transport.api",
-    "GeomLoss": "otfew.transport.backends.geomloss",
-    "KeOps": "otfew.transport.backends.keops",
-    "OpenCV": "otfew.transport.backends.opencv",
-    "POT": "otfew.transport.backends.pot",
-    "POTSinkhorn": "otfew.transport.backends.pot_sinkhorn",
-    "QPTH": "otfew.transport.backends.qpth",
-    "SciPy": "otfew.transport.backends.scipy",
-    "Certificate": "otfew.transport.certificate",
-    "certify": "otfew.transport.certificate",
-    "Sinkhorn": "otfew.transport.entropic.sinkhorn",
-    "ConvergenceError": "otfew.transport.errors",
-    "ConvergenceWarning": "otfew.transport.errors",
-    "solve_points": "otfew.transport.points",
-    "Status": "otfew.transport.problem",
-    "Solver": "otfew.transport.registry",
-    "solvers": "otfew.transport.registry",
-    "OTResult": "otfew.transport.result",
-    "Exact": "otfew.transport.simplex.exact",
+    "POT": "otfew.transport",
+    "QPTH": "otfew.transport",
+    "Certificate": "otfew.transport",
+    "ConvergenceError": "otfew.transport",
+    "ConvergenceWarning": "otfew.transport",
+    "Exact": "otfew.transport",
+    "GeomLoss": "otfew.transport",
+    "KeOps": "otfew.transport",
+    "OTResult": "otfew.transport",
+    "OpenCV": "otfew.transport",
+    "POTSinkhorn": "otfew.transport",
+    "SciPy": "otfew.transport",
+    "Sinkhorn": "otfew.transport",
+    "Solver": "otfew.transport",
+    "Status": "otfew.transport",
+    "certify": "otfew.transport",
+    "solve": "otfew.transport",
+    "solve_points": "otfew.transport",
+    "solvers": "otfew.transport",
 }
 """Public name -> the module that has it, which is imported when the name is first asked for."""
 

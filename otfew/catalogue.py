@@ -10,7 +10,7 @@ import difflib
 import importlib
 import inspect
 from collections import ChainMap
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any, cast
 
 from otfew.errors import UserError
@@ -45,8 +45,8 @@ def find(name: str) -> type[FewShotMethod]:
     return table[name]
 
 
-def accepts(method: type[FewShotMethod], option: str) -> bool:
-    """Tell whether a method's constructor takes an option."""
+def accepts(method: Callable[..., Any], option: str) -> bool:
+    """Tell whether a constructor takes an option."""
     parameters = inspect.signature(method).parameters
     return option in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
 
@@ -56,7 +56,7 @@ def build(name: str, /, **options: Any) -> FewShotMethod:
 
     Args:
         name: Key of ``METHODS`` or ``BASELINES``.
-        **options: Of its constructor.
+        **options: Of its constructor, as objects, or as run folders have them.
 
     Raises:
         UserError: Unknown name or option, an option of a wrong type or out of range, or ``base_mean`` missing where the
@@ -72,9 +72,6 @@ def build(name: str, /, **options: Any) -> FewShotMethod:
             f"method {name!r} needs base_mean, the mean global vector of the base classes: "
             "give a data set with a train split, or a features file with base_mean."
         )
-    try:
-        return method(**options)
-    except UserError:
-        raise
-    except (TypeError, ValueError) as error:
-        raise UserError(f"method {name!r}: {error}.") from error
+    # Not every option can be written as a number or a name; what stands for it in a run folder is the class's affair.
+    recorded = getattr(method, "recorded_options", dict)
+    return method(**recorded(options))

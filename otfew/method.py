@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Protocol, runtime_checkable
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -17,7 +18,7 @@ class FewShotMethod(Protocol):
     Attributes:
         name: Key in ``METHODS`` or ``BASELINES``.
         transductive: True where a query's answer depends on the other queries of its episode.
-        nodes: The nodes it prefers ("fcn", "grid:2,3", ...); ``--nodes`` overrides.
+        nodes: The nodes it prefers ("fcn", "grid:2,3", ...); the argument ``nodes`` of whoever runs it overrides.
         needs_base_mean: True where the constructor takes ``base_mean``, the (channels,) mean of the base classes'
             global vectors.
         preset_of: Name of the method of which this is a preset, or "".
@@ -59,7 +60,13 @@ class FewShotMethod(Protocol):
 
 
 class MethodBase:
-    """Defaults of the contract's attributes."""
+    """Defaults of the contract's attributes, and of what else the conformance suite reads from a class.
+
+    Attributes:
+        frozen: True where something is fitted to the support, so that no gradient flows into it.
+        ordered: True where the order of classes and shots acts as another seed does.
+        counts_shots: True where a class's shots count one each: three equal ones are not as one of them.
+    """
 
     name: ClassVar[str] = ""
     transductive: ClassVar[bool] = False
@@ -69,6 +76,18 @@ class MethodBase:
     pools: ClassVar[bool] = False
     learned: ClassVar[tuple[str, ...]] = ()
     needs_nonnegative: ClassVar[bool] = False
+    frozen: ClassVar[bool] = False
+    ordered: ClassVar[bool] = False
+    counts_shots: ClassVar[bool] = False
+
+    @classmethod
+    def recorded_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Turn options as run folders and command lines have them into the constructor's; those with objects override.
+
+        Args:
+            options: Numbers, words and objects by name.
+        """
+        return dict(options)
 
 
 def check_method(method: object) -> None:
@@ -84,7 +103,7 @@ def check_method(method: object) -> None:
 
 
 def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = None) -> None:
-    """Raise ``ValueError`` unless shapes, dtypes and masks fit the contract.
+    """Raise ``UserError`` unless shapes, dtypes and masks fit the contract.
 
     Args:
         support: (episodes, way, shot, nodes, channels).
@@ -92,21 +111,21 @@ def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = 
         support_mask: (episodes, way, shot) bool or None.
     """
     if support.ndim != 5 or query.ndim != 4:
-        raise ValueError(
+        raise UserError(
             "support must be (episodes, way, shot, nodes, channels) and query (episodes, n_query, nodes, channels); "
-            f"got {tuple(support.shape)} and {tuple(query.shape)}"
+            f"got {tuple(support.shape)} and {tuple(query.shape)}."
         )
     if support.shape[0] != query.shape[0] or support.shape[-1] != query.shape[-1]:
-        raise ValueError(
-            f"support and query differ in episodes or channels: {tuple(support.shape)} and {tuple(query.shape)}"
+        raise UserError(
+            f"support and query differ in episodes or channels: {tuple(support.shape)} and {tuple(query.shape)}."
         )
     if support_mask is not None:
         if support_mask.shape != support.shape[:3] or support_mask.dtype != torch.bool:
-            raise ValueError(f"support_mask must be bool of shape {tuple(support.shape[:3])}")
+            raise UserError(f"support_mask must be bool of shape {tuple(support.shape[:3])}.")
         empty = (~support_mask.any(-1)).nonzero()
         if len(empty):
             episode, label = empty[0].tolist()
-            raise ValueError(f"support_mask leaves class {label} of episode {episode} without a shot")
+            raise UserError(f"support_mask leaves class {label} of episode {episode} without a shot.")
 
 
 def shot_mean(support: Tensor, support_mask: Tensor | None = None) -> Tensor:

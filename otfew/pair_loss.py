@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from otfew import checks
+from otfew.errors import UserError
 from otfew.transport.precision import in_full_precision
 
 Diagnostics = dict[str, float]
@@ -80,7 +83,7 @@ class Matched(PairLoss):
 
     def __init__(self, margin: float = 5.0) -> None:
         super().__init__()
-        self.margin = margin
+        self.margin = checks.number(type(self).__name__, "margin", margin, least=0)
 
     @in_full_precision
     def forward(
@@ -88,6 +91,32 @@ class Matched(PairLoss):
     ) -> tuple[Tensor, Diagnostics]:
         """Compute the loss; both batches must be as long."""
         if len(first) != len(second):
-            raise ValueError(f"matched pairs need batches of one length, not {len(first)} and {len(second)}")
+            raise UserError(f"matched pairs need batches of one length, not {len(first)} and {len(second)}.")
         squared = (first - second).square().sum(1)
         return torch.where(first_labels == second_labels, squared, (self.margin - squared).relu()).mean() / 2, {}
+
+
+Made = TypeVar("Made")
+
+
+def built(loss: str, kind: Callable[..., Made], options: Mapping[str, Any]) -> Made:
+    """Construct a loss from options by name.
+
+    Args:
+        loss: Its name, for the message.
+        kind: What makes it.
+        options: Of its constructor.
+
+    Raises:
+        UserError: It has no such option, or refuses a value.
+    """
+    check_options(loss, inspect.signature(kind).parameters, options)
+    return kind(**options)
+
+
+def check_options(loss: str, known: Iterable[str], options: Iterable[str]) -> None:
+    """Raise ``UserError`` where a loss has no option of a name."""
+    names = [name for name in dict.fromkeys(known) if name not in {"self", "args", "kwargs"}]
+    unknown = [option for option in options if option not in names]
+    if unknown:
+        raise UserError(f"{loss} has no option {unknown[0]!r}; it takes {', '.join(names) or 'none'}.")

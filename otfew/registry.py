@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
 from typing import Any, Generic, TypeVar, cast
 
 Kind = TypeVar("Kind")
@@ -30,6 +30,10 @@ class Registry(MutableMapping[str, Kind], Generic[Kind]):
     def __getitem__(self, name: str) -> Kind:
         entry = self._entries[name]
         return cast("Kind", load(entry)) if isinstance(entry, str) else entry
+
+    def place(self, name: str) -> str | Kind:
+        """Say where an entry is, without importing it; an entry that was replaced by an object is that object."""
+        return self._entries[name]
 
     def __setitem__(self, name: str, entry: str | Kind) -> None:
         self._entries[name] = entry
@@ -72,6 +76,6 @@ def exported(package: str, paths: Mapping[str, str], name: str) -> Any:
     return load(paths[name])
 
 
-def by_class(*tables: Mapping[str, str]) -> dict[str, str]:
+def by_class(paths: Iterable[str]) -> dict[str, str]:
     """Index paths by the attribute that they end in: what a package exports."""
-    return {path.partition(":")[2]: path for table in tables for path in table.values()}
+    return {path.partition(":")[2]: path for path in paths}

@@ -1,4 +1,4 @@
-"""Imports point one way: compat, experiments -> methods, baselines -> otfew -> otfew.transport.
+"""Imports point one way, from floor to floor of the house that docs/architecture.md draws; no module waits for itself.
 
 Heavy libraries load on use.
 """
@@ -6,11 +6,16 @@ Heavy libraries load on use.
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from otfew.evaluation.blocks import CODE
+from otfew.experiments.commands import COMMANDS
+from otfew.runs.identity import sources
 
 ROOT = Path(__file__).resolve().parents[1]
 ABOVE = ("otfew.methods", "otfew.baselines", "otfew.experiments")
@@ -21,6 +26,58 @@ COMMAND = "otfew/__main__.py"
 """``python -m otfew``: the command line, which stands above everything."""
 BY_NAME = {"otfew/catalogue.py"}
 """Modules that may look up packages above them by name, when asked."""
+
+FLOORS: tuple[frozenset[str], ...] = tuple(
+    frozenset(floor.split())
+    for floor in (
+        "errors choices",
+        "transport random",
+        "runs statistics costs devices registry checks",
+        "method pair_loss scores",
+        "methods baselines data node_weights catalogue",
+        "backbones nodes",
+        "features",
+        "evaluation retrieval",
+        "training reporting retrieval_metrics",
+        "classifier compat api",
+        "otfew",
+        "experiments",
+        "__main__",
+    )
+)
+"""Rooms, and files beside them, from the ground up: each may use the floors below its own, and itself."""
+OF_METHODS = frozenset(
+    [
+        "errors",
+        "choices",
+        "transport",
+        "random",
+        "costs",
+        "registry",
+        "checks",
+        "method",
+        "pair_loss",
+        "scores",
+        "node_weights",
+    ]
+)
+"""What methods and baselines are built on: neither data nor evaluation, so that they work on anybody's node sets."""
+CIRCLES = (
+    ("long_tail.arms", "long_tail.command", "long_tail.plots", "long_tail.setting", "long_tail.stage2"),
+    ("metric_learning.command", "metric_learning.outcome", "metric_learning.session"),
+)
+"""Modules of experiments that still wait for each other behind ``TYPE_CHECKING``; to be empty, and to stay so."""
+MOST_FILES = 20
+"""At the top of experiments/."""
+UPWARD: tuple[str, ...] = ()
+"""Imports that go up; to stay empty."""
+USERS_OF_COMMANDS = (
+    "tests/experiments/",
+    "tests/test_",
+    "tests/backbones/test_loading.py",
+    "tests/baselines/test_metric_losses.py",
+)
+"""Tests that may import commands: theirs, those of the whole house, and two that follow a sentence or a loss up."""
 
 if not (ROOT / "otfew" / "transport").is_dir():
     pytest.skip("runs in a checkout only", allow_module_level=True)
@@ -52,20 +109,62 @@ def dotted_name(path):
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
-def imported(path):
-    """Yield every module that a file imports, wherever in the file; ``from x import y`` counts as x and x.y."""
+def statements(path):
+    """Yield (module, names or none) of every import in a file, wherever it stands, ``TYPE_CHECKING`` included."""
     name = dotted_name(path)
     package = name if path.name == "__init__.py" else name[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            yield from ((alias.name, []) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = node.module or ""
             if node.level:
                 kept = package[: len(package) - node.level + 1]
                 base = ".".join([*kept, *([node.module] if node.module else [])])
-            yield base
-            yield from (f"{base}.{alias.name}" for alias in node.names)
+            yield base, [alias.name for alias in node.names]
+
+
+def imported(path):
+    """Yield every module that a file imports; ``from x import y`` counts as x and x.y."""
+    for base, names in statements(path):
+        yield base
+        yield from (f"{base}.{name}" for name in names)
+
+
+@functools.cache
+def graph():
+    """Map every module of ours to those that it imports; ``from x import y`` counts as x.y where that is a module."""
+    files = {".".join(dotted_name(path)): path for path in modules("otfew", "methods", "baselines", "experiments")}
+    found = {}
+    for module, path in files.items():
+        pairs = [(base, name) for base, names in statements(path) for name in names or [""]]
+        named = {f"{base}.{name}" if f"{base}.{name}" in files else base for base, name in pairs}
+        found[module] = {name for name in named if name in files} - {module}
+    return found
+
+
+def reached(start, edges):
+    """List the modules that some modules lead to, themselves included."""
+    seen, waiting = set(), list(start)
+    while waiting:
+        if (module := waiting.pop()) not in seen:
+            seen.add(module)
+            waiting += edges[module]
+    return seen
+
+
+def circles(edges):
+    """Group the modules that wait for each other."""
+    leads_to = {module: reached(edges[module], edges) for module in edges}
+    groups = {
+        tuple(sorted(other for other in found if module in leads_to[other])) for module, found in leads_to.items()
+    }
+    return {group for group in groups if group}
+
+
+def room(module):
+    """Name the room of a module: the part behind otfew, which is a room of its own."""
+    return module.split(".")[1] if "." in module else module
 
 
 def strings(path):
@@ -111,11 +210,63 @@ def test_compat_stands_above_methods_and_below_nothing():
 
 
 @pytest.mark.parametrize("folder", ["methods", "baselines"])
-def test_methods_and_baselines_import_only_the_library_and_their_own_folder(folder):
-    def wrong(name):
-        return above(name) and not inside(name, f"otfew.{folder}")
+def test_methods_and_baselines_need_neither_data_nor_evaluation(folder):
+    used = {found for module, names in graph().items() if room(module) == folder for found in names}
+    assert {room(name) for name in used} <= {folder, *OF_METHODS}
 
-    assert offences(modules(folder), wrong) == {}
+
+def test_every_room_has_its_floor_and_imports_only_what_lies_below():
+    floor = {name: height for height, names in enumerate(FLOORS) for name in names}
+    assert {room(module) for module in graph()} <= set(floor)
+    upward = [
+        f"{module} -> {name}"
+        for module, names in graph().items()
+        for name in names
+        if room(name) != room(module) and floor[room(name)] >= floor[room(module)]
+    ]
+    assert upward == list(UPWARD)
+
+
+def test_no_module_waits_for_itself():
+    short = {tuple(name.removeprefix("otfew.experiments.") for name in group) for group in circles(graph())}
+    assert short == set(CIRCLES)
+
+
+def test_circles_are_found_whatever_hides_them():
+    edges = {"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"e", "f"}, "e": {"f"}, "f": {"d"}, "g": {"a"}}
+    assert circles(edges) == {("b", "c"), ("d", "e", "f")}
+
+
+def test_only_commands_and_their_tests_import_commands():
+    tests = [path for path in modules("tests") if not path.relative_to(ROOT).as_posix().startswith(USERS_OF_COMMANDS)]
+    assert offences(tests, lambda name: inside(name, "otfew.experiments")) == {}
+    assert offences(modules("methods", "baselines"), lambda name: inside(name, "otfew.experiments")) == {}
+
+
+def test_experiments_are_commands_at_the_top_and_folders_of_large_ones():
+    names = {name.replace("-", "_") for name in COMMANDS}
+    top = sorted(path for path in (ROOT / "experiments").iterdir() if path.name != "__pycache__")
+    files = [path for path in top if path.is_file()]
+    folders = {path.name for path in top if path.is_dir()}
+    assert len(files) <= MOST_FILES
+    flat = {path.stem for path in files if path.suffix == ".py"} - {"__init__", "__main__", "commands"}
+    shared = {"common", "analyses"}
+    assert flat | folders - shared == names
+    assert not flat & folders
+    for folder in folders - shared:
+        assert {"__main__.py", "command.py"} <= {path.name for path in (ROOT / "experiments" / folder).iterdir()}
+
+
+def test_a_block_of_episodes_names_all_the_code_that_its_figures_depend_on():
+    """But for what makes the features: their digest stands in the block itself."""
+    start = [name for name in graph() if room(name) in {"methods", "baselines"}]
+    needed = reached([*start, "otfew.evaluation.run"], graph())
+    covered = {name for package in (*CODE, "otfew.methods", "otfew.baselines") for name, _ in sources(package)}
+    rest = {name for name in needed - covered if room(name) not in {"errors", "runs"}}
+    # These refuse or name what methods are given; no figure is another by them.
+    rest -= {"otfew.checks", "otfew.choices", "otfew.evaluation.guard", "otfew.registry"}
+    made_of = {"otfew.data.base", "otfew.data.preparation", "otfew.evaluation.blocks", "otfew.pair_loss"}
+    assert {name for name in rest if room(name) not in {"features", "nodes", "backbones"}} <= made_of
 
 
 def test_no_module_is_imported_under_a_bare_name():

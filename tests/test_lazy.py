@@ -13,6 +13,7 @@ import sys
 import pytest
 
 import otfew
+import otfew.backbones
 
 
 def loaded(code, packages=("torch", "numpy")):
@@ -24,7 +25,16 @@ def loaded(code, packages=("torch", "numpy")):
 
 @pytest.mark.parametrize(
     "code",
-    ["import otfew", "import otfew.errors", "import otfew; dir(otfew)", "import otfew; print(otfew.__version__)"],
+    [
+        "import otfew",
+        "import otfew.errors",
+        "import otfew; dir(otfew)",
+        "import otfew.transport.registry",
+        "import otfew.backbones.loading",
+        "import otfew.nodes",
+        "import otfew.methods, otfew.baselines",
+        "import otfew; print(otfew.__version__)",
+    ],
 )
 def test_what_costs_nothing(code):
     assert loaded(code)[-1] == "[]"
@@ -34,19 +44,23 @@ def test_a_name_is_imported_when_it_is_asked_for():
     assert loaded("import otfew\nprint(otfew.Exact().name)") == ["exact", "['torch', 'numpy']"]
 
 
-def test_the_three_lists_of_names_say_the_same():
+@pytest.mark.parametrize("package", [otfew, otfew.transport, otfew.backbones])
+def test_the_three_lists_of_names_say_the_same(package):
     """One for users and type checkers, one for type checkers, one for the interpreter."""
-    tree = ast.parse(inspect.getsource(otfew))
+    tree = ast.parse(inspect.getsource(package))
     (guarded,) = [node for node in tree.body if isinstance(node, ast.If)]
     typed = {alias.name: node.module for node in guarded.body for alias in node.names}
-    assert typed == otfew._PLACES
-    assert sorted(otfew.__all__) == sorted(otfew._PLACES)
-    assert set(otfew.__all__) | set(otfew._MODULES) <= set(dir(otfew))
+    assert typed == {name: place.partition(":")[0] for name, place in package._PLACES.items()}
+    assert sorted(package.__all__) == sorted(package._PLACES)
+    assert {*package.__all__} <= {*dir(package)}
 
 
-@pytest.mark.parametrize("name", otfew.__all__)
-def test_every_name_is_what_its_module_has(name):
-    assert getattr(otfew, name) is getattr(importlib.import_module(otfew._PLACES[name]), name)
+@pytest.mark.parametrize("package", [otfew, otfew.transport, otfew.backbones])
+def test_every_name_is_what_its_module_has(package):
+    for name in package.__all__:
+        assert getattr(package, name) is getattr(importlib.import_module(package._PLACES[name].partition(":")[0]), name)
+    with pytest.raises(AttributeError, match="no attribute 'Exakt'"):
+        package.Exakt  # noqa: B018
 
 
 def test_modules_are_attributes_as_before():
@@ -56,11 +70,6 @@ def test_modules_are_attributes_as_before():
 
 def test_version_is_that_of_the_installation():
     assert otfew.__version__ == importlib.metadata.version("otfew")
-
-
-def test_a_name_that_is_not_there():
-    with pytest.raises(AttributeError, match="no attribute 'Exakt'"):
-        otfew.Exakt  # noqa: B018
 
 
 def test_pickles_name_the_module_that_has_the_class():

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +17,7 @@ from otfew.experiments.common.options import Analysis, WithEpisodes
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.features.material import Material
 from otfew.reporting import comparison as report
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, sections, terminal, to_csv
 from otfew.runs.directory import to_json
 from otfew.runs.identity import short_hash, versions
 from otfew.transport import ConvergenceWarning
@@ -114,15 +112,13 @@ class Session:
         self.directory.write("results.json", to_json(results))
         self.directory.write("timings.json", to_json({key: f.times for key, f in finished.items()}))
         self.directory.write("episodes.csv", _episodes_csv(finished))
-        pieces = []
-        for title, head, rows in tables:
-            self.console.print(render(title, head, rows))
-            pieces.append(f"## {title}\n\n{report.markdown(head, rows, [])}")
+        laid_out = [Table(*table) for table in tables]
+        for table in laid_out:
+            self.console.print(terminal(table))
         lines = [*lines, *dict.fromkeys(line for f in finished.values() for line in report.timing_lines(f.times))]
         for line in lines:
             self.console.print(f"- {line}", markup=False, highlight=False)
-        pieces.append("".join(f"- {line}\n" for line in lines))
-        self.directory.write("report.md", "\n".join(pieces).encode())
+        self.directory.write("report.md", sections(laid_out, lines).encode())
         for name, picture in pictures.items():
             self.directory.write(name, picture)
         self.console.print(f"report: {self.directory.path}", markup=False, highlight=False, soft_wrap=True)
@@ -131,10 +127,10 @@ class Session:
 
 def _episodes_csv(finished: Mapping[str, Finished]) -> bytes:
     """A row for every panel, method and episode."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["panel", "method", "episode", "accuracy"])
-    for key, panel in finished.items():
-        for name, scores in panel.scores.items():
-            writer.writerows((key, name, i, round(a, 8)) for i, a in enumerate(scores.accuracy.tolist()))
-    return text.getvalue().encode()
+    rows = (
+        (key, name, i, round(a, 8))
+        for key, panel in finished.items()
+        for name, scores in panel.scores.items()
+        for i, a in enumerate(scores.accuracy.tolist())
+    )
+    return to_csv(["panel", "method", "episode", "accuracy"], rows)

@@ -1,12 +1,9 @@
-"""What every command does before its work: console, device, threads, data and backbone, versions."""
+"""What every command does before its work: console, device, threads, data and backbone."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from rich.console import Console
 
@@ -14,10 +11,10 @@ from otfew import api
 from otfew.choices import Crop, CubSplit, Part
 from otfew.data import DataOptions
 from otfew.errors import UserError
+from otfew.experiments.common import console as _console
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.features.material import Material
 from otfew.runs import processes
-from otfew.runs.directory import to_json
 
 
 class MaterialOptions(Protocol):
@@ -34,12 +31,7 @@ class MaterialOptions(Protocol):
     download: bool
 
 
-def make_console() -> Console:
-    """Write to stdout, the main process alone; lines for files and pipes are wide enough for the tables."""
-    if not processes.world().is_main:
-        return Console(quiet=True, force_terminal=False)
-    console = Console()
-    return console if console.is_terminal else Console(width=max(120, console.width))
+make_console = _console.make_console
 
 
 def open_material(
@@ -91,14 +83,3 @@ def need_one_process(command: str) -> None:
     """Raise ``UserError`` where a command whose work is not shared was started as several processes."""
     if (size := processes.world().size) > 1:
         raise UserError(f"{command} does not share its work, but {size} processes were started: start one.")
-
-
-def versions() -> dict[str, str]:
-    """Versions that figures may depend on."""
-    names = ("otfew", "torch", "numpy", "numba", "scipy", "scikit-learn")
-    return {name: importlib.metadata.version(name) for name in names}
-
-
-def short_hash(identity: Mapping[str, Any]) -> str:
-    """Tell runs apart by what they are."""
-    return hashlib.sha256(to_json(identity)).hexdigest()[:8]

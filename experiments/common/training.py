@@ -16,6 +16,7 @@ from otfew import data
 from otfew.backbones.base import Card
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
+from otfew.reporting.console import PlainConsole
 from otfew.runs import processes
 from otfew.training.augmentation import Augmentation
 from otfew.training.board import Board, installed
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 def make_console() -> Console:
     """Write to stderr, in the first process only."""
-    return Console(stderr=True, quiet=not processes.world().is_main)
+    return PlainConsole(stderr=True, quiet=not processes.world().is_main)
 
 
 def progress_bar(console: Console) -> Progress:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from otfew.reporting.accuracy_plot import spread
-from otfew.reporting.canvas import CONTROL, INK, TRANSPORT, bars, make_figure, to_png
+from otfew.reporting.canvas import CONTROL, INK, TRANSPORT, bars, caption, make_figure, to_png
 
 Record = Mapping[str, Any]
 
@@ -29,11 +29,8 @@ def picture(record: Record, times: Record, plans: Record, line: Mapping[float, s
     _against_time(panels[0][0], record, times, lp)
     _along_reg(panels[0][1], record, plans, line, (lp, product))
     p = record["protocol"]
-    figure.suptitle(
-        f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes; "
-        "thick: 95 % over episodes, thin: over classes",
-        fontsize=10,
-    )
+    title = f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes"
+    figure.suptitle(caption(f"{title}; thick: 95 % over episodes, thin: over classes"), fontsize=10)
     return to_png(figure)
 
 
@@ -56,7 +53,7 @@ def _against_time(axes: Any, record: Record, times: Record, lp: str) -> None:
     places = spread([(100 * _difference(record, name)["mean"] - low) / (high - low) for name in names], 0.062)
     for name, place in zip(names, places, strict=True):
         axes.annotate(
-            f"LP ({lp})" if name == lp else name,
+            caption(f"LP ({lp})" if name == lp else name),
             (times[name]["ms_per_episode"], 100 * _difference(record, name)["mean"]),
             xytext=(1.04, place),
             textcoords="axes fraction",

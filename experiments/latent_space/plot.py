@@ -11,7 +11,7 @@ from torch import Tensor
 
 from otfew.evaluation.study import Panel
 from otfew.methods.latent_space import latent_space
-from otfew.reporting.canvas import COLOURS, make_figure, to_png
+from otfew.reporting.canvas import COLOURS, caption, make_figure, to_png
 
 QUERIES = 60
 """Images of each class that are drawn beside the shots; an episode's few would make a ragged histogram."""
@@ -56,7 +56,7 @@ def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
     axes[0, 0].set_ylabel("share of features (log)")
     described = panel.material.describe()["data"]["dataset"]
     figure.suptitle(
-        f"{described}: the classes of the first episode, up to {QUERIES} images each beside the shots (stars)",
+        caption(f"{described}: the classes of the first episode, up to {QUERIES} images each beside the shots (stars)"),
         fontsize=10,
         y=0.95,
     )
@@ -70,7 +70,7 @@ def _histograms(axes: Any, points: Any, of: Any, names: list[str]) -> None:
     for c, name in enumerate(names):
         values = points[of == c].reshape(-1)
         counts, _ = np.histogram(values, edges)
-        axes.stairs(counts / len(values), edges, color=COLOURS[c % len(COLOURS)], label=name)
+        axes.stairs(counts / len(values), edges, color=COLOURS[c % len(COLOURS)], label=caption(name))
     axes.set_yscale("log")
     axes.set_ylim(bottom=LEAST)
     axes.set_xlabel("value of a feature")

@@ -15,9 +15,9 @@ from otfew.evaluation.tuning import USED
 from otfew.experiments.latent_space.entries import HEADS, TRANSFORMS, name
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
+from otfew.reporting.tables import Table
 from otfew.statistics.intervals import estimate, holm, p_value, verdict
 
-Table = tuple[str, Sequence[str], list[list[str]]]
 SAME = 1e-9
 """Differences of accuracies closer than this are equal but for rounding."""
 STEPS = ("delta", "gamma", "joint centring")
@@ -118,7 +118,7 @@ def _accuracies(shot: int, data: str, panel: Finished) -> Table:
         "method", "accuracy %\n± episodes ± classes", "difference to PT+MAP\n± episodes ± classes",
         "verdict\n(Holm's p)", "paper", "ms per\nepisode",
     )  # fmt: skip
-    return f"{shot}-shot on {data}", head, rows
+    return Table(f"{shot}-shot on {data}", head, rows)
 
 
 def _pairs(shot: int, data: str, found: Mapping[str, Any]) -> Table:
@@ -130,7 +130,7 @@ def _pairs(shot: int, data: str, found: Mapping[str, Any]) -> Table:
         "paired difference", "points\n± episodes ± classes", "verdict\n(Holm's p)",
         "paper's test: p of\n\"no better\", episodes",
     )  # fmt: skip
-    return f"{shot}-shot on {data}: LST against PT, and transport against a mixture", head, rows
+    return Table(f"{shot}-shot on {data}: LST against PT, and transport against a mixture", head, rows)
 
 
 def _ablation(shot: int, data: str, panel: Finished) -> Table:
@@ -149,13 +149,13 @@ def _ablation(shot: int, data: str, panel: Finished) -> Table:
         "MAP on", "delta", "gamma", "centring", "accuracy %\n± episodes ± classes",
         "difference to PT\n± episodes ± classes", "verdict\n(Holm's p)",
     )  # fmt: skip
-    return f"{shot}-shot on {data}: from PT to LST, with LST's other options", head, rows
+    return Table(f"{shot}-shot on {data}: from PT to LST, with LST's other options", head, rows)
 
 
 def _steps(shot: int, data: str, found: Mapping[str, Any]) -> Table:
     rows = [[step, cells.with_intervals(record, sign=True), report.words(record)] for step, record in found.items()]
     head = ("step", "points\n± episodes ± classes", "verdict\n(Holm's p)")
-    return f"{shot}-shot on {data}: what each step adds, over all settings of the others", head, rows
+    return Table(f"{shot}-shot on {data}: what each step adds, over all settings of the others", head, rows)
 
 
 def hyperparameters(shot: int, panel: Finished, tuned: Mapping[str, Any]) -> Table:
@@ -174,7 +174,7 @@ def hyperparameters(shot: int, panel: Finished, tuned: Mapping[str, Any]) -> Tab
         reached = [cells.percent(record[key]) for key in ("published_on_val", "chosen_on_val")] if record else []
         rows.append([name(method, head), *shown, *reached])
     head_row = ("method", *USED["map"], *(("published,\n% on val", "chosen,\n% on val") if tuned else ()))
-    return f"{shot}-shot: hyper-parameters", head_row, rows
+    return Table(f"{shot}-shot: hyper-parameters", head_row, rows)
 
 
 def _p(value: float | None) -> str:

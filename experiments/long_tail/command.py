@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
 
 from otfew.errors import UserError
 from otfew.experiments.common import setup
@@ -25,7 +24,9 @@ from otfew.experiments.long_tail.setting import (
     stage1_folder,
 )
 from otfew.experiments.long_tail.stage2 import run_arms
+from otfew.reporting.console import PlainConsole
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 from otfew.training.long_tail.head import HeadRecipe
 from otfew.training.long_tail.run import Recipe
 
@@ -118,7 +119,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def compare(config: Config) -> Path:
     """Run as configured; returns the folder of the run."""
-    console, stderr = setup.make_console(), Console(stderr=True)
+    console, stderr = setup.make_console(), PlainConsole(stderr=True)
     arms = _chosen(config)
     _check(config)
     setup.set_threads(config.threads)
@@ -129,7 +130,7 @@ def compare(config: Config) -> Path:
         )
     builder(config, setting)
     identity = _identity(config, setting, arms)
-    output = config.output or Path("runs") / f"long-tail-{setup.short_hash(identity)}"
+    output = config.output or Path("runs") / f"long-tail-{short_hash(identity)}"
     # The claim comes first: a wrong folder must not be refused after hours of training.
     directory = RunDirectory(output, identity)
     stage1 = run_stage1(config, setting, stage1_folder(config, setting), stderr)
@@ -190,7 +191,7 @@ def _identity(config: Config, setting: Setting, arms: list[str]) -> dict[str, An
             **asdict(config.head if config.stage2 == "classifier" else config.all_layers),
         },
         "ot": asdict(config.ot),
-        "versions": setup.versions(),
+        "versions": versions(),
     }
 
 

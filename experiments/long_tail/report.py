@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, in_markdown, sections, terminal
 from otfew.runs.directory import RunDirectory
 from otfew.statistics import intervals as statistics
 from otfew.training.long_tail.losses import GROUPS, group_of
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 Record = dict[str, Any]
-Table = tuple[str, list[str], list[list[str]]]
 
 ORIGINAL: dict[tuple[str, int], tuple[float, float]] = {
     ("cifar10", 200): (21.54, 22.63),
@@ -121,15 +120,13 @@ def references(dataset: str, factor: float) -> list[str]:
 
 def show(title: str, tables: Sequence[Table], lines: Sequence[str], directory: RunDirectory, console: Console) -> None:
     """Print tables and sentences, and write them as report.md."""
-    pieces = [f"# {title}\n"]
     console.print(title)
-    for name, head, rows in tables:
-        console.print(render(name, head, rows))
-        pieces.append(f"## {name}\n\n" + "\n".join(_markdown(row) for row in (head, ["---"] * len(head), *rows)) + "\n")
+    for table in tables:
+        console.print(terminal(table))
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    pieces.append("\n".join(f"- {line}" for line in lines) + "\n")
-    directory.write("report.md", "\n".join(pieces).encode())
+    text = sections(tables, lines, rule=(" --- ", " --- "), gap="\n")
+    directory.write("report.md", f"# {in_markdown(title)}\n\n{text}".encode())
     console.print(f"results: {directory.path}", soft_wrap=True)
 
 
@@ -178,7 +175,8 @@ def _errors_table(arms: Mapping[str, Record], groups: Mapping[str, int]) -> Tabl
         ]
         for name, record in arms.items()
     ]
-    return "error on the test images; by training images of the class: many > 100, medium, few < 20", head, rows
+    title = "error on the test images; by training images of the class: many > 100, medium, few < 20"
+    return Table(title, head, rows)
 
 
 def _pairs_table(comparisons: Sequence[Record]) -> list[Table]:
@@ -197,9 +195,8 @@ def _pairs_table(comparisons: Sequence[Record]) -> list[Table]:
         ]
         for record in comparisons
     ]
-    return [
-        ("differences of errors, paired by test image and seed; negative: the arm errs less; p after Holm", head, rows)
-    ]
+    title = "differences of errors, paired by test image and seed; negative: the arm errs less; p after Holm"
+    return [Table(title, head, rows)]
 
 
 def _answers(comparisons: Sequence[Record]) -> list[str]:
@@ -217,7 +214,3 @@ def _answers(comparisons: Sequence[Record]) -> list[str]:
 
 def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.2f}"
-
-
-def _markdown(row: Sequence[str]) -> str:
-    return f"| {' | '.join(row)} |"

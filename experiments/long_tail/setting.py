@@ -21,9 +21,9 @@ from otfew.data.long_tail import draw, subset
 from otfew.data.long_tail_sources import load
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.experiments.common.setup import short_hash
 from otfew.experiments.long_tail.progress import Display, progress
 from otfew.methods.ot_reweighting import prototypes
+from otfew.runs.identity import short_hash
 from otfew.training.checkpoint import load_state, save, save_state
 from otfew.training.images import decode, statistics
 from otfew.training.long_tail.head import Features, HeadState

@@ -15,7 +15,9 @@ from otfew.experiments.long_tail.arms import ARMS, POST_HOC, PUBLISHED, Weights
 from otfew.experiments.long_tail.progress import Display, progress
 from otfew.experiments.long_tail.setting import Stage1, device_of
 from otfew.methods import ot_reweighting as published
+from otfew.runs.blocks import Column, Form
 from otfew.runs.directory import RunDirectory
+from otfew.runs.identity import code_digest
 from otfew.training.long_tail.head import error_percent, head_of, initial_head, train_head
 from otfew.training.long_tail.images import Network, extract
 from otfew.training.long_tail.losses import Objective, adjusted
@@ -29,6 +31,17 @@ if TYPE_CHECKING:
 TAUS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Tried for logit adjustment."""
 Block = dict[str, Any]
+CODE = (
+    "otfew.backbones",
+    "otfew.experiments.long_tail.arms",
+    "otfew.experiments.long_tail.stage2",
+    "otfew.methods",
+    "otfew.random",
+    "otfew.scores",
+    "otfew.training",
+    "otfew.transport",
+)
+"""What a second stage depends on beside the first, whose folder is its own."""
 
 
 def run_arms(
@@ -42,20 +55,30 @@ def run_arms(
     """Run every arm with every seed, or take what is finished from the folder."""
     jobs = [(name, seed) for name in arms for seed in range(1 if name in POST_HOC else config.seeds)]
     blocks: dict[str, list[Block]] = {name: [] for name in arms}
+    code = code_digest(*CODE)
     with progress(console) as bar:
         task = bar.add_task("second stages", total=len(jobs))
         for index, (name, seed) in enumerate(jobs):
             bar.update(task, description=f"{name}, seed {seed}")
-            block: Mapping[str, Any] | None = directory.load_block(index, console.print)
+            form = _form(name, stage1, code)
+            block: Mapping[str, Any] | None = directory.load_block(index, form, console.print)
             if block is None:
                 began = time.perf_counter()
                 found = _run_arm(config, name, seed, stage1, weights, directory, console)
                 found["seconds"] = time.perf_counter() - began
-                directory.save_block(index, {key: np.asarray(value) for key, value in found.items()})
+                directory.save_block(index, {key: np.asarray(value) for key, value in found.items()}, form)
                 block = found
             blocks[name].append({k: v if k == "predictions" else float(v) for k, v in block.items()})
             bar.advance(task)
     return blocks
+
+
+def _form(name: str, stage1: Stage1, code: str) -> Form:
+    """Say what the finished block of an arm is."""
+    images, classes = len(stage1.cached.test), len(stage1.cached.features.counts)
+    columns = {"predictions": Column((images,), "i", 0, classes - 1), "epoch": Column((), "i", 0)}
+    columns |= {key: Column(least=0) for key in ("learning_rate", "seconds", *(("tau",) if name in POST_HOC else ()))}
+    return Form({**columns, "validation_error": Column(least=0, most=100)}, code)
 
 
 def _run_arm(

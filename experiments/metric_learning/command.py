@@ -154,6 +154,6 @@ def check(config: Config) -> None:
 def print_losses(console: Console) -> None:
     """Print the names that --losses takes."""
     from otfew.experiments.metric_learning.losses import describe
-    from otfew.reporting.table import render
+    from otfew.reporting.tables import Table, terminal
 
-    console.print(render("losses", ("name", "what it is"), [list(row) for row in describe()]))
+    console.print(terminal(Table("losses", ("name", "what it is"), [list(row) for row in describe()])))

@@ -11,14 +11,12 @@ from typing import Any
 import torch
 
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.metric_learning import report
 from otfew.experiments.metric_learning.plot import picture
 from otfew.experiments.metric_learning.session import Record, Session
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, bullets, in_markdown, markdown, terminal
 from otfew.runs.directory import to_json
-
-Tables = Sequence[tuple[str, Sequence[str], list[list[str]]]]
+from otfew.runs.identity import versions
 
 
 def write(session: Session) -> Path:
@@ -46,7 +44,7 @@ def write(session: Session) -> Path:
     rates = {loss: found[0]["rate"] for loss, found in runs.items()}
     results = {
         "protocol": session.protocol,
-        "versions": setup.versions(),
+        "versions": versions(),
         "reference": reference,
         "losses": {
             loss: {
@@ -65,8 +63,8 @@ def write(session: Session) -> Path:
     directory.write("timings.json", to_json({**timing, "threads": torch.get_num_threads(), "machine": machine}))
     lines = _lines(session, diverged)
     tables = report.tables(histories, summary, timing, reference, rates)
-    for title, head, rows in tables:
-        console.print(render(title, head, rows))
+    for table in tables:
+        console.print(terminal(table))
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     directory.write("curves.png", picture(histories, f"{_data(session)}, {session.config.backbone}"))
@@ -125,11 +123,7 @@ def _timeless(run: Sequence[Record]) -> list[dict[str, Any]]:
     return [{k: v for k, v in record.items() if not k.endswith("seconds")} for record in run]
 
 
-def _markdown(tables: Tables, lines: Sequence[str]) -> str:
+def _markdown(tables: Sequence[Table], lines: Sequence[str]) -> str:
     """Write the report."""
-    text = ["# Losses of metric learning", ""]
-    for title, head, rows in tables:
-        text += [f"**{title}**", "", f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-        text += [*(f"| {' | '.join(row)} |" for row in rows), ""]
-    text += [f"- {line}" for line in lines]
-    return "\n".join([*text, "", "![learning curves](curves.png)", ""])
+    shown = [f"**{in_markdown(table.title)}**\n\n{markdown(table)}" for table in tables]
+    return "\n".join(["# Losses of metric learning\n", *shown, bullets(lines), "![learning curves](curves.png)\n"])

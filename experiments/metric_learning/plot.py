@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from otfew.experiments.metric_learning.report import HEADINGS, Histories
-from otfew.reporting.canvas import COLOURS, MARKERS, make_figure, to_png
+from otfew.reporting.canvas import COLOURS, MARKERS, caption, make_figure, to_png
 
 PANELS = ("r_precision", "map_at_r", "p_at_1", "st", "e", "dcg", "knn", "linear")
 SAME = {"r_precision": " (= FT)", "p_at_1": " (= NN)"}
@@ -59,7 +59,7 @@ def picture(histories: Histories, title: str) -> bytes:
     # Below the panels: fourteen losses would hide a panel.
     handles, names = first.get_legend_handles_labels()
     figure.legend(handles, names, loc="upper center", bbox_to_anchor=(0.5, 0.06), ncols=5, fontsize=8)
-    figure.suptitle(title, fontsize=11, y=0.92)
+    figure.suptitle(caption(title), fontsize=11, y=0.92)
     return to_png(figure)
 
 
@@ -72,6 +72,6 @@ def _seconds(run: Any) -> Any:
 
 
 def _draw(panel: Any, x: Any, values: Any, style: dict[str, Any], label: str) -> None:
-    panel.plot(x, values.mean(0), linewidth=1.2, label=label, **style)
+    panel.plot(x, values.mean(0), linewidth=1.2, label=caption(label), **style)
     if len(values) > 1:
         panel.fill_between(x, values.min(0), values.max(0), color=style["color"], alpha=0.15, linewidth=0)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from otfew.reporting.tables import Table
 from otfew.statistics.seeds import SeedDifference, SeedEstimate, differences, estimate
 from otfew.training.metric.evaluation import FIGURES
 
@@ -95,7 +96,7 @@ def tables(
     timing: Mapping[str, Any],
     reference: str,
     rates: Mapping[str, float],
-) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+) -> list[Table]:
     """Lay out: learning in equal epochs, in equal time, all figures after the last epoch, and what plans did."""
     learning = [
         [loss, str(len(histories[loss])), f"{rates[loss]:g}", *(_interval(found["map"][name]) for name in SUMMARIES)]
@@ -118,24 +119,23 @@ def tables(
         for loss, found in timing["losses"].items()
     ]
     last = [[loss, *(_percent(found["last_epoch"][name]) for name in FIGURES)] for loss, found in summary.items()]
-    result: list[tuple[str, Sequence[str], list[list[str]]]] = [
-        ("mAP, % ± 95 % over seeds", ["loss", "seeds", "rate", "epoch 1", "last epoch", "mean of epochs"], learning)
-    ]
+    head = ["loss", "seeds", "rate", "epoch 1", "last epoch", "mean of epochs"]
+    result = [Table("mAP, % ± 95 % over seeds", head, learning)]
     if compared:
         title = f"difference in mAP to {reference}, paired by seed, points ± 95 %, * where it counts"
-        result.append((title, ["loss", "epoch 1", "last epoch", "mean of epochs"], compared))
+        result.append(Table(title, ["loss", "epoch 1", "last epoch", "mean of epochs"], compared))
     result += [
-        (
+        Table(
             f"mAP, %, within {timing['budget_seconds']:.0f} s of training ({timing['clock']}), the time of the fastest",
             ["loss", "s an epoch", "CPU s", "epochs", "mAP", f"difference to {reference or 'none'}"],
             timed,
         ),
-        ("after the last epoch, %", ["loss", *(HEADINGS[name] for name in FIGURES)], last),
+        Table("after the last epoch, %", ["loss", *(HEADINGS[name] for name in FIGURES)], last),
     ]
     plans = _plans(histories)
     if plans:
         head = ["loss", "entropy", "violating: mass", "pairs", "positives: mass"]
-        result.append(("plans, first to last epoch; entropy 1 is uniform, shares in %", head, plans))
+        result.append(Table("plans, first to last epoch; entropy 1 is uniform, shares in %", head, plans))
     return result
 
 

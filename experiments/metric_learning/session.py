@@ -17,10 +17,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from otfew import data
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.metric_learning import material as metric_material
 from otfew.experiments.metric_learning.losses import LossSpec, parse_loss
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import code_digest, short_hash, versions
 from otfew.training.augmentation import Augmentation
 from otfew.training.metric.embedding import Space, default_head, default_pool
 from otfew.training.metric.run import DivergedError, train
@@ -31,6 +31,19 @@ if TYPE_CHECKING:
 
 TUNING_SEED = 0
 """Seed of the trials of learning rates: none of those that are reported."""
+
+CODE = (
+    "otfew.backbones",
+    "otfew.baselines",
+    "otfew.methods",
+    "otfew.pair_loss",
+    "otfew.random",
+    "otfew.retrieval",
+    "otfew.scores",
+    "otfew.training",
+    "otfew.transport",
+)
+"""What the record of a finished run depends on."""
 
 Record = dict[str, Any]
 
@@ -67,9 +80,10 @@ class Session:
         for spec in self.losses:
             spec.build(len(self.material.classes), space.channels)
         self.protocol = self._protocol()
-        path = config.output or Path("runs") / f"metric-learning-{setup.short_hash(self.protocol)}"
-        self.directory = RunDirectory(path, {"protocol": self.protocol, "versions": setup.versions()})
+        path = config.output or Path("runs") / f"metric-learning-{short_hash(self.protocol)}"
+        self.directory = RunDirectory(path, {"protocol": self.protocol, "versions": versions()})
         (path / "runs").mkdir(exist_ok=True)
+        self._code = code_digest(*CODE)
 
     def train(self) -> None:
         """Do all runs that are not there yet."""
@@ -102,8 +116,8 @@ class Session:
         """Return the finished runs of the folder by loss, also of earlier commands; this one's losses first."""
         found: dict[str, list[Record]] = {spec.name: [] for spec in self.losses}
         for path in sorted((self.directory.path / "runs").glob("*.json")):
-            record = json.loads(path.read_bytes())
-            if record["split"] == split:
+            record = self._finished(path.stem)
+            if record is not None and record["split"] == split:
                 found.setdefault(record["loss"], []).append(record)
         return {
             loss: sorted(records, key=lambda record: (record["seed"], record["rate"]))
@@ -191,15 +205,23 @@ class Session:
             raise UserError(f"--losses {spec.name}: every rate of --learning-rates diverges; give lower ones.")
         return -max(found)[1]
 
+    def _finished(self, name: str) -> Record | None:
+        """Read a finished run; None where there is none that can be believed, as where other code made it."""
+        data = self.directory.load_file(f"runs/{name}.json", self._code, self._note)
+        record: Record | None = None if data is None else json.loads(data)
+        return record
+
+    def _note(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False)
+
     def _run(self, spec: LossSpec, settings: Settings, split: str, on_batch: Any) -> Record:
         """Do one run, or read it where it is finished."""
         identity = {"loss": spec.name, "rate": settings.learning_rate, "seed": settings.seed, "split": split}
         slug = re.sub(r"[^a-z0-9]+", "_", f"{spec.name} {split} {settings.seed} {settings.learning_rate:g}".lower())
         name = f"{slug}-{hashlib.sha256(to_json(identity)).hexdigest()[:6]}"
         path = self.directory.path / "runs" / f"{name}.json"
-        if path.exists():
-            record: Record = json.loads(path.read_bytes())
-            return record
+        if (finished := self._finished(name)) is not None:
+            return finished
         material = self.material
         task = Task(
             train=material.splits["train"],
@@ -219,6 +241,6 @@ class Session:
             record = {**identity, "diverged": "", "history": [asdict(epoch) for epoch in history]}
         except DivergedError as error:
             record = {**identity, "diverged": str(error), "history": []}
-        self.directory.write(f"runs/{name}.json", to_json(record))
+        self.directory.save_file(f"runs/{name}.json", to_json(record), self._code)
         state.unlink(missing_ok=True)
         return record

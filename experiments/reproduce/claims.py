@@ -11,13 +11,13 @@ from typing import Any
 
 from otfew.errors import UserError
 from otfew.experiments.commands import COMMANDS
+from otfew.experiments.reproduce.config import CLAIMS
 
 if sys.version_info >= (3, 11):
     import tomllib
 else:
     import tomli as tomllib
 
-CLAIMS = Path(__file__).parents[1] / "claims.toml"
 SHARED = ("delta", "on", "reruns", "training", "ours", "unit")
 """What a table may say once for its claims."""
 

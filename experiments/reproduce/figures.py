@@ -85,6 +85,14 @@ class Reader(ABC):
         """Say on what the figures rest."""
         return self.results["protocol"]
 
+    def need_one_run(self, key: str, other: Reader, other_key: str) -> None:
+        """Refuse arms of two runs where a run has compared its own arms only."""
+        if other.folder != self.folder:
+            raise UserError(
+                f"{key!r} in {self.folder} and {other_key!r} in {other.folder} are arms of two runs, which neither has "
+                "compared: claim two arms of one run."
+            )
+
     def _missing(self, key: str) -> UserError:
         return UserError(f"{self.folder} has no arm {key!r}.")
 
@@ -169,7 +177,11 @@ class MetricReader(Reader):
 
     def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
         """Return the mean of differences over the seeds of both."""
-        assert isinstance(other, MetricReader)
+        if not isinstance(other, MetricReader):
+            raise UserError(f"{other.folder} is no run of metric learning: {key!r} can't be compared with it.")
+        mine, others = self.protocol(), other.protocol()
+        if any(mine.get(name) != others.get(name) for name in ("dataset", "data", "across", "images")):
+            raise UserError(f"{key!r} in {self.folder} and {other_key!r} in {other.folder} saw other images.")
         runs = {"left": self._values(key, measure), "right": other._values(other_key, measure)}
         found = seed_statistics.differences(runs, "right")["left"]
         if found is None:
@@ -205,6 +217,7 @@ class LongTailReader(Reader):
 
     def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
         """Return the difference of accuracies, which the run must have compared itself."""
+        self.need_one_run(key, other, other_key)
         for found in self.results["comparisons"]:
             if (found["arm"], found["rival"]) == (key, other_key):
                 intervals = _intervals(found, {"images": "image_ci", "classes": "class_ci"})
@@ -227,6 +240,7 @@ class RetrievalReader(Reader):
 
     def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
         """Return the difference to the global ranking or to the best control on the same nodes."""
+        self.need_one_run(key, other, other_key)
         method = self.results["methods"].get(key, {}).get("difference", {})
         control = self.results["transport_adds"].get(key, {})
         for found, to in ((method, method.get("to")), (control, control.get("control"))):
@@ -312,9 +326,9 @@ def _over_networks(sides: Sequence[Side], values: Sequence[Floats]) -> Figure:
     for side in sides[1:]:
         first.check_same(sides[0][1], _episode_reader(side), side[1])
     found = _from_estimate(estimate(np.mean(values, axis=0), *first.indexed(sides[0][1])))
-    over = seed_statistics.estimate([100 * float(network.mean()) for network in values])
-    assert over.half_width is not None
-    return Figure(found.mean, {**found.intervals, "networks": over.half_width}, found.p, len(values))
+    over = seed_statistics.estimate([100 * float(network.mean()) for network in values]).half_width
+    intervals = {} if over is None else {"networks": over}
+    return Figure(found.mean, {**found.intervals, **intervals}, found.p, len(values))
 
 
 def _episode_reader(side: Side) -> EpisodeReader:

@@ -16,7 +16,7 @@ from otfew.experiments.reproduce.claims import Arm, Claim, Ledger
 from otfew.experiments.reproduce.evidence import spelled
 from otfew.experiments.reproduce.figures import Figure
 from otfew.experiments.reproduce.verdict import judge
-from otfew.reporting.comparison import markdown
+from otfew.reporting.tables import Table, markdown
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -194,12 +194,12 @@ def section(lock: Lock) -> list[str]:
         [on, known, str(len(ids)), ", ".join(ids) if known != "no" else ""]
         for (on, known), ids in sorted(first.items())
     ]
-    lines += [markdown(("first written", "figure known", "claims", "which"), rows, []).rstrip(), ""]
+    lines += [markdown(Table("", ("first written", "figure known", "claims", "which"), rows)).rstrip(), ""]
     grouped: dict[tuple[str, str, str], list[str]] = {}
     for on, known, what, name in sorted(_changes(lock), key=lambda row: row[0]):
         grouped.setdefault((on, known, what), []).append(name)
     rows = [[*key, ", ".join(names)] for key, names in grouped.items()]
-    return [*lines, markdown(HEAD, rows, []).rstrip()]
+    return [*lines, markdown(Table("", HEAD, rows)).rstrip()]
 
 
 def _changes(lock: Lock) -> Iterator[tuple[str, str, str, str]]:

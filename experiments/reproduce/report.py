@@ -11,7 +11,7 @@ from otfew.experiments.reproduce.claims import PLACE, Claim, Elsewhere, Ledger
 from otfew.experiments.reproduce.evidence import Figures
 from otfew.experiments.reproduce.figures import Figure
 from otfew.experiments.reproduce.verdict import KINDS, Verdict, judge
-from otfew.reporting.comparison import markdown
+from otfew.reporting.tables import Markdown, Table, markdown
 
 PICTURES = "reproduction"
 """Folder of the pictures, beside the page."""
@@ -72,8 +72,9 @@ def page(
     judged = verdicts(ledger, full, quick)
     counts = Counter(verdict.kind for verdict in judged.values())
     own = Counter(judged[claim.id].kind for claim in ledger.claims.values() if claim.ours)
-    pieces = [_INTRODUCTION, "", "| verdict | claims of papers | questions of ours |", "|---|---:|---:|"]
-    pieces += [f"| {kind} | {counts[kind] - own[kind]} | {own[kind]} |" for kind in KINDS if counts[kind]]
+    numbers = [(kind, counts[kind] - own[kind], own[kind]) for kind in KINDS if counts[kind]]
+    head = ("verdict", "claims of papers", "questions of ours")
+    pieces = [_INTRODUCTION, "", markdown(Table("", head, numbers)).rstrip()]
     if ledger.summary:
         pieces += ["", "## In short", "", _SHORT, "", *summary(ledger, full, quick)]
     for table, claims in ledger.tables():
@@ -81,7 +82,7 @@ def page(
         pieces += ["", f"## {table}", "", f"Questions of ours about {source}." if claims[0].ours else f"{source}.", ""]
         rows = [_row(claim, judged[claim.id], full, quick) for claim in claims]
         rows += [_row_of_page(row) for row in ledger.elsewhere[table]]
-        pieces.append(markdown(HEAD, rows, []).rstrip())
+        pieces.append(markdown(Table(table, HEAD, rows)).rstrip())
         if any(claim.id in full or claim.id in quick for claim in claims):
             pieces += ["", f"![{table}: published and found differences]({PICTURES}/{slug(table)}.png)"]
         notes = dict.fromkeys(
@@ -106,11 +107,10 @@ def answers(ledger: Ledger, full: Figures, quick: Figures) -> str:
     """Write the README's table."""
     found = _filled([answer.finding for answer in ledger.answers], ledger, full, quick)
     rows = [
-        [answer.question, finding, answer.budget, f"`{answer.command}`"]
+        [*map(Markdown, (answer.question, finding, answer.budget, f"`{answer.command}`"))]
         for answer, finding in zip(ledger.answers, found, strict=True)
     ]
-    text = ["| " + " | ".join(ANSWERS) + " |", "|" + "---|" * len(ANSWERS)]
-    return "\n".join([*text, *("| " + " | ".join(row) + " |" for row in rows)])
+    return markdown(Table("", [*map(Markdown, ANSWERS)], rows), ("---", "---")).rstrip()
 
 
 def _filled(lines: Sequence[str], ledger: Ledger, full: Figures, quick: Figures) -> list[str]:
@@ -162,7 +162,7 @@ def _row_of_page(row: Elsewhere) -> list[str]:
     levels = [float(side.split()[0]) for side in (row.left, row.right)]
     difference = row.difference or f"{levels[0] - levels[1]:+.2f}"
     found = f"{row.left} against {row.right}"
-    return [row.says, row.data, "", found, difference, "", "", "", f"no claim: [{row.page}]({row.page})"]
+    return [row.says, row.data, "", found, difference, "", "", "", Markdown(f"no claim: [{row.page}]({row.page})")]
 
 
 def _verdict(claim: Claim, verdict: Verdict, full: Figures) -> str:

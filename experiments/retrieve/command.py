@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     config = parse(Config, "retrieve", arguments)
     from otfew.experiments.common import setup
+    from otfew.experiments.common.console import make_console
     from otfew.experiments.retrieve.run import run_retrieval
 
     setup.need_one_process("retrieve")
-    run_retrieval(config, setup.make_console())
+    run_retrieval(config, make_console())

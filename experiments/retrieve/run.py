@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -13,22 +11,22 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.experiments.common import setup
+from otfew.experiments.common.watch import ConsoleWatch, counted
 from otfew.experiments.retrieve.config import Config
 from otfew.features.extract import FeatureSet
 from otfew.features.material import ImageMaterial, Material
 from otfew.nodes import parse as parse_nodes
 from otfew.nodes.patches import PatchExtractor
-from otfew.reporting import comparison as report
 from otfew.reporting import retrieval as retrieval_report
-from otfew.reporting.table import render
+from otfew.reporting.tables import sections, terminal, to_csv
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT, scores_named
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked, Reranker, check_gallery, retrieve
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 from otfew.transport.registry import PointSolver, resolve
 
 NODES = ("fcn:3,2,1,nomap", "grid:3,2", "sampling:25")
@@ -55,7 +53,7 @@ def run_retrieval(config: Config, console: Console) -> Path:
     device = setup.pick_device(config.device)
     threads = setup.set_threads(config.threads)
     config = replace(config, split=config.split or ("second-half" if config.dataset == "cub" else "test"))
-    material = setup.open_material(config, config.dataset, config.features, "", console)
+    material = setup.open_material(config, config.dataset, config.features, "", console)  # type: ignore[arg-type]  # its split is known
     check_gallery(material.labels, material.classes)
     patches = _with_patches_of(material, config.patch_resolution)
     protocol = _protocol(config, material, patches, specs, scores, device, console)
@@ -63,9 +61,9 @@ def run_retrieval(config: Config, console: Console) -> Path:
         "command": "retrieve",
         "format": retrieval_report.FORMAT,
         "protocol": protocol,
-        "versions": setup.versions(),
+        "versions": versions(),
     }
-    output = config.output or Path("runs") / f"retrieve-{protocol['data']['dataset']}-{setup.short_hash(identity)}"
+    output = config.output or Path("runs") / f"retrieve-{protocol['data']['dataset']}-{short_hash(identity)}"
     RunDirectory.check(output, identity)
     # Features first: an image that cannot be used must not leave a claimed folder behind.
     whole = material.features(WHOLE_IMAGE, device)
@@ -155,18 +153,17 @@ def _retrieve(
     device: str,
     console: Console,
 ) -> dict[str, Ranked]:
-    """Retrieve under a progress bar."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("queries", total=len(whole.labels) * len(rerankers))
+    """Retrieve, and tell how far it is."""
+    watch = ConsoleWatch(console)
+    with watch.task("queries") as step:
         return retrieve(
             whole,
             rerankers,
             rerank,
             directory=directory,
             device=device,
-            progress=lambda done, nodes: bar.update(task, advance=done, description=f"queries: {nodes}"),
-            note=lambda text: console.print(text, markup=False, highlight=False),
+            progress=counted(step, len(whole.labels) * len(rerankers), "queries"),
+            note=watch.note,
         )
 
 
@@ -199,15 +196,14 @@ def _write(
     directory.write("results.json", to_json(results))
     directory.write("timings.json", to_json(times))
     directory.write("queries.csv", _queries_csv(ranked))
-    pieces = [f"## {title}\n\n{report.markdown(head, rows, []).rstrip()}\n" for title, head, rows in tables]
-    directory.write("report.md", "\n".join([*pieces, "".join(f"- {line}\n" for line in lines)]).encode())
+    directory.write("report.md", sections(tables, lines, gap="\n").encode())
     if isinstance(material, ImageMaterial):
         from otfew.reporting.retrieval_picture import picture
 
         shown = next((name for name in ranked if name.split(" ")[0] in TRANSPORT), list(ranked)[-1])
         directory.write("retrieved.png", picture(material.images, ranked[GLOBAL], ranked[shown], shown))
-    for title, head, rows in tables:
-        console.print(render(title, head, rows))
+    for table in tables:
+        console.print(terminal(table))
     for line in lines:
         console.print(f"- {line}", markup=False, highlight=False)
     console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)
@@ -215,10 +211,8 @@ def _write(
 
 def _queries_csv(ranked: Mapping[str, Ranked]) -> bytes:
     """A row for every ranking and query; empty where there is nothing to find."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["ranking", "query", *METRICS])
+    rows: list[tuple[str | int | float, ...]] = []
     for name, found in ranked.items():
         columns = np.stack([found.metrics[metric] for metric in METRICS], 1).round(8)
-        writer.writerows((name, i, *("" if np.isnan(x) else x for x in row.tolist())) for i, row in enumerate(columns))
-    return text.getvalue().encode()
+        rows += ((name, i, *("" if np.isnan(x) else x for x in row.tolist())) for i, row in enumerate(columns))
+    return to_csv(["ranking", "query", *METRICS], rows)

@@ -20,9 +20,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     config = parse(Config, "show-flows", arguments)
     from otfew.experiments.common import setup
+    from otfew.experiments.common.console import make_console
     from otfew.experiments.show_flows.drawing import show
     from otfew.experiments.show_flows.measuring import measure
 
     setup.need_one_process("show-flows")
     work = measure if config.measure else show
-    work(config, setup.make_console())
+    work(config, make_console())

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +18,9 @@ from otfew.experiments.show_flows.pictures import Flow, draw_full_flows, draw_li
 from otfew.experiments.show_flows.scenes import Scene, look
 from otfew.features.material import ImageMaterial
 from otfew.nodes import parse as parse_nodes
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, terminal, to_csv
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 from otfew.scores.node_weights import resolve_weights
 from otfew.scores.pairwise import similarities
 from otfew.transport import solve
@@ -47,10 +46,10 @@ def show(config: Config, console: Console) -> Path:
         raise UserError("--weights must name cross_reference, uniform or both.")
     parse_nodes(config.nodes)
     a, b, described = _scenes(config, device, console)
-    flows = {name: flow_between(a, b, name, config.solver) for name in dict.fromkeys(config.weights)}
+    flows: dict[str, Flow] = {name: flow_between(a, b, name, config.solver) for name in dict.fromkeys(config.weights)}
     settings = {"nodes": config.nodes, "solver": config.solver, "weights": list(flows), "images": [a.name, b.name]}
-    identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": setup.versions()}
-    output = config.output or Path("runs") / f"show-flows-{setup.short_hash(identity)}"
+    identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": versions()}
+    output = config.output or Path("runs") / f"show-flows-{short_hash(identity)}"
     directory = RunDirectory(output, identity)
     results = {
         name: {
@@ -70,7 +69,7 @@ def show(config: Config, console: Console) -> Path:
     rows = [[name, f"{flow.similarity:.4f}", str(int((flow.plan > 0).sum())), f"{flow.plan.max():.4f}"]
             for name, flow in flows.items()]  # fmt: skip
     head = ("weights", "similarity", "flows", "largest, share of all")
-    console.print(render(f"A = {a.name}, B = {b.name}: {len(a.nodes)} and {len(b.nodes)} nodes", head, rows))
+    console.print(terminal(Table(f"A = {a.name}, B = {b.name}: {len(a.nodes)} and {len(b.nodes)} nodes", head, rows)))
     console.print(f"pictures: {directory.path}", markup=False, highlight=False, soft_wrap=True)
     return directory.path
 
@@ -103,7 +102,7 @@ def _scenes(config: Config, device: str, console: Console) -> tuple[Scene, Scene
             pictures.append((path.name, read_image(path)))
         backbone = load_backbone(config.backbone).to(device)
         side = config.resolution if config.resolution is not None else backbone.card.resolution
-        preparation = Preparation(side, config.crop or "none")  # type: ignore[arg-type]
+        preparation = Preparation(side, config.crop or "none")
         described: dict[str, Any] = {"data": None, **_describe(backbone), "resolution": side, "crop": preparation.crop}
         a, b = (look(image, name, backbone, extractor, preparation) for name, image in pictures)
         return a, b, described
@@ -136,10 +135,9 @@ def _find(images: ImageSet, given: str) -> int:
 
 def _plans_csv(flows: dict[str, Flow]) -> bytes:
     """A row for every flow above zero."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["weights", "query_node", "support_node", "flow"])
-    for name, flow in flows.items():
-        for i, j in zip(*flow.plan.nonzero(), strict=True):
-            writer.writerow([name, int(i), int(j), round(float(flow.plan[i, j]), 8)])
-    return text.getvalue().encode()
+    rows = (
+        (name, int(i), int(j), round(float(flow.plan[i, j]), 8))
+        for name, flow in flows.items()
+        for i, j in zip(*flow.plan.nonzero(), strict=True)
+    )
+    return to_csv(["weights", "query_node", "support_node", "flow"], rows)

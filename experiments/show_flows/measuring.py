@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +16,9 @@ from otfew.experiments.show_flows.drawing import prepare
 from otfew.features.material import ImageMaterial
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, sections, terminal, to_csv
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 
 
 def measure(config: Config, console: Console) -> Path:
@@ -54,9 +52,9 @@ def measure(config: Config, console: Console) -> Path:
         "command": "show-flows --measure",
         "settings": settings,
         "protocol": described,
-        "versions": setup.versions(),
+        "versions": versions(),
     }
-    output = config.output or Path("runs") / f"show-flows-measure-{setup.short_hash(identity)}"
+    output = config.output or Path("runs") / f"show-flows-measure-{short_hash(identity)}"
     RunDirectory.check(output, identity)
     found = flow_measure.measure(material, spec, config.solver, config.pairs, config.seed, device)
     directory = RunDirectory(output, identity)
@@ -72,18 +70,16 @@ def measure(config: Config, console: Console) -> Path:
         f"backbone: {described['backbone']['name']}, trained on {described['backbone']['training_data']}",
         *described["data"]["notes"],
     ]
-    pieces = []
-    for title, head, rows in tables:
-        console.print(render(title, head, rows))
-        pieces.append(f"## {title}\n\n{report.markdown(head, rows, [])}")
+    for table in tables:
+        console.print(terminal(table))
     for line in lines:
         console.print(f"- {line}", markup=False, highlight=False)
-    directory.write("report.md", "\n".join([*pieces, "".join(f"- {line}\n" for line in lines)]).encode())
+    directory.write("report.md", sections(tables, lines).encode())
     console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)
     return directory.path
 
 
-def _measure_tables(found: dict[str, Any], dataset: str, spec: str) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+def _measure_tables(found: dict[str, Any], dataset: str, spec: str) -> list[Table]:
     """Lay out shares and differences."""
     shares = [
         [*key.split(", "), cells.with_intervals(found["mass"][key]), cells.with_intervals(record)]
@@ -95,8 +91,8 @@ def _measure_tables(found: dict[str, Any], dataset: str, spec: str) -> list[tupl
         for name, record in found["differences"].items()
     ]
     return [
-        (f"where the flow from the letter lands, {dataset}, {spec} nodes", head, shares),
-        (
+        Table(f"where the flow from the letter lands, {dataset}, {spec} nodes", head, shares),
+        Table(
             "paired differences of that share, points",
             ("difference", "± pairs ± classes", "verdict (Holm's p)"),
             differences,
@@ -106,10 +102,9 @@ def _measure_tables(found: dict[str, Any], dataset: str, spec: str) -> list[tupl
 
 def _shares_csv(found: dict[str, Any]) -> bytes:
     """A row for every kind of pair, weights and coupling."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["pair", "weights", "coupling", "mass_on_letter", "share_landing", "episode_ci", "class_ci"])
-    for key, record in found["shares"].items():
-        mass = found["mass"][key]["mean"]
-        writer.writerow([*key.split(", "), mass, record["mean"], record["episode_ci"], record["class_ci"]])
-    return text.getvalue().encode()
+    head = ["pair", "weights", "coupling", "mass_on_letter", "share_landing", "episode_ci", "class_ci"]
+    rows = (
+        (*key.split(", "), found["mass"][key]["mean"], record["mean"], record["episode_ci"], record["class_ci"])
+        for key, record in found["shares"].items()
+    )
+    return to_csv(head, rows)

@@ -16,7 +16,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     config = parse(Config, "solver-timings", arguments)
     from otfew.experiments.common import setup
+    from otfew.experiments.common.console import make_console
     from otfew.experiments.solver_timings.run import measure
 
     setup.need_one_process("solver-timings")
-    measure(config, setup.make_console())
+    measure(config, make_console())

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otfew.experiments.solver_timings.report import regularised
+from otfew.reporting.canvas import caption
 
 Row = dict[str, Any]
 KINDS = {"forward_ms": "forward", "backward_ms": "forward and backward"}
@@ -61,7 +62,7 @@ def _grid(
                         marker="o",
                         markersize=3,
                         color=f"C{k}",
-                        label=name,
+                        label=caption(name),
                     )
             axes.set_title(f"{title}, {value} {unit}{'' if value == 1 else 's'}", fontsize=9)
             axes.grid(alpha=0.25)
@@ -76,7 +77,7 @@ def _grid(
         for axes in row
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True)
     }
-    shown = [name for name in names if name in handles]
+    shown = [name for name in map(caption, names) if name in handles]
     figure.legend([handles[name] for name in shown], shown, loc="center right", fontsize=9, frameon=False,
                   title="solid: exact\ndashed: entropic\ndotted: quadratic", title_fontsize=8)  # fmt: skip
     figure.tight_layout(rect=(0, 0, 1 - 1.5 / figure.get_figwidth(), 1))

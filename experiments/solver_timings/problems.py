@@ -122,7 +122,7 @@ def choose(names: tuple[str, ...]) -> tuple[list[type[Solver]], list[type[Solver
 
 def construct(solver: type[Solver], reg: float) -> Solver:
     """Give a solver its defaults, and one that regularises the common strength."""
-    fields = {f.name for f in dataclasses.fields(solver)} if dataclasses.is_dataclass(solver) else set()
+    fields: set[str] = {f.name for f in dataclasses.fields(solver)} if dataclasses.is_dataclass(solver) else set()
     return solver(reg=reg) if solver.kind == "entropic" and "reg" in fields else solver()  # type: ignore[call-arg]
 
 

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from otfew.errors import UserError
+from otfew.reporting.tables import Table, to_csv
 
 Row = dict[str, Any]
-Table = tuple[str, list[str], list[list[str]]]
-"""Title, head, rows."""
 
 FORMAT = 1
 COLUMNS = ("panel", "n", "batch", "solver", "reg", "forward_ms", "forward_rounds", "backward_ms", "backward_rounds",
@@ -31,11 +28,7 @@ PUBLISHED = (("paper's QPTH", ("294", "1490", "8600")), ("paper's OpenCV", ("-",
 
 def timings_csv(rows: Iterable[Row]) -> bytes:
     """Write all rows, those that were not timed included."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue().encode()
+    return to_csv(COLUMNS, ([row.get(column) for column in COLUMNS] for row in rows))
 
 
 def merge(results: Row, path: Path) -> Row:
@@ -118,7 +111,7 @@ def fastest(rows: Sequence[Row], kinds: Mapping[str, str]) -> Table:
             cells = [_best(group, kind) for group in (optimal, entropic) for kind in ("forward_ms", "backward_ms")]
             quickest = min(entropic, key=lambda row: row["forward_ms"], default={})
             body.append([_nodes(panel, n), f"{batch}", *cells, _error(quickest.get("value_error"))])
-    return "which solver when: the fastest, ms for the batch, and how much longer the next takes", head, body
+    return Table("which solver when: the fastest, ms for the batch, and how much longer the next takes", head, body)
 
 
 def _best(rows: Sequence[Row], kind: str) -> str:
@@ -147,7 +140,7 @@ def per_solver(rows: Sequence[Row]) -> Table:
                 times = [_ms(row.get(kind)) for kind in ("forward_ms", "backward_ms")]
                 found = [*(_error(row[key]) for key in errors), f"{row['not_converged']}"]
                 body.append([_label(row), _nodes(panel, n), f"{row['batch']}", *times, *found])
-    return "every solver: ms for the batch, and the worst errors", head, body
+    return Table("every solver: ms for the batch, and the worst errors", head, body)
 
 
 def points(rows: Sequence[Row]) -> Table:
@@ -164,7 +157,7 @@ def points(rows: Sequence[Row]) -> Table:
             for key in ("value_error", "marginal_error")
         ]
         body.append([_label(next(iter(mine.values()))), *cells, *map(_error, errors)])
-    return "a pair of point clouds in three dimensions, ms forward/with gradients", head, body
+    return Table("a pair of point clouds in three dimensions, ms forward/with gradients", head, body)
 
 
 def sweep(results: Row) -> Table:
@@ -183,7 +176,7 @@ def sweep(results: Row) -> Table:
         ms = next((r.get("forward_ms") for r in rows if r["panel"] == "sweep file" and r["reg"] == reg), None)
         found = accuracies.get(accuracy)
         body.append([label, *map(_error, errors), _ms(ms), *_accuracy(found)])
-    return "from the linear program to product coupling", head, body if rows else []
+    return Table("from the linear program to product coupling", head, body if rows else [])
 
 
 def regularised(reg: float) -> str:
@@ -211,7 +204,7 @@ def table_six(results: Row) -> Table:
     for name, published in PUBLISHED:
         body.append([name, *published, *["-"] * 3 * len(shown)])
     title = "Table 6 of the DeepEMD paper: ms for 50 problems, accuracy in %, ms per episode"
-    return title, head, body if rows else []
+    return Table(title, head, body if rows else [])
 
 
 def lines(results: Row) -> list[str]:

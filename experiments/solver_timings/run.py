@@ -20,6 +20,7 @@ from otfew.experiments.solver_timings.measure import Row
 from otfew.experiments.solver_timings.session import Session
 from otfew.features.material import Material
 from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.identity import short_hash, versions
 
 
 @dataclass
@@ -47,8 +48,8 @@ def measure(config: Config, console: Console) -> Path:
     device = setup.pick_device(config.device)
     threads = setup.set_threads(config.threads)
     session = Session(config, _open_material(config, console), chosen, missing, device, console)
-    identity = session.identity({**setup.versions(), **_optional_versions()})
-    output = config.output or Path("runs") / f"solver-timings-{setup.short_hash(identity)}"
+    identity = session.identity({**versions(), **_optional_versions()})
+    output = config.output or Path("runs") / f"solver-timings-{short_hash(identity)}"
     RunDirectory.check(output, identity)
     session.prepare()
     results = {
@@ -98,19 +99,16 @@ def _open_material(config: Config, console: Console) -> Material:
 def _write(directory: RunDirectory, results: Row, console: Console) -> None:
     """Write the report's files and print the tables."""
     from otfew.experiments.solver_timings.plots import pictures
-    from otfew.reporting.comparison import markdown
-    from otfew.reporting.table import render
+    from otfew.reporting.tables import sections, terminal
 
-    pieces = []
-    for title, head, rows in report.tables(results):
-        console.print(render(title, head, rows))
-        pieces.append(f"## {title}\n\n{markdown(head, rows, [])}")
+    tables = report.tables(results)
+    for table in tables:
+        console.print(terminal(table))
     lines = report.lines(results)
     for line in lines:
         console.print(f"- {line}", markup=False, highlight=False)
-    pieces.append("".join(f"- {line}\n" for line in lines))
     directory.write("timings.csv", report.timings_csv(results["timings"]))
-    directory.write("report.md", "\n".join(pieces).encode())
+    directory.write("report.md", sections(tables, lines).encode())
     for name, picture in pictures(results).items():
         directory.write(name, picture)
     console.print(f"report: {directory.path}", markup=False, highlight=False, soft_wrap=True)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
 from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.experiments.common.watch import ConsoleWatch, counted
 from otfew.experiments.solver_timings import problems, report
 from otfew.experiments.solver_timings.clock import GROWTH, POINT_GROWTH, History, Pace
 from otfew.experiments.solver_timings.config import Config
@@ -19,9 +20,18 @@ from otfew.experiments.solver_timings.episodes import PRODUCT, REFERENCE, run_ep
 from otfew.experiments.solver_timings.measure import Row, measure_dense, measure_points
 from otfew.features.extract import FeatureSet
 from otfew.features.material import Material
+from otfew.runs.blocks import Column, Form
 from otfew.runs.directory import RunDirectory
+from otfew.runs.identity import code_digest
 from otfew.transport import Exact, Solver
 
+CODE = (
+    "otfew.experiments.solver_timings.clock",
+    "otfew.experiments.solver_timings.measure",
+    "otfew.experiments.solver_timings.problems",
+    "otfew.transport",
+)
+"""What is timed, and what times it."""
 SWEEP_NODES = 25
 PATIENCE = 3
 """The few calls on point clouds and in the sweep may take so many times as long as others."""
@@ -63,7 +73,7 @@ class Session:
     ) -> None:
         self.config = config
         self.device = device
-        self.console = console
+        self.watch = ConsoleWatch(console)
         self.missing = [solver.name for solver in missing]
         self.solvers = {s.name: problems.construct(s, config.reg) for s in chosen}
         self.cloud_solvers = {s.name: problems.construct(s, config.point_reg) for s in chosen}
@@ -117,45 +127,41 @@ class Session:
         """Measure cell after cell; finished ones are taken from the folder."""
         cells = list(self._cells())
         rows: list[Row] = []
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-        with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-            task = bar.add_task("timing", total=len(cells))
+        form = Form({"rows": Column(kind="U")}, code_digest(*CODE))
+        with self.watch.task("timing") as step:
             for index, cell in enumerate(cells):
-                bar.update(task, description=f"timing {cell.where['n']} nodes x {cell.where['batch']}")
-                kept = directory.load_block(index, self._note)
+                step(index, len(cells), f"timing {cell.where['n']} nodes x {cell.where['batch']}")
+                kept = directory.load_block(index, form, self.watch.note)
                 if kept is None:
                     found = cell.measure()
-                    directory.save_block(index, {"rows": np.array(json.dumps(found))})
+                    directory.save_block(index, {"rows": np.array(json.dumps(found))}, form)
                 else:
                     found = json.loads(str(kept["rows"]))
                     self._remember(found)
                 rows += found
-                bar.update(task, advance=1)
         return rows
 
     def episodes(self, directory: RunDirectory, rows: Sequence[Row]) -> dict[str, Row]:
         """Run DeepEMD with every solver that is quick enough, and on the given nodes at every reg."""
         results: dict[str, Row] = {}
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
         for nodes, features in self.features.items():
-            contenders, left_out = self._contenders(nodes, features, rows)
-            with Progress(*columns, console=self.console, transient=True, disable=not self.console.is_terminal) as bar:
-                task = bar.add_task("episodes", total=self.config.episodes * (len(contenders) + 1))
+            solvers, left_out = self._quick_enough(nodes, features, rows)
+            with self.watch.task("episodes") as step:
                 found = run_episodes(
                     features,
                     self.sampler,
                     self.config.episodes,
-                    contenders,
+                    solvers,
                     directory.path / f"episodes-{nodes}",
                     self.identified,
                     self.device,
-                    lambda done, name: bar.update(task, advance=done, description=f"episodes: {name}"),  # noqa: B023
-                    self._note,
+                    counted(step, self.config.episodes * (len(solvers) + 1), "episodes"),
+                    self.watch.note,
                 )
             results[nodes] = {**found, **{name: {"skipped": reason} for name, reason in left_out.items()}}
         return results
 
-    def _contenders(
+    def _quick_enough(
         self, nodes: str, features: FeatureSet, rows: Sequence[Row]
     ) -> tuple[dict[str, Solver], dict[str, str]]:
         """Choose who runs the episodes, by the times of 50 problems of this size; say why the others do not."""
@@ -189,30 +195,25 @@ class Session:
         dense = {name: solver for name, solver in self.solvers.items() if solver.input != "points"}
         table = {(n, report.TABLE_BATCH) for n in report.TABLE_NODES if n <= max(c.sizes)}
         for n, batch in sorted({(n, batch) for n in c.sizes for batch in c.batches} | table):
-            yield self._dense("nodes", n, batch, dense, lambda n=n, b=batch: problems.drawn(n, b, self.device))
+            yield self._dense("nodes", n, batch, dense, partial(problems.drawn, n, batch, self.device))
         given = self.features["given"]
         size = given.nodes.shape[1]
         for batch in sorted({*c.batches, report.TABLE_BATCH}):
             yield self._dense(
-                "file", size, batch, dense, lambda b=batch: problems.real(given, self.sampler, b, self.device)
+                "file", size, batch, dense, partial(problems.real, given, self.sampler, batch, self.device)
             )
         for n in sorted(set(c.point_sizes)):
-            where = {"panel": "points", "n": n, "batch": 1}
-            yield _Cell(
-                where,
-                lambda w=where: measure_points(
-                    w, problems.clouds(w["n"], self.device), self.cloud_solvers, self.cloud_histories, self.patient
-                ),
-            )
+            where: Row = {"panel": "points", "n": n, "batch": 1}
+            yield _Cell(where, partial(self._points, where))
         if self._swept():
             batch = report.TABLE_BATCH
             sides = {
-                "sweep": (SWEEP_NODES, lambda: problems.drawn(SWEEP_NODES, batch, self.device)),
-                "sweep file": (size, lambda: problems.real(given, self.sampler, batch, self.device)),
+                "sweep": (SWEEP_NODES, partial(problems.drawn, SWEEP_NODES, batch, self.device)),
+                "sweep file": (size, partial(problems.real, given, self.sampler, batch, self.device)),
             }
             for panel, (n, make) in sides.items():
                 where = {"panel": panel, "n": n, "batch": batch}
-                yield _Cell(where, lambda w=where, m=make: self._sweep(w, m()))
+                yield _Cell(where, partial(self._sweep, where, make))
 
     def _dense(
         self, panel: str, n: int, batch: int, dense: dict[str, Solver], make: Callable[[], problems.Problems]
@@ -228,8 +229,14 @@ class Session:
         solver: Any = self.solvers[name]
         return {report.regularised(reg): replace(solver, reg=reg) for reg in sorted(set(self.config.regs))}
 
-    def _sweep(self, where: Row, batch: problems.Problems) -> list[Row]:
+    def _points(self, where: Row) -> list[Row]:
+        """Time every solver on one pair of clouds."""
+        clouds = problems.clouds(where["n"], self.device)
+        return measure_points(where, clouds, self.cloud_solvers, self.cloud_histories, self.patient)
+
+    def _sweep(self, where: Row, make: Callable[[], problems.Problems]) -> list[Row]:
         """Time every reg on the same problems, with the ends: exact and the product coupling."""
+        batch = make()
         rows: list[Row] = []
         predicted = 0.0
         # From the strong to the weak, since iterations grow as 1 / reg.
@@ -254,7 +261,3 @@ class Session:
             histories = {"nodes": self.histories, "file": self.histories, "points": self.cloud_histories}
             if row["panel"] in histories and "forward_ms" in row:
                 histories[row["panel"]][row["solver"]].seen[row["n"], row["batch"]] = row["forward_ms"] / 1e3
-
-    def _note(self, text: str) -> None:
-        """Say something in passing."""
-        self.console.print(text, markup=False, highlight=False)

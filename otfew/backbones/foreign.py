@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
-from otfew.backbones.base import IMAGENET, Backbone, Card, digest
+from otfew.backbones.base import Backbone, digest
+from otfew.backbones.cards import IMAGENET, Card
 from otfew.backbones.layout import channels_first, declared
 from otfew.errors import UserError
 
@@ -132,7 +133,7 @@ def from_timm(name: str) -> Backbone:
     except Exception as error:  # hub, network and file errors come in many classes
         raise UserError(
             f'the weights of "timm:{name}" could not be fetched ({_told(error)}): '
-            "connect to the network once, or give another --backbone."
+            "connect to the network once, or give another `backbone`."
         ) from error
     data = timm.data.resolve_model_data_config(network)
     # timm's tags end in the data the classifier was trained on; in21k, CLIP and the like have seen much else.

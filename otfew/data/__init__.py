@@ -89,12 +89,12 @@ def load(name: str, split: str, root: Path | None = None, options: DataOptions =
 def _refuse_or_make(place: Path, *, given: bool) -> None:
     """Make the cache folder where nobody chose a root; a root that somebody chose must exist."""
     if given or os.environ.get(VARIABLE):
-        where = "--data-root" if given else f"${VARIABLE}"
+        where = "`data_root`" if given else f"${VARIABLE}"
         raise UserError(f"the data root {place} is not a folder; correct {where} or make that folder.")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot make the data folder {place} ({error.strerror}); give --data-root.") from error
+        raise UserError(f"cannot make the data folder {place} ({error.strerror}); give `data_root`.") from error
 
 
 def _unknown(what: str, name: str, known: list[str]) -> str:

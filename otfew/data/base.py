@@ -80,8 +80,8 @@ class Dataset:
     """An entry of the table of data sets.
 
     Attributes:
-        name: Name on the command line.
-        summary: One line for ``--list``.
+        name: Its name.
+        summary: One line about it.
         resolution: Side in pixels at which it is usually evaluated.
         load: (root, split, options) -> ImageSet; raises ``UserError`` naming what to put where.
         needs_root: False where the data are generated.

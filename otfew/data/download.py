@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from otfew.data.unpack import unpack
 from otfew.errors import UserError
 from otfew.runs.files import locked
+from otfew.runs.lines import Lines
 
 if TYPE_CHECKING:
     import requests
@@ -169,19 +170,23 @@ class ResumingDownloader:
         return True
 
     def _write(self, response: requests.Response, have: int, total: int | None) -> None:
-        """Append the body to the partial file, with a progress bar on a terminal."""
+        """Append the body to the partial file, and tell how far it is: a bar on a terminal, else a line a minute."""
         import requests
         from rich.console import Console
         from rich.progress import DownloadColumn, Progress, TimeRemainingColumn, TransferSpeedColumn
 
         columns = (*Progress.get_default_columns()[:2], DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+        terminal = sys.stderr.isatty()
+        lines = Lines(lambda line: sys.stderr.write(f"{line}\n"), f"fetching {self.part.stem}:", "MB")
         with (
             self.part.open("ab" if have else "wb") as file,
-            Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as progress,
+            Progress(*columns, console=Console(stderr=True), disable=not terminal) as progress,
         ):
             task = progress.add_task(self.part.stem, total=total, completed=have)
             for chunk in response.iter_content(_CHUNK):
                 have += file.write(chunk)
                 progress.advance(task, len(chunk))
+                if total is not None and not terminal:
+                    lines(have // 10**6, total // 10**6)
         if total is not None and have != total:
             raise requests.ConnectionError(f"{have} of {total} bytes arrived")

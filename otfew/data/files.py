@@ -148,7 +148,7 @@ def image_set(
     if not found:
         raise UserError(
             f"{base} holds no image of the {len(published)} {split} classes of {dataset} (such as {published[0]}); "
-            "check --data-root and the folder names."
+            "check `data_root` and the folder names."
         )
     present = {name for name, _, _ in found}
     classes = tuple(name for name in published if name in present)

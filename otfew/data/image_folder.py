@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from otfew.data.base import SPLITS, DataOptions, Dataset, ImageSet, Split
@@ -10,6 +9,7 @@ from otfew.data.class_folders import ClassFolders, class_folders, split_folders
 from otfew.data.decoding.image import SUFFIXES
 from otfew.data.files import image_set
 from otfew.errors import UserError
+from otfew.random.keys import digest
 
 LEAST_CLASSES = 5
 """A drawn split leaves at least so many classes to each part, enough for the usual 5-way episodes."""
@@ -56,7 +56,7 @@ def draw_split(classes: list[str], seed: int) -> dict[Split, tuple[str, ...]]:
     Returns:
         Split -> its classes, sorted.
     """
-    ranked = sorted(classes, key=lambda name: hashlib.sha256(f"{seed}\0{name}".encode()).hexdigest())
+    ranked = sorted(classes, key=lambda name: digest(f"{seed}\0{name}"))
     if len(ranked) < len(SPLITS) * LEAST_CLASSES:
         return {"train": (), "val": (), "test": tuple(sorted(ranked))}
     part = max(LEAST_CLASSES, round(len(ranked) / 5))

@@ -36,7 +36,7 @@ def load(name: str, root: Path | None = None, download: bool = True) -> Parts:
         raise UserError(f"unknown data set {name!r} for a long tail: choose from {', '.join(SOURCES)}.")
     place = default_root() if root is None else root.expanduser()
     if not place.is_dir():
-        raise UserError(f"the data root {place} is not a folder; correct --data-root or $OTFEW_DATA.")
+        raise UserError(f"the data root {place} is not a folder; correct `data_root` or $OTFEW_DATA.")
     try:
         return SOURCES[name](place, DataOptions(download=download))
     except OSError as error:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from otfew.data.base import Split
+from otfew.random.keys import digest
 
 NOTE = "train, val and test share all classes"
 VAL_SHARE = 0.1
@@ -29,7 +29,7 @@ def part_of(split: Split, names: Sequence[str], labels: npt.NDArray[np.int64]) -
     Returns:
         Indices, ascending.
     """
-    ranks = np.array([int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") for name in names], np.uint64)
+    ranks = np.array([int.from_bytes(digest(name)[:8], "big") for name in names], np.uint64)
     kept_back = np.zeros(len(names), dtype=bool)
     for label in np.unique(labels):
         (members,) = np.nonzero(labels == label)

@@ -1,14 +1,12 @@
 """Few-shot episodes: episode i is a pure function of its protocol, on every machine.
 
-The sampler shuffles by itself over the raw 64-bit words of Philox, a counter-based generator whose words are
-specified and never change, unlike the shuffles of libraries. The key is a hash of the protocol and the counter starts
-at the episode's index, so any episode can be had without its predecessors.
+The key is a hash of the protocol and the counter starts at the episode's index (see ``otfew.random.words``), so any
+episode can be had without its predecessors.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -17,10 +15,12 @@ import numpy.typing as npt
 from otfew.data.class_labels import as_indices
 from otfew.errors import UserError
 from otfew.evaluation.query_balance import BALANCED, canonical, parse
+from otfew.random.keys import key128
+from otfew.random.shuffle import Deck, draw
+from otfew.random.words import stream
 
 Indices = npt.NDArray[np.int64]
 VERSION = "otfew episodes 1"
-_WORDS = 1 << 64
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Protocol:
 def _key(fields: Mapping[str, object]) -> int:
     """Hash named values into 128 bits."""
     text = "\0".join([VERSION, *(f"{name}={value}" for name, value in fields.items())])
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "little")
+    return key128(text)
 
 
 @dataclass(frozen=True)
@@ -182,69 +182,15 @@ class Sampler:
         many, come from words of its own.
         """
         p = self.protocol
-        # The index fills the counter's upper half: 2**130 words lie between two episodes.
-        words = _words(np.random.Philox(key=self._key, counter=index << 128), p.way * (1 + p.shot + p.query))
+        words = stream(self._key, index, p.way * (1 + p.shot + p.query))
         chosen = draw(words, len(self._images), p.way)
         decks = [Deck(len(self._images[c])) for c in chosen]
         drawn = [deck.draw(words, p.shot + p.query) for deck in decks]
         if self._balance is not None:
-            more = _words(np.random.Philox(key=self._balance_key, counter=index << 128), 8 * p.way)
+            more = stream(self._balance_key, index, 8 * p.way)
             counts = self._balance.counts(more, p.way, p.way * p.query)
             drawn = [
                 [*images, *deck.draw(more, max(0, count - p.query))][: p.shot + count]
                 for deck, images, count in zip(decks, drawn, counts, strict=True)
             ]
         return chosen, [[self._images[c][i] for i in images] for c, images in zip(chosen, drawn, strict=True)]
-
-
-class Deck:
-    """``range(population)``, drawn from without replacement.
-
-    The steps of a Fisher-Yates shuffle, with a dictionary in place of the array of which few entries are touched.
-
-    Args:
-        population: How many there are to choose from.
-    """
-
-    def __init__(self, population: int) -> None:
-        self._population = population
-        self._moved: dict[int, int] = {}
-        self._drawn = 0
-
-    def draw(self, words: Iterator[int], count: int) -> list[int]:
-        """Draw ``count`` more, in random order.
-
-        Args:
-            words: Independent uniform 64-bit integers; at least one is taken a step.
-            count: At most what is left.
-        """
-        chosen = []
-        for i in range(self._drawn, self._drawn + count):
-            j = i + below(words, self._population - i)
-            chosen.append(self._moved.get(j, j))
-            self._moved[j] = self._moved.get(i, i)
-        self._drawn += count
-        return chosen
-
-
-def draw(words: Iterator[int], population: int, count: int) -> list[int]:
-    """Draw ``count`` of ``range(population)`` without replacement, in random order; arguments as in ``Deck``."""
-    return Deck(population).draw(words, count)
-
-
-def below(words: Iterator[int], n: int) -> int:
-    """Draw a uniform integer from ``range(n)``.
-
-    Words beyond the largest multiple of n are rejected, so no value is favoured.
-    """
-    limit = _WORDS - _WORDS % n
-    word = next(words)
-    while word >= limit:
-        word = next(words)
-    return word % n
-
-
-def _words(generator: np.random.Philox, batch: int) -> Iterator[int]:
-    """Yield the generator's raw words for ever, fetching ``batch`` at a time."""
-    while True:
-        yield from generator.random_raw(batch).tolist()

@@ -17,13 +17,15 @@ from torch import Tensor
 
 from otfew.choices import ClassPrior
 from otfew.errors import UserError
+from otfew.evaluation.blocks import code_of, form_of
 from otfew.evaluation.episodes import Episodes, Sampler
 from otfew.evaluation.guard import refuse_overlap
-from otfew.features.cache import Note
 from otfew.features.extract import FeatureSet
 from otfew.method import FewShotMethod
 from otfew.runs import processes
-from otfew.runs.directory import Arrays, RunDirectory, first_difference
+from otfew.runs.blocks import Arrays, Form
+from otfew.runs.directory import RunDirectory, first_difference
+from otfew.runs.files import Note
 
 BLOCK = 50
 """Episodes in a block: the unit that is computed, kept, resumed and given to one of several processes."""
@@ -153,7 +155,10 @@ def evaluate(
     runner = _Runner(list(groups.values()), sampler.protocol.query, torch.device(device), progress)
     _agree(ready, directory)
     ranges = [(start, min(start + BLOCK, n_episodes)) for start in range(0, n_episodes, BLOCK)]
-    kept = {i: block for i in range(len(ranges)) if (block := _kept(i, ranges[i], ready, directory, note))}
+    code = code_of(entry.method for entry in ready) if directory else ""
+    names = [entry.name for entry in ready]
+    forms = [form_of(names, stop - start, sampler.protocol, SETUP, code) for start, stop in ranges]
+    kept = {i: block for i in range(len(ranges)) if (block := _kept(i, ranges[i], ready, directory, forms[i], note))}
     blocks = processes.from_main(kept)
     for index in blocks:
         _advance(progress, ready, ranges[index])
@@ -169,7 +174,7 @@ def evaluate(
                 raise RuntimeError(f"the process whose turn it was brought no block {index}")
             blocks[index] = made
             if directory:
-                directory.save_block(index, made)
+                directory.save_block(index, made, forms[index])
             if index != mine:
                 _advance(progress, ready, ranges[index])
     ordered = [blocks[i] for i in range(len(ranges))]
@@ -197,10 +202,15 @@ def _agree(ready: Sequence[Ready], directory: RunDirectory | None) -> None:
 
 
 def _kept(
-    index: int, span: tuple[int, int], ready: Sequence[Ready], directory: RunDirectory | None, note: Note
+    index: int,
+    span: tuple[int, int],
+    ready: Sequence[Ready],
+    directory: RunDirectory | None,
+    form: Form,
+    note: Note,
 ) -> Arrays | None:
     """Take a finished block of episodes from the folder; None where there is none that ran on these very features."""
-    block = directory.load_block(index, note) if directory else None
+    block = directory.load_block(index, form, note) if directory else None
     if block is not None and any(str(block[f"{entry.name}.material"]) != entry.material for entry in ready):
         note(f"finished episodes {span[0]} to {span[1] - 1} ran on other features; computing them again")
         return None
@@ -214,9 +224,9 @@ def _advance(progress: Progress, ready: Sequence[Ready], span: tuple[int, int]) 
 
 
 def _setups(blocks: Sequence[Arrays]) -> tuple[Setup, ...]:
-    """Count the episodes that each number of processes and threads has run; blocks of old do not say."""
+    """Count the episodes that each number of processes and threads has run."""
     counts: dict[tuple[int, int], int] = {}
-    for n_processes, threads, episodes in (block[SETUP].tolist() for block in blocks if SETUP in block):
+    for n_processes, threads, episodes in (block[SETUP].tolist() for block in blocks):
         counts[n_processes, threads] = counts.get((n_processes, threads), 0) + episodes
     return tuple(Setup(*key, episodes) for key, episodes in sorted(counts.items()))
 

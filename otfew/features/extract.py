@@ -25,9 +25,10 @@ from otfew.data.base import Image, ImageSet
 from otfew.data.class_labels import as_indices
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.features.cache import Entry, Note
+from otfew.features.cache import Entry
 from otfew.nodes import Extractor
-from otfew.runs.files import locked
+from otfew.random.keys import digest
+from otfew.runs.files import Note, locked
 
 FORMAT = 1
 BASE_IMAGES = 20
@@ -145,7 +146,7 @@ def extract(
         raise UserError(f"features cannot be read back from {cache}: check the disk and its free space.")
     nodes, record = found
     source = {"features_sha256": record["sha256"]}
-    return FeatureSet(nodes, images.labels, images.classes, extractor.spec, record["milliseconds"], source=source)
+    return FeatureSet(nodes, images.labels, images.classes, extractor.spec, record.get("milliseconds"), source=source)
 
 
 def base_mean(
@@ -166,7 +167,7 @@ def base_mean(
     chosen: list[int] = []
     for c in range(len(train.classes)):
         members = np.flatnonzero(train.labels == c).tolist()
-        chosen += sorted(members, key=lambda i: hashlib.sha256(train.names[i].encode()).digest())[:BASE_IMAGES]
+        chosen += sorted(members, key=lambda i: digest(train.names[i]))[:BASE_IMAGES]
     part = _subset(train, chosen)
     features = extract(part, backbone, _Pooled(extractor), preparation, cache, progress=progress, note=note)
     return features.nodes.double().mean((0, 1)).float()

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from otfew.errors import UserError
 from otfew.features.extract import FeatureSet
+from otfew.runs.files import reason as system_reason
 from otfew.runs.files import sha256_of
 from otfew.runs.stored_arrays import FLOATING, Stored, open_npz, open_safetensors, pieces
 
@@ -80,6 +81,8 @@ def _read(path: Path, read: Callable[[], T]) -> T:
         return read()
     except UserError:
         raise
+    except OSError as error:  # says nothing of what the file holds
+        raise UserError(f"features file {path} cannot be read ({system_reason(error)}).") from error
     except Exception as error:  # a damaged file may raise nearly any exception
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"features file {path} cannot be read ({reason}): write it again.") from error

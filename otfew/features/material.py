@@ -19,11 +19,11 @@ from otfew.data import load as load_images
 from otfew.data.halves import HALVES, load_half
 from otfew.data.preparation import Preparation, default_crop
 from otfew.errors import UserError
-from otfew.features.cache import default_directory
 from otfew.features.extract import FeatureSet, base_mean, extract
 from otfew.features.file import load_feature_file
 from otfew.nodes import parse
 from otfew.runs import processes
+from otfew.runs.files import cache_directory
 from otfew.runs.watch import SILENT, Watch
 
 
@@ -228,7 +228,7 @@ class ImageMaterial:
                     self.backbone.to(device),
                     parse(spec),
                     self.preparation,
-                    default_directory() / "features",
+                    cache_directory() / "features",
                     progress=progress,
                     note=self.watch.note,
                 )
@@ -243,7 +243,7 @@ class ImageMaterial:
                 self.backbone.to(device),
                 parse(spec),
                 self.preparation,
-                default_directory() / "features",
+                cache_directory() / "features",
                 progress=progress,
                 note=self.watch.note,
             )

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from otfew.errors import UserError
-from otfew.nodes import fcn, grid, sampling
-from otfew.nodes.base import Extractor
+from otfew.registry import Registry, exported
 
-EXTRACTORS: dict[str, Callable[[str], Extractor]] = {
-    "fcn": fcn.parse,
-    "grid": grid.parse,
-    "sampling": sampling.parse,
-}
-"""Kind -> a function of what follows the colon in ``--nodes kind:arguments``. A new kind is one file and one line."""
+if TYPE_CHECKING:
+    from otfew.nodes.base import Extractor
+
+__all__ = ["EXTRACTORS", "Extractor", "parse"]
+
+EXTRACTORS: Registry[Callable[[str], Extractor]] = Registry(
+    {
+        "fcn": "otfew.nodes.fcn:parse",
+        "grid": "otfew.nodes.grid:parse",
+        "sampling": "otfew.nodes.sampling:parse",
+    }
+)
+"""Kind -> a function of what follows the colon in "kind:arguments". A new kind is one file and one line."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import the type of extractors when it is asked for."""
+    return exported(__name__, {"Extractor": "otfew.nodes.base:Extractor"}, name)
 
 
 def parse(spec: str) -> Extractor:
@@ -28,6 +40,3 @@ def parse(spec: str) -> Extractor:
     if colon and not arguments:
         raise UserError(f"nodes {spec!r}: nothing follows the colon; give numbers, as in fcn:2,1 or grid:2,3.")
     return EXTRACTORS[kind](arguments)
-
-
-__all__ = ["EXTRACTORS", "Extractor", "parse"]

@@ -16,7 +16,7 @@ class Extractor(Protocol):
     """Turns images into node sets.
 
     Attributes:
-        spec: Canonical form of the command line's ``--nodes`` ("fcn", "grid:2,3"); part of cache keys and reports.
+        spec: Canonical form of the argument ``nodes`` ("fcn", "grid:2,3"); part of cache keys and reports.
         n_views: Views of each image that go through the backbone.
     """
 

@@ -1,4 +1,4 @@
-"""Lists of whole numbers in ``--nodes kind:2,3``."""
+"""Lists of whole numbers in nodes such as "grid:2,3"."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+
+from otfew.random.keys import key128
 
 Integers = npt.NDArray[np.int64]
 
@@ -21,8 +22,7 @@ class Dice:
         self._bits = np.empty((len(identities), rolls), dtype=np.uint64)
         self._used = 0
         for row, identity in zip(self._bits, identities, strict=True):
-            key = np.frombuffer(hashlib.sha256(identity.encode()).digest()[:16], dtype="<u8").astype(np.uint64)
-            row[:] = np.random.Philox(key=key).random_raw(rolls)
+            row[:] = np.random.Philox(key=key128(identity)).random_raw(rolls)
 
     def below(self, limit: int | Integers, count: int = 1) -> Integers:
         """Roll integers in [0, limit).

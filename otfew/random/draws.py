@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 
 import numpy as np
+
+from otfew.random.keys import key128
 
 _AT_ONCE = 16
 
@@ -19,7 +20,6 @@ def uniforms(*key: str | int) -> Iterator[float]:
     Args:
         *key: A seed and an image's name, say; different keys give unrelated streams.
     """
-    digest = hashlib.sha256(repr(key).encode()).digest()
-    generator = np.random.Philox(key=np.frombuffer(digest[:16], dtype="<u8").astype(np.uint64))
+    generator = np.random.Philox(key=key128(repr(key)))
     while True:
         yield from ((generator.random_raw(_AT_ONCE) >> np.uint64(11)) * 2.0**-53).tolist()

@@ -6,6 +6,7 @@ import io
 from collections.abc import Mapping
 from typing import Any
 
+from otfew.reporting.canvas import caption
 from otfew.reporting.comparison import mark
 
 SPACING = 0.045
@@ -59,7 +60,7 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
     for name, place in zip(names, places, strict=True):
         point = (timings["methods"][name]["ms_per_episode"], 100 * methods[name]["accuracy"]["mean"])
         axes.annotate(
-            mark(name, methods[name]),
+            caption(mark(name, methods[name])),
             point,
             xytext=(1.04, place),
             textcoords="axes fraction",
@@ -70,7 +71,8 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
             annotation_clip=False,
         )
     p = results["protocol"]
-    axes.set_title(f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes", fontsize=11)
+    title = f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes"
+    axes.set_title(caption(title), fontsize=11)
     axes.set_xlabel("ms per episode, features cached (log scale)")
     axes.set_ylabel("accuracy, %   (thick: 95 % over episodes; thin: over classes)")
     axes.grid(alpha=0.25)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 from typing import Any
 
+from otfew.reporting.plain import plain
+
 TRANSPORT = "#c1440e"
 CONTROL = "#31688e"
 INK = "#1a1a1a"
@@ -29,6 +31,12 @@ def make_figure(rows: int, columns: int, size: tuple[float, float], **options: A
     figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def caption(text: str) -> str:
+    """Prepare a text with names in it for a picture: dollars begin no formula, and a first "_" hides no legend."""
+    text = plain(text).replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def to_png(figure: Any, dpi: int = 130) -> bytes:

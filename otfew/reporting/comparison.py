@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from otfew.reporting import tables
 from otfew.reporting.sentences import mark, milliseconds, percent, protocol_lines, timing_lines, transport_lines, words
 
 __all__ = ["mark", "markdown", "protocol_lines", "table", "timing_lines", "transport_lines", "words"]
@@ -54,6 +55,4 @@ def _row(name: str, record: Mapping[str, Any], timing: Mapping[str, Any], show_n
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     """Write the table and the sentences below it."""
-    text = ["| " + " | ".join(head).replace("\n", " ") + " |", "|" + "---|" + "---:|" * (len(head) - 1)]
-    text += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([*text, "", *(f"- {line}" for line in lines), ""])
+    return f"{tables.markdown(tables.Table('', head, rows))}\n{tables.bullets(lines)}"

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from otfew.nodes import parse
 from otfew.nodes.patches import PatchExtractor
 from otfew.reporting.sentences import backbone_lines, milliseconds, percent, words
+from otfew.reporting.tables import Table
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked
 from otfew.statistics.intervals import LEAST_EPISODES, Estimate, estimate, holm, p_value, verdict
@@ -126,13 +127,13 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None or math.isnan(value) else round(value, 8)
 
 
-def tables(results: Record, times: Record) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Lay the run out as text: for each kind of nodes (title, head, rows), then what transport adds."""
+def tables(results: Record, times: Record) -> list[Table]:
+    """Lay the run out as text: a table for each kind of nodes, then what transport adds."""
     p = results["protocol"]
     head = ["ranking", *(f"{title} %\n± classes" for title in TITLES.values())]
     head += ["MAP@R - global\n± queries ± classes", "verdict\n(Holm's p)", "ms per\nquery"]
     found = [
-        (
+        Table(
             f"{p['data']['dataset']}, ranked again on {nodes} nodes",
             head,
             [_row(name, results, times) for name in [GLOBAL, *(f"{score} [{nodes}]" for score in p["scores"])]],
@@ -151,7 +152,7 @@ def tables(results: Record, times: Record) -> list[tuple[str, list[str], list[li
         ]
         head = ["transport", "best control", *(f"{title}\n± classes" for title in TITLES.values())]
         head.append("verdict on MAP@R\n(Holm's p)")
-        found.append(("what transport adds to its best control on the same nodes, points", head, rows))
+        found.append(Table("what transport adds to its best control on the same nodes, points", head, rows))
     return found
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from otfew.data.base import ImageSet
 from otfew.data.preparation import resize_square
-from otfew.reporting.canvas import CONTROL, TRANSPORT, make_figure, to_png
+from otfew.random.words import permutation
+from otfew.reporting.canvas import CONTROL, TRANSPORT, caption, make_figure, to_png
 from otfew.reporting.retrieval import MAIN
 from otfew.retrieval.run import GLOBAL, Ranked
 
@@ -27,7 +28,7 @@ def choose(first: Ranked, second: Ranked) -> dict[int, str]:
     """
     change = second.metrics[MAIN] - first.metrics[MAIN]
     usable = np.flatnonzero(~np.isnan(change))
-    drawn = usable[np.argsort(np.random.Philox(key=1).random_raw(len(usable)), kind="stable")[:2]]
+    drawn = usable[permutation(len(usable), key=1)[:2]]
     reasons: dict[int, list[str]] = {}
     for reason, query in (
         *(("drawn", int(query)) for query in drawn),
@@ -62,7 +63,7 @@ def picture(images: ImageSet, first: Ranked, second: Ranked, name: str) -> bytes
                 _show(places[0], images, query, "#1a1a1a")
                 places[0].set_title(why, fontsize=7, loc="left")
             score = 100 * ranked.metrics[MAIN][query]
-            places[1].set_title(f"{title}: MAP@R {score:.1f} %", fontsize=7, loc="left", color=colour)
+            places[1].set_title(caption(f"{title}: MAP@R {score:.1f} %"), fontsize=7, loc="left", color=colour)
             for axes, found in zip(places[1:], ranked.head[query, :SHOWN], strict=False):
                 _show(axes, images, int(found), _RIGHT if images.labels[found] == label else _WRONG)
     return to_png(figure, dpi=90)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from otfew.reporting.canvas import COLOURS, MARKERS, make_figure, to_png
+from otfew.reporting.canvas import COLOURS, MARKERS, caption, make_figure, to_png
 from otfew.reporting.comparison import mark
 
 Record = Mapping[str, Any]
@@ -40,7 +40,7 @@ def picture(records: Mapping[int, Record]) -> bytes:
             shifted,
             [100 * a["mean"] for a in accuracies],
             [100 * (a["episode_ci"] or 0) for a in accuracies],
-            label=mark(name, first["methods"][name]),
+            label=caption(mark(name, first["methods"][name])),
             **style,
         )
         # Transductive methods have a reference of their own.
@@ -55,7 +55,7 @@ def picture(records: Mapping[int, Record]) -> bytes:
             )
     right.axhline(0, color="0.3", linewidth=0.8, linestyle=":")
     left.set_ylabel("accuracy, %   (bars: 95 % over episodes)")
-    right.set_ylabel(f"difference to {reference}, points   (bars: 95 % over classes)")
+    right.set_ylabel(caption(f"difference to {reference}, points   (bars: 95 % over classes)"))
     for axes in (left, right):
         axes.set_xscale("log")
         axes.set_xticks(shots, [str(k) for k in shots])
@@ -63,5 +63,6 @@ def picture(records: Mapping[int, Record]) -> bytes:
         axes.set_xlabel("shots")
         axes.grid(alpha=0.25)
     left.legend(fontsize=8, ncols=2)
-    figure.suptitle(f"{p['data']['dataset']}, {p['way']}-way, {p['episodes']:,} nested episodes", fontsize=10)
+    title = f"{p['data']['dataset']}, {p['way']}-way, {p['episodes']:,} nested episodes"
+    figure.suptitle(caption(title), fontsize=10)
     return to_png(figure)

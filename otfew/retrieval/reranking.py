@@ -15,8 +15,12 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from otfew.scores.pairwise import NORM_EPS, WEIGHT_EPS, centre
-from otfew.transport import Solver, solve
+from otfew.scores.chamfer import best_matches
+from otfew.scores.cr_pooled import cosine_of_pooled
+from otfew.scores.emd import mean_similarity
+from otfew.scores.pairwise import NORM_EPS, centre, normalised_weights
+from otfew.scores.product_coupling import coupled
+from otfew.transport import Solver
 
 GATHER_BYTES = 1 << 20
 """About how many bytes of candidates' nodes are gathered for one matrix product: what the cache holds."""
@@ -123,43 +127,34 @@ def pose(sets: NodeSets, query: Tensor, candidates: Tensor) -> Pairs:
     d = (lengths[:, :, None] * dots).mean(1) + channels * by_candidate * by_query.mean(1, keepdim=True)
     pooled = s.mean(1)
     similarity = dots * sets.inverse[pair_candidate][:, None]
-    return Pairs(sets, pair_query, pair_candidate, similarity, _normalised(s), _normalised(d), pooled)
+    return Pairs(sets, pair_query, pair_candidate, similarity, normalised_weights(s), normalised_weights(d), pooled)
 
 
 def deepemd(pairs: Pairs, solver: str | Solver = "exact") -> Tensor:
     """Mean similarity under the cheapest transport, cross-reference weights (Zhang et al. 2022, section 5.8)."""
-    value: Tensor = solve(1 - pairs.similarity, pairs.s, pairs.d, solver=solver).value_linear
-    return 1 - value
+    return mean_similarity(pairs.similarity, pairs.s, pairs.d, solver)
 
 
 def deepemd_equal(pairs: Pairs, solver: str | Solver = "exact") -> Tensor:
     """Mean similarity under the cheapest transport where every node counts the same ("EMD equal")."""
-    value: Tensor = solve(1 - pairs.similarity, solver=solver).value_linear
-    return 1 - value
+    return mean_similarity(pairs.similarity, solver=solver)
 
 
 def chamfer(pairs: Pairs) -> Tensor:
     """Average best matches of both sides' nodes, cross-reference weights: no plan, so no marginals to keep."""
-    best_of_query, best_of_candidate = pairs.similarity.amax(2), pairs.similarity.amax(1)
-    return ((pairs.s * best_of_query).sum(1) + (pairs.d * best_of_candidate).sum(1)) / 2
+    return best_matches(pairs.similarity, pairs.s, pairs.d)
 
 
 def product_coupling(pairs: Pairs) -> Tensor:
     """Mean similarity under the product of the cross-reference weights: the same marginals, no matching."""
-    return (pairs.s * (pairs.similarity @ pairs.d[..., None])[..., 0]).sum(1)
+    return coupled(pairs.similarity, pairs.s, pairs.d)
 
 
 def cr_pooled(pairs: Pairs) -> Tensor:
     """Cosine of the centred nodes pooled with cross-reference weights."""
-    sets = pairs.sets
-    weighted_query = pairs.s * sets.lengths[pairs.query]
-    weighted_candidate = pairs.d * sets.lengths[pairs.candidate]
-    product = (weighted_query * (pairs.similarity @ weighted_candidate[..., None])[..., 0]).sum(1)
-    norms = [
-        ((weights[:, None] @ sets.products[images])[:, 0] * weights).sum(1).clamp_min(0).sqrt().clamp_min(NORM_EPS)
-        for weights, images in ((pairs.s, pairs.query), (pairs.d, pairs.candidate))
-    ]
-    return product / (norms[0] * norms[1])
+    images = (pairs.query, pairs.candidate)
+    lengths, products = ((of[images[0]], of[images[1]]) for of in (pairs.sets.lengths, pairs.sets.products))
+    return cosine_of_pooled(pairs.similarity, pairs.s, pairs.d, lengths, products)
 
 
 def pooled_cosine(pairs: Pairs) -> Tensor:
@@ -239,10 +234,3 @@ def _measured(nodes: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     inverse = torch.where(directed, lengths.clamp_min(NORM_EPS).reciprocal(), 0)
     pooled = torch.linalg.vector_norm(nodes.mean(1), dim=1).clamp_min(NORM_EPS)
     return lengths, inverse, means, centred @ centred.mT, pooled
-
-
-def _normalised(dots: Tensor) -> Tensor:
-    """Make cross-reference weights of products, as ``otfew.scores.pairwise.cr_weights``."""
-    weights = dots.relu() + WEIGHT_EPS
-    normalised: Tensor = weights / weights.sum(1, keepdim=True)
-    return normalised

@@ -17,11 +17,14 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from otfew.errors import UserError
-from otfew.features.cache import Note
 from otfew.features.extract import FeatureSet
+from otfew.random.words import permutation
 from otfew.retrieval.metrics import ranking_metrics
 from otfew.retrieval.reranking import NodeSets, Score, score_candidates
-from otfew.runs.directory import Arrays, RunDirectory
+from otfew.runs.blocks import Arrays, Column, Form
+from otfew.runs.directory import RunDirectory
+from otfew.runs.files import Note
+from otfew.runs.identity import code_digest
 from otfew.scores.pairwise import NORM_EPS
 
 BLOCK = 64
@@ -32,6 +35,8 @@ HEAD = 10
 """Retrieved images that are kept for each query."""
 GLOBAL = "global"
 """Name of the ranking by global vectors."""
+CODE = ("otfew.random", "otfew.retrieval", "otfew.scores", "otfew.transport")
+"""What rankings depend on, beside the features, whose digest a block holds."""
 _TIES = 7
 """Key of the shuffle that orders images with equal scores."""
 
@@ -86,8 +91,7 @@ class Shortlist:
     """
 
     def __init__(self, vectors: Tensor, device: torch.device | str = "cpu") -> None:
-        words = np.random.Philox(key=_TIES).random_raw(len(vectors))
-        self._order = torch.from_numpy(np.argsort(words, kind="stable")).to(device)
+        self._order = torch.from_numpy(permutation(len(vectors), _TIES)).to(device)
         self._vectors = normalize(vectors.to(device), dim=1, eps=NORM_EPS)
         self._gallery = self._vectors[self._order]
 
@@ -140,12 +144,13 @@ def retrieve(
     """
     check_gallery(global_features.labels, global_features.classes)
     if not 1 <= rerank < len(global_features.labels):
-        raise UserError(f"rerank must be from 1 to {len(global_features.labels) - 1}, not {rerank}.")
+        raise UserError(f"`rerank` must be from 1 to {len(global_features.labels) - 1}, not {rerank}.")
     ranker = _Ranker(global_features, rerankers, rerank, torch.device(device), progress)
     blocks = []
     for index, start in enumerate(range(0, len(global_features.labels), BLOCK)):
         stop = min(start + BLOCK, len(global_features.labels))
-        block = directory.load_block(index, note) if directory else None
+        form = ranker.form(stop - start)
+        block = directory.load_block(index, form, note) if directory else None
         if block is not None and ranker.stale(block):
             note(f"finished queries {start} to {stop - 1} ran on other features; computing them again")
             block = None
@@ -153,7 +158,7 @@ def retrieve(
             with torch.inference_mode():
                 block = ranker.block(start, stop)
             if directory:
-                directory.save_block(index, block)
+                directory.save_block(index, block, form)
         else:
             for reranker in rerankers:
                 progress(stop - start, reranker.nodes)
@@ -195,6 +200,16 @@ class _Ranker:
         self._materials = {r.nodes: str(r.features.source.get("features_sha256", "")) for r in rerankers}
         self._materials[GLOBAL] = str(global_features.source.get("features_sha256", ""))
         self.names = [GLOBAL, *(r.name(score) for r in rerankers for score in r.scores)]
+        self._code = code_digest(*CODE)
+
+    def form(self, queries: int) -> Form:
+        """Say what a finished block of so many queries is."""
+        columns = {f"{name}.material": Column(kind="U") for name in self._materials}
+        for name in self.names:
+            columns |= {f"{name}.{metric}": Column((queries,), least=0, most=1, gaps=True) for metric in METRICS}
+            columns[f"{name}.head"] = Column((queries, min(HEAD, self._depth)), "i", 0, len(self._labels) - 1)
+            columns[f"{name}.seconds"] = Column(least=0)
+        return Form(columns, self._code)
 
     def stale(self, block: Arrays) -> bool:
         """Tell whether a finished block ran on other features."""

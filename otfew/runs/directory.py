@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from otfew.errors import UserError
-from otfew.features.cache import Note
 from otfew.runs import processes
-from otfew.runs.files import parse_json, reason, write_atomically
+from otfew.runs.blocks import Arrays, Form, code_of, opened, seal_of, sealed
+from otfew.runs.files import DamagedError, Note, parse_json, reading, reason, write_atomically
 from otfew.runs.regular_file import read_regular
 
-Arrays = dict[str, npt.NDArray[Any]]
 _LARGEST_CLAIM = 1 << 30
+_SEAL = ".seal"
+"""Ending of the file that holds another's seal."""
 
 
 def to_json(record: Mapping[str, Any]) -> bytes:
@@ -43,6 +40,7 @@ class RunDirectory:
         self.check(path, identity)
         self.path = path
         self.identity = identity
+        self._said: set[str] = set()
         self._owned = processes.world().is_main
         if not self._owned:
             return
@@ -80,25 +78,91 @@ class RunDirectory:
         if self._owned:
             write_atomically(self.path / name, data)
 
-    def load_block(self, index: int, note: Note) -> Arrays | None:
-        """Read a finished block; None where there is none or, said in one line, where it is damaged."""
+    def load_block(self, index: int, form: Form, note: Note) -> Arrays | None:
+        """Read a finished block that can be believed; None where there is none, and why not is said in a line.
+
+        Args:
+            index: Of the block.
+            form: What it must be.
+            note: Called where a block is damaged, has another form, or was made by other code: of the latter once.
+
+        Raises:
+            UserError: The file is there and can't be read: it is not taken for damaged.
+        """
         file = self._block(index)
-        if not self._owned or not file.exists():
+        data = self._read_own(file)
+        if data is None:
             return None
         try:
-            with np.load(file, allow_pickle=False) as arrays:
-                return {name: arrays[name] for name in arrays.files}
-        except Exception:
-            note(f"finished episodes {file.name} are damaged; computing them again")
+            arrays, code = opened(data)
+        except DamagedError as error:
+            note(f"finished block {file.name} is damaged ({error}); computing it again")
             return None
+        if not self._is_current(code, form.code, note):
+            return None
+        if objection := form.objection(arrays):
+            note(f"finished block {file.name} can't be right ({objection}); computing it again")
+            return None
+        return arrays
 
-    def save_block(self, index: int, arrays: Arrays) -> None:
-        """Keep a finished block."""
+    def save_block(self, index: int, arrays: Arrays, form: Form) -> None:
+        """Keep a finished block.
+
+        Raises:
+            ValueError: It has not the form that it is going to be read with.
+        """
         if not self._owned:
             return
-        buffer = io.BytesIO()
-        np.savez(buffer, allow_pickle=False, **arrays)
-        write_atomically(self._block(index), buffer.getvalue())
+        if objection := form.objection(arrays):
+            raise ValueError(f"block {index} can't be right: {objection}")
+        write_atomically(self._block(index), sealed(arrays, form.code))
+
+    def load_file(self, name: str, code: str, note: Note) -> bytes | None:
+        """Read what ``save_file`` kept; None where there is nothing to believe, and why not is said in a line.
+
+        Args:
+            name: Of the file in the folder.
+            code: Digest of the present code.
+            note: As for blocks.
+
+        Raises:
+            UserError: The file is there and can't be read.
+        """
+        data, seal = self._read_own(self.path / name), self._read_own(self.path / f"{name}{_SEAL}")
+        if data is None:
+            return None
+        try:
+            made_by = None if seal is None else code_of(data, seal)
+        except DamagedError as error:
+            note(f"{name} is damaged ({error}); computing it again")
+            return None
+        return data if self._is_current(made_by, code, note) else None
+
+    def save_file(self, name: str, data: bytes, code: str) -> None:
+        """Keep a file of the run whose content is going to be believed, with its seal beside it."""
+        self.write(f"{name}{_SEAL}", seal_of(data, code))
+        self.write(name, data)
+
+    def _read_own(self, file: Path) -> bytes | None:
+        """Read a file whole; None where there is none, or where another process reads for this one."""
+        if not self._owned:
+            return None
+        try:
+            with reading(file):
+                return file.read_bytes()
+        except FileNotFoundError:
+            return None
+
+    def _is_current(self, made_by: str | None, code: str, note: Note) -> bool:
+        """Tell whether something was made by the present code; said once of a folder where it was not."""
+        if made_by == code:
+            return True
+        who = "by other code than this" if made_by else "by an earlier version, without a checksum"
+        line = f"what is finished in {self.path} was made {who}; computing it again"
+        if line not in self._said:
+            self._said.add(line)
+            note(line)
+        return False
 
     def _block(self, index: int) -> Path:
         return self.path / "blocks" / f"{index:06d}.npz"

@@ -12,6 +12,21 @@ from typing import Any
 
 from otfew.errors import UserError
 
+Note = Callable[[str], None]
+"""Called with a sentence about something that is said in passing, such as a damaged file that is made again."""
+
+
+class DamagedError(Exception):
+    """A file whose content is not what was written, for whatever reason."""
+
+
+def cache_directory() -> Path:
+    """Where caches lie: $OTFEW_CACHE, else the user's cache directory."""
+    import platformdirs
+
+    given = os.environ.get("OTFEW_CACHE")
+    return Path(given) if given else Path(platformdirs.user_cache_dir("otfew"))
+
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
@@ -29,6 +44,28 @@ def writing(path: Path) -> Iterator[None]:
         raise UserError(
             f"cannot write {path} ({reason(error)}): what was written before is whole; make room or rights, then the "
             "same command goes on from there."
+        ) from error
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system has against reading a file into a sentence: too many open files, rights, no memory.
+
+    Nothing is known then of what the file holds: it is not to be taken for damaged, removed or made again.
+
+    Args:
+        path: What is read.
+
+    Raises:
+        UserError: Instead of an ``OSError`` of the block; a file that isn't there stays a ``FileNotFoundError``.
+    """
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(
+            f"cannot read {path} ({reason(error)}): it is left as it is; mend that, then the same command goes on."
         ) from error
 
 

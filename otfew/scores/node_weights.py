@@ -17,6 +17,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from otfew import checks
+from otfew.errors import UserError
 from otfew.scores.pairwise import check_pair, cr_weights
 from otfew.transport.precision import in_full_precision
 
@@ -53,7 +55,7 @@ class NodeWeights(ABC):
             s (E, Q, W, M), the query nodes' weights, and d (E, Q, W, N), the support nodes'; each sums to 1.
 
         Raises:
-            ValueError: Shapes that do not fit.
+            UserError: Shapes that do not fit.
         """
         weighted = self.weigh(support_map, query)
         return weighted.s, weighted.d
@@ -131,7 +133,12 @@ class KMeans(Clustering):
         seed: Of the starts; the same for every image, so that an image's clusters do not depend on the others.
 
     Raises:
-        ValueError: ``n_clusters`` or ``n_init`` below 1.
+        UserError: ``n_clusters`` or ``n_init`` below 1, or a seed that scikit-learn does not take.
+
+    Example:
+        >>> nodes = torch.tensor([[[[0.0, 1.0], [0.0, 1.1], [5.0, 0.0]]]])
+        >>> KMeans(n_clusters=2)(nodes, nodes)[0]
+        tensor([[[[0.6667, 0.0000, 0.3333]]]])
     """
 
     n_clusters: int = 5
@@ -140,8 +147,8 @@ class KMeans(Clustering):
 
     def __post_init__(self) -> None:
         for name in ("n_clusters", "n_init"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"KMeans: {name} must be at least 1, got {getattr(self, name)}")
+            checks.whole("KMeans", name, getattr(self, name))
+        checks.whole("KMeans", "seed", self.seed, 0, 2**32)
 
     def labels(self, nodes: npt.NDArray[np.float64]) -> Labels:
         """Cluster one image's nodes."""
@@ -166,14 +173,15 @@ class MeanShift(Clustering):
             scikit-learn's estimate from each image's nodes.
 
     Raises:
-        ValueError: A negative bandwidth or NaN.
+        UserError: A negative bandwidth or NaN.
     """
 
     bandwidth: float | None = None
 
     def __post_init__(self) -> None:
-        if self.bandwidth is not None and not self.bandwidth >= 0:
-            raise ValueError(f"MeanShift: bandwidth must be at least 0 or None, got {self.bandwidth}")
+        # Infinity is a bandwidth: one cluster.
+        if self.bandwidth is not None and self.bandwidth != math.inf:
+            checks.number("MeanShift", "bandwidth", self.bandwidth, least=0)
 
     def labels(self, nodes: npt.NDArray[np.float64]) -> Labels:
         """Cluster one image's nodes."""
@@ -196,21 +204,21 @@ NODE_WEIGHTS: dict[str, NodeWeights] = {
 """Name -> weights with default options, called with (support_map, query)."""
 
 
-def resolve_weights(weights: str | NodeWeights) -> NodeWeights:
+def resolve_weights(weights: str | NodeWeights, owner: str = "resolve_weights") -> NodeWeights:
     """Turn a name into weights with default options.
 
+    Args:
+        weights: A name in ``NODE_WEIGHTS``, or weights.
+        owner: Who takes them, for the message.
+
     Raises:
-        ValueError: Unknown name.
-        TypeError: Neither a name nor weights.
+        UserError: Unknown name, or neither a name nor weights.
     """
     if isinstance(weights, NodeWeights):
         return weights
-    if not isinstance(weights, str):
-        raise TypeError(
-            f"weights must be a name or weights such as otfew.scores.node_weights.KMeans(), got {weights!r}"
-        )
-    if weights not in NODE_WEIGHTS:
-        raise ValueError(f"unknown weights {weights!r}; there are: {', '.join(NODE_WEIGHTS)}")
+    if not isinstance(weights, str) or weights not in NODE_WEIGHTS:
+        names = f"there are: {', '.join(NODE_WEIGHTS)}, and objects such as otfew.node_weights.KMeans()"
+        raise UserError(f"{owner}: unknown `weights` {weights!r}; {names}.")
     return NODE_WEIGHTS[weights]
 
 

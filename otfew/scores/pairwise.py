@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from otfew.errors import UserError
 from otfew.transport.precision import in_full_precision
 
 NORM_EPS = 1e-8
@@ -68,7 +69,7 @@ def similarities(support_map: Tensor, query: Tensor) -> Tensor:
         (E, Q, W, M, N) contiguous; differentiable in both.
 
     Raises:
-        ValueError: Shapes that do not fit.
+        UserError: Shapes that do not fit.
     """
     check_pair(support_map, query)
     step = _episodes_at_once(query)
@@ -92,7 +93,7 @@ def cr_weights(support_map: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         differentiable.
 
     Raises:
-        ValueError: Shapes that do not fit.
+        UserError: Shapes that do not fit.
     """
     check_pair(support_map, query)
     episodes, way, n_support, _ = support_map.shape
@@ -100,8 +101,8 @@ def cr_weights(support_map: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
     s = query.flatten(1, 2) @ support_map.mean(2).mT
     d = query.mean(2) @ support_map.flatten(1, 2).mT
     return (
-        _normalised(s.view(episodes, n_query, n_nodes, way).mT.contiguous()),
-        _normalised(d.view(episodes, n_query, way, n_support)),
+        normalised_weights(s.view(episodes, n_query, n_nodes, way).mT.contiguous()),
+        normalised_weights(d.view(episodes, n_query, way, n_support)),
     )
 
 
@@ -118,7 +119,8 @@ def _similarities(support_map: Tensor, query: Tensor) -> Tensor:
     return sim
 
 
-def _normalised(dots: Tensor) -> Tensor:
+def normalised_weights(dots: Tensor) -> Tensor:
+    """Make cross-reference weights of total 1 from products (..., nodes) with the other side's mean."""
     weights = dots.relu() + WEIGHT_EPS
     normalised: Tensor = weights / weights.sum(-1, keepdim=True)
     return normalised
@@ -131,13 +133,14 @@ def _episodes_at_once(nodes: Tensor) -> int:
 
 
 def check_pair(support_map: Tensor, query: Tensor) -> None:
-    """Raise ``ValueError`` unless support_map (E, W, N, C) and query (E, Q, M, C) fit together."""
+    """Raise ``UserError`` unless support_map (E, W, N, C) and query (E, Q, M, C) fit together."""
     if support_map.ndim != 4 or query.ndim != 4:
-        raise ValueError(
+        raise UserError(
             "support_map must be (episodes, way, nodes, channels) and query (episodes, n_query, nodes, channels); "
-            f"got {tuple(support_map.shape)} and {tuple(query.shape)}"
+            f"got {tuple(support_map.shape)} and {tuple(query.shape)}."
         )
     if support_map.shape[0] != query.shape[0] or support_map.shape[-1] != query.shape[-1]:
-        raise ValueError(
-            f"support_map and query differ in episodes or channels: {tuple(support_map.shape)} and {tuple(query.shape)}"
+        raise UserError(
+            "support_map and query differ in episodes or channels: "
+            f"{tuple(support_map.shape)} and {tuple(query.shape)}."
         )

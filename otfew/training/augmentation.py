@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +9,9 @@ import torch
 from torch import Tensor
 
 from otfew.errors import UserError
+from otfew.random.keys import hashed
+
+__all__ = ["Augment", "Augmentation", "hashed"]
 
 
 @dataclass(frozen=True)
@@ -72,9 +74,3 @@ class Augment:
             torch.manual_seed(hashed(*key))
             result: Tensor = self._steps(images)
         return result
-
-
-def hashed(*key: int) -> int:
-    """Hash integers into a seed of 63 bits: neighbouring keys give unrelated seeds."""
-    text = "/".join(map(str, key))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "little") >> 1

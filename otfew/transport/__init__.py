@@ -1,21 +1,30 @@
-"""The OT core: one differentiable, certified interface to every solver. Imports nothing else of otfew."""
+"""The OT core: one differentiable, certified interface to every solver. Imports nothing else of otfew.
 
-from otfew.transport.api import solve
-from otfew.transport.backends.geomloss import GeomLoss
-from otfew.transport.backends.keops import KeOps
-from otfew.transport.backends.opencv import OpenCV
-from otfew.transport.backends.pot import POT
-from otfew.transport.backends.pot_sinkhorn import POTSinkhorn
-from otfew.transport.backends.qpth import QPTH
-from otfew.transport.backends.scipy import SciPy
-from otfew.transport.certificate import Certificate, certify
-from otfew.transport.entropic.sinkhorn import Sinkhorn
-from otfew.transport.errors import ConvergenceError, ConvergenceWarning
-from otfew.transport.points import solve_points
-from otfew.transport.problem import Status
-from otfew.transport.registry import SOLVERS, Solver, solvers
-from otfew.transport.result import OTResult
-from otfew.transport.simplex.exact import Exact
+What it offers is imported when it is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from otfew.transport.api import solve
+    from otfew.transport.backends.geomloss import GeomLoss
+    from otfew.transport.backends.keops import KeOps
+    from otfew.transport.backends.opencv import OpenCV
+    from otfew.transport.backends.pot import POT
+    from otfew.transport.backends.pot_sinkhorn import POTSinkhorn
+    from otfew.transport.backends.qpth import QPTH
+    from otfew.transport.backends.scipy import SciPy
+    from otfew.transport.certificate import Certificate, certify
+    from otfew.transport.entropic.sinkhorn import Sinkhorn
+    from otfew.transport.errors import ConvergenceError, ConvergenceWarning
+    from otfew.transport.points import solve_points
+    from otfew.transport.problem import Status
+    from otfew.transport.registry import SOLVERS, Solver, solvers
+    from otfew.transport.result import OTResult
+    from otfew.transport.simplex.exact import Exact
 
 __all__ = [
     "POT",
@@ -39,3 +48,41 @@ __all__ = [
     "solve_points",
     "solvers",
 ]
+
+_PLACES = {
+    "solve": "otfew.transport.api",
+    "GeomLoss": "otfew.transport.backends.geomloss",
+    "KeOps": "otfew.transport.backends.keops",
+    "OpenCV": "otfew.transport.backends.opencv",
+    "POT": "otfew.transport.backends.pot",
+    "POTSinkhorn": "otfew.transport.backends.pot_sinkhorn",
+    "QPTH": "otfew.transport.backends.qpth",
+    "SciPy": "otfew.transport.backends.scipy",
+    "Certificate": "otfew.transport.certificate",
+    "certify": "otfew.transport.certificate",
+    "Sinkhorn": "otfew.transport.entropic.sinkhorn",
+    "ConvergenceError": "otfew.transport.errors",
+    "ConvergenceWarning": "otfew.transport.errors",
+    "solve_points": "otfew.transport.points",
+    "Status": "otfew.transport.problem",
+    "SOLVERS": "otfew.transport.registry",
+    "Solver": "otfew.transport.registry",
+    "solvers": "otfew.transport.registry",
+    "OTResult": "otfew.transport.result",
+    "Exact": "otfew.transport.simplex.exact",
+}
+"""Public name -> the module that has it."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, once."""
+    if name not in _PLACES:
+        raise AttributeError(f"module 'otfew.transport' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_PLACES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List what there is to ask for."""
+    return sorted({*globals(), *__all__})

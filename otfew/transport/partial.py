@@ -68,13 +68,11 @@ def without_dummies(problem: Problem, found: Solution, moved: Array, mass: Mass)
     f_i + g_j + level <= cost_ij. The potentials returned are the derivatives of the value in a and b; if the mass is
     that of the smaller side, the level counts there.
     """
-    assert found.rows is not None
-    assert found.cols is not None
-    assert found.flow is not None
     n, m = problem.shape
     a, b = problem.a[problem.a_index], problem.b[problem.b_index]
-    real = (found.rows < n) & (found.cols < m)
-    rows, cols, flow = np.where(real, found.rows, 0), np.where(real, found.cols, 0), np.where(real, found.flow, 0.0)
+    rows, cols, flow = found.arcs
+    real = (rows < n) & (cols < m)
+    rows, cols, flow = np.where(real, rows, 0), np.where(real, cols, 0), np.where(real, flow, 0.0)
     value = (flow * problem.cost[problem.cost_index[:, None], rows, cols]).sum(-1)
     free = problem.cost.min((-2, -1))[problem.cost_index].astype(np.float64)[:, None]
     f = found.f[:, :n] + found.g[:, m:] - free

@@ -115,6 +115,17 @@ class Solution:
     linear: Array | None = None
     balanced: bool = True
 
+    @property
+    def arcs(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array]:
+        """Rows, columns and flows (problems, arcs) of a plan that is kept sparse.
+
+        Raises:
+            TypeError: It is dense.
+        """
+        if self.rows is None or self.cols is None or self.flow is None:
+            raise TypeError(f"the plan of {self.solver} is not kept as arcs")
+        return self.rows, self.cols, self.flow
+
 
 def first_index(bad: Tensor, batch_dims: int) -> str:
     """Name the first batch index at which ``bad`` holds anywhere."""

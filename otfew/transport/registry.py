@@ -7,12 +7,13 @@ import functools
 import importlib
 import importlib.util
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
-from otfew.transport.problem import Problem, Solution
-from otfew.transport.result import Parts
+    from otfew.transport.problem import Problem, Solution
+    from otfew.transport.result import Parts
 
 SOLVERS: dict[str, str] = {
     "exact": "otfew.transport.simplex.exact:Exact",

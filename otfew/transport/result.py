@@ -58,10 +58,8 @@ Arcs = tuple[Tensor, Tensor, Tensor]
 
 def arcs_of(solution: Solution) -> Arcs:
     """Return a sparse plan's arcs; they share the solution's memory."""
-    assert solution.rows is not None
-    assert solution.cols is not None
-    assert solution.flow is not None
-    return torch.from_numpy(solution.rows), torch.from_numpy(solution.cols), torch.from_numpy(solution.flow)
+    rows, cols, flow = solution.arcs
+    return torch.from_numpy(rows), torch.from_numpy(cols), torch.from_numpy(flow)
 
 
 def dense_arcs(
@@ -125,8 +123,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
         return torch.from_numpy(array).to(device=device, dtype=to, copy=True)
 
     def plan() -> Tensor:
-        flows = solution.dense if solution.flow is None else solution.flow
-        assert flows is not None
+        flows = solution.arcs[2] if solution.dense is None else solution.dense
         check_range(torch.from_numpy(flows.sum(tuple(range(1, flows.ndim)))), dtype)
         return dense_plan(solution, (len(solution.value), *like.shape[-2:]), dtype, device)
 

@@ -9,7 +9,8 @@ from torch import nn
 
 from otfew import backbones
 from otfew.backbones import efficientnet_lite0, loading, weights
-from otfew.backbones.base import IMAGENET, Backbone, Card
+from otfew.backbones.base import Backbone
+from otfew.backbones.cards import IMAGENET, Card
 from otfew.data.class_lists import class_lists
 from otfew.errors import UserError
 from otfew.experiments.common import cli

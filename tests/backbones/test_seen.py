@@ -1,7 +1,7 @@
 import pytest
 
 from otfew.backbones import Card, classes_seen, seen
-from otfew.backbones.base import IMAGENET
+from otfew.backbones.cards import IMAGENET
 
 TABLE = {
     "n01537544": ("indigo bunting", "Passerina cyanea"),

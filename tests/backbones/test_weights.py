@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 from otfew import backbones
 from otfew.backbones import classes_seen, weights
 from otfew.backbones.architectures import ARCHITECTURES
-from otfew.backbones.base import CHECKSUM, Card, digest
+from otfew.backbones.base import digest
+from otfew.backbones.cards import CHECKSUM, Card
 from otfew.errors import UserError
 
 CARD = Card(

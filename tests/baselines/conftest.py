@@ -18,7 +18,7 @@ def make() -> Callable[..., FewShotMethod]:
 
     def build(name: str, channels: int = CHANNELS, **options: object) -> FewShotMethod:
         cls = catalogue.find(name)
-        if cls.needs_base_mean:
+        if cls.needs_base_mean and "base_mean" not in options:
             options["base_mean"] = torch.linspace(0.1, 0.4, channels, dtype=torch.float64)
         return cls(**options)
 

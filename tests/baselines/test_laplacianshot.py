@@ -115,19 +115,21 @@ def test_neighbours_are_others(episodes):
 
 
 def test_lam_goes_by_the_shots_of_each_episode(episodes):
-    support, query = episodes(shot=6, n_query=12)
-    mask = torch.ones(3, 4, 6, dtype=torch.bool)
-    mask[1, :, 1:] = False
+    """0.3 from five shots on."""
+    support, query = episodes(n=4, shot=6, n_query=12)
+    mask = torch.zeros(4, 4, 6, dtype=torch.bool)
+    for e, shots in enumerate((5, 1, 6, 4)):
+        mask[e, :, :shots] = True
     logits = LaplacianShot(BASE)(support, query, support_mask=mask)
-    for e, lam in enumerate((0.3, 0.7, 0.3)):
+    for e, lam in enumerate((0.3, 0.7, 0.3, 0.7)):
         one = slice(e, e + 1)
         assert_close(logits[one], LaplacianShot(BASE, lam)(support[one], query[one], support_mask=mask[one]))
 
 
 def test_what_makes_no_sense_is_named(episodes):
-    with pytest.raises(UserError, match="laplacianshot: lam must be"):
+    with pytest.raises(UserError, match="laplacianshot: `lam` must be"):
         LaplacianShot(BASE, -0.1)
-    with pytest.raises(ValueError, match="base_mean must be"):
+    with pytest.raises(ValueError, match="`base_mean` must be"):
         LaplacianShot(BASE[None])
-    with pytest.raises(UserError, match="laplacianshot: base_mean has 7 channels"):
+    with pytest.raises(UserError, match="laplacianshot: `base_mean` has 7 channels"):
         LaplacianShot(BASE[:7])(*episodes())

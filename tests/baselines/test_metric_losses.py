@@ -79,6 +79,18 @@ def test_losses_of_one_batch_see_both_together():
     torch.testing.assert_close(value, losses.TripletMarginLoss(margin=0.5)(embeddings, labels, mined))
 
 
+def test_n_pair_is_softmax_over_inner_products_plus_squared_norms():
+    """For each class its first item is an anchor and its second the positive; embeddings keep their lengths."""
+    first, _, second, _ = batch()
+    first, second = (2 * side[:4].detach() for side in (first, second))
+    labels = torch.arange(4)
+    for options, weight in (({}, 2e-4), ({"regularisation": 0.1}, 0.1)):
+        value, _ = LOSSES["n-pair"](4, 6, **options)(first, labels, second, labels)
+        softmax = torch.nn.functional.cross_entropy(first @ second.T, labels)
+        squared = torch.cat([first, second]).square().sum(1).mean()
+        torch.testing.assert_close(value, softmax + weight * squared)
+
+
 def test_lifted_structure_is_pytorch_metric_learnings_with_its_gradient():
     from pytorch_metric_learning import losses
 
@@ -158,8 +170,8 @@ def test_names_on_the_command_line():
         with pytest.raises(UserError, match=message):
             parse_loss(text)
     for text, message in (
-        ("batchwise-ot:magin=5", "unexpected keyword argument 'magin'"),
-        ("batchwise-ot:margin=-5", "margin must be a finite number of at least 0"),
+        ("batchwise-ot:magin=5", "no option 'magin'; it takes margin, gamma"),
+        ("batchwise-ot:margin=-5", "`margin` must be a number of at least 0"),
         ("contrastive:foo=1", "foo"),
     ):
         with pytest.raises(UserError, match=message):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from otfew.methods.emd_score import emd_similarity
 from otfew.retrieval.reranking import NodeSets, score_candidates, scores_named
+from otfew.scores.emd import emd_similarity
 
 QUERIES, CANDIDATES = 64, 100
 

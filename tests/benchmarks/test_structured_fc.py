@@ -7,8 +7,8 @@ import torch
 
 import otfew
 from otfew.methods import METHODS
-from otfew.methods.emd_score import EMDScore
 from otfew.methods.structured_fc import StructuredFC
+from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import CrossReference
 
 

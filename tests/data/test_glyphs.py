@@ -13,10 +13,10 @@ from otfew.data import DATASETS, glyphs
 from otfew.data.base import DataOptions
 from otfew.data.class_lists import class_lists
 from otfew.data.glyph_drawing.atlas import SIDE, atlas
+from otfew.data.glyph_drawing.choice import choose, look_alikes
 from otfew.data.glyph_drawing.fonts import FONTS, covers, draw, fonts_of, mask
 from otfew.data.glyph_drawing.paint import paint
 from otfew.data.glyph_drawing.recipe import PIECES, RESOLUTION, recipes
-from otfew.data.glyph_drawing.select import choose, look_alikes
 from otfew.random.dice import Dice
 
 CLASSES = class_lists("glyphs").classes

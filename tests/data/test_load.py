@@ -48,7 +48,7 @@ def test_default_root(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name, dataset in DATASETS.items() if dataset.needs_root])
 def test_a_missing_root_is_never_made(monkeypatch, tmp_path, name):
-    with pytest.raises(UserError, match="--data-root"):
+    with pytest.raises(UserError, match="`data_root`"):
         load(name, "test", tmp_path / "typo")
     monkeypatch.setenv("OTFEW_DATA", str(tmp_path / "typo"))
     with pytest.raises(UserError, match="OTFEW_DATA"):

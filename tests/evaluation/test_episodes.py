@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from otfew.errors import UserError
-from otfew.evaluation.episodes import Protocol, Sampler, below, draw
+from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.random.shuffle import below, draw
 
 PROTOCOL = Protocol("toy", "", "test", seed=1, way=3, shot=1, query=2)
 LABELS = np.arange(60) % 6

@@ -7,17 +7,22 @@ import numpy as np
 import pytest
 import torch
 
+from otfew.baselines import BASELINES
 from otfew.errors import UserError
+from otfew.evaluation.blocks import CODE, code_of, form_of
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.evaluation.run import BLOCK, Ready, batch_episodes, evaluate
 from otfew.features.extract import FeatureSet
 from otfew.method import MethodBase
+from otfew.methods import METHODS
+from otfew.runs.blocks import Column, Form, opened, sealed
 from otfew.runs.directory import RunDirectory, to_json
 
 N_CLASSES, PER_CLASS = 8, 12
 LABELS = np.repeat(np.arange(N_CLASSES), PER_CLASS)
 NAMES = tuple(f"c{i}" for i in range(N_CLASSES))
 EPISODES = 2 * BLOCK + 7
+X = Form({"x": Column((3,))}, code="")
 
 
 @pytest.fixture
@@ -191,6 +196,77 @@ def test_blocks_of_other_material_are_computed_again(tmp_path, features, sampler
     assert method.episodes == 0
 
 
+def run_with(directory, sampler, features, note=pytest.fail):
+    method = Nearest()
+    scores = evaluate([Ready("nearest", method, features)], sampler, EPISODES, directory=directory, note=note)
+    return scores["nearest"].correct, method.episodes
+
+
+def tamper(path, change):
+    """Change a block and mend its seal, as somebody who means it would."""
+    arrays, code = opened(path.read_bytes())
+    change(arrays)
+    path.write_bytes(sealed(arrays, code))
+
+
+CHANGES = {
+    "more right answers than queries": lambda block: block["nearest.correct"].__setitem__((0, 0), 999),
+    "one right answer too many": lambda block: block["nearest.correct"].__setitem__((0, 0), 4),
+    "an array less": lambda block: block.pop("nearest.seconds"),
+    "no setup": lambda block: block.pop("setup"),
+    "episodes of another way": lambda block: block.update({"nearest.correct": np.zeros((BLOCK, 5), int)}),
+    "fewer episodes": lambda block: block.update({"nearest.correct": block["nearest.correct"][1:]}),
+    "another method": lambda block: block.update({"first.correct": block["nearest.correct"]}),
+    "no process": lambda block: block["setup"].__setitem__(0, 0),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_block_that_cannot_be_right_is_computed_again(tmp_path, features, sampler, change):
+    directory = RunDirectory(tmp_path, {"a": 1})
+    first, _ = run_with(directory, sampler, features)
+    tamper(tmp_path / "blocks" / "000001.npz", CHANGES[change])
+    notes = []
+    again, episodes = run_with(directory, sampler, features, notes.append)
+    np.testing.assert_array_equal(first, again)
+    assert episodes == BLOCK + 1
+    assert len(notes) == 1
+    assert "000001.npz" in notes[0]
+    assert run_with(directory, sampler, features)[1] == 0
+
+
+def test_all_queries_of_an_uneven_episode_may_be_of_one_class(features):
+    even, uneven = (
+        Protocol("toy", "", "test", way=4, shot=2, query=3, query_balance=b) for b in ("balanced", "dirichlet:1")
+    )
+    assert form_of(["a"], 5, even, "setup", "").columns["a.correct"].most == 3
+    assert form_of(["a"], 5, uneven, "setup", "").columns["a.correct"].most == 12
+
+
+def test_blocks_of_other_code_are_computed_again_with_one_line(tmp_path, features, sampler, monkeypatch):
+    directory = RunDirectory(tmp_path, {"a": 1})
+    first, _ = run_with(directory, sampler, features)
+    # As if a line of the evaluator had been changed.
+    monkeypatch.setattr("otfew.evaluation.run.code_of", lambda _: "f00d")
+    notes = []
+    again, episodes = run_with(directory, sampler, features, notes.append)
+    np.testing.assert_array_equal(first, again)
+    assert episodes == EPISODES + 1
+    assert len(notes) == 1
+    assert "other code" in notes[0]
+
+
+def test_the_code_of_a_block_is_that_of_its_methods(monkeypatch):
+    """A user's method counts with its own file, ours with their package."""
+    named = []
+    monkeypatch.setattr("otfew.evaluation.blocks.code_digest", lambda *names: named.append(names) or "")
+    code_of([Nearest(), METHODS["deepemd-fcn"]()])
+    code_of([BASELINES["protonet"]()])
+    assert set(CODE) <= set(named[0]) & set(named[1])
+    assert set(named[0]) - set(CODE) == {__name__, "otfew.methods"}
+    assert set(named[1]) - set(CODE) == {"otfew.baselines"}
+
+
 def test_batches_are_a_function_of_shapes():
     assert batch_episodes(5, 1, 15, 1, 64) == BLOCK
     assert 1 <= batch_episodes(5, 1, 15, 25, 640) < BLOCK
@@ -271,7 +347,7 @@ def test_a_full_disk_keeps_what_a_run_has(tmp_path, monkeypatch):
         patch.setattr(os, "fsync", full)
         for write in (
             lambda: directory.write("results.json", b"new"),
-            lambda: directory.save_block(0, {"x": np.zeros(3)}),
+            lambda: directory.save_block(0, {"x": np.zeros(3)}, X),
             lambda: RunDirectory(tmp_path / "other", {}),
         ):
             with pytest.raises(UserError, match="no space left on device"):
@@ -298,9 +374,9 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
 def test_a_run_killed_while_it_claims_its_folder_goes_on(tmp_path):
     (tmp_path / ".protocol.json.4711").write_text("{")
     directory = RunDirectory(tmp_path, {"a": 1})
-    directory.save_block(0, {"x": np.arange(3)})
+    directory.save_block(0, {"x": np.arange(3.0)}, X)
     assert (tmp_path / "protocol.json").read_bytes() == to_json({"a": 1})
-    assert (RunDirectory(tmp_path, {"a": 1}).load_block(0, print) or {})["x"].tolist() == [0, 1, 2]
+    assert (RunDirectory(tmp_path, {"a": 1}).load_block(0, X, print) or {})["x"].tolist() == [0, 1, 2]
 
 
 def test_a_check_writes_nothing(tmp_path):

@@ -61,10 +61,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(analysis, tmp_path, finish
     finish(main, tmp_path / "whole", *arguments)
     save = RunDirectory.save_block
 
-    def interrupted(self, index, arrays):
+    def interrupted(self, index, arrays, form):
         if index == 1:
             raise KeyboardInterrupt
-        save(self, index, arrays)
+        save(self, index, arrays, form)
 
     monkeypatch.setattr(RunDirectory, "save_block", interrupted)
     with pytest.raises(SystemExit) as ended:

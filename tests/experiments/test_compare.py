@@ -19,11 +19,11 @@ from otfew.data.base import ImageSet
 from otfew.errors import UserError
 from otfew.experiments import __main__ as otfew_command
 from otfew.experiments import compare
-from otfew.experiments.common import listing, setup
+from otfew.experiments.common import names, setup
 from otfew.experiments.common.cli import parse, run
 from otfew.features import material
 from otfew.reporting.accuracy_plot import spread
-from otfew.reporting.table import render
+from otfew.reporting.tables import Table, terminal
 from otfew.runs.directory import RunDirectory
 
 FAST = ["--methods", "protonet", "cosine-centroid", "cr-pooled", "deepemd", "--episodes", "120"]
@@ -131,10 +131,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(features, tmp_path, monkey
     run_ok(*arguments, tmp_path / "whole")
     save = RunDirectory.save_block
 
-    def interrupted(self, index, arrays):
+    def interrupted(self, index, arrays, form):
         if index == 1:
             raise KeyboardInterrupt
-        save(self, index, arrays)
+        save(self, index, arrays, form)
 
     monkeypatch.setattr(RunDirectory, "save_block", interrupted)
     capsys.readouterr()
@@ -419,8 +419,8 @@ def test_an_image_that_cannot_be_used_leaves_no_claimed_folder(pictures, backbon
 
 def test_brackets_in_tables_are_text():
     console = Console(width=80, record=True, file=io.StringIO())
-    console.print(render("title", ["method"], [["deepemd [fcn]"]]))
-    listing._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
+    console.print(terminal(Table("title", ["method"], [["deepemd [fcn]"]])))
+    names._print(console, "backbones", [("x", 'run pip install "otfew[pretrained]"')])
     said = console.export_text()
     assert "deepemd [fcn]" in said
     assert "otfew[pretrained]" in said

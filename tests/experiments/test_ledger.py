@@ -67,7 +67,8 @@ def test_several_networks_are_averaged_episode_by_episode(tmp_path):
 
 def test_metric_learning_is_paired_by_seed(tmp_path):
     maps = {
-        "ot": {1: [0.1, 0.5, 0.7], 2: [0.1, 0.4, 0.6], 3: [0, 0.9, 0.9]},
+        # The last epoch of the third seed is not its best.
+        "ot": {1: [0.1, 0.5, 0.7], 2: [0.1, 0.4, 0.6], 3: [0, 1.0, 0.8]},
         "all": {1: [0, 0.4, 0.7], 2: [0, 0.1, 0.4]},
     }
     losses = {
@@ -81,9 +82,55 @@ def test_metric_learning_is_paired_by_seed(tmp_path):
     assert found.intervals["seeds"] == pytest.approx(12.7062 * 100 * 0.1, rel=1e-4)
     assert found.seeds == 2
     assert reader.difference("ot", reader, "all", "first_epoch").mean == pytest.approx(20)
-    assert reader.level("ot", "last_epoch").mean == pytest.approx(100 * 2.2 / 3)
+    assert reader.level("ot", "last_epoch").mean == pytest.approx(100 * 2.1 / 3)
     with pytest.raises(UserError, match="no arm 'ot by no measure'"):
         reader.level("ot", "")
+
+
+def test_metric_learning_of_other_images_is_not_compared(tmp_path):
+    losses = {"ot": {"seeds": {"1": [{"figures": {"map": m}} for m in (0.1, 0.2)]}}}
+    readers = {}
+    for name, protocol in (("one", {"dataset": "x"}), ("same", {"dataset": "x"}), ("other", {"dataset": "y"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "results.json").write_text(json.dumps({"losses": losses, "protocol": protocol}))
+        readers[name] = MetricReader(tmp_path / name)
+    assert readers["one"].difference("ot", readers["same"], "ot", "last_epoch").mean == 0
+    with pytest.raises(UserError, match="saw other images"):
+        readers["one"].difference("ot", readers["other"], "ot", "last_epoch")
+    with pytest.raises(UserError, match="no run of metric learning"):
+        readers["one"].difference("ot", RetrievalReader(tmp_path / "one"), "ot", "last_epoch")
+
+
+@pytest.mark.parametrize("reader", [LongTailReader, RetrievalReader])
+def test_arms_of_two_runs_that_neither_has_compared_are_refused(tmp_path, reader):
+    """The right-hand run of a claim counts, too: it used to be read from the left-hand one."""
+    pair = {"arm": "ot", "rival": "ce", "error_difference": -2.5, "image_ci": 0.5, "class_ci": 1.5, "p": 0.01}
+    record = {"mean": 0.02, "query_ci": 0.005, "class_ci": 0.01, "p": 0.03}
+    method = {"metrics": {"map_at_r": record}, "difference": {"to": "ce", "map_at_r": record}}
+    tails = {"errors": {"ot": {"error": 1}, "ce": {"error": 2}}, "comparisons": [pair]}
+    readers = []
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        results = {**tails, "methods": {"ot": method, "ce": method}, "transport_adds": {}}
+        (tmp_path / name / "results.json").write_text(json.dumps(results))
+        readers.append(reader(tmp_path / name))
+    one, two = readers
+    assert difference([((one, "ot"), (one, "ce"))], "").p in {0.01, 0.03}
+    with pytest.raises(UserError, match=r"are arms of two runs.*claim two arms of one run"):
+        difference([((one, "ot"), (two, "ce"))], "")
+
+
+def test_only_runs_on_the_same_episodes_are_paired(tmp_path):
+    """The same classes do not make the same episodes: images are drawn by seed, shots and queries."""
+    names, drawn = ["a", "b", "c"], [["a", "b"], ["b", "c"], ["a", "c"]]
+    one, two = (episodes_run(tmp_path / name, {"m": [0.1, 0.2, 0.4]}, drawn, names) for name in ("one", "two"))
+    assert difference([((one, "m"), (two, "m"))], "").mean == 0
+    for term in ("seed", "shot", "query", "split"):
+        two.results["protocol"] = {term: 2}
+        one.results["protocol"] = {term: 1}
+        with pytest.raises(UserError, match="saw other episodes"):
+            difference([((one, "m"), (two, "m"))], "")
+    assert one.level("m", "").p is None  # a level is no difference, whatever zero means for it
 
 
 def test_long_tails_and_retrieval_are_read_as_written(tmp_path):
@@ -157,6 +204,9 @@ def claim(**given):
         (Figure(-3, {"classes": 1}, 0.001, 3), {}, "contradicted"),
         (Figure(0.4, {"classes": 0.2}, 0.001, 3), {}, "confirmed, by less than 1"),
         (Figure(0.4, {"classes": 0.5}, 0.2, 3), {}, "equivalent within 1"),
+        (Figure(0.5, {"classes": 0.5}, 0.2, 3), {}, "equivalent within 1"),
+        (Figure(-0.5, {"classes": 0.5}, 0.2, 3), {}, "equivalent within 1"),
+        (Figure(1, {"classes": 1}, 0.001, 3), {}, "inconclusive"),
         (Figure(0.4, {"classes": 0.7}, 0.2, 3), {}, "inconclusive"),
         (Figure(3, {"classes": 1}, 0.06, 3), {}, "inconclusive"),
         (Figure(3, {}, None, 1), {}, "inconclusive"),
@@ -212,6 +262,10 @@ def test_holm_counts_the_claims_of_a_table():
     found = judge(claims, figures)
     assert [found[str(i)].p_holm for i in range(3)] == pytest.approx([0.03, 0.04, 0.04])
     assert judge(claims[2:], figures)["2"].p_holm == pytest.approx(0.04)
+    # A level has no share in the correction, whatever its figure holds.
+    levels = [claim(id=name, level=1.0, right=()) for name in ("3", "4")]
+    beside = judge([*claims, *levels], {**figures, **dict.fromkeys("34", Figure(3, {"classes": 1}, 0.001, 3))})
+    assert [beside[str(i)].p_holm for i in range(4)] == [*(pytest.approx(p) for p in (0.03, 0.04, 0.04)), None]
 
 
 def test_quick_options_replace_those_of_the_full_suite():

@@ -11,10 +11,10 @@ import torch
 
 from otfew import backbones
 from otfew.errors import UserError
-from otfew.experiments.common import setup
 from otfew.experiments.long_tail import command as long_tail
 from otfew.experiments.long_tail import report, stage2
 from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC
+from otfew.runs.identity import versions
 
 SIDE = 16
 
@@ -130,7 +130,7 @@ def test_the_test_labels_choose_nothing(finished, folder, tmp_path, monkeypatch)
 def test_sigkill_and_the_same_command_again(folder, finished, tmp_path):
     """Killed within stage 1, then within the second stages: the results are those of a run that was not."""
     output = tmp_path / "run"
-    command = [sys.executable, "-m", "otfew.experiments.long_tail.command", *arguments(folder, output)]
+    command = [sys.executable, "-m", "otfew.experiments.long_tail", *arguments(folder, output)]
     for sign, done in ((tmp_path / "run-stage1" / "state.pt", 0), (output / "blocks" / "000004.npz", 5)):
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         deadline = time.monotonic() + 600
@@ -211,4 +211,4 @@ def test_published_errors_are_quoted_for_published_settings_only():
 
 
 def test_versions_are_part_of_the_identity(finished):
-    assert results_of(finished)["versions"] == setup.versions()
+    assert results_of(finished)["versions"] == versions()

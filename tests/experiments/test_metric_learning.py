@@ -84,7 +84,7 @@ def test_results_hold_every_figure_of_every_epoch(finished):
 
 def test_a_killed_run_gives_the_same_bytes(folder, finished, tmp_path):
     output = tmp_path / "killed"
-    command = [sys.executable, "-m", "otfew.experiments.metric_learning.command", *arguments(folder, output)]
+    command = [sys.executable, "-m", "otfew.experiments.metric_learning", *arguments(folder, output)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while process.poll() is None and not list(output.glob("runs/*.pt")):

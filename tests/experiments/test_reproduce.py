@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import csv
+import importlib
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from otfew.errors import UserError
+from otfew.experiments.commands import module_of
 from otfew.experiments.reproduce import claims as ledger_claims
 from otfew.experiments.reproduce import command as reproduce
-from otfew.experiments.reproduce import report
+from otfew.experiments.reproduce import process, report, suite
 from otfew.experiments.reproduce.evidence import Evidence
 from otfew.experiments.reproduce.figures import (
     EpisodeReader,
@@ -21,7 +25,7 @@ from otfew.experiments.reproduce.figures import (
     level,
 )
 
-pytestmark = pytest.mark.usefixtures("surroundings")
+pytestmark = pytest.mark.usefixtures("surroundings", "in_this_process")
 REPOSITORY = Path(__file__).parents[2]
 
 CLAIMS = """
@@ -66,12 +70,27 @@ rows = [["Does it win?", "compare --features FILE", "DeepEMD and Chamfer: {{cham
 
 
 @pytest.fixture
+def in_this_process(request, monkeypatch):
+    """Run commands here, which is quicker, unless a test asks for processes."""
+
+    def call(command, arguments):
+        try:
+            importlib.import_module(module_of(command)).main(arguments)
+        except UserError as error:
+            return str(error)
+        return ""
+
+    if "processes" not in request.keywords:
+        monkeypatch.setattr(process, "run", call)
+
+
+@pytest.fixture
 def place(tmp_path, own_features):
     """A checkout with claims of its own: returns the arguments that name it."""
     docs = tmp_path / "docs"
     docs.mkdir()
     (tmp_path / "claims.toml").write_text(CLAIMS.format(features=own_features, paper="paper = [60, 58]"))
-    (tmp_path / "README.md").write_text(f"# Title\n\n{reproduce.BEGIN}\nold\n{reproduce.END}\n\nThe rest.\n")
+    (tmp_path / "README.md").write_text(f"# Title\n\n{suite.BEGIN}\nold\n{suite.END}\n\nThe rest.\n")
     return ["--docs", str(docs), "--claims", str(tmp_path / "claims.toml")]
 
 
@@ -102,9 +121,70 @@ def test_quick_twice_gives_the_same_bytes(place, tmp_path, capsys):
     assert readme.endswith("The rest.\n")
 
 
+@pytest.mark.processes
+def test_runs_are_processes_and_a_failed_one_is_not_the_end(place, tmp_path, capfd):
+    reproduce.main(["--suite", "full", "--only", "lost", "small-1", "--runs", str(tmp_path / "a"), *place])
+    said = " ".join(capfd.readouterr().out.split())
+    assert said.count("nowhere.npz does not exist") == 2  # where it happened, and at the end
+    assert "150 episodes" in said  # the table of the other run is shown
+    claims = json.loads((tmp_path / "docs/results/claims.json").read_bytes())
+    assert claims["level"]["verdict"] != "not run yet"
+    record = json.loads((tmp_path / "docs/results/small-1.json").read_bytes())
+    assert "protocol" in record
+
+
+def test_every_run_is_told_its_threads_and_where_data_lie(place, tmp_path, monkeypatch):
+    called = []
+    monkeypatch.setattr(process, "run", lambda command, words: called.append((command, words)) or "enough")
+    with pytest.raises(UserError, match="enough"):
+        reproduce.main(
+            ["--suite", "full", "--only", "lost", "--threads", "3", "--data-root", "there", "--runs", "r", *place]
+        )
+    (command, words) = called[0]
+    assert command == "compare"
+    assert words[-6:] == ["--output", "r/lost", "--threads", "3", "--data-root", "there"]
+
+
+def test_an_interrupted_suite_writes_its_page(place, tmp_path, monkeypatch):
+    def interrupted(command, words):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(process, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        reproduce.main(["--only", "small", "--runs", "r", *place])
+    assert "not run yet" in (tmp_path / "docs/reproduction.md").read_text()
+
+
+def test_several_processes_are_refused(place, monkeypatch):
+    for name, value in (("RANK", "0"), ("WORLD_SIZE", "2"), ("MASTER_ADDR", "localhost"), ("MASTER_PORT", "1")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match="start one"):
+        reproduce.main(["--suite", "report", *place])
+
+
+def test_help_needs_neither_torch_nor_scipy():
+    """The package's own import apart, which is not this command's."""
+    code = """
+import sys, types, importlib.util
+package = types.ModuleType("otfew")
+package.__path__ = list(importlib.util.find_spec("otfew").submodule_search_locations)
+sys.modules["otfew"] = package
+from otfew.experiments.reproduce.command import main
+try:
+    main(["--help"])
+except SystemExit as ended:
+    assert not ended.code
+heavy = {"torch", "scipy", "numba", "numpy", "cv2", "sklearn", "matplotlib", "rich.progress", "kornia"}
+sys.stderr.write(" ".join(sorted(heavy & set(sys.modules))))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert "--suite" in found.stdout
+    assert found.stderr == ""
+
+
 def test_full_goes_before_quick_and_keeps_it_beside(place, tmp_path):
-    for suite in ("quick", "full"):
-        reproduce.main(["--suite", suite, "--runs", str(tmp_path / suite), *place])
+    for each in ("quick", "full"):
+        reproduce.main(["--suite", each, "--runs", str(tmp_path / each), *place])
     claims = json.loads((tmp_path / "docs/results/claims.json").read_bytes())
     assert set(claims["chamfer"]) > {"full", "quick"}
     assert "full" in claims["over-equal"]
@@ -175,7 +255,7 @@ arguments = ["--dataset", "glyphs", "--backbone", "own"]
         if command == "compare":
             raise UserError("enough")
 
-    monkeypatch.setattr(reproduce, "_call", call)
+    monkeypatch.setattr(suite, "_call", call)
     with pytest.raises(UserError, match="none of the 1 runs ran; the first: enough"):
         reproduce.main(["--suite", "full", "--only", "lost", "--runs", str(tmp_path / "runs"), *place])
     checkpoints = tmp_path / "runs/checkpoints"
@@ -213,6 +293,24 @@ def test_damaged_evidence_of_a_run_is_named(place, tmp_path):
     (tmp_path / "docs/results/quick/small-1.json").write_text("{")
     with pytest.raises(UserError, match=r"small-1\.json is damaged"):
         reproduce.main(arguments)
+
+
+def test_a_run_of_another_command_is_no_evidence(place, tmp_path):
+    """A folder left by other arguments must not be paired with a new run."""
+    arguments = ["--runs", str(tmp_path / "a"), *place]
+    reproduce.main(["--only", "small", *arguments])
+    before = json.loads((tmp_path / "docs/results/claims.json").read_bytes())["chamfer"]
+    ledger = ledger_claims.load(tmp_path / "claims.toml")
+    evidence = Evidence(tmp_path / "docs/results", "quick")
+    assert set(evidence.finished(ledger, tmp_path / "a", quick=True)) == {"small-1", "small-2"}
+    assert set(evidence.finished(ledger, tmp_path / "a", quick=False)) == set()
+    text = (
+        (tmp_path / "claims.toml").read_text().replace('quick = ["--episodes", "100"]', 'quick = ["--episodes", "90"]')
+    )
+    (tmp_path / "claims.toml").write_text(text)
+    reproduce.main(["--only", "small-1", "--runs", str(tmp_path / "b"), *place])
+    after = json.loads((tmp_path / "docs/results/claims.json").read_bytes())["chamfer"]
+    assert after["quick"] == before["quick"]
 
 
 def test_figures_of_other_arms_are_forgotten(place, tmp_path):
@@ -287,7 +385,7 @@ def test_the_page_is_what_the_evidence_gives(tmp_path):
     record = json.loads((docs / "results/claims.json").read_bytes())
     assert record == json.loads(json.dumps(report.records(ledger, full, quick)))
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert f"{reproduce.BEGIN}\n\n{report.answers(ledger, full, quick)}\n\n{reproduce.END}" in readme
+    assert f"{suite.BEGIN}\n\n{report.answers(ledger, full, quick)}\n\n{suite.END}" in readme
     page = (docs / "reproduction.md").read_text(encoding="utf-8")
     pictures = {path.name for path in (docs / report.PICTURES).iterdir()}
     assert pictures == {line.split("/")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")}

@@ -76,10 +76,10 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(own_features, tmp_path, fi
     finish(retrieve.main, tmp_path / "whole", *given(own_features))
     save = RunDirectory.save_block
 
-    def interrupted(self, index, arrays):
+    def interrupted(self, index, arrays, form):
         if index == 2:
             raise KeyboardInterrupt
-        save(self, index, arrays)
+        save(self, index, arrays, form)
 
     monkeypatch.setattr(RunDirectory, "save_block", interrupted)
     with pytest.raises(SystemExit) as ended:

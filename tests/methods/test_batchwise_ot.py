@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from otfew.errors import UserError
 from otfew.methods.batchwise_ot import PUBLISHED, BatchwiseOTLoss
 
 N, M, CHANNELS = 7, 9, 3
@@ -152,6 +153,38 @@ def test_uniform_marginals_and_self_pairs_left_out():
     uniform = BatchwiseOTLoss(reg_inverse=0).transport(x, labels)
     off = ~torch.eye(N, dtype=torch.bool)
     torch.testing.assert_close(uniform.plan[off], torch.full((N * (N - 1),), 1 / N / (N - 1), dtype=uniform.plan.dtype))
+
+
+def test_a_batch_given_as_its_own_reference_has_no_self_pairs():
+    x, labels, _, _ = batches()
+    loss = BatchwiseOTLoss(margin=1.0)
+    found, alone = loss.transport(x, labels, None, x, labels), loss.transport(x, labels)
+    assert not found.counted.diagonal().any()
+    assert torch.equal(found.plan, alone.plan)
+    assert torch.equal(found.loss, alone.loss)
+    # A copy is another batch, whose items happen to be equal.
+    copied = loss.transport(x, labels, None, x.clone(), labels)
+    assert copied.counted.all()
+    assert float(copied.plan.diagonal().sum()) > 1e-3
+
+
+@pytest.mark.parametrize("reg_inverse", [1.0, 40.0, 200.0, -200.0])
+def test_left_out_pairs_stay_empty_where_the_others_cost_lambda_twice(reg_inverse):
+    """Marginals leave two plans: through the pair that is left out, or through two others at once."""
+    loss = BatchwiseOTLoss(gamma=1.0, reg_inverse=reg_inverse)
+    near, far = 0.0, 50.0
+    distances = torch.tensor([[far, near], [near, far]], dtype=torch.float64)
+    same = torch.ones(2, 2, dtype=torch.bool)
+    same[1, 1] = reg_inverse > 0
+    if reg_inverse < 0:
+        # Easy pairs are cheap here: the one that is kept from being used beside the one that is left out.
+        distances = torch.tensor([[near, far], [far, far]], dtype=torch.float64)
+    counted = torch.tensor([[False, True], [True, True]])
+    same[0, 0] = False
+    plan = loss.of_distances(distances, same, counted).plan
+    # By symmetry its mass is the geometric mean of exp(-30) and nothing: exp(-15) / 4.
+    assert float(plan[0, 0]) < 1e-6
+    torch.testing.assert_close(plan.sum(1), torch.full((2,), 0.5, dtype=torch.float64), atol=1e-6, rtol=0)
 
 
 def test_a_larger_lambda_moves_mass_to_harder_pairs_and_a_negative_one_to_easier():
@@ -373,13 +406,14 @@ def test_bad_input_is_refused_in_one_sentence():
         with pytest.raises(ValueError, match=message):
             loss(*arguments)
     for options, message in (
-        ({"margin": -1.0}, "margin must be a finite number of at least 0"),
+        ({"margin": -1.0}, "`margin` must be a number of at least 0"),
         ({"reg_inverse": math.nan}, "reg_inverse"),
-        ({"distance": "manhattan"}, "distance must be one of"),
-        ({"plan_gradient": "envelope"}, "plan_gradient must be one of"),
-        ({"pair_power": 0}, "pair_power"),
+        ({"distance": "manhattan"}, "unknown `distance` 'manhattan'; there are: sqeuclidean, euclidean"),
+        ({"plan_gradient": "envelope"}, "unknown `plan_gradient`"),
+        ({"pair_power": 0}, "`pair_power` must be a number of at least 1"),
+        ({"exclude_self": "no"}, "`exclude_self` must be True or False"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(UserError, match=message):
             BatchwiseOTLoss(**options)
     with pytest.raises(ValueError, match="unknown code '4d'; there are: 2d, shrec, 3d"):
         BatchwiseOTLoss.published("4d")

@@ -270,7 +270,7 @@ def test_deepemd_fcn_is_deepemd_on_the_cells_of_the_map():
 
 
 def test_unknown_names_are_errors_when_constructed():
-    with pytest.raises(ValueError, match=r"unknown shot_head 'mode'.*mean"):
+    with pytest.raises(ValueError, match=r"unknown `shot_head` 'mode'.*mean"):
         DeepEMD(shot_head="mode")
     with pytest.raises(ValueError, match=r"unknown solver 'exakt'; did you mean 'exact'\?"):
         DeepEMD(solver="exakt")

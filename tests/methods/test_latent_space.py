@@ -117,7 +117,7 @@ def test_signed_features_are_refused_with_the_reason_and_possible_without_the_po
     with pytest.raises(ValueError, match="the power transform"):
         LatentSpaceTransform().fit(points[0][0].numpy()).transform(signed)
     assert np.isfinite(LatentSpaceTransform(beta=1).fit_transform(signed)).all()
-    with pytest.raises(ValueError, match="gamma must be a number of at least 0, not -1"):
+    with pytest.raises(ValueError, match="`gamma` must be a number of at least 0, not -1"):
         LatentSpaceTransform(gamma=-1).fit(points[0][0].numpy())
 
 

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from otfew.errors import UserError
 from otfew.method import FewShotMethod
 from otfew.methods import METHODS, centre_heads, lst
 from otfew.methods.latent_space import latent_space, power_transform
 from otfew.methods.lst import HEADS
+from otfew.methods.presets import published
 
 VARIANTS = [(name, {"head": head}) for name in ("lst", "pt-map") for head in HEADS]
 VARIANTS += [("lst", {"class_prior": "estimated"}), ("pt-map", {"class_prior": "estimated"})]
@@ -272,31 +274,44 @@ def test_bad_calls_are_refused(name, batch):
         method(support[0], query)
     for prior, said in (
         (torch.ones(N, WAY + 1), r"must be \(episodes, way\) = \(4, 3\), not \(4, 4\)"),
-        (torch.tensor([[1.0, 1, 1], [1, 1, -1], [1, 1, 1], [1, 1, 1]]), "class_prior of episode 1"),
-        (torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 0, 0], [1, 1, 1]]), "class_prior of episode 2"),
-        (torch.full((N, WAY), torch.nan), "class_prior of episode 0"),
-        (torch.full((N, WAY), torch.inf), "class_prior of episode 0"),
+        (torch.tensor([[1.0, 1, 1], [1, 1, -1], [1, 1, 1], [1, 1, 1]]), "`class_prior` of episode 1"),
+        (torch.tensor([[1.0, 1, 1], [1, 1, 1], [0, 0, 0], [1, 1, 1]]), "`class_prior` of episode 2"),
+        (torch.full((N, WAY), torch.nan), "`class_prior` of episode 0"),
+        (torch.full((N, WAY), torch.inf), "`class_prior` of episode 0"),
     ):
         with pytest.raises(ValueError, match=said):
             method(support, query, class_prior=prior)
 
 
+def test_published_defaults():
+    """Five-shot CUB of the paper's table 1; PT-MAP with the authors' values for it."""
+    own = {"alpha": 0.2, "n_steps": 20, "lam": 10.0, "head": "map", "class_prior": "uniform", "slack": 0.3}
+    for name, options in (
+        ("lst", {"beta": 0.5, "delta": 0.3, "gamma": 0.9, "joint": True, **own}),
+        ("pt-map", {"beta": 0.5, "delta": 1, "gamma": 1, "joint": False, **own}),
+    ):
+        assert vars(METHODS[name]()) == options
+    for name in ("lst", "pt-map"):
+        given = published(name, "cub", 5)
+        assert {option: getattr(METHODS[name](), option) for option in given} == given
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"beta": 0}, "beta must be"),
-        ({"delta": -0.1}, "delta must be"),
-        ({"gamma": float("nan")}, "gamma must be"),
-        ({"alpha": 0}, "alpha must be"),
-        ({"alpha": 1.5}, "alpha must be"),
-        ({"n_steps": -1}, "n_steps must be"),
-        ({"n_steps": 2.5}, "n_steps must be"),
-        ({"lam": 0}, "lam must be"),
-        ({"slack": 0}, "slack must be"),
-        ({"head": "tails"}, "unknown head 'tails'; there are: map, kmeans, gmm, ncm"),
-        ({"class_prior": "true"}, "unknown class_prior 'true'"),
+        ({"beta": 0}, "`beta` must be"),
+        ({"delta": -0.1}, "`delta` must be"),
+        ({"gamma": float("nan")}, "`gamma` must be"),
+        ({"alpha": 0}, "`alpha` must be"),
+        ({"alpha": 1.5}, "`alpha` must be"),
+        ({"n_steps": -1}, "`n_steps` must be"),
+        ({"n_steps": 2.5}, "`n_steps` must be"),
+        ({"lam": 0}, "`lam` must be"),
+        ({"slack": 0}, "`slack` must be"),
+        ({"head": "tails"}, "unknown `head` 'tails'; there are: map, kmeans, gmm, ncm"),
+        ({"class_prior": "true"}, "unknown `class_prior` 'true'"),
     ],
 )
 def test_options_out_of_range_are_named(options, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=f"^lst: {said}"):
         METHODS["lst"](**options)

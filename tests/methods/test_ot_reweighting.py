@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from otfew.errors import UserError
 from otfew.methods import _otrw_published as published
 from otfew.methods._otrw_costs import feature_costs, prototypes
 from otfew.methods._otrw_solve import by_gradient, closed_form, transport_cost
@@ -280,20 +281,23 @@ def test_bad_input(change, said, preset):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"cost": "labels"}, "cost must be one of label, feature, combined"),
-        ({"reg": 0.0}, "reg must be positive"),
-        ({"reg": math.nan}, "reg must be positive"),
-        ({"label_coefficient": -1.0}, "label_coefficient must be at least 0"),
-        ({"feature_coefficient": math.inf}, "feature_coefficient"),
-        ({"meta": "all"}, "meta must be"),
-        ({"label_distance": "hamming"}, "label_distance must be"),
-        ({"entropy": "none"}, "entropy must be"),
-        ({"parameters": "tree"}, "parameters must be"),
-        ({"preset": "paper"}, "preset must be"),
+        ({"cost": "labels"}, "unknown `cost` 'labels'; there are: label, feature, combined"),
+        ({"reg": 0.0}, "`reg` must be a number above 0"),
+        ({"reg": math.nan}, "`reg` must be a number above 0"),
+        ({"label_coefficient": -1.0}, "`label_coefficient` must be a number of at least 0"),
+        ({"feature_coefficient": math.inf}, "`feature_coefficient`"),
+        ({"meta": "all"}, "unknown `meta`"),
+        ({"label_distance": "hamming"}, "unknown `label_distance`"),
+        ({"entropy": "none"}, "unknown `entropy`"),
+        ({"parameters": "tree"}, "unknown `parameters`"),
+        ({"preset": "paper"}, "unknown `preset`"),
+        ({"hidden": 2.5}, "`hidden` must be a whole number of at least 1"),
+        ({"preset": "published", "reg": 0.2}, "`reg` has no effect with `preset` 'published'"),
+        ({"preset": "published", "cost": "label"}, "`cost` has no effect with `preset` 'published'"),
     ],
 )
 def test_bad_options(options, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises(UserError, match=f"^OTReweighting: {said}"):
         OTReweighting(**options)
 
 

@@ -10,7 +10,7 @@ import torch
 
 from otfew import catalogue
 from otfew.baselines import BASELINES
-from otfew.methods import METHODS
+from otfew.methods import METHODS, MergeHead, StructuredFC
 from otfew.scores import node_weights, pairwise
 from otfew.scores.node_weights import NODE_WEIGHTS
 
@@ -36,9 +36,9 @@ def episode():
     return support, torch.rand(2, 6, 4, CHANNELS, generator=generator)
 
 
-CASES = [(name, {}) for name in NAMES] + [("deepemd", {"shot_head": "sfc", "sfc_epochs": 3})]
+CASES = [(name, {}) for name in NAMES] + [("deepemd", {"shot_head": StructuredFC(epochs=3)})]
 CASES += [("deepemd", {"shot_head": head}) for head in ("nn", "fusion", "merge", "prototype")]
-CASES += [("deepemd", {"solver": "sinkhorn"}), ("deepemd", {"shot_head": "merge", "merge_mass": "partial"})]
+CASES += [("deepemd", {"solver": "sinkhorn"}), ("deepemd", {"shot_head": MergeHead("partial")})]
 
 
 @pytest.mark.parametrize("dtype", [*HALF, torch.float32])

@@ -73,6 +73,21 @@ def test_features_are_a_symmetric_doubly_stochastic_plan(dtype):
     assert_close(features.double(), torch.from_numpy(expected), rtol=0, atol=1e-4)
 
 
+def test_an_image_unlike_all_others_still_sends_nothing_to_itself():
+    """Its cost to the others is far above the mean cost, and the diagonal's must be above that."""
+    generator = torch.Generator().manual_seed(2)
+    x = torch.ones(1, 9, 8, dtype=torch.float64) + 0.05 * torch.rand(1, 9, 8, generator=generator, dtype=torch.float64)
+    x[0, 4] *= -1
+    features = self_transport(x, torch.ones(1, 9, dtype=torch.bool), 0.05)
+    expected, plan = plain(x[0].numpy(), 0.05)
+    assert plan[4].max() < 0.2
+    assert_close(features[0], torch.from_numpy(expected), rtol=0, atol=1e-3)
+    # Masked shots are no company.
+    padded = torch.cat([x, torch.zeros(1, 3, 8, dtype=torch.float64)], 1)
+    features = self_transport(padded, torch.arange(12)[None] < 9, 0.05)
+    assert_close(features[0, :9, :9], torch.from_numpy(expected), rtol=0, atol=1e-3)
+
+
 def test_shares_of_masked_shots_are_zero(batch):
     support, query, mask = batch
     features, queries, share = SelfOptimalTransport().transform(support, query, mask)
@@ -106,5 +121,5 @@ def test_temperature_scales(batch):
 
 @pytest.mark.parametrize("options", [{"reg": 0.0}, {"reg": float("inf")}, {"temperature": -1.0}])
 def test_options_out_of_range_are_named(options):
-    with pytest.raises(UserError, match=f"sot: {next(iter(options))} must be"):
+    with pytest.raises(UserError, match=f"sot: `{next(iter(options))}` must be"):
         SelfOptimalTransport(**options)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -11,17 +12,23 @@ from torch.nn.functional import cross_entropy
 from torch.testing import assert_close
 
 import otfew
+from otfew.errors import UserError
 from otfew.methods import METHODS
-from otfew.methods.emd_score import EMDScore
 from otfew.methods.structured_fc import StructuredFC
+from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import CrossReference, KMeans, Uniform
 
 SCORE = EMDScore(otfew.Exact(), CrossReference())
 
 
+FIELDS = {field.name for field in fields(StructuredFC)}
+
+
 def sfc(**options):
-    """Few steps unless asked for more."""
-    return METHODS["deepemd-fcn"](shot_head="sfc", **{"sfc_epochs": 3} | options)
+    """Few steps unless asked for more; options of the layer and of the method."""
+    layer = {name: options.pop(name) for name in FIELDS & set(options)}
+    few = {} if "iterations" in layer else {"epochs": 3}
+    return METHODS["deepemd-fcn"](shot_head=StructuredFC(**few | layer), **options)
 
 
 def published_fit(score, support, batches):
@@ -57,7 +64,7 @@ def test_ten_full_batch_steps_are_those_of_the_published_code(dtype, episodes, p
     """With cv2.EMD, at its published size but for fewer nodes."""
     support, query = episodes(n=1, way=5, shot=5, nodes=9, n_query=4, channels=640)
     expected = published_logits(plain_score, support, query, [list(range(25))] * 10)
-    method = sfc(sfc_batch_size=25, sfc_epochs=10)
+    method = sfc(batch_size=25, epochs=10)
     assert_close(method(support.to(dtype), query.to(dtype)).double(), expected, rtol=0, atol=1e-4)
     # The fit does something.
     assert (expected - METHODS["deepemd"]()(support, query)).abs().max() > 1e-2
@@ -67,7 +74,7 @@ def test_mini_batches_of_the_published_size(episodes, plain_score):
     support, query = episodes(n=1, way=5, shot=5, nodes=25, n_query=2, channels=640)
     batches = list(StructuredFC(iterations=4).batches(25))
     expected = published_logits(plain_score, support, query, batches)
-    assert_close(sfc(sfc_iterations=4)(support.float(), query.float()).double(), expected, rtol=0, atol=1e-4)
+    assert_close(sfc(iterations=4)(support.float(), query.float()).double(), expected, rtol=0, atol=1e-4)
 
 
 def test_mini_batches_with_exact_flows(episodes, plain_score):
@@ -79,7 +86,7 @@ def test_mini_batches_with_exact_flows(episodes, plain_score):
     batches = [batch.tolist() for batch in StructuredFC(epochs=4, seed=3).batches(9)]
     assert [len(batch) for batch in batches] == [4, 4, 1] * 4
     expected = published_logits(functools.partial(plain_score, flow="exact"), support, query, batches)
-    assert_close(sfc(sfc_epochs=4, seed=3)(support, query), expected, rtol=0, atol=1e-7)
+    assert_close(sfc(epochs=4, seed=3)(support, query), expected, rtol=0, atol=1e-7)
 
 
 def both_ways(score, support, **options):
@@ -120,26 +127,26 @@ def test_regularised_plans_are_constants_unless_the_weights_are_not(episodes):
 
 def test_single_precision_follows_double(episodes):
     support, query = episodes(nodes=9, channels=64)
-    exact = sfc(sfc_epochs=10)(support, query)
-    assert_close(sfc(sfc_epochs=10)(support.float(), query.float()).double(), exact, rtol=0, atol=1e-3)
+    exact = sfc(epochs=10)(support, query)
+    assert_close(sfc(epochs=10)(support.float(), query.float()).double(), exact, rtol=0, atol=1e-3)
 
 
 def test_the_call_of_the_contract(episodes):
     support, query = episodes(n=1, way=5, shot=5)
     method = METHODS["deepemd-fcn"](
-        solver="exact", temperature=12.5, shot_head="sfc", sfc_lr=100, sfc_epochs=100, sfc_batch_size=4, seed=0
+        solver="exact", temperature=12.5, shot_head=StructuredFC(lr=100, epochs=100, batch_size=4, seed=0)
     )
     logits = method(support, query)
     assert logits.shape == (1, 4, 5)
     assert logits.isfinite().all()
     assert torch.equal(logits, METHODS["deepemd"](shot_head="sfc")(support, query))
-    assert len(list(method.structured_fc.batches(25))) == 700
+    assert len(list(method.shot_head.batches(25))) == 700
 
 
 def test_the_fit_lowers_the_loss_on_the_support(episodes):
     support, _ = episodes(way=5, shot=4, channels=64)
     images, labels = support.flatten(1, 2), torch.arange(5).repeat_interleave(4).repeat(2)
-    method = sfc(sfc_batch_size=20, sfc_epochs=100)
+    method = sfc(batch_size=20, epochs=100)
     before, after = (cross_entropy(m(support, images).flatten(0, 1), labels) for m in (METHODS["deepemd"](), method))
     assert after < 0.5 * before
 
@@ -226,7 +233,7 @@ def test_uneven_shots_are_fitted_as_the_published_loop_would(episodes, plain_sco
             cross_entropy(logits, labels).backward()
             optimiser.step()
         expected.append(torch.stack([torch.stack([score(u, v) for v in layer.detach()]) for u in queries]))
-    logits = sfc(sfc_epochs=3, sfc_batch_size=9)(support, query, support_mask=mask)
+    logits = sfc(epochs=3, batch_size=9)(support, query, support_mask=mask)
     assert_close(logits, torch.stack(expected), rtol=0, atol=1e-7)
 
 
@@ -244,7 +251,7 @@ def test_permutations(episodes):
     support, query = episodes()
     order = torch.tensor([4, 2, 0, 1, 3])
     assert_close(sfc()(support[:, :, :, order], query), sfc()(support, query), rtol=0, atol=1e-9)
-    full = sfc(sfc_batch_size=9)
+    full = sfc(batch_size=9)
     whole = full(support, query)
     classes, shots = torch.tensor([2, 0, 1]), torch.tensor([1, 2, 0])
     assert_close(full(support[:, classes], query), whole[:, :, classes], rtol=0, atol=1e-9)
@@ -265,8 +272,8 @@ def test_one_shot_is_left_as_it_is(episodes):
 def test_scale_of_the_step_follows_that_of_the_features(episodes):
     """Cosines have gradients of the inverse scale: features c times as large take steps c^2 times as large."""
     support, query = episodes(channels=64)
-    small = sfc(weights="uniform", sfc_lr=1)(support, query)
-    assert_close(sfc(weights="uniform", sfc_lr=100)(10 * support, 10 * query), small, rtol=0, atol=1e-9)
+    small = sfc(weights="uniform", lr=1)(support, query)
+    assert_close(sfc(weights="uniform", lr=100)(10 * support, 10 * query), small, rtol=0, atol=1e-9)
 
 
 # Robustness.
@@ -293,9 +300,9 @@ def test_gradients_flow_into_the_query_alone(episodes):
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_the_mode_of_autograd_does_not_matter(mode, options, episodes):
     support, query = episodes()
-    expected = sfc(sfc_iterations=2, **options)(support, query)
+    expected = sfc(iterations=2, **options)(support, query)
     with mode():
-        logits = sfc(sfc_iterations=2, **options)(support + 0, query + 0)
+        logits = sfc(iterations=2, **options)(support + 0, query + 0)
     assert_close(logits, expected, rtol=0, atol=1e-12)
 
 
@@ -306,7 +313,7 @@ def test_nodes_without_direction_stay_where_they_are(value, options, episodes):
     support, query = episodes()
     support[0, 1, :, 2] = value
     method = sfc(**options)
-    layer = method.structured_fc.fit(support, None, method.score, 12.5)
+    layer = method.shot_head.fit(support, None, method.score, 12.5)
     assert_close(layer[0, 1, 2], torch.full((16,), value, dtype=torch.float64), rtol=0, atol=1e-12)
     assert method(support, query).isfinite().all()
 
@@ -314,7 +321,7 @@ def test_nodes_without_direction_stay_where_they_are(value, options, episodes):
 def test_a_dead_class_is_finite(episodes):
     support, query = episodes()
     support[0, 1] = 0
-    assert sfc(sfc_epochs=20)(support, query).isfinite().all()
+    assert sfc(epochs=20)(support, query).isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -324,16 +331,16 @@ def test_a_dead_class_is_finite(episodes):
 )
 def test_any_solver_of_dense_costs(solver, tolerance, episodes):
     support, query = episodes(n=1)
-    logits = sfc(solver=solver, sfc_iterations=3)(support, query)
+    logits = sfc(solver=solver, iterations=3)(support, query)
     assert logits.isfinite().all()
     if tolerance:
-        assert_close(logits, sfc(sfc_iterations=3)(support, query), rtol=0, atol=tolerance)
+        assert_close(logits, sfc(iterations=3)(support, query), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("weights", ["uniform", "kmeans", "meanshift"])
 def test_any_weights(weights, episodes):
     support, query = episodes(n=1, channels=8)
-    fitted = sfc(weights=weights, sfc_iterations=3)(support, query)
+    fitted = sfc(weights=weights, iterations=3)(support, query)
     start = METHODS["deepemd"](weights=weights)(support, query)
     assert fitted.isfinite().all()
     assert (fitted - start).abs().max() > 1e-3
@@ -345,17 +352,23 @@ def test_a_support_of_one_class_cannot_be_fitted(episodes):
         sfc()(support, query)
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf")])
+@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "fast", True])
 def test_a_step_size_that_is_not_positive_is_an_error(value):
-    with pytest.raises(ValueError, match="sfc_lr must be a number above 0"):
-        METHODS["deepemd"](sfc_lr=value)
+    with pytest.raises(UserError, match=f"StructuredFC: `lr` must be a number above 0, not {value!r}"):
+        StructuredFC(lr=value)
 
 
-@pytest.mark.parametrize("name", ["sfc_epochs", "sfc_batch_size", "sfc_iterations"])
-@pytest.mark.parametrize("value", [0, -3, 2.5])
+@pytest.mark.parametrize("name", ["epochs", "batch_size", "iterations"])
+@pytest.mark.parametrize("value", [0, -3, 2.5, 2.0])
 def test_counts_below_one_are_errors(name, value):
-    with pytest.raises(ValueError, match=f"{name} must be a whole number of at least 1, got {value}"):
-        METHODS["deepemd"](**{name: value})
+    with pytest.raises(UserError, match=f"`{name}` must be a whole number of at least 1, not {value}"):
+        StructuredFC(**{name: value})
+
+
+def test_epochs_beside_iterations_have_no_effect_and_are_refused():
+    with pytest.raises(UserError, match="`epochs` has no effect beside `iterations`"):
+        StructuredFC(epochs=100, iterations=100)
+    assert len(list(StructuredFC().batches(25))) == 700
 
 
 def test_nan_in_the_support_is_an_error(episodes):

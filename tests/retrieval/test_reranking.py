@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import otfew
-from otfew.baselines.chamfer import chamfer_similarities
-from otfew.baselines.cr_pooled import cr_pooled_cosines
-from otfew.baselines.product_coupling import product_coupling_similarities
-from otfew.methods.emd_score import emd_similarity
 from otfew.retrieval import reranking
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT, NodeSets, score_candidates, scores_named
+from otfew.scores.chamfer import chamfer_similarities
+from otfew.scores.cr_pooled import cr_pooled_cosines
+from otfew.scores.emd import emd_similarity
+from otfew.scores.product_coupling import product_coupling_similarities
 
 ALL = [*TRANSPORT, *CONTROLS]
 

@@ -12,6 +12,7 @@ from otfew.retrieval import reranking
 from otfew.retrieval import run as retrieval
 from otfew.retrieval.reranking import NodeSets, score_candidates, scores_named
 from otfew.retrieval.run import GLOBAL, METRICS, Reranker, Shortlist, reordered, retrieve
+from otfew.runs.blocks import opened, sealed
 from otfew.runs.directory import RunDirectory
 
 SCORES = scores_named(["deepemd", "chamfer", "pooled-cosine"])
@@ -133,6 +134,44 @@ def test_finished_blocks_are_taken_unless_features_changed(tmp_path, monkeypatch
     assert worked
 
 
+CHANGES = {
+    "an image that is not there": lambda block: block["deepemd [made].head"].__setitem__((0, 0), 40),
+    "more than all": lambda block: block["global.map_at_r"].__setitem__(0, 1.01),
+    "an infinite share": lambda block: block["global.p_at_1"].__setitem__(0, np.inf),
+    "an array less": lambda block: block.pop("global.head"),
+    "a shorter head": lambda block: block.update({"global.head": block["global.head"][:, 1:]}),
+    "endless": lambda block: block.update({"deepemd [made].seconds": np.array(np.inf)}),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_block_that_cannot_be_right_is_computed_again(tmp_path, change):
+    directory = RunDirectory(tmp_path / "run", {})
+    first = run(features(), 5, directory=directory)
+    path = tmp_path / "run" / "blocks" / "000000.npz"
+    arrays, code = opened(path.read_bytes())
+    CHANGES[change](arrays)
+    path.write_bytes(sealed(arrays, code))
+    said = []
+    again = run(features(), 5, directory=directory, note=said.append)
+    assert len(said) == 1
+    assert "can't be right" in said[0]
+    for name, found in first.items():
+        np.testing.assert_array_equal(again[name].head, found.head)
+        for metric in METRICS:
+            np.testing.assert_array_equal(again[name].metrics[metric], found.metrics[metric])
+
+
+def test_a_block_of_other_code_is_computed_again(tmp_path, monkeypatch):
+    directory = RunDirectory(tmp_path / "run", {})
+    run(features(), 5, directory=directory)
+    monkeypatch.setattr(retrieval, "code_digest", lambda *_: "f00d")
+    said = []
+    run(features(), 5, directory=directory, note=said.append)
+    assert len(said) == 1
+    assert "other code" in said[0]
+
+
 def test_images_alone_in_their_class_are_no_queries():
     given = features(images=41, classes=4)
     labels = given.labels.copy()
@@ -163,7 +202,7 @@ def test_nothing_to_retrieve_is_refused(labels, said):
 
 @pytest.mark.parametrize("rerank", [0, 40])
 def test_rerank_out_of_range_is_refused(rerank):
-    with pytest.raises(UserError, match="rerank must be from 1 to 39"):
+    with pytest.raises(UserError, match="`rerank` must be from 1 to 39"):
         run(features(), rerank)
 
 

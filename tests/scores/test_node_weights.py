@@ -9,6 +9,7 @@ from sklearn import cluster
 from torch.testing import assert_close
 
 import otfew
+from otfew.errors import UserError
 from otfew.methods import METHODS
 from otfew.scores.node_weights import NODE_WEIGHTS, CrossReference, KMeans, MeanShift, Uniform, resolve_weights
 from otfew.scores.pairwise import cr_weights, similarities
@@ -153,16 +154,21 @@ def test_float32_gives_float32():
 
 
 def test_bad_options_are_one_sentence():
-    with pytest.raises(ValueError, match=r"^KMeans: n_clusters must be at least 1, got 0$"):
-        KMeans(0)
-    with pytest.raises(ValueError, match=r"^KMeans: n_init must be at least 1, got -1$"):
-        KMeans(n_init=-1)
-    for bandwidth in (-1.0, float("nan")):
-        with pytest.raises(ValueError, match=r"^MeanShift: bandwidth must be at least 0 or None"):
+    for options, said in (
+        ({"n_clusters": 0}, "`n_clusters` must be a whole number of at least 1, not 0"),
+        ({"n_clusters": 2.5}, "`n_clusters` must be a whole number of at least 1, not 2.5"),
+        ({"n_init": -1}, "`n_init` must be a whole number of at least 1, not -1"),
+        ({"seed": -1}, "`seed` must be a whole number of at least 0 below 4294967296, not -1"),
+    ):
+        with pytest.raises(UserError, match=rf"^KMeans: {said}\.$"):
+            KMeans(**options)
+    for bandwidth in (-1.0, float("nan"), "wide"):
+        with pytest.raises(UserError, match=r"^MeanShift: `bandwidth` must be a number of at least 0, not "):
             MeanShift(bandwidth)
-    with pytest.raises(ValueError, match=r"^unknown weights 'kmean'; there are: uniform, cross_reference"):
+    assert MeanShift(float("inf")).bandwidth == float("inf")
+    with pytest.raises(UserError, match=r"deepemd: unknown `weights` 'kmean'; there are: uniform, cross_reference"):
         DeepEMD(weights="kmean")
-    with pytest.raises(TypeError, match="weights must be a name"):
+    with pytest.raises(UserError, match="unknown `weights` 3"):
         resolve_weights(3)
 
 

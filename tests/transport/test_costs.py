@@ -45,6 +45,23 @@ def test_against_scipy(name, d, dtype, rtol):
         )
 
 
+@pytest.mark.parametrize("offset", [4.0, 7.0, 100.0])
+def test_clouds_far_from_the_origin_lose_no_digits(offset):
+    """About the origin, squared norms would round away digits of entries that are not small enough to be redone."""
+    x, y = draw(200, 40, dtype=torch.float32) + offset, draw(200, 40, seed=1, dtype=torch.float32) + offset
+    expected = oracle("sqeuclidean", x.double().numpy(), y.double().numpy())
+    np.testing.assert_allclose(costs.sqeuclidean(x, y).numpy(), expected, rtol=1e-6)
+
+
+def test_clouds_far_from_the_origin_cost_a_matrix_product_only(monkeypatch):
+    def redone(*arguments):
+        raise AssertionError("distances were taken one by one")
+
+    monkeypatch.setattr(costs_module, "GATHERED", -1)
+    monkeypatch.setattr(costs_module, "_distances", redone)
+    assert costs.sqeuclidean(draw(50, 40) + 1000, draw(60, 40, seed=1) + 1000).shape == (50, 60)
+
+
 @every
 @dimensions
 def test_batches_broadcast(name, d):

@@ -68,6 +68,22 @@ def test_the_smaller_total():
     assert (found.plan.sum(1) <= b + 1e-13).all()
 
 
+@pytest.mark.parametrize("mass", [1.5, "min"])
+def test_the_gap_of_plans_that_are_not_the_cheapest_bounds_what_they_cost_too_much(mass):
+    cost, a, b = draw(n=9, m=8)
+    best = otfew.solve(cost, a, b, solver=otfew.Exact(mass=mass))
+    worse = 0
+    for pivots in (1, 3, 5, 8, 12):
+        found = otfew.solve(cost, a, b, solver=otfew.Exact(mass=mass, max_iter=pivots), on_fail="ignore")
+        whole = found.marginal_error < 1e-9
+        excess = (found.value - best.value)[whole]
+        assert (found.gap[whole] >= excess).all()
+        worse += (excess > 1e-3).sum()
+    assert worse >= 8
+    # The best plans' own gap is what rounding hides, which is not nothing.
+    assert (best.gap > 0).all()
+
+
 def test_equal_totals_leave_nothing_behind(batch):
     cost, a, b = batch(mass=2.5)
     for mass in ("min", 2.5):

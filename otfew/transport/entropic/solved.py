@@ -187,11 +187,14 @@ def feasible_potentials(solved: Solved) -> tuple[Tensor, Tensor]:
         return net.where(weights > 0, torch.inf).amin(dim)
 
     f1 = least(cost - g[:, None], b[:, None], 2)
-    g1 = (cost - f1[..., None]).amin(1)
+    g1 = least(cost - f1[..., None], a[..., None], 1)
     g2 = least(cost - f[..., None], a[..., None], 1)
-    f2 = (cost - g2[:, None]).amin(2)
+    f2 = least(cost - g2[:, None], b[:, None], 2)
     first = (f1 * a).sum(-1) + (g1 * b).sum(-1) >= (f2 * a).sum(-1) + (g2 * b).sum(-1)
     f, g = torch.where(first[:, None], f1, f2), torch.where(first[:, None], g1, g2)
+    # Those without weight come last, as high as they may.
+    g = torch.where(b > 0, g, least(cost - f[..., None], a[..., None], 1))
+    f = torch.where(a > 0, f, (cost - g[:, None]).amin(2))
     shift = (g * b).sum(-1, keepdim=True) / b.sum(-1, keepdim=True)
     return f + shift, g - shift
 

@@ -95,15 +95,11 @@ class Exact(ArraySolver):
         m = problem.shape[1]
 
         def answer_of(solution: Solution, index: npt.NDArray[np.intp]) -> Answer:
-            assert solution.rows is not None
-            assert solution.cols is not None
-            assert solution.flow is not None
-            rows, status = solution.rows[index].astype(np.int64), solution.status[index]
+            rows, cols, flow = solution.arcs
+            arcs = rows[index].astype(np.int64) * m + cols[index]
+            status = solution.status[index]
             status = np.where(status == UNSURE, Status.OPTIMAL, status).astype(np.int8)
-            return Answer(
-                rows * m + solution.cols[index], solution.flow[index], solution.f[index], solution.g[index], status,
-                solution.n_iter[index],
-            )  # fmt: skip
+            return Answer(arcs, flow[index], solution.f[index], solution.g[index], status, solution.n_iter[index])
 
         def again(index: npt.NDArray[np.intp], lowered: Array) -> Answer:
             each = np.arange(len(index))
@@ -117,10 +113,8 @@ class Exact(ArraySolver):
         slack = self.tol * np.ptp(cost, (1, 2)) * total
         seen = settle(cost, a, b, answer, again, Rule(), nodes * RESOLUTION * total, slack)
         assert answer.arcs is not None
-        assert found.rows is not None
-        assert found.cols is not None
-        assert found.flow is not None
-        found.rows[unsure], found.cols[unsure], found.flow[unsure] = answer.arcs // m, answer.arcs % m, answer.flow
+        rows, cols, flow = found.arcs
+        rows[unsure], cols[unsure], flow[unsure] = answer.arcs // m, answer.arcs % m, answer.flow
         found.f[unsure], found.g[unsure], found.value[unsure] = answer.f, answer.g, seen.value
         found.gap[unsure], found.status[unsure], found.n_iter[unsure] = (
             seen.gap + seen.error,

@@ -11,12 +11,14 @@ from typing import Annotated, Literal
 
 import pytest
 import tyro
+from rich.console import Console
 from tyro import _errors
 
 from otfew.errors import UserError
 from otfew.experiments.__main__ import main as otfew_command
 from otfew.experiments.commands import COMMANDS
 from otfew.experiments.common import cli, wording
+from otfew.experiments.common.watch import ConsoleWatch
 
 
 @dataclass
@@ -223,7 +225,8 @@ def test_a_sentence_of_the_library_names_the_options_of_the_command_that_runs(ca
         cli.run(work)
     assert ended.value.code == 2
     assert capsys.readouterr().err == "error: --data-root is no folder, and alpha is none of ours.\n"
-    assert cli.translated("`shot`") == "--shot"  # for what commands say in passing
+    ConsoleWatch(Console()).note("a lower `shot` is quicker than `alpha`, [red]")  # what is said in passing
+    assert capsys.readouterr().out == "a lower --shot is quicker than alpha, [red]\n"
 
 
 @pytest.mark.parametrize("module", ["otfew", "otfew.experiments"])

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from otfew import checks
+from otfew.errors import UserError
 from otfew.scores.node_weights import NodeWeights, resolve_weights
 from otfew.scores.pairwise import similarities
 from otfew.transport import Exact, Solver, solve
 from otfew.transport.precision import in_full_precision
-from otfew.transport.registry import resolve
 
 
 def emd_similarity(
@@ -34,8 +35,35 @@ def emd_similarity(
 
     Returns:
         (episodes, n_query, way), in the dtype of the query, float32 for half precision.
+
+    Example:
+        >>> import torch
+        >>> image = torch.rand(1, 1, 9, 64)
+        >>> emd_similarity(image, image).round(decimals=4)
+        tensor([[[1.]]])
     """
-    return EMDScore(resolve(solver), resolve_weights(weights), weight_gradient)(support_map, query)
+    owner = "emd_similarity"
+    return EMDScore(checks.dense_solver(owner, solver), resolve_weights(weights, owner), weight_gradient)(
+        support_map, query
+    )
+
+
+def mean_similarity(
+    similarity: Tensor, s: Tensor | None = None, d: Tensor | None = None, solver: str | Solver = "exact"
+) -> Tensor:
+    """Mean similarity of nodes under the cheapest transport, for the cost 1 - similarity.
+
+    Args:
+        similarity: (..., m, n) of the nodes of two images.
+        s: (..., m) weights of the first image's nodes, total 1; None weighs them alike.
+        d: (..., n) of the second's.
+        solver: As in ``otfew.solve``.
+
+    Returns:
+        (...) float64.
+    """
+    value: Tensor = solve(1 - similarity, s, d, solver=solver).value_linear
+    return 1 - value
 
 
 @dataclass(frozen=True)
@@ -55,9 +83,7 @@ class EMDScore:
     @in_full_precision
     def __call__(self, support_map: Tensor, query: Tensor) -> Tensor:
         """Score (episodes, n_query, m, channels) against (episodes, way, n, channels): (episodes, n_query, way)."""
-        similarity, s, d = self._problem(support_map, query)
-        score: Tensor = 1 - solve(1 - similarity, s, d, solver=self.solver).value_linear
-        return score.to(query.dtype)
+        return mean_similarity(*self._problem(support_map, query), self.solver).to(query.dtype)
 
     @in_full_precision
     def of_constant_plan(self, support_map: Tensor, query: Tensor) -> Tensor:
@@ -79,10 +105,10 @@ class EMDScore:
         the released code's normalisation make of node sets of different sizes.
 
         Raises:
-            ValueError: The solver is not ``exact``.
+            UserError: The solver is not ``exact``.
         """
         if not isinstance(self.solver, Exact):
-            raise ValueError(f"partial transport needs solver='exact', got {self.solver.name!r}")
+            raise UserError(f"partial transport needs `solver` 'exact', not {self.solver.name!r}.")
         similarity, s, d = self._problem(support_map, query)
         m, n = similarity.shape[-2:]
         result = solve(1 - similarity, s, d * (n / m), solver=replace(self.solver, mass="min"))

@@ -1,23 +1,21 @@
 """How the classes of ``glyphs`` were chosen: as many letters as possible of which no two look alike.
 
-``python -m otfew.data.glyph_drawing.select FILE`` measures all candidates again (some minutes) and writes the class
-list; ``splits/glyphs.json`` is what it wrote, and other versions of the fonts do not change it.
+``splits/glyphs.json`` is what ``class_list`` once returned; no run calls it, and other versions of the fonts do not
+change the file. ``Path("glyphs.json").write_text(class_list(), encoding="utf-8")`` makes another.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
-import sys
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 from otfew.data.glyph_drawing.alike import SOURCE, similarity, views
 from otfew.data.glyph_drawing.fonts import FONTS, Mask, fonts_of, mask, versions
+from otfew.random.keys import digest
 
 Table = npt.NDArray[np.bool_]
 
@@ -168,7 +166,7 @@ def choose(codes: Sequence[int], alike: Table) -> list[int]:
 
 def split(names: Sequence[str]) -> dict[str, list[str]]:
     """Deal class names to train, val and test in the order of their hashes: by chance, but the same everywhere."""
-    dealt = sorted(names, key=lambda name: hashlib.sha256(name.encode()).digest())
+    dealt = sorted(names, key=digest)
     return {
         "train": sorted(dealt[:TRAIN]),
         "val": sorted(dealt[TRAIN : TRAIN + VAL]),
@@ -181,18 +179,13 @@ def record(chosen: Sequence[int]) -> dict[str, object]:
     splits = split([f"U+{code:04X} {unicodedata.name(chr(code))}" for code in chosen])
     used = " and ".join(f"{name} {number}" for name, number in versions().items())
     return {
-        "source": f"chosen by otfew.data.glyph_drawing.select with {used}: a demonstration, not a published split",
+        "source": f"chosen by otfew.data.glyph_drawing.choice with {used}: a demonstration, not a published split",
         "counts": {part: len(names) for part, names in splits.items()},
         **splits,
     }
 
 
-def main(path: Path) -> None:
-    """Choose the classes and write the class list."""
+def class_list() -> str:
+    """Choose the classes anew, which takes some minutes: the text of ``splits/glyphs.json``."""
     codes = candidates()
-    chosen = choose(codes, look_alikes(codes))
-    path.write_text(json.dumps(record(chosen), indent=1) + "\n", encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return json.dumps(record(choose(codes, look_alikes(codes))), indent=1) + "\n"

@@ -1,0 +1,33 @@
+"""Options of ``experiments.reproduce``; nothing heavy is imported for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+CLAIMS = Path(__file__).parents[1] / "claims.toml"
+
+
+@dataclass(frozen=True)
+class Config:
+    """Test what the papers claim, and write docs/reproduction.md and docs/results/claims.json.
+
+    Attributes:
+        suite: quick runs what committed checkpoints allow again, with few episodes; full runs everything, and trains
+            what is missing; report only writes the page anew from the files in docs/results.
+        data_root: Folder of data sets; default $OTFEW_DATA, then a cache folder.
+        docs: Folder of reproduction.md and of results.
+        runs: Folder of the runs; default runs/reproduce-SUITE. The same command resumes.
+        only: Runs whose names begin so; default all of the suite.
+        claims: File of claims; a file .lock beside it must list every change of them.
+        threads: CPU threads; 0 takes all cores.
+    """
+
+    suite: Literal["quick", "full", "report"] = "quick"
+    data_root: Path | None = None
+    docs: Path = Path("docs")
+    runs: Path | None = None
+    only: tuple[str, ...] = ()
+    claims: Path = CLAIMS
+    threads: int = 0

@@ -1,0 +1,185 @@
+"""A suite of the ledger: its runs, each a process of its own, and what is written of them."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from otfew.backbones import loading
+from otfew.errors import UserError
+from otfew.experiments.common import setup
+from otfew.experiments.reproduce import lock as ledger_lock
+from otfew.experiments.reproduce import process, report
+from otfew.experiments.reproduce.claims import Ledger, Run, Training, load
+from otfew.experiments.reproduce.config import Config
+from otfew.experiments.reproduce.evidence import SUITES, Evidence, Figures, spelled
+from otfew.experiments.reproduce.plot import forest
+from otfew.experiments.reproduce.verdict import FEW, KINDS
+from otfew.reporting.tables import Table, terminal
+from otfew.runs.directory import to_json
+from otfew.runs.files import write_atomically
+
+BEGIN, END = "<!-- reproduction: written by experiments.reproduce -->", "<!-- end of reproduction -->"
+
+
+def reproduce(config: Config, console: Console) -> dict[str, str]:
+    """Run a suite and write the ledger.
+
+    A run that can't be done, say because a data set is missing, is named at the end, and what was known of its claims
+    stays. The page is written after an interruption too.
+
+    Args:
+        config: The command line.
+        console: Where tables and progress go.
+
+    Returns:
+        Run or claim -> why there is nothing new of it.
+
+    Raises:
+        UserError: The claims or the evidence can't be read, the claims differ from their lock, there is no folder
+            --docs, no run of that name, none of the runs ran, or several processes were started.
+    """
+    setup.need_one_process("reproduce")
+    ledger = load(config.claims)
+    lock = ledger_lock.load(config.claims.with_suffix(".lock"))
+    if lock is not None:
+        ledger_lock.check(ledger, lock)
+    if not config.docs.is_dir():
+        raise UserError(f"--docs {config.docs} is not there: start in a checkout, or give its docs folder.")
+    for suite in SUITES:
+        Evidence(config.docs / "results", suite).load(ledger)
+    chosen = [] if config.suite == "report" else _chosen(config, ledger)
+    failed: dict[str, str] = {}
+    try:
+        _run_all(chosen, config, ledger, failed, console)
+    finally:
+        _write(config, ledger, lock, console)
+    for name, reason in failed.items():
+        console.print(f"- not run: {name}: {reason}", markup=False, highlight=False, soft_wrap=True)
+    return failed
+
+
+def _chosen(config: Config, ledger: Ledger) -> list[Run]:
+    """Name the runs of the suite, or those of them that --only names."""
+    suite = [r for r in ledger.runs.values() if not (config.suite == "quick" and r.quick is None)]
+    for prefix in config.only:
+        if not any(r.name.startswith(prefix) for r in suite):
+            raise UserError(f"--only {prefix}: no run of the suite {config.suite} begins so.")
+    return [r for r in suite if not config.only or r.name.startswith(config.only)]
+
+
+def _run_all(chosen: Sequence[Run], config: Config, ledger: Ledger, failed: dict[str, str], console: Console) -> None:
+    """Do runs; evidence is kept after every one, so that an interrupted suite loses none."""
+    quick = config.suite == "quick"
+    folder = config.runs or Path("runs") / f"reproduce-{config.suite}"
+    evidence = Evidence(config.docs / "results", config.suite)
+    done = evidence.finished(ledger, folder, quick)
+    for number, each in enumerate(chosen, start=1):
+        console.rule(f"run {number} of {len(chosen)}: {each.name}")
+        reason = _execute(each, folder, config, ledger)
+        if reason:
+            failed[each.name] = reason
+            console.print(f"not run: {reason}", markup=False, highlight=False, soft_wrap=True)
+        else:
+            done[each.name] = folder / each.name
+            failed |= evidence.keep(ledger, done, each.name, quick)
+    if chosen and all(r.name in failed for r in chosen):
+        raise UserError(f"none of the {len(chosen)} runs ran; the first: {failed[chosen[0].name]}")
+
+
+def _execute(each: Run, folder: Path, config: Config, ledger: Ledger) -> str:
+    """Do a run; returns why it can't be done, or ""."""
+    try:
+        _do(each, folder, config, ledger)
+    except UserError as error:
+        return str(error)
+    return ""
+
+
+def _do(each: Run, folder: Path, config: Config, ledger: Ledger) -> None:
+    arguments = _with_checkpoint(each.spelled(config.suite == "quick"), folder, config, ledger)
+    if each.command == "long-tail":
+        arguments += ["--stage1", str(folder / f"{each.name}-stage1")]
+    _call(each.command, [*arguments, "--output", str(folder / each.name)], config)
+
+
+def _with_checkpoint(arguments: Sequence[str], folder: Path, config: Config, ledger: Ledger) -> list[str]:
+    """Replace the name of a checkpoint that the zoo lacks by one that is trained here, in the full suite."""
+    changed = list(arguments)
+    for place in (i + 1 for i, word in enumerate(changed[:-1]) if word == "--backbone"):
+        training = ledger.trainings.get(changed[place])
+        if training is None or changed[place] in loading.zoo():
+            continue
+        if config.suite == "quick":
+            raise UserError(f"the checkpoint {training.name} is not there; --suite full trains it.")
+        changed[place] = str(_train(training, folder, config, ledger))
+    return changed
+
+
+def _train(training: Training, folder: Path, config: Config, ledger: Ledger) -> Path:
+    """Train a checkpoint, or go on with it."""
+    output = folder / "checkpoints" / training.name
+    path = output / f"{training.name}.safetensors"
+    arguments = _with_checkpoint(training.arguments, folder, config, ledger)
+    _call(training.command, [*arguments, "--name", training.name, "--output", str(output)], config)
+    return path
+
+
+def _call(command: str, arguments: list[str], config: Config) -> None:
+    """Run a command as a process of its own; raises ``UserError`` where it fails."""
+    arguments = [*arguments, "--threads", str(config.threads)]
+    if config.data_root is not None:
+        arguments += ["--data-root", str(config.data_root)]
+    if reason := process.run(command, arguments):
+        raise UserError(reason)
+
+
+def _write(config: Config, ledger: Ledger, lock: ledger_lock.Lock | None, console: Console) -> None:
+    """Write page, record, pictures and the README's lines from the evidence of both suites, and print the counts."""
+    results = config.docs / "results"
+    full, quick = (Evidence(results, suite).load(ledger) for suite in SUITES)
+    commands = {name: spelled(r, quick=False) for name, r in ledger.runs.items()}
+    results.mkdir(exist_ok=True)
+    write_atomically(results / "claims.json", to_json(report.records(ledger, full, quick)))
+    history = [] if lock is None else ledger_lock.section(lock)
+    write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, commands, history))
+    _draw(config.docs / report.PICTURES, ledger, full, quick)
+    _fill_readme(config.docs.parent / "README.md", report.answers(ledger, full, quick))
+    judged = report.verdicts(ledger, full, quick)
+    kinds = [kind for kind in KINDS if not kind.endswith(FEW)]
+    rows = []
+    for table, claims in ledger.tables():
+        counts = Counter(judged[claim.id].kind for claim in claims)
+        rows.append([table, *(_count(counts[kind], counts[kind + FEW]) for kind in kinds)])
+    head = ("table", *(kind.replace("not ", "not\n") for kind in kinds))
+    console.print(terminal(Table("verdicts; behind a +: on one or two networks", head, rows)))
+    console.print(f"report: {config.docs / 'reproduction.md'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _count(many: int, few: int) -> str:
+    """Write two counts, but no zeros."""
+    return f"{many or ''}{f' + {few}' if few else ''}".strip()
+
+
+def _draw(folder: Path, ledger: Ledger, full: Figures, quick: Figures) -> None:
+    judged = report.verdicts(ledger, full, quick)
+    folder.mkdir(exist_ok=True)
+    for table, claims in ledger.tables():
+        sides = {claim.id: full.get(claim.id) or quick.get(claim.id) for claim in claims}
+        rows = [(claim, found["figure"], judged[claim.id]) for claim in claims if (found := sides[claim.id])]
+        if rows:
+            write_atomically(folder / f"{report.slug(table)}.png", forest(rows))
+
+
+def _fill_readme(path: Path, text: str) -> None:
+    """Replace what stands between the two marks, where there is such a README."""
+    if not path.exists() or BEGIN not in (old := path.read_text(encoding="utf-8")):
+        return
+    new = re.sub(
+        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", old, flags=re.DOTALL
+    )
+    write_atomically(path, new.encode())

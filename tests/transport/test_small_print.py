@@ -1,0 +1,104 @@
+"""The small print of docstrings: bounds that hold in spite of rounding, gauges, factors, edges of what is allowed."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+
+import otfew
+from otfew.transport.certificate import c_transform, certify_plan, rounding
+
+
+def test_potentials_of_columns_without_weight_are_ignored():
+    cost = np.random.default_rng(0).random((4, 3))
+    a, b = np.full(4, 0.25), np.array([0.5, 0.5, 0.0])
+    found = [c_transform(cost, np.array([0.1, -0.2, far]), a, b) for far in (0.0, 1e3, -1e3)]
+    for f, g in found:
+        assert (f == found[0][0]).all()
+        assert (g == found[0][1]).all()
+        assert (f[:, None] + g <= cost + 1e-15).all()
+        # Both are extreme: none can be raised.
+        assert np.allclose((cost - f[:, None] - g)[:, :2].min(1), 0, atol=1e-15)
+        assert np.allclose((cost - f[:, None] - g).min(0)[2], 0, atol=1e-15)
+
+
+def forced(rng, n):
+    """A problem of one column, whose only plan is its rows' weights: the optimum is a sum, known exactly."""
+    cost, a = rng.standard_normal((n, 1)), rng.random(n)
+    a /= a.sum()
+    optimum = sum(Fraction(float(c)) * Fraction(float(x)) for c, x in zip(cost[:, 0], a, strict=True))
+    return cost, a, np.array([a.sum()]), optimum
+
+
+def test_the_gap_bounds_what_rounding_hides():
+    rng = np.random.default_rng(1)
+    hidden = 0
+    for _ in range(200):
+        cost, a, b, optimum = forced(rng, 9)
+        f, g = c_transform(cost, np.zeros(1), a, b)
+        value, gap, _ = certify_plan(cost, a, b, a[:, None], f, g)
+        above = Fraction(float(value)) - optimum
+        assert above <= Fraction(float(gap))
+        assert gap <= 1e-13
+        hidden += above > 0
+    assert hidden > 50  # of the rounding that the gap accounts for
+
+
+@pytest.mark.parametrize("mass", [1.0, 3.0])
+def test_potentials_that_are_a_little_too_high_prove_nothing_false(mass):
+    rng = np.random.default_rng(2)
+    for excess in (1e-3, 1e-12):
+        cost, a, b, optimum = forced(rng, 9)
+        a, b = mass * a, mass * b
+        f, g = c_transform(cost, np.zeros(1), a, b)
+        value, gap, _ = certify_plan(cost, a, b, a[:, None], f + excess, g)
+        assert gap >= float(value) - mass * float(optimum)
+        assert gap == pytest.approx(0, abs=1e-13)
+        assert rounding(cost, a, b, f + excess, g) == pytest.approx(excess * mass, abs=1e-13)
+
+
+@pytest.mark.parametrize("solver", ["exact", "sinkhorn"])
+def test_the_gradient_in_b_knows_that_b_is_rescaled(solver):
+    # One row: all of it goes to the columns as b divides it, so the value is sum(a) * b_2 / sum(b).
+    cost = torch.tensor([[0.0, 1.0]], dtype=torch.float64)
+    a = torch.tensor([1.0], dtype=torch.float64)
+    b = (torch.tensor([0.3, 0.7], dtype=torch.float64) * (1 + 9e-5)).requires_grad_()
+    result = otfew.solve(cost, a, b, solver=solver)
+    entropic = solver == "sinkhorn"
+    (found,) = torch.autograd.grad(result.value_linear if entropic else result.value, b)
+    total, second = float(b.detach().sum()), float(b.detach()[1])
+    expected = torch.tensor([-second / total**2, (total - second) / total**2], dtype=torch.float64)
+    # Without the factor sum(a) / sum(b), 9e-5 would be missing.
+    assert torch.allclose(found, expected, rtol=1e-6)
+
+
+def test_rounded_answers_are_certified_by_the_better_of_two_ways():
+    rng = np.random.default_rng(3)
+    cost = rng.random((40, 5, 7))
+    a, b = rng.dirichlet(np.ones(5), 40), rng.dirichlet(np.ones(7), 40)
+    blurred = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=0.3))
+    f, g = blurred.potentials
+    highest_f, highest_g = (cost - g[:, None]).min(2), (cost - f[:, :, None]).min(1)
+    bounds = [
+        (highest_f * a).sum(-1) + ((cost - highest_f[:, :, None]).min(1) * b).sum(-1),
+        ((cost - highest_g[:, None]).min(2) * a).sum(-1) + (highest_g * b).sum(-1),
+    ]
+    # Either way is the better one somewhere.
+    assert 5 < (bounds[0] > bounds[1] + 1e-6).sum() < 35
+    rounded = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=0.3, round=True))
+    assert rounded.value_linear - rounded.gap == pytest.approx(np.maximum(*bounds), abs=1e-6)
+
+
+def test_nodes_without_weight_do_not_loosen_the_bound_of_a_rounded_answer():
+    rng = np.random.default_rng(4)
+    cost = rng.random((6, 7, 8))
+    a, b = rng.dirichlet(np.ones(4), 6), rng.dirichlet(np.ones(5), 6)
+    solver = otfew.Sinkhorn(reg=0.5, tol=1e-10, round=True)
+    alone = otfew.solve(cost[:, :4, :5], a, b, solver=solver)
+    padded = otfew.solve(cost, np.pad(a, ((0, 0), (0, 3))), np.pad(b, ((0, 0), (0, 3))), solver=solver)
+    assert padded.gap == pytest.approx(alone.gap, abs=1e-8)
+    f, g = padded.potentials
+    assert (f[:, :, None] + g[:, None] <= cost + 1e-12).all()
+    for ours, its in zip((f[:, :4], g[:, :5]), alone.potentials, strict=True):
+        assert ours == pytest.approx(its, abs=1e-8)
