@@ -6,7 +6,7 @@ it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from otfew import catalogue, devices
@@ -20,6 +20,7 @@ from otfew.evaluation.guard import refuse_overlap
 from otfew.evaluation.lineup import PLAIN, Entry, Given, choose, pick_reference
 from otfew.evaluation.study import Panel, Record, Study, Terms, Where, sample
 from otfew.features.material import FileMaterial, Material, load_image_material
+from otfew.method import FewShotMethod
 from otfew.reporting.result import Comparison, load
 from otfew.runs import processes
 from otfew.runs.identity import versions
@@ -32,7 +33,7 @@ __all__ = ["Comparison", "check_solver", "compare", "load", "open_material", "pi
 
 def compare(
     dataset: str = "glyphs",
-    methods: str | Sequence[Given] = "all",
+    methods: str | FewShotMethod | Sequence[Given] = "all",
     *,
     features: str | Path | Material | None = None,
     backbone: str | Backbone | None = None,
@@ -100,15 +101,17 @@ def compare(
         >>> sorted(found.differences)
         ['cr-pooled']
     """
-    given: Sequence[Given] = [methods] if isinstance(methods, str) else methods
+    given: list[Given] = [methods] if isinstance(methods, str | FewShotMethod) else list(methods)
     # What needs no data is checked first.
     Protocol(dataset, "", split, seed, way, shot, query, query_balance)
     terms = Terms(episodes, class_prior, allow_overlap, pick_device(device))
     check_solver(solver)
     for one in given:
-        name = one[0] if isinstance(one, tuple) and not callable(one[-1]) else one
-        if isinstance(name, str) and name != "all":
-            catalogue.find(name)
+        match one:
+            case str(name) if name != "all":
+                catalogue.find(name)
+            case (str(name), Mapping()):
+                catalogue.find(name)
     if isinstance(features, str | Path) or features is None:
         options = DataOptions(cub_split=cub_split, split_seed=split_seed, download=download)
         material = open_material(

@@ -96,6 +96,8 @@ class Unknown(Nearest):
 def test_methods_as_names_with_options_and_as_objects(own, tmp_path):
     methods = ["deepemd", ("deepemd", {"temperature": 1.0}), Nearest(), ("second", Nearest(1))]
     found = otfew.compare(features=own, methods=methods, output=tmp_path / "run", **FAST)
+    alone = otfew.compare(features=own, methods=Nearest(), **FAST)
+    np.testing.assert_array_equal(alone.episodes["nearest"], found.episodes["nearest"])
     described = found.results["protocol"]["methods"]
     assert described["deepemd"] == {"nodes": "file", "options": {"solver": "exact"}}
     assert described["deepemd temperature=1.0"] == {
@@ -117,6 +119,7 @@ def test_methods_as_names_with_options_and_as_objects(own, tmp_path):
         ({"methods": ["protonett"]}, "did you mean protonet"),
         ({"methods": [("protonett", {})]}, "did you mean protonet"),
         ({"methods": [("deepemd", {"heat": 1})]}, "has no option 'heat'"),
+        ({"methods": [()]}, "a tuple is a name, then options or an object"),
         ({"methods": [("deepemd", {}, 1)]}, "a tuple is a name, then options or an object"),
         (
             {"methods": [Nearest()], "reference": "knn"},

@@ -7,7 +7,7 @@ from otfew.evaluation.figures import compare, episodes_csv
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
 from otfew.reporting.cells import difference_rows
-from otfew.reporting.comparison import markdown, protocol_lines, table, transport_lines
+from otfew.reporting.comparison import markdown, protocol_lines, table, transport_lines, words
 from otfew.statistics.intervals import estimate, holm, p_value
 
 N = 400
@@ -189,6 +189,17 @@ def test_what_transport_adds_is_a_family_of_its_own():
     found = [estimate(given[n].accuracy - given["chamfer"].accuracy, CLASSES, CLASS_NAMES) for n in names]
     for name, p in zip(names, holm([p_value(difference) for difference in found]), strict=True):
         assert adds[name]["p_holm"] == pytest.approx(p, abs=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (None, "better"), (0.0, "better (<0.001)"), (0.0009, "better (<0.001)"), (0.001, "better (0.001)"),
+        (0.0094, "better (0.009)"), (0.5, "better (0.500)"),
+    ],
+)  # fmt: skip
+def test_verdicts_come_with_holms_p(p, said):
+    assert words({"verdict": "better", "p_holm": p}) == said
 
 
 NOISE = "more than half the variance over classes is sampling noise in "
