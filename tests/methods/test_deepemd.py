@@ -279,8 +279,8 @@ def test_unknown_names_are_errors_when_constructed():
 
 
 def test_solvers_that_cannot_serve_are_user_errors(monkeypatch):
+    monkeypatch.setattr(checks, "installed", lambda kind: True)
     with pytest.raises(UserError, match="deepemd: `solver` 'keops' takes point clouds"):
-        monkeypatch.setattr(checks, "installed", lambda kind: True)
         DeepEMD(solver="keops")
     monkeypatch.setattr(checks, "installed", lambda kind: kind is not otfew.POT)
     for solver in ("pot", otfew.POT()):
