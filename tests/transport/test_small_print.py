@@ -1,5 +1,6 @@
 """The small print of docstrings: bounds that hold in spite of rounding, gauges, factors, edges of what is allowed."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -8,6 +9,9 @@ import torch
 
 import otfew
 from otfew.transport.certificate import c_transform, certify_plan, rounding
+from otfew.transport.partial import with_dummies, without_dummies
+from otfew.transport.problem import build
+from otfew.transport.simplex.exact import Exact
 
 
 def test_potentials_of_columns_without_weight_are_ignored():
@@ -102,3 +106,36 @@ def test_nodes_without_weight_do_not_loosen_the_bound_of_a_rounded_answer():
     assert (f[:, :, None] + g[:, None] <= cost + 1e-12).all()
     for ours, its in zip((f[:, :4], g[:, :5]), alone.potentials, strict=True):
         assert ours == pytest.approx(its, abs=1e-8)
+
+
+def partial(mass):
+    """Problems whose totals differ, with dummy nodes, solved: what ``without_dummies`` is given."""
+    rng = np.random.default_rng(5)
+    cost, a, b = rng.standard_normal((3, 4, 5)), rng.random((3, 4)), rng.random((3, 5))
+    tensors = (torch.from_numpy(x) for x in (cost, a, b))
+    problem = build(*tensors, torch.Size([3]))
+    extended, moved = with_dummies(problem, mass)
+    return problem, Exact()._solve(extended), moved
+
+
+@pytest.mark.parametrize("mass", [0.5, "min"])
+def test_a_price_for_keeping_mass_proves_nothing_false(mass):
+    # With potentials above zero, rows would be paid for keeping what they must not: the dual value is then too high.
+    problem, found, moved = partial(mass)
+    optimum = without_dummies(problem, found, moved, mass).value
+    for excess in (1e-3, 1e-9):
+        raised = replace(found, g=found.g + excess * (np.arange(6) == 5))
+        result = without_dummies(problem, raised, moved, mass)
+        assert (result.gap >= result.value - optimum).all()
+        assert (result.gap <= 1e-12 + 3 * excess).all()
+
+
+def test_what_exceeds_the_weights_counts_as_an_error():
+    problem, found, moved = partial(0.5)
+    assert without_dummies(problem, found, moved, 0.5).marginal_error.max() <= 1e-14
+    # All that leaves real rows leaves the first one.
+    crowded = replace(found, rows=np.where(found.rows < 4, 0, found.rows))
+    over = (found.flow * ((found.rows < 4) & (found.cols < 5))).sum(-1) - problem.a[:, 0]
+    assert (over > 0).any()
+    expected = np.maximum(over, 0) / 0.5
+    assert without_dummies(problem, crowded, moved, 0.5).marginal_error == pytest.approx(expected, abs=1e-14)
