@@ -20,6 +20,7 @@ from otfew.experiments.analyses.configs import AblateWeights
 from otfew.experiments.common import analysis, setup
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
+from otfew.reporting.tables import Table
 from otfew.scores.clusters import Remembered, mean_count, median_distance, pick
 from otfew.scores.node_weights import Clustering, KMeans, MeanShift
 
@@ -136,7 +137,7 @@ LABELS = {
 }
 
 
-def _table(record: Record, counts: dict[str, float], images: Tensor) -> tuple[str, Sequence[str], list[list[str]]]:
+def _table(record: Record, counts: dict[str, float], images: Tensor) -> Table:
     """Lay the ablation out in the paper's order."""
     rows = []
     for name in record["protocol"]["order"]:
@@ -149,4 +150,4 @@ def _table(record: Record, counts: dict[str, float], images: Tensor) -> tuple[st
             *cells.difference(method),
             f"{PUBLISHED[name]:.2f}" if name in PUBLISHED else "",
         ])  # fmt: skip
-    return f"weights of the nodes on {record['protocol']['data']['dataset']}", HEAD, rows
+    return Table(f"weights of the nodes on {record['protocol']['data']['dataset']}", HEAD, rows)

@@ -6,7 +6,7 @@ trained on, and what of the evaluated classes it has seen, is said for each data
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from otfew.experiments.analyses.configs import CrossDomain
 from otfew.experiments.common import analysis, setup
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
+from otfew.reporting.tables import Table
 
 
 def compare_domains(config: CrossDomain, console: Console) -> Path:
@@ -65,7 +66,7 @@ def _panel(config: CrossDomain, dataset: str, terms: Terms, console: Console) ->
 
 def tables(
     records: Mapping[str, Record],
-) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+) -> list[Table]:
     """Lay out accuracies and differences, a column for every data set, and what transport adds on each."""
     first = next(iter(records.values()))
     backbone, names = first["protocol"]["backbone"]["name"], first["protocol"]["order"]
@@ -86,15 +87,15 @@ def tables(
     ]
     head = ["method", *records]
     all_tables = [
-        (f"{backbone} on {', '.join(records)}: accuracy % ± episodes ± classes", head, accuracies),
-        (f"difference to {reference}, points ± classes, * where it counts", head, differences),
-        (
+        Table(f"{backbone} on {', '.join(records)}: accuracy % ± episodes ± classes", head, accuracies),
+        Table(f"difference to {reference}, points ± classes, * where it counts", head, differences),
+        Table(
             "what transport adds",
             ["transport", "best control", "points\n± episodes ± classes", "verdict\n(Holm's p)"],
             adds,
         ),
     ]
-    return [table for table in all_tables if table[2]]
+    return [table for table in all_tables if table.rows]
 
 
 def lines(records: Mapping[str, Record]) -> list[str]:

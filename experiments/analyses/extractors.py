@@ -21,6 +21,7 @@ from otfew.experiments.common import analysis, setup
 from otfew.nodes import parse as parse_nodes
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
+from otfew.reporting.tables import Table
 
 PUBLISHED = {
     "fcn": 65.91,
@@ -125,9 +126,7 @@ def compare_specs(finished: Finished, method: str, specs: Sequence[str], names: 
     }
 
 
-def tables(
-    found: Mapping[str, Record], sizes: Mapping[str, int], dataset: str
-) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+def tables(found: Mapping[str, Record], sizes: Mapping[str, int], dataset: str) -> list[Table]:
     """Lay out accuracies, what each kind of nodes brings to each method, and what transport adds on each kind."""
     by_nodes, by_method = found["by_nodes"], found["by_method"]
     first, *others = sizes
@@ -155,19 +154,19 @@ def tables(
         for spec, size in sizes.items()
     }
     all_tables = [
-        (f"accuracy on {dataset}, % ± episodes", ["method", *columns.values()], accuracies),
-        (
+        Table(f"accuracy on {dataset}, % ± episodes", ["method", *columns.values()], accuracies),
+        Table(
             f"difference to {first} nodes, points ± classes, * where it counts",
             ["method", *(columns[spec] for spec in others)],
             gains if others else [],
         ),
-        (
+        Table(
             "what transport adds on the same nodes",
             ["transport", "best control", "points\n± episodes ± classes", "verdict\n(Holm's p)"],
             adds,
         ),
     ]
-    return [table for table in all_tables if table[2]]
+    return [table for table in all_tables if table.rows]
 
 
 def _accuracy(record: Record) -> str:

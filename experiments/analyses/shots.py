@@ -23,6 +23,7 @@ from otfew.experiments.common import analysis, setup
 from otfew.features.material import Material
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
+from otfew.reporting.tables import Table
 
 
 def compare_shots(config: Shots, console: Console) -> Path:
@@ -127,9 +128,7 @@ def compare_heads(finished: Mapping[str, Finished], heads: Sequence[str], materi
     }
 
 
-def tables(
-    records: Mapping[int, Record], against_mean: Mapping[str, Record]
-) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+def tables(records: Mapping[int, Record], against_mean: Mapping[str, Record]) -> list[Table]:
     """Lay out accuracies, differences to the reference, and heads against the mean; a column for every k."""
     first = next(iter(records.values()))
     names, data = first["protocol"]["order"], first["protocol"]["data"]["dataset"]
@@ -146,8 +145,8 @@ def tables(
         for name in next(iter(against_mean.values()), {})
     ]
     found = [
-        (f"accuracy on {data}, % ± episodes ± classes", ["method", *columns], accuracies),
-        (f"difference to {reference} ± classes, * where it counts", ["method", *columns], differences),
-        ("heads: difference to the mean ± classes, * where it counts", ["head", *columns], heads),
+        Table(f"accuracy on {data}, % ± episodes ± classes", ["method", *columns], accuracies),
+        Table(f"difference to {reference} ± classes, * where it counts", ["method", *columns], differences),
+        Table("heads: difference to the mean ± classes, * where it counts", ["head", *columns], heads),
     ]
-    return [table for table in found if table[2]]
+    return [table for table in found if table.rows]

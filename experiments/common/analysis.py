@@ -95,7 +95,7 @@ class Session:
         self,
         finished: Mapping[str, Finished],
         found: Record,
-        tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]],
+        tables: Sequence[Table],
         lines: Sequence[str],
         pictures: Mapping[str, bytes],
     ) -> Path:
@@ -104,7 +104,7 @@ class Session:
         Args:
             finished: By panel.
             found: What results.json holds beside the panels.
-            tables: (title, head, rows).
+            tables: In order.
             lines: Sentences below them.
             pictures: File name -> PNG.
         """
@@ -112,13 +112,12 @@ class Session:
         self.directory.write("results.json", to_json(results))
         self.directory.write("timings.json", to_json({key: f.times for key, f in finished.items()}))
         self.directory.write("episodes.csv", _episodes_csv(finished))
-        laid_out = [Table(*table) for table in tables]
-        for table in laid_out:
+        for table in tables:
             self.console.print(terminal(table))
         lines = [*lines, *dict.fromkeys(line for f in finished.values() for line in report.timing_lines(f.times))]
         for line in lines:
             self.console.print(f"- {line}", markup=False, highlight=False)
-        self.directory.write("report.md", sections(laid_out, lines).encode())
+        self.directory.write("report.md", sections(tables, lines).encode())
         for name, picture in pictures.items():
             self.directory.write(name, picture)
         self.console.print(f"report: {self.directory.path}", markup=False, highlight=False, soft_wrap=True)

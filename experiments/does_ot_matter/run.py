@@ -24,6 +24,7 @@ from otfew.experiments.does_ot_matter.config import Config
 from otfew.method import shot_mean
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
+from otfew.reporting.tables import Table
 from otfew.scores.spread import mean_partners
 from otfew.transport import ConvergenceWarning, Sinkhorn
 
@@ -130,9 +131,7 @@ HEAD = (
 )
 
 
-def tables(
-    record: Record, times: Record, plans: Record, shares: Record
-) -> list[tuple[str, Sequence[str], list[list[str]]]]:
+def tables(record: Record, times: Record, plans: Record, shares: Record) -> list[Table]:
     """Lay out the line from the LP to the centroid, and the two designs."""
     rows = []
     for name in record["protocol"]["order"]:
@@ -165,8 +164,8 @@ def tables(
         "of match-\ning, %",
     )
     return [
-        (f"does transport matter on {record['protocol']['data']['dataset']}?", HEAD, rows),
-        ("where the gain comes from, points ± classes", head, designs),
+        Table(f"does transport matter on {record['protocol']['data']['dataset']}?", HEAD, rows),
+        Table("where the gain comes from, points ± classes", head, designs),
     ]
 
 
