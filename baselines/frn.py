@@ -93,7 +93,7 @@ class FRN(Baseline):
         alpha: See above.
         beta: See above.
 
-    The paper learns all three with the backbone, from these defaults; so does ``experiments.metatrain``.
+    The paper learns all three with the backbone, from these defaults; so does the command metatrain.
     """
 
     name = "frn"

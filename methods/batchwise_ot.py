@@ -124,7 +124,7 @@ class BatchwiseOTLoss(nn.Module):
         >>> embeddings = torch.tensor([[0.0], [1.0], [0.5], [3.0]])
         >>> loss = BatchwiseOTLoss(margin=1.0).transport(embeddings, torch.tensor([0, 0, 1, 1]))
         >>> pairs = (loss.same & loss.counted).sum() / loss.counted.sum()
-        >>> round(float(pairs), 2), round(loss.positive_mass, 2)  # hard here: more than their share of the mass
+        >>> round(float(pairs), 2), round(loss.positive_mass, 2)  # hard here: more than their share
         (0.33, 0.99)
     """
 

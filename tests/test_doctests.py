@@ -20,7 +20,8 @@ def examples():
     """Name every module that has an example."""
     for folder in FOLDERS:
         for path in sorted((ROOT / folder).rglob("*.py")):
-            if ">>> " in path.read_text(encoding="utf-8"):
+            lines = path.read_text(encoding="utf-8").splitlines()
+            if any(">>> " in line and "+SKIP" not in line for line in lines):
                 parts = path.relative_to(ROOT).with_suffix("").parts
                 yield ".".join(parts if parts[0] == "otfew" else ("otfew", *parts)).removesuffix(".__init__")
 
@@ -39,7 +40,6 @@ def test_examples(module):
 
 
 def test_the_public_classes_have_one():
-    wanted = {"deepemd", "lst", "batchwise_ot", "ot_reweighting", "self_optimal_transport", "latent_space_transform"}
-    assert {f"otfew.methods.{name}" for name in wanted} | {"otfew.transport.api", "otfew.transport.points"} <= {
-        *MODULES
-    }
+    methods = {"deepemd", "lst", "batchwise_ot", "ot_reweighting", "self_optimal_transport", "latent_space_transform"}
+    wanted = {f"otfew.methods.{name}" for name in methods} | {"otfew.transport.api", "otfew.transport.points"}
+    assert wanted <= {*MODULES}

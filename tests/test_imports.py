@@ -299,6 +299,7 @@ def test_backends_and_heavy_libraries_are_imported_on_first_use():
 import sys, numpy
 import otfew, otfew.transport, otfew.methods, otfew.baselines
 otfew.solvers()
+classes = [*otfew.methods.METHODS.values(), *otfew.baselines.BASELINES.values()]
 heavy = {"numba", "ot", "cv2", "sklearn", "matplotlib", "scipy", "kornia", "lightning_fabric", "pooch"}
 heavy |= {"pykeops", "keopscore", "geomloss", "pytorch_metric_learning"}
 print(*sorted({name.partition(".")[0] for name in sys.modules} & heavy))

@@ -10,6 +10,8 @@ from scipy.optimize import linprog
 from torch.testing import assert_close
 
 import otfew
+from otfew import checks
+from otfew.errors import UserError
 from otfew.method import FewShotMethod
 from otfew.methods import METHODS
 
@@ -274,6 +276,17 @@ def test_unknown_names_are_errors_when_constructed():
         DeepEMD(shot_head="mode")
     with pytest.raises(ValueError, match=r"unknown solver 'exakt'; did you mean 'exact'\?"):
         DeepEMD(solver="exakt")
+
+
+def test_solvers_that_cannot_serve_are_user_errors(monkeypatch):
+    monkeypatch.setattr(checks, "installed", lambda kind: True)
+    with pytest.raises(UserError, match="deepemd: `solver` 'keops' takes point clouds"):
+        DeepEMD(solver="keops")
+    monkeypatch.setattr(checks, "installed", lambda kind: kind is not otfew.POT)
+    for solver in ("pot", otfew.POT()):
+        with pytest.raises(UserError, match="deepemd: `solver` 'pot' needs ot: pip install"):
+            DeepEMD(solver=solver)
+    assert DeepEMD(solver=otfew.Sinkhorn(reg=0.5)).solver == otfew.Sinkhorn(reg=0.5)
 
 
 def test_shapes_that_do_not_fit_are_value_errors():
