@@ -265,7 +265,8 @@ def _claim(entry: Mapping[str, Any], table: str, seeds: Mapping[str, int]) -> Cl
     if len(lengths) > 1 or ("left" in sides and ("right" in sides) == ("level" in entry)):
         raise ValueError(f"claim {entry['id']!r} must have as many arms on both sides, or a level")
     plain = {key: value for key, value in entry.items() if key not in {"left", "right", "paper"}}
-    return Claim(table=table, paper=tuple(entry.get("paper", ())), **sides, **plain)
+    left, right = sides.get("left", ()), sides.get("right", ())
+    return Claim(table=table, paper=tuple(entry.get("paper", ())), left=left, right=right, **plain)
 
 
 def _arms(written: str, seeds: Mapping[str, int]) -> tuple[Arm, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -164,7 +164,7 @@ class MetricReader(Reader):
     """Metric learning: mAP, paired by seed."""
 
     COMMANDS = ("metric-learning",)
-    MEASURES: ClassVar = {
+    MEASURES: ClassVar[dict[str, Callable[[list[float]], float]]] = {
         "first_epoch": lambda maps: maps[1],
         "mean_of_epochs": lambda maps: sum(maps[1:]) / (len(maps) - 1),
         "last_epoch": lambda maps: maps[-1],

@@ -173,10 +173,13 @@ def rules_digest() -> str:
     )
     for mean, half, p, seeds, training, margin in cases:
         for intervals in ({"episodes": half}, {"classes": half, "networks": 1.5 * half}, {"seeds": half}):
-            arms = {"left": (Arm("r", "a"),), "right": (Arm("r", "b"),)}
-            claims = [Claim(i, "t", "s", **arms, delta=margin, training=training) for i in ("one", "two", "three")]
+            left, right = (Arm("r", "a"),), (Arm("r", "b"),)
+            claims = [
+                Claim(i, "t", "s", left=left, right=right, delta=margin, training=training)
+                for i in ("one", "two", "three")
+            ]
             figure = Figure(mean, intervals, p, seeds)
-            alone = Claim("level", "t", "s", left=arms["left"], level=0.0, delta=margin, training=training)
+            alone = Claim("level", "t", "s", left=left, level=0.0, delta=margin, training=training)
             family = [*claims, alone]
             figures = {"one": figure, "two": figure, "three": Figure(mean, intervals, 0.9, seeds), "level": figure}
             said += [f"{v.text} {v.few} {v.p_holm or 0:.3f}" for v in judge(family, figures).values()]
