@@ -142,7 +142,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
-    from otfew.experiments.common.training import Target, code, make_console, progress_bar, watch
+    from otfew.experiments.common.training import Bars, Target, code, make_console, watch
     from otfew.reporting.console import PlainConsole
     from otfew.runs import processes
     from otfew.training import loop
@@ -167,7 +167,7 @@ def train(config: Config) -> Path:
         "select": config.select,
     }
     main_process = processes.world().is_main
-    with progress_bar(console) as bar:
+    with Bars(console) as bar:
         best, history = loop.run(
             lambda parts: EpisodeTraining(chosen.backbone.module, task, config.settings, parts),
             config.settings,
@@ -287,7 +287,7 @@ def prepare(config: Config) -> Setup:
 def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
     """Decode both splits into memory and settle the episodes."""
     from otfew.evaluation.episodes import Protocol, Sampler
-    from otfew.experiments.common.training import progress_bar
+    from otfew.experiments.common.training import Bars
     from otfew.training.images import decode
     from otfew.training.metatrain import Task
     from otfew.training.validation import Validation, make_sampler
@@ -297,7 +297,7 @@ def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
         train.dataset, train.variant, train.split, config.settings.seed, config.way, config.shot, config.query
     )
     sampler = Sampler(protocol, train.labels, train.classes)
-    with progress_bar(console) as bar:
+    with Bars(console) as bar:
         job = bar.add_task("reading images", total=len(train) + len(chosen.val))
         views = _views(chosen, lambda: bar.advance(job))
         pixels = decode(chosen.val, chosen.preparation, lambda: bar.advance(job), chosen.extractor)

@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
-    from otfew.experiments.common.training import Target, code, make_console, progress_bar, watch
+    from otfew.experiments.common.training import Bars, Target, code, make_console, watch
     from otfew.reporting.console import PlainConsole
     from otfew.runs import processes
     from otfew.training import loop
@@ -122,7 +122,7 @@ def train(config: Config) -> Path:
     }
     objective = S2M2 if config.settings.recipe == "s2m2" else Classification
     main_process = processes.world().is_main
-    with progress_bar(console) as bar:
+    with Bars(console) as bar:
         best, history = loop.run(
             lambda parts: objective(target.build, task, config.settings, parts),
             config.settings,
@@ -179,7 +179,7 @@ def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
     import torch
 
     from otfew import catalogue
-    from otfew.experiments.common.training import progress_bar, stored
+    from otfew.experiments.common.training import Bars, stored
     from otfew.nodes.fcn import FCN
     from otfew.training.images import decode, statistics
     from otfew.training.pretrain import Task
@@ -187,7 +187,7 @@ def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
 
     resolution = chosen.preparation.resolution
     sampler = make_sampler(chosen.val)
-    with progress_bar(console) as bar:
+    with Bars(console) as bar:
         job = bar.add_task("reading images", total=len(chosen.train) + len(chosen.val))
         train_pixels = decode(chosen.train, stored(chosen.preparation), lambda: bar.advance(job))[:, 0]
         val_pixels = decode(chosen.val, chosen.preparation, lambda: bar.advance(job))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
 from importlib.util import find_spec
@@ -25,6 +26,7 @@ from otfew.reporting.console import PlainConsole
 from otfew.runs import processes
 from otfew.runs.files import write_atomically
 from otfew.runs.identity import code_digest
+from otfew.runs.lines import Lines
 from otfew.training.augmentation import Augmentation
 from otfew.training.board import Board, installed
 from otfew.training.checkpoint import load, save
@@ -45,10 +47,39 @@ def make_console() -> Console:
     return PlainConsole(stderr=True, quiet=not processes.world().is_main)
 
 
-def progress_bar(console: Console) -> Progress:
-    """Make a progress bar with time left."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+class Bars(Progress):
+    """Bars with the time left on a terminal; elsewhere a plain line a minute.
+
+    Args:
+        console: Where they go.
+        clock: Seconds, of any zero.
+    """
+
+    def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
+        self._clock = clock
+        self._lines: dict[TaskID, Lines] = {}
+
+    def update(self, task_id: TaskID, **changes: Any) -> None:  # type: ignore[override]
+        """Take note of how far a task is; arguments are those of ``Progress.update``."""
+        super().update(task_id, **changes)
+        self._tell(task_id)
+
+    def advance(self, task_id: TaskID, advance: float = 1) -> None:
+        """Take note that a task is further."""
+        super().advance(task_id, advance)
+        self._tell(task_id)
+
+    def _tell(self, task_id: TaskID) -> None:
+        task = self._tasks[task_id]
+        if self.disable and task.total is not None:
+            if task_id not in self._lines:
+                self._lines[task_id] = Lines(self._say, task.description, clock=self._clock)
+            self._lines[task_id](int(task.completed), int(task.total), task.description)
+
+    def _say(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 class WithData(Protocol):

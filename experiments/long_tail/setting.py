@@ -22,7 +22,7 @@ from otfew.data.long_tail import draw, subset
 from otfew.data.long_tail_sources import load
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.experiments.common.training import Display, code, progress_bar
+from otfew.experiments.common.training import Bars, Display, code
 from otfew.experiments.long_tail.config import Config
 from otfew.methods.ot_reweighting import prototypes
 from otfew.runs.identity import short_hash
@@ -191,7 +191,7 @@ def run_stage1(config: Config, setting: Setting, folder: Path, console: Console)
     """Decode the images, train the first stage or go on with it, and compute or read its features."""
     build, card = builder(config, setting)
     images, test = _decoded(config, setting, card, console)
-    with progress_bar(console) as bar:
+    with Bars(console) as bar:
         weights, history = train_images(
             build,
             images,
@@ -224,7 +224,7 @@ def _decoded(config: Config, setting: Setting, card: Card | None, console: Conso
     """Bring all images into memory."""
     preparation = Preparation(setting.identity["resolution"])
     sets = {"train": setting.train, "meta": setting.meta, "validation": setting.validation, "test": setting.test}
-    with progress_bar(console) as bar:
+    with Bars(console) as bar:
         job = bar.add_task("reading images", total=sum(map(len, sets.values())))
         pixels = {name: decode(part, preparation, lambda: bar.advance(job))[:, 0] for name, part in sets.items()}
     if card is not None:

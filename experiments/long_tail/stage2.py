@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
-from otfew.experiments.common.training import Display, code, progress_bar
+from otfew.experiments.common.training import Bars, Display, code
 from otfew.experiments.long_tail.arms import ARMS, POST_HOC, PUBLISHED, Weights
 from otfew.experiments.long_tail.config import Config
 from otfew.experiments.long_tail.setting import Stage1, device_of, outcome
@@ -42,7 +42,7 @@ def run_arms(
     """Run every arm with every seed, or take what is finished from the folder."""
     jobs = [(name, seed) for name in arms for seed in range(1 if name in POST_HOC else config.seeds)]
     blocks: dict[str, list[Block]] = {name: [] for name in arms}
-    with progress_bar(console) as bar:
+    with Bars(console) as bar:
         task = bar.add_task("second stages", total=len(jobs))
         for index, (name, seed) in enumerate(jobs):
             bar.update(task, description=f"{name}, seed {seed}")
@@ -137,7 +137,7 @@ def _all_layers(
 
     recipe = _all_layers_recipe(config, seed)
     state = directory.path / "states" / f"{name}-{seed}.pt"
-    with progress_bar(console) as bar:
+    with Bars(console) as bar:
         kept, history = train_images(
             build,
             stage1.images,

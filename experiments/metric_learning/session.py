@@ -17,7 +17,7 @@ from rich.progress import Progress, TaskID
 from otfew import data
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.errors import UserError
-from otfew.experiments.common.training import Display, code, make_console, progress_bar
+from otfew.experiments.common.training import Bars, Display, code, make_console
 from otfew.experiments.metric_learning import material as metric_material
 from otfew.experiments.metric_learning.config import Config
 from otfew.experiments.metric_learning.losses import LossSpec, parse_loss
@@ -104,7 +104,7 @@ class Session:
         """Do all runs that are not there yet."""
         trials = len(self.settings) * self.config.tune_epochs if len(self.settings) > 1 else 0
         epochs = len(self.losses) * (trials + self.config.seeds * self.config.epochs)
-        with progress_bar(self.console) as bar:
+        with Bars(self.console) as bar:
             job = bar.add_task("epochs", total=epochs)
             done = 0
             rates = {}
@@ -153,7 +153,7 @@ class Session:
             c.dataset, c.data_root, c.across, c.resolution, c.views, c.train_images, c.test_images, c.note
         )
         splits = ["train", "val", "test"] if len(self.settings) > 1 else ["train", "test"]
-        with progress_bar(self.console) as bar:
+        with Bars(self.console) as bar:
             job = bar.add_task("reading images", total=None)
 
             def on_image(total: int) -> None:

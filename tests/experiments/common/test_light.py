@@ -11,8 +11,6 @@ import pytest
 from otfew.experiments.commands import COMMANDS
 
 HEAVY = ["torch", "scipy", "numba", "cv2", "sklearn", "matplotlib", "kornia", "lightning_fabric"]
-STILL_HEAVY = {"long-tail", "metatrain", "metric-learning", "pretrain"}
-"""Commands whose options are not yet described without the library; one that becomes light must leave this list."""
 CODE = f"""
 import contextlib, io, json, sys
 from otfew.experiments.__main__ import main
@@ -37,10 +35,7 @@ def test_what_otfew_says_of_itself(words):
     assert said
 
 
-@pytest.mark.parametrize(
-    "command",
-    [pytest.param(name, marks=[pytest.mark.xfail(strict=True)] * (name in STILL_HEAVY)) for name in COMMANDS],
-)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_of_a_command(command):
     heavy, said = loaded(command, "--help")
     assert heavy == []
