@@ -17,7 +17,7 @@ from otfew.experiments.common.options import Analysis, WithEpisodes
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.features.material import Material
 from otfew.reporting import comparison as report
-from otfew.reporting.tables import Table, sections, terminal, to_csv
+from otfew.reporting.tables import Cell, Table, sections, terminal, to_csv
 from otfew.runs.directory import to_json
 from otfew.runs.identity import short_hash, versions
 from otfew.transport import ConvergenceWarning
@@ -95,7 +95,7 @@ class Session:
         self,
         finished: Mapping[str, Finished],
         found: Record,
-        tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[str]]]],
+        tables: Sequence[tuple[str, Sequence[str], Sequence[Sequence[Cell]]]],
         lines: Sequence[str],
         pictures: Mapping[str, bytes],
     ) -> Path:
@@ -112,6 +112,10 @@ class Session:
         self.directory.write("results.json", to_json(results))
         self.directory.write("timings.json", to_json({key: f.times for key, f in finished.items()}))
         self.directory.write("episodes.csv", _episodes_csv(finished))
+        for panel in finished.values():
+            if panel.directory is not None:
+                classes = report.classes_csv(panel.classes, panel.record["class_names"])
+                panel.directory.write("classes.csv", classes)
         laid_out = [Table(*table) for table in tables]
         for table in laid_out:
             self.console.print(terminal(table))
