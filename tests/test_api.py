@@ -198,12 +198,18 @@ def test_a_solver_may_be_an_object(own):
     assert exact.results["protocol"]["solver"] == repr(otfew.Exact())
 
 
+NAMES = np.array(["=cmd()", "+1", 'a,"b"', "c | d", "é"])
+"""Classes whose names CSV writes in another way."""
+
+
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory):
     """Folder of a finished run."""
     root = tmp_path_factory.mktemp("kept")
     rng = np.random.default_rng(0)
-    np.savez(root / "own.npz", nodes=np.abs(rng.normal(size=(60, 2, 4))).astype(np.float32), labels=np.arange(60) % 5)
+    np.savez(
+        root / "own.npz", nodes=np.abs(rng.normal(size=(60, 2, 4))).astype(np.float32), labels=NAMES[np.arange(60) % 5]
+    )
     arguments = {"features": root / "own.npz", "episodes": 40, "query": 3, "way": 3}
     otfew.compare(methods=["protonet", "knn"], output=root / "run", **arguments)
     return root / "run"

@@ -17,7 +17,7 @@ from otfew.experiments.common.options import Analysis, WithEpisodes
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.features.material import Material
 from otfew.reporting import comparison as report
-from otfew.reporting.tables import Table, sections, terminal, to_csv
+from otfew.reporting.tables import Cell, Table, sections, terminal, to_csv
 from otfew.runs.directory import to_json
 from otfew.runs.identity import short_hash, versions
 from otfew.transport import ConvergenceWarning
@@ -112,6 +112,10 @@ class Session:
         self.directory.write("results.json", to_json(results))
         self.directory.write("timings.json", to_json({key: f.times for key, f in finished.items()}))
         self.directory.write("episodes.csv", _episodes_csv(finished))
+        for panel in finished.values():
+            if panel.directory is not None:
+                classes = report.classes_csv(panel.classes, panel.record["class_names"])
+                panel.directory.write("classes.csv", classes)
         for table in tables:
             self.console.print(terminal(table))
         lines = [*lines, *dict.fromkeys(line for f in finished.values() for line in report.timing_lines(f.times))]

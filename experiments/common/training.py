@@ -13,7 +13,6 @@ from typing import Any, Protocol
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
-from rich.table import Table
 from torch import Tensor, nn
 
 from otfew import data
@@ -23,6 +22,7 @@ from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.experiments.common.training_options import SplitChoices
 from otfew.reporting.console import PlainConsole
+from otfew.reporting.tables import Table, terminal
 from otfew.runs import processes
 from otfew.runs.files import write_atomically
 from otfew.runs.identity import code_digest
@@ -147,22 +147,22 @@ class Target:
         """Print the first and last epochs, the kept one, and the accuracies of the file just written."""
         kept = kept_epoch(history, self.score)
         methods = list(kept.validation)
-        table = Table(title=self.path.stem)
-        for heading in ("epoch", "loss", "train %", *(f"val %, {method}" for method in methods), "seconds"):
-            table.add_column(heading, justify="right")
-        for record in history:
-            if record is kept or record.epoch == 0 or record.epoch > history[-1].epoch - 5:
-                table.add_row(
-                    f"{record.epoch}{' (kept)' if record is kept else ''}",
-                    "" if record.loss is None else f"{record.loss:.3f}",
-                    "" if record.train_accuracy is None else f"{record.train_accuracy:.1f}",
-                    *(_accuracy(record, method) for method in methods),
-                    f"{record.seconds:.0f}",
-                )
+        head = ["epoch", "loss", "train %", *(f"val %, {method}" for method in methods), "seconds"]
+        rows = [
+            [
+                f"{record.epoch}{' (kept)' if record is kept else ''}",
+                "" if record.loss is None else f"{record.loss:.3f}",
+                "" if record.train_accuracy is None else f"{record.train_accuracy:.1f}",
+                *(_accuracy(record, method) for method in methods),
+                f"{record.seconds:.0f}",
+            ]
+            for record in history
+            if record is kept or record.epoch == 0 or record.epoch > history[-1].epoch - 5
+        ]
         if processes.world().size == 1:  # the others have left, and would have to take part
             again = replace(kept, validation=validation(load(self.path).module, torch.device("cpu"), kept.learned))
-            table.add_row("as saved", "", "", *(_accuracy(again, method) for method in methods), "", end_section=True)
-        console.print(table)
+            rows.append(["as saved", "", "", *(_accuracy(again, method) for method in methods), ""])
+        console.print(terminal(Table(self.path.stem, head, rows)))
         size = self.path.stat().st_size / 1e6
         console.print(f"{self.path} ({size:.2f} MB); use it with --backbone {self.path}", soft_wrap=True)
 

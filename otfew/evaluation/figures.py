@@ -1,14 +1,12 @@
-"""The figures of a comparison: intervals, paired differences, what transport adds; and its files of episodes."""
+"""The figures of a comparison: intervals, paired differences, what transport adds."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otfew.evaluation.episodes import Indices
-from otfew.evaluation.estimates import Floats, rounded, to_record
+from otfew.evaluation.estimates import rounded, to_record
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
 from otfew.statistics.intervals import Estimate, estimate, holm, p_value, verdict
@@ -155,22 +153,3 @@ def _record(value: Estimate) -> dict[str, Any]:
     if not value.jackknife.reason:
         record["class_ci_noise_share"] = rounded(value.jackknife.noise_share)
     return record
-
-
-def episodes_csv(accuracies: Mapping[str, Floats]) -> bytes:
-    """A row for every method and episode: method, episode, accuracy; of name -> (episodes,) accuracies."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["method", "episode", "accuracy"])
-    for name, values in accuracies.items():
-        writer.writerows((name, i, round(a, 8)) for i, a in enumerate(values.tolist()))
-    return text.getvalue().encode()
-
-
-def classes_csv(classes: Indices, class_names: Sequence[str]) -> bytes:
-    """A row for every episode, its classes by name: with these, differences between runs can be paired later."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["episode", *(f"class {i + 1}" for i in range(classes.shape[1]))])
-    writer.writerows((i, *(class_names[c] for c in row)) for i, row in enumerate(classes.tolist()))
-    return text.getvalue().encode()

@@ -138,12 +138,14 @@ class Finished:
         times: As timings.json has them.
         scores: By name of entry.
         classes: (episodes, way) indices into the material's classes.
+        directory: Where its blocks lie; None where nothing is kept.
     """
 
     record: Record
     times: Record
     scores: Mapping[str, Scores]
     classes: Indices
+    directory: RunDirectory | None = None
 
 
 class Study:
@@ -197,8 +199,6 @@ class Study:
         directory, ready = self._folder(panel), self._ready[panel.key]
         scores = self._score(panel, ready, directory)
         classes = panel.sampler(0, self.terms.episodes).classes
-        if directory:
-            directory.write("classes.csv", figures.classes_csv(classes, panel.material.classes))
         told = {e.name: r.class_prior for e, r in zip(panel.entries, ready, strict=True) if takes_prior(e.kind)}
         record = {
             "protocol": panel.protocol(self.terms),
@@ -209,7 +209,7 @@ class Study:
         p = panel.sampler.protocol
         images = p.way * (p.shot + p.query)
         times = timings(ready, scores, images, self.terms.device, torch.get_num_threads())
-        return Finished(record, times, scores, classes)
+        return Finished(record, times, scores, classes, directory)
 
     def _folder(self, panel: Panel) -> RunDirectory | None:
         """Claim the folder of a panel: the run's own, where that is of one panel."""

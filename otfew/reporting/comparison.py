@@ -1,14 +1,19 @@
-"""A comparison as a table, and as a report in Markdown."""
+"""A comparison as a table, as a report in Markdown, and episode by episode as CSV."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from otfew.evaluation.episodes import Indices
+from otfew.evaluation.estimates import Floats
 from otfew.reporting import tables
 from otfew.reporting.sentences import mark, milliseconds, percent, protocol_lines, timing_lines, transport_lines, words
 
-__all__ = ["mark", "markdown", "protocol_lines", "table", "timing_lines", "transport_lines", "words"]
+__all__ = [
+    "classes_csv", "episodes_csv", "mark", "markdown", "protocol_lines", "table", "timing_lines", "transport_lines",
+    "words",
+]  # fmt: skip
 
 COLUMNS = (
     "method",
@@ -56,3 +61,15 @@ def _row(name: str, record: Mapping[str, Any], timing: Mapping[str, Any], show_n
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     """Write the table and the sentences below it."""
     return f"{tables.markdown(tables.Table('', head, rows))}\n{tables.bullets(lines)}"
+
+
+def episodes_csv(accuracies: Mapping[str, Floats]) -> bytes:
+    """A row for every method and episode: method, episode, accuracy; of name -> (episodes,) accuracies."""
+    rows = ((name, i, round(a, 8)) for name, values in accuracies.items() for i, a in enumerate(values.tolist()))
+    return tables.to_csv(["method", "episode", "accuracy"], rows)
+
+
+def classes_csv(classes: Indices, class_names: Sequence[str]) -> bytes:
+    """A row for every episode, its classes by name: with these, differences between runs can be paired later."""
+    head = ["episode", *(f"class {i + 1}" for i in range(classes.shape[1]))]
+    return tables.to_csv(head, ((i, *(class_names[c] for c in row)) for i, row in enumerate(classes.tolist())))

@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from otfew.errors import UserError
 from otfew.evaluation.episodes import Indices
-from otfew.evaluation.figures import classes_csv, episodes_csv
 from otfew.reporting import comparison as report
+from otfew.reporting.tables import in_csv
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.files import parse_json, reason
 from otfew.runs.regular_file import GIB, read_regular
@@ -88,10 +88,10 @@ class Comparison:
 
         directory = RunDirectory(Path(folder), {key: self.results[key] for key in IDENTITY})
         names = self.results["protocol"]["order"]
-        directory.write("classes.csv", classes_csv(self.classes, self.results["class_names"]))
+        directory.write("classes.csv", report.classes_csv(self.classes, self.results["class_names"]))
         directory.write("results.json", to_json(self.results))
         directory.write("timings.json", to_json(self.timings))
-        directory.write("episodes.csv", episodes_csv({name: self.episodes[name] for name in names}))
+        directory.write("episodes.csv", report.episodes_csv({name: self.episodes[name] for name in names}))
         directory.write("report.md", report.markdown(*self.cells(), self.lines).encode())
         directory.write("accuracy_vs_time.png", accuracy_vs_time(self.results, self.timings))
         return replace(self, folder=directory.path)
@@ -186,20 +186,20 @@ def _read_json(file: Path) -> Record:
 
 def _episodes(file: Path, panel: str, names: Sequence[str]) -> dict[str, Floats]:
     """Read the accuracies of every method, episode after episode."""
-    found: dict[str, list[float]] = {name: [] for name in names}
+    found: dict[str, list[float]] = {in_csv(name): [] for name in names}
     for row in csv.DictReader(io.StringIO(_read(file).decode())):
-        if row.get("panel", "") != panel:
+        if row.get("panel", "") != in_csv(panel):
             continue
         values = found[row["method"]]
         if int(row["episode"]) != len(values):
             raise ValueError(f"episodes of {row['method']} are out of order")
         values.append(float(row["accuracy"]))
-    return {name: np.array(values) for name, values in found.items()}
+    return {name: np.array(found[in_csv(name)]) for name in names}
 
 
 def _classes(file: Path, names: Sequence[str]) -> Indices:
     """Read the classes of every episode: (episodes, way) indices into the names."""
-    place = {name: i for i, name in enumerate(names)}
+    place = {in_csv(name): i for i, name in enumerate(names)}
     _, *rows = csv.reader(io.StringIO(_read(file).decode()))
     return np.array([[place[name] for name in row[1:]] for row in rows], dtype=np.int64)
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from otfew.evaluation.figures import compare, episodes_csv
+from otfew.evaluation.figures import compare
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
 from otfew.reporting.cells import difference_rows
-from otfew.reporting.comparison import markdown, protocol_lines, table, transport_lines, words
+from otfew.reporting.comparison import episodes_csv, markdown, protocol_lines, table, transport_lines, words
 from otfew.statistics.intervals import estimate, holm, p_value
 
 N = 400
