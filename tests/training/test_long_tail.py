@@ -431,17 +431,18 @@ def test_parts_average_to_the_batch(objective):
 def test_a_batch_is_a_slice_of_the_epochs_order(monkeypatch):
     """Steps of an epoch see each image at most once, in an order that is another in the next epoch."""
     images, seen = made_images(), []
-    training = LongTailTraining(build, images, Objective(), RECIPE, False)
+    training = LongTailTraining(build, images, Objective(meta=1.0), RECIPE, False)
     monkeypatch.setattr(run_module, "shifted", lambda pixels, flip, key: seen.append((pixels, key)) or pixels)
     training.train()
     for epoch, step in ((0, 0), (0, 1), (1, 0), (1, 1)):
         training.outcome(training.module, Part(epoch, step, 0, 1), torch.device("cpu"))
     rows = [[int(((images.train.float() / 255 - image).abs().sum((1, 2, 3))).argmin()) for image in batch]
-            for batch, _ in seen]  # fmt: skip
+            for batch, _ in seen[::2]]  # fmt: skip
     assert training.steps == 2
     assert len(set(rows[0] + rows[1])) == len(set(rows[2] + rows[3])) == 32
     assert rows[:2] != rows[2:]
-    assert len({key for _, key in seen}) == 4
+    # Training and meta images are shifted apart, at every step anew.
+    assert len({key for _, key in seen}) == len(seen) == 8
 
 
 @pytest.mark.parametrize(("precision", "dtype"), [("32-true", torch.float32), ("bf16-mixed", torch.bfloat16)])
@@ -457,3 +458,18 @@ def test_validation_classifies_in_the_precision_of_training(precision, dtype):
     network = Network(Conv4(channels=4), Noting(4, 3)).eval()
     run_module._validate(made_images(), precision, network, torch.device("cpu"), {})
     assert seen == [dtype]
+
+
+def test_deferred_weights_act_by_the_share_of_epochs(monkeypatch):
+    shares = []
+    real = Objective.train_loss
+
+    def noting(self, logits, labels, counts, index, done):
+        shares.append(done)
+        return real(self, logits, labels, counts, index, done)
+
+    monkeypatch.setattr(Objective, "train_loss", noting)
+    training = LongTailTraining(build, made_images(), Objective(), RECIPE, False)
+    for epoch in range(3):
+        training.outcome(training.module, Part(epoch, 1, 0, 1), torch.device("cpu"))
+    assert shares == [0, 1 / 3, 2 / 3]

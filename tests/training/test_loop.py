@@ -1,6 +1,7 @@
 import contextlib
 import copy
 import errno
+import json
 import math
 import os
 import signal
@@ -396,3 +397,43 @@ def test_a_bug_in_an_objective_keeps_its_traceback(task, validation, tmp_path, e
     with pytest.raises(error, match="a bug") as raised:
         loop.run(lambda parts: Buggy(build, task, SETTINGS, parts), SETTINGS, duties)
     assert type(raised.value) is error
+
+
+def test_the_number_of_processes_is_a_part_of_a_state(straight, weights_of):
+    """Gradients are averaged over processes: another number of them is another run."""
+    state = weights_of(straight[0])
+    settings, identity, world = json.loads(state["fingerprint"])
+    assert (settings["batch_size"], identity, world) == (16, {"data": "made"}, {"processes": 1})
+
+
+def test_times_of_an_epoch_go_on_after_a_break(pretrain, tmp_path, weights_of):
+    path = tmp_path / "state.pt"
+    with pytest.raises(KilledError):
+        pretrain(path, watcher=At(2, 3, kill), save_every=-1)
+    state = weights_of(path)
+    state["progress"].update(seconds=1000.0, cpu_seconds=500.0)
+    torch.save(state, path)
+    _, (first, second, third) = pretrain(path)
+    assert second.seconds > second.training_seconds > 1000 > first.seconds > first.training_seconds > 0
+    assert second.cpu_seconds > 500 > third.cpu_seconds > 0
+    assert third.seconds < 1000
+
+
+def test_epochs_train_and_validation_evaluates(task, validation, tmp_path):
+    """Batch normalisation uses batches in every epoch and its statistics in between, from the start on."""
+    modes = []
+
+    class Noting(Classification):
+        def outcome(self, forward, part, device):
+            modes.append(("step", {each.training for each in self.module.modules()}))
+            return super().outcome(forward, part, device)
+
+    def validate(network, device, learned):
+        modes.append(("validation", {each.training for each in network.modules()}))
+        return validation(network, device, learned)
+
+    settings = replace(SETTINGS, epochs=2)
+    duties = Duties(validate, read_accuracy, None, tmp_path / "state.pt", {}, initial=True)
+    loop.run(lambda parts: Noting(build, task, settings, parts), settings, duties)
+    evaluated, trained = ("validation", {False}), ("step", {True})
+    assert modes == [evaluated, *[trained] * 5, evaluated, *[trained] * 5, evaluated]

@@ -18,7 +18,7 @@ from otfew.methods.batchwise_pairs import LOSSES as BATCHWISE
 from otfew.pair_loss import Matched, PairLoss
 from otfew.retrieval.metrics import means, retrieval_metrics
 from otfew.training.augmentation import Augmentation, hashed
-from otfew.training.loop import DivergedError
+from otfew.training.loop import DivergedError, Part
 from otfew.training.metric.batches import batches, partners
 from otfew.training.metric.embedding import Embedder, Space, default_head, default_pool
 from otfew.training.metric.evaluation import FIGURES, Embedded, evaluate, knn_accuracy, linear_accuracy, subset
@@ -407,3 +407,56 @@ def test_rates_decay_by_epoch_and_momentum_is_plain(tmp_path, weights_of):
         bias = bias - rate * velocity
     assert rates == [0.02, 0.01]
     torch.testing.assert_close(weights["space.embedders.0.head.2.bias"], bias, rtol=1e-5, atol=1e-7)
+
+
+def test_batches_and_draws_are_functions_of_epoch_and_step(tmp_path):
+    """What a loss draws is the same for every loss, and another one at each step; so are the batches."""
+
+    class Drawing(Recorder):
+        def forward(self, *given):
+            self.drawn = [*getattr(self, "drawn", []), float(torch.rand(()))]
+            return super().forward(*given)
+
+    loss, given = Drawing(), task()
+    train(space, lambda: loss, given, SETTINGS, tmp_path / "s.pt")
+    labels = given.train[0].labels
+    steps = [(epoch, step) for epoch in range(2) for step in range(3)]
+    assert len(loss.calls) == 1 + len(steps)  # the first one warms up
+    for (epoch, step), call, drawn in zip(steps, loss.calls[1:], loss.drawn[1:], strict=True):
+        chosen = labels[batches(labels, 32, SETTINGS.seed, epoch)[step]]
+        assert torch.equal(torch.cat([call[1], call[3]]), chosen)
+        key = hashed(SETTINGS.seed, epoch, step, 2)
+        assert drawn == float(torch.rand((), generator=torch.Generator().manual_seed(key)))
+    assert len(set(loss.drawn[1:])) == 6
+
+
+def test_modalities_are_augmented_apart():
+    """Of the same picture of many, in both modalities at the same place of the batch, other parts are cut out."""
+    ramp = torch.arange(SIDE * SIDE, dtype=torch.float32).mul(3).to(torch.uint8).view(1, 1, SIDE, SIDE)
+    alike = Images(ramp.expand(96, 3, -1, -1), torch.arange(96) % 3, (0.4,) * 3, (0.3,) * 3)
+    both = task(train=(alike, alike), test=(alike, alike), augmentation=Augmentation(0.3))
+    training, seen = PairTraining(partial(space, 2), Matched, both, SETTINGS), []
+
+    def forward(images, modality):
+        seen.append(images)
+        return training.module(images, modality)
+
+    training.outcome(forward, Part(0, 0, 0, 1), torch.device("cpu"))
+    training.outcome(forward, Part(0, 1, 0, 1), torch.device("cpu"))
+    assert len(seen) == 4
+    assert all(not torch.equal(seen[i], seen[j]) for i in range(4) for j in range(i))
+
+
+def test_what_a_loss_learns_is_trained_with_the_networks(tmp_path):
+    class Centres(PairLoss):
+        def __init__(self):
+            super().__init__()
+            self.centres = nn.Parameter(torch.randn(3, 8))
+
+        def forward(self, first, first_labels, second, second_labels):
+            return (first - self.centres[first_labels]).square().mean(), {}
+
+    torch.manual_seed(hashed(SETTINGS.seed, 1))
+    before = Centres().centres.detach()
+    weights, _ = train(space, Centres, task(), SETTINGS, tmp_path / "s.pt")
+    assert bool((weights["loss.centres"] != before).all())
