@@ -202,3 +202,31 @@ def test_products_with_a_plan_are_taken_in_the_dtype_of_the_points():
         assert torch.allclose(plan @ v, torch.full((5,), 0.2))
     assert (plan @ np.ones((5, 1))).shape == (5, 1)
     assert (plan @ np.ones(5)).dtype == np.float32
+
+
+@pytest.mark.filterwarnings("ignore")  # cut short on purpose
+def test_the_gap_of_an_unfinished_run_bounds_its_error():
+    cost, a, b = slow()
+    whole = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=0.1, tol=1e-13))
+    missed = 0
+    for most in (1, 2, 3, 5, 8, 13):
+        cut = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=0.1, max_iter=most))
+        assert cut.gap >= abs(cut.value - whole.value) - 1e-13
+        missed += abs(cut.value - whole.value) > 1e-6
+    assert missed > 1
+
+
+@pytest.mark.parametrize("reg", [0.002, 0.1])
+def test_a_column_without_weight_has_the_potential_of_one_with_a_little(reg):
+    rng = np.random.default_rng(9)
+    cost, a, b = rng.random((6, 5)), rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(5))
+    # Both ways round, since rows and columns trade places on the way.
+    for axis in (0, 1):
+        potentials = []
+        for weight in (0.0, 1e-12):
+            x, y = a.copy(), b.copy()
+            (x if axis == 0 else y)[2] = weight
+            x, y = x / x.sum(), y / y.sum()
+            solver = otfew.Sinkhorn(reg=reg, tol=1e-14, max_iter=3000)
+            potentials.append(otfew.solve(cost, x, y, solver=solver, on_fail="ignore").potentials[axis][2])
+        assert potentials[0] == pytest.approx(potentials[1], abs=1e-6)
