@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import otfew
+from otfew.transport import costs
 from otfew.transport.certificate import c_transform, certify_plan, rounding
 from otfew.transport.partial import with_dummies, without_dummies
 from otfew.transport.problem import build
@@ -139,3 +140,93 @@ def test_what_exceeds_the_weights_counts_as_an_error():
     assert (over > 0).any()
     expected = np.maximum(over, 0) / 0.5
     assert without_dummies(problem, crowded, moved, 0.5).marginal_error == pytest.approx(expected, abs=1e-14)
+
+
+@pytest.mark.parametrize("name", ["sqeuclidean", "euclidean"])
+def test_clouds_far_from_the_origin_have_the_distances_of_near_ones(name):
+    # So far that a squared norm is forty times a squared distance, and not so far that all are taken again.
+    rng = np.random.default_rng(6)
+    x, y = (torch.from_numpy(rng.standard_normal((k, 64)).astype(np.float32) + 6) for k in (40, 50))
+    found = costs.pairwise(name, x, y).double()
+    exact = costs.pairwise(name, x.double(), y.double())
+    direct = (x.double()[:, None] - y.double()).square().sum(-1)
+    assert torch.allclose(exact, direct if name == "sqeuclidean" else direct.sqrt(), rtol=1e-12)
+    assert ((found - exact).abs() / exact).max() < 8e-7
+
+
+def test_vectors_too_small_for_normal_numbers_have_no_direction():
+    tiny = torch.finfo(torch.float32).tiny
+    x = torch.tensor([[tiny / 8, 0.0], [0.0, 0.0], [tiny, 0.0]])
+    assert costs.directions(x).tolist() == [[0, 0], [0, 0], [1, 0]]
+    assert costs.cosine(x, x)[0].tolist() == [1, 1, 1]
+
+
+def slow(n=12, groups=4):
+    """Groups of nodes that hardly exchange anything and must: a hundred iterations in the plain domain do not do."""
+    rng = np.random.default_rng(7)
+    side = np.arange(n) % groups
+    cost = 0.2 * rng.random((n, n)) + np.abs(side[:, None] - side)
+    a, b = rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(n))
+    return cost, a, b
+
+
+@pytest.mark.filterwarnings("ignore")  # most are cut short
+def test_iterations_of_both_domains_count_together():
+    cost, a, b = slow()
+    settings = {"reg": 1 / 60, "tol": 1e-10}
+    whole = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(**settings))
+    assert whole.status == otfew.Status.OPTIMAL
+    # From where the plain domain ends, Newton's steps are few.
+    assert 100 < whole.n_iter <= 115
+    for most in (100, 101, 102, 103):
+        cut = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(max_iter=most, **settings))
+        assert cut.n_iter <= most
+        done = cut.n_iter == whole.n_iter
+        assert (cut.status == otfew.Status.OPTIMAL) == done
+
+
+def test_a_problem_that_converged_keeps_its_value_beside_one_that_does_not():
+    cost, a, b = slow()
+    easy = np.random.default_rng(8).random(cost.shape)
+    solver = otfew.Sinkhorn(reg=1 / 60, tol=1e-10)
+    alone, together = (otfew.solve(x, a, b, solver=solver) for x in (easy, np.stack([easy, cost])))
+    assert together.n_iter[0] < 100 < together.n_iter[1]
+    assert together.value[0] == alone.value
+
+
+def test_products_with_a_plan_are_taken_in_the_dtype_of_the_points():
+    x = torch.rand(5, 2, generator=torch.Generator().manual_seed(0))
+    plan = otfew.solve_points(x, x + 1, solver="exact").plan
+    for v in (torch.ones(5, dtype=torch.float64), torch.ones(5, dtype=torch.int64), torch.ones(5)):
+        assert (plan @ v).dtype == torch.float32
+        assert torch.allclose(plan @ v, torch.full((5,), 0.2))
+    assert (plan @ np.ones((5, 1))).shape == (5, 1)
+    assert (plan @ np.ones(5)).dtype == np.float32
+
+
+@pytest.mark.filterwarnings("ignore")  # cut short on purpose
+def test_the_gap_of_an_unfinished_run_bounds_its_error():
+    cost, a, b = slow()
+    whole = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=0.1, tol=1e-13))
+    missed = 0
+    for most in (1, 2, 3, 5, 8, 13):
+        cut = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=0.1, max_iter=most))
+        assert cut.gap >= abs(cut.value - whole.value) - 1e-13
+        missed += abs(cut.value - whole.value) > 1e-6
+    assert missed > 1
+
+
+@pytest.mark.parametrize("reg", [0.002, 0.1])
+def test_a_column_without_weight_has_the_potential_of_one_with_a_little(reg):
+    rng = np.random.default_rng(9)
+    cost, a, b = rng.random((6, 5)), rng.dirichlet(np.ones(6)), rng.dirichlet(np.ones(5))
+    # Both ways round, since rows and columns trade places on the way.
+    for axis in (0, 1):
+        potentials = []
+        for weight in (0.0, 1e-12):
+            x, y = a.copy(), b.copy()
+            (x if axis == 0 else y)[2] = weight
+            x, y = x / x.sum(), y / y.sum()
+            solver = otfew.Sinkhorn(reg=reg, tol=1e-14, max_iter=3000)
+            potentials.append(otfew.solve(cost, x, y, solver=solver, on_fail="ignore").potentials[axis][2])
+        assert potentials[0] == pytest.approx(potentials[1], abs=1e-6)
