@@ -17,7 +17,7 @@ from otfew.experiments.common.options import Analysis, WithEpisodes
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.features.material import Material
 from otfew.reporting import comparison as report
-from otfew.reporting.tables import Cell, Table, sections, terminal, to_csv
+from otfew.reporting.tables import Table, sections, terminal, to_csv
 from otfew.runs.directory import to_json
 from otfew.runs.identity import short_hash, versions
 from otfew.transport import ConvergenceWarning

@@ -61,7 +61,7 @@ class Bars(Progress):
         self._clock = clock
         self._lines: dict[TaskID, Lines] = {}
 
-    def update(self, task_id: TaskID, **changes: Any) -> None:  # type: ignore[override]
+    def update(self, task_id: TaskID, **changes: Any) -> None:
         """Take note of how far a task is; arguments are those of ``Progress.update``."""
         super().update(task_id, **changes)
         self._tell(task_id)
