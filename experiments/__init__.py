@@ -1,1 +1,1 @@
-"""Commands, one a file; no algorithm lives here."""
+"""Commands: a file for each, a folder for each large one; no algorithm lives here."""
