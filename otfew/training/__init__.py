@@ -1,1 +1,1 @@
-"""Training: pre-training on base classes, and the files it writes."""
+"""Training: one loop, its objectives (pre-training, meta-training, metric, long-tailed), and the files they write."""
