@@ -16,6 +16,7 @@ from otfew.evaluation.study import Terms
 from otfew.experiments import commands as otfew_command
 from otfew.experiments.common import setup
 from otfew.experiments.latent_space import command as latent_space
+from otfew.experiments.latent_space import run as latent_run
 from otfew.experiments.latent_space.entries import published_options
 from otfew.features.file import load_feature_file
 from otfew.features.material import FileMaterial
@@ -110,7 +111,7 @@ def test_report_and_pictures(finished, folder):
 
 
 def test_rivals_that_are_not_there_are_listed(own_features, folder, finish, monkeypatch):
-    monkeypatch.setattr(latent_space, "RIVALS", ("of-another-time",))
+    monkeypatch.setattr(latent_run, "RIVALS", ("of-another-time",))
     results = finish(
         latent_space.main, folder, "--features", own_features, "--query", 4, "--episodes", 2, "--shots", 1,
         "--rivals", "of-another-time", "simpleshot",
