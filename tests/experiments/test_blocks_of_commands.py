@@ -7,9 +7,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from otfew.evaluation import blocks as episodes
 from otfew.experiments.long_tail.stage2 import CODE, _form
 from otfew.experiments.metric_learning import session
 from otfew.experiments.solver_timings import session as timings
+from otfew.retrieval import run as retrieval
 from otfew.runs.directory import RunDirectory
 from otfew.runs.identity import sources
 
@@ -61,7 +63,7 @@ def test_a_run_of_metric_learning_that_was_altered_is_done_again(tmp_path):
     assert ["damaged" in said[0], "other code" in said[1]] == [True, True]
 
 
-@pytest.mark.parametrize("names", [CODE, session.CODE, timings.CODE])
+@pytest.mark.parametrize("names", [CODE, session.CODE, timings.CODE, episodes.CODE, retrieval.CODE])
 def test_the_code_that_a_block_names_is_there(names):
     """A room that has moved must not go on counting by its name alone."""
     for name in names:
