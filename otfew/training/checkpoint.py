@@ -11,7 +11,7 @@ import torch
 
 from otfew.backbones.weights import load, save
 from otfew.errors import UserError
-from otfew.runs.files import write_atomically
+from otfew.runs.files import reading, write_atomically
 from otfew.runs.regular_file import GIB, open_regular
 
 LARGEST = 64 * GIB
@@ -38,12 +38,12 @@ def load_state(path: Path) -> dict[str, Any] | None:
         The state, or None where there is no file.
 
     Raises:
-        UserError: The file is damaged, or something else stands in its place.
+        UserError: The file is damaged, something else stands in its place, or the system refuses to read it now.
     """
     if not exists(path):
         return None
     try:
-        with open_regular(path, LARGEST) as file:
+        with reading(path), open_regular(path, LARGEST) as file:
             state = torch.load(file, map_location="cpu", weights_only=True)
     except UserError:
         raise

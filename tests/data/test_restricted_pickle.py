@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from otfew.data import restricted_pickle
+from otfew.data import pickle_scan, restricted_pickle
+from otfew.data.pickle_scan import scan
 from otfew.data.restricted_pickle import load_pickle
 from otfew.errors import UserError
 
@@ -176,6 +177,48 @@ def test_refuses_large_files_and_what_is_no_file(tmp_path, monkeypatch):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(UserError, match="pipe"):
         load_pickle(tmp_path / "pipe")
+
+
+TUPLE = b"K\x01\x85"
+SCANNED = {
+    "a key of a dictionary made at once": (b"\x80\x02(" + TUPLE + b"K\x01d.", "DICT of tuple"),
+    "a second key": (b"\x80\x02}(U\x01aK\x01" + TUPLE + b"K\x01u.", "SETITEMS of text, plain, tuple"),
+    "an item for a dictionary": (b"\x80\x02}K\x01a.", "APPEND on a dict"),
+    "entries for a list": (b"\x80\x02](U\x01aK\x01u.", "SETITEMS on a list"),
+    "a state for a list": (b"\x80\x02]K\x01b.", "BUILD on a list"),
+    "a call of text": (b"\x80\x02U\x01a)R.", "REDUCE of text, tuple"),
+    "a call with a list": (b"\x80\x02cnumpy\ndtype\n]R.", "REDUCE of global, list"),
+    "a name that is a number": (b"\x80\x04K\x01K\x02\x93.", "STACK_GLOBAL of plain, plain"),
+    "a list in two places": (b"\x80\x02]q\x00h\x00\x86.", "the same list in two places"),
+}
+
+
+@pytest.mark.parametrize("name", SCANNED)
+def test_the_look_through_alone_refuses(name):
+    """Whatever the unpickler would have made of it."""
+    data, said = SCANNED[name]
+    with pytest.raises(pickle.UnpicklingError, match=said):
+        scan(data)
+
+
+def test_a_pickle_of_too_many_operations_is_refused(monkeypatch):
+    monkeypatch.setattr(pickle_scan, "MOST_OPERATIONS", 10)
+    scan(b"\x80\x02]" + b"K\x01a" * 3 + b".")
+    with pytest.raises(pickle.UnpicklingError, match="more than 10 operations"):
+        scan(b"\x80\x02]" + b"K\x01a" * 4 + b".")
+
+
+def test_names_are_those_of_numpy_alone(tmp_path):
+    with pytest.raises(UserError, match=r"asks for evil\._reconstruct"):
+        load(tmp_path, PYTHON2.replace(b"cnumpy.core.multiarray\n", b"cevil\n"))
+
+
+def test_bytes_in_another_encoding_are_refused(tmp_path):
+    text = b"X\x01\x00\x00\x00a"
+    data = b"\x80\x02}U\x01ac_codecs\nencode\n" + text + b"X\x06\x00\x00\x00%b\x86Rs."
+    assert load(tmp_path, data % b"latin1") == {"a": b"a"}
+    with pytest.raises(UserError, match="in the encoding utf-16"):
+        load(tmp_path, data % b"utf-16")
 
 
 OPERATIONS = [*(bytes([o]) for o in range(128)), b"K\x01", b"U\x01a", b"q\x01", b"h\x01", b"\x86", b"("]

@@ -10,16 +10,23 @@ import resource
 import struct
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 
+from otfew.backbones.base import Backbone, Card
+from otfew.data.base import ImageSet
+from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.features import cache
+from otfew.features import extract as extraction
 from otfew.features.cache import Entry
+from otfew.features.extract import extract
 from otfew.features.file import load_feature_file
+from otfew.nodes import parse
 from otfew.runs.files import sha256_of
 
 NODES = np.random.default_rng(0).normal(size=(6, 2, 3)).astype(np.float32)
@@ -270,6 +277,27 @@ def test_rows_under_a_damaged_head_are_none(half, data):
 
 def test_no_rows_are_none(tmp_path):
     assert Entry(tmp_path, "key", 6).rows(2) == 0
+
+
+def test_nodes_and_versions_are_part_of_the_key(tmp_path, monkeypatch):
+    """Other kinds of nodes, another torch or OpenCV or another format: other features, in another file."""
+    pictures = np.random.default_rng(0).integers(0, 256, (4, 16, 16, 3), dtype=np.uint8)
+    images = ImageSet(
+        dataset="toy", split="test", variant="", classes=("a", "b"), labels=np.array([0, 1, 0, 1]),
+        names=("0", "1", "2", "3"), read=lambda i: pictures[i], fingerprint="1", published_classes=2,
+    )  # fmt: skip
+    network = Backbone(torch.nn.AdaptiveAvgPool2d(2), Card("pool", "pool", mean=(0, 0, 0), std=(1, 1, 1)), "digest")
+
+    def files_after(kind="fcn"):
+        extract(images, network, parse(kind), Preparation(16), tmp_path)
+        return len(list(tmp_path.glob("*.safetensors")))
+
+    assert [files_after(), files_after(), files_after("fcn:2,1")] == [1, 1, 2]
+    for count, (module, name, value) in enumerate(
+        ((torch, "__version__", "2.99.0"), (cv2, "__version__", "9.9.9"), (extraction, "FORMAT", 0)), start=3
+    ):
+        monkeypatch.setattr(module, name, value)
+        assert files_after() == count
 
 
 def test_a_file_of_ones_own_that_cannot_be_read_now_is_not_called_damaged(tmp_path, monkeypatch):

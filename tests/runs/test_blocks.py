@@ -130,6 +130,8 @@ def altered(directory, **changes):
     [
         {"a.correct": np.array([[3, 1], [1, 2], [0, 0]])},
         {"a.correct": ARRAYS["a.correct"].astype(np.int32)},
+        {"a.correct": ARRAYS["a.correct"].reshape(2, 3)},
+        {"a.correct": ARRAYS["a.correct"].view(np.uint64)},
         {"a.seconds": np.array(0.4)},
         {"a.material": np.array("f00e")},
         {"map": np.array([0.25, 0.0, 1.0])},
