@@ -248,7 +248,9 @@ def test_names_of_earlier_releases_still_work_and_say_once_what_to_write(options
 def test_run_folders_have_the_names_of_earlier_releases_without_a_word(options, head):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert catalogue.build("deepemd", **options).shot_head == head
+        method = catalogue.build("deepemd", **options, temperature=3.0)
+    assert method.shot_head == head
+    assert method.temperature == 3
 
 
 @pytest.mark.parametrize("make", [DeepEMD, functools.partial(catalogue.build, "deepemd")])

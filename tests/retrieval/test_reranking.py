@@ -11,7 +11,7 @@ import otfew
 from otfew.retrieval import reranking
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT, NodeSets, score_candidates, scores_named
 from otfew.scores.chamfer import chamfer_similarities
-from otfew.scores.cr_pooled import cr_pooled_cosines
+from otfew.scores.cr_pooled import cosine_of_pooled, cr_pooled_cosines
 from otfew.scores.emd import emd_similarity
 from otfew.scores.product_coupling import product_coupling_similarities
 
@@ -111,6 +111,15 @@ def test_a_node_without_direction_is_like_nothing(value):
     found, _ = scored(nodes)
     assert all(values.isfinite().all() for values in found.values())
     assert found["deepemd"][0].abs().max() < 1e-6
+
+
+def test_norms_that_rounding_makes_negative_are_no_norms():
+    """Nodes that cancel when pooled have a square of about zero, on either side of it."""
+    weights, lengths = torch.tensor([[0.5, 0.5]]), torch.ones(1, 2)
+    products = torch.tensor([[[1.0, -1.0 - 1e-6], [-1.0 - 1e-6, 1.0]]])
+    similarity = torch.tensor([[[0.5, -0.5], [-0.5, 0.5]]])
+    found = cosine_of_pooled(similarity, weights, weights, (lengths, lengths), (products, products))
+    assert float(found) == 0
 
 
 def test_batches_change_nothing(monkeypatch):
