@@ -14,6 +14,8 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from otfew.reporting.canvas import caption, make_figure
+from otfew.reporting.comparison import classes_csv
+from otfew.reporting.comparison import markdown as table_and_lines
 from otfew.reporting.console import PlainConsole
 from otfew.reporting.plain import plain
 from otfew.reporting.tables import Markdown, Table, bullets, heading, latex, markdown, sections, terminal, to_csv
@@ -218,3 +220,16 @@ def test_pictures_show_a_name_as_it_is(name):
         assert shown.strip() == squeezed(name)
     figure.canvas.draw()
     assert np.asarray(figure.canvas.buffer_rgba()).any()
+
+
+def test_files_of_a_comparison_hold_names_and_no_more():
+    names = ["<script>x</script>", "=cmd()", "two\nlines", "\x1b[31m", "| a |", "ordinary"]
+    data = classes_csv(np.array([[0, 1, 2], [3, 4, 5]]), names)
+    assert data.decode().splitlines() == [
+        "episode,class 1,class 2,class 3", "0,<script>x</script>,'=cmd(),two lines", r"1,\x1b[31m,| a |,ordinary",
+    ]  # fmt: skip
+    text = table_and_lines(["method", "accuracy"], [[name, "1.00"] for name in names], [f"data: {n}" for n in names])
+    words = read(text)
+    assert words.tags == {"table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
+    assert [squeezed(w) for w in words.found[2::2][:6]] == [squeezed(name) for name in names]
+    assert [squeezed(w) for w in words.found[-6:]] == [squeezed(f"data: {name}") for name in names]

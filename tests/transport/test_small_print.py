@@ -1,5 +1,6 @@
 """The small print of docstrings: bounds that hold in spite of rounding, gauges, factors, edges of what is allowed."""
 
+import math
 from dataclasses import replace
 from fractions import Fraction
 
@@ -10,9 +11,11 @@ import torch
 import otfew
 from otfew.transport import costs
 from otfew.transport.certificate import c_transform, certify_plan, rounding
+from otfew.transport.entropic import newton
 from otfew.transport.partial import with_dummies, without_dummies
 from otfew.transport.problem import build
 from otfew.transport.simplex.exact import Exact
+from otfew.transport.simplex.scales import Answer, Rule, settle
 
 
 def test_potentials_of_columns_without_weight_are_ignored():
@@ -230,3 +233,46 @@ def test_a_column_without_weight_has_the_potential_of_one_with_a_little(reg):
             solver = otfew.Sinkhorn(reg=reg, tol=1e-14, max_iter=3000)
             potentials.append(otfew.solve(cost, x, y, solver=solver, on_fail="ignore").potentials[axis][2])
         assert potentials[0] == pytest.approx(potentials[1], abs=1e-6)
+
+
+@pytest.mark.parametrize("better", [False, True])
+def test_only_what_is_proven_stays_optimal_and_all_pivots_count(better):
+    # A poor plan that its solver calls optimal; costs far above those that it uses, so that it is asked again.
+    cost = np.array([[[0.0, 1.0, 1e9], [1.0, 0.0, 1e9]]])
+    a, b = np.array([[0.5, 0.5]]), np.array([[0.5, 0.5, 0.0]])
+    poor, good = np.array([[0, 0.5, 0, 0.5, 0, 0]]), np.array([[0.5, 0, 0, 0, 0.5, 0]])
+
+    def answer(flow, n_iter):
+        f, g = c_transform(cost, np.zeros((1, 3)), a, b)
+        return Answer(None, flow.copy(), f, g, np.zeros(1, np.int8), np.array([n_iter]))
+
+    asked = []
+
+    def again(index, lowered):
+        asked.append(float(lowered.max()))
+        return answer(good if better else poor, 7)
+
+    found = answer(poor, 3)
+    seen = settle(cost, a, b, found, again, Rule(), np.zeros(1), np.zeros(1))
+    assert asked[0] < 1e3
+    assert found.n_iter == 3 + 7 * len(asked)
+    assert found.status == (otfew.Status.OPTIMAL if better else otfew.Status.FAILED)
+    assert seen.value == pytest.approx(0 if better else 1, abs=1e-15)
+
+
+def test_what_is_no_number_has_failed():
+    cost = torch.tensor([[[0.0, 1.0], [1.0, 0.0]], [[0.0, math.nan], [1.0, 0.0]]], dtype=torch.float64)
+    half = torch.full((2, 2), 0.5, dtype=torch.float64)
+    found = newton.maximise(cost, half, half, 0.1, (None, None), 1e-9, 50)
+    assert found.status.tolist() == [otfew.Status.OPTIMAL, otfew.Status.FAILED]
+
+
+def test_a_plan_at_the_least_cost_is_proven_without_asking_again():
+    cost = np.array([[[0.0, 1.0, 1e9], [1.0, 0.0, 1e9]]])
+    a, b = np.array([[0.5, 0.5]]), np.array([[0.5, 0.5, 0.0]])
+    f, g = c_transform(cost, np.array([[5.0, -5.0, 0.0]]), a, b)
+    found = Answer(None, np.array([[0.5, 0, 0, 0, 0.5, 0]]), f, g, np.zeros(1, np.int8), np.ones(1, np.int64))
+    seen = settle(cost, a, b, found, lambda *_: pytest.fail("asked again"), Rule(), np.zeros(1), np.zeros(1))
+    assert found.status == otfew.Status.OPTIMAL
+    assert seen.gap == 0
+    assert (found.f == 0).all()
