@@ -56,7 +56,12 @@ class Bars(Progress):
     """
 
     def __init__(self, console: Console, clock: Callable[[], float] = time.monotonic) -> None:
-        columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
         super().__init__(*columns, console=console, transient=True, disable=not console.is_terminal)
         self._clock = clock
         self._lines: dict[TaskID, Lines] = {}

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from otfew.errors import UserError
+from otfew.random.keys import hashed
 from otfew.runs import processes
-from otfew.training.augmentation import hashed
 from otfew.training.checkpoint import load_state, save_state
 from otfew.training.progress import Epoch, Score, Step, V, Watcher, kept_epoch
 from otfew.training.restoring import require_alike, require_steady, restore_optimizer, restoring

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from otfew.training.augmentation import hashed
+from otfew.random.keys import hashed
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otfew.backbones.base import normalise
-from otfew.training.augmentation import Augment, Augmentation, hashed
+from otfew.random.keys import hashed
+from otfew.training.augmentation import Augment, Augmentation
 from otfew.training.loop import Forward, Outcome, Part, batches_of, divided
 from otfew.training.settings import PretrainSettings
 

@@ -11,7 +11,7 @@ from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
 from otfew.errors import UserError
-from otfew.training.augmentation import hashed
+from otfew.random.keys import hashed
 from otfew.training.loop import Forward, Outcome, Part
 from otfew.training.mixup import Mixing, draw_mixing, mixed_maps
 from otfew.training.pretrain import TURNS, Classification, Task, turned

@@ -17,7 +17,8 @@ from otfew.data.preparation import Preparation
 from otfew.nodes import Extractor
 from otfew.nodes.grid import Grid
 from otfew.nodes.sampling import Sampling
-from otfew.training.augmentation import Augment, hashed
+from otfew.random.keys import hashed
+from otfew.training.augmentation import Augment
 
 
 class Views(Protocol):

@@ -16,8 +16,9 @@ from otfew.backbones.lenet5_wide import LeNet5Wide
 from otfew.errors import UserError
 from otfew.methods.batchwise_pairs import LOSSES as BATCHWISE
 from otfew.pair_loss import Matched, PairLoss
+from otfew.random.keys import hashed
 from otfew.retrieval.metrics import means, retrieval_metrics
-from otfew.training.augmentation import Augmentation, hashed
+from otfew.training.augmentation import Augmentation
 from otfew.training.loop import DivergedError, Part
 from otfew.training.metric.batches import batches, partners
 from otfew.training.metric.embedding import Embedder, Space, default_head, default_pool

@@ -8,7 +8,8 @@ from otfew.data.base import ImageSet
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.nodes.sampling import Sampling
-from otfew.training.augmentation import Augment, Augmentation, hashed
+from otfew.random.keys import hashed
+from otfew.training.augmentation import Augment, Augmentation
 from otfew.training.images import decode, statistics
 from otfew.training.schedule import learning_rate
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from otfew.errors import UserError
-from otfew.training.augmentation import hashed
+from otfew.random.keys import hashed
 from otfew.training.long_tail.losses import CosineHead, Objective, pooled_with
 from otfew.training.long_tail.settings import HeadRecipe
 

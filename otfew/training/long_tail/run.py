@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from otfew.backbones.base import normalise
+from otfew.random.keys import hashed
 from otfew.training import loop
-from otfew.training.augmentation import hashed
 from otfew.training.long_tail.images import Images, Network, extract, shifted
 from otfew.training.long_tail.losses import Objective, pooled_with
 from otfew.training.long_tail.settings import Recipe

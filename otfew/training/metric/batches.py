@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from otfew.training.augmentation import hashed
+from otfew.random.keys import hashed
 
 
 def batches(labels: Tensor, size: int, seed: int, epoch: int, per_class: int = 0) -> Tensor:

@@ -15,8 +15,9 @@ from torch.nn import functional
 from otfew.backbones.base import normalise
 from otfew.errors import UserError
 from otfew.pair_loss import Diagnostics, PairLoss
+from otfew.random.keys import hashed
 from otfew.training import loop
-from otfew.training.augmentation import Augment, hashed
+from otfew.training.augmentation import Augment
 from otfew.training.loop import DivergedError, Duties, Forward, Outcome, Part
 from otfew.training.metric.batches import batches, partners
 from otfew.training.metric.embedding import Space
