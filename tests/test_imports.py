@@ -62,15 +62,8 @@ OF_METHODS = frozenset(
     ]
 )
 """What methods and baselines are built on: neither data nor evaluation, so that they work on anybody's node sets."""
-CIRCLES = (
-    ("long_tail.arms", "long_tail.command", "long_tail.plots", "long_tail.setting", "long_tail.stage2"),
-    ("metric_learning.command", "metric_learning.outcome", "metric_learning.session"),
-)
-"""Modules of experiments that still wait for each other behind ``TYPE_CHECKING``; to be empty, and to stay so."""
 MOST_FILES = 20
 """At the top of experiments/."""
-UPWARD: tuple[str, ...] = ()
-"""Imports that go up; to stay empty."""
 USERS_OF_COMMANDS = (
     "tests/experiments/",
     "tests/test_",
@@ -224,12 +217,11 @@ def test_every_room_has_its_floor_and_imports_only_what_lies_below():
         for name in names
         if room(name) != room(module) and floor[room(name)] >= floor[room(module)]
     ]
-    assert upward == list(UPWARD)
+    assert upward == []
 
 
 def test_no_module_waits_for_itself():
-    short = {tuple(name.removeprefix("otfew.experiments.") for name in group) for group in circles(graph())}
-    assert short == set(CIRCLES)
+    assert circles(graph()) == set()
 
 
 def test_circles_are_found_whatever_hides_them():

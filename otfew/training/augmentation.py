@@ -11,8 +11,6 @@ from torch import Tensor
 from otfew.errors import UserError
 from otfew.random.keys import hashed
 
-__all__ = ["Augment", "Augmentation", "hashed"]
-
 
 @dataclass(frozen=True)
 class Augmentation:
