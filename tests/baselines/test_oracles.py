@@ -269,7 +269,7 @@ def test_logistic_wants_two_classes(make, episodes):
 def test_simpleshot_wants_a_mean_of_the_same_channels(make, episodes):
     from otfew.errors import UserError
 
-    with pytest.raises(UserError, match="base_mean has 9 channels"):
+    with pytest.raises(UserError, match="`base_mean` has 9 channels"):
         make("simpleshot", 9)(*episodes())
 
 

@@ -166,7 +166,7 @@ def test_disjoint_classes_have_no_classifiers(tmp_path):
 def test_refusals(folder, finished, tmp_path, refused):
     for more, message in (
         (("--losses", "batchwise"), "unknown loss 'batchwise'"),
-        (("--losses", "all-pairs:margin=-1"), "margin must be a finite number"),
+        (("--losses", "all-pairs:margin=-1"), "margin must be a number of at least 0, not -1"),
         (("--losses",), "names no loss"),
         (("--seeds", "0"), "--seeds must be at least 1"),
         (("--batch-size", "64"), "needs 128 training images"),
