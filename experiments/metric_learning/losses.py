@@ -45,7 +45,7 @@ class LossSpec:
         try:
             return LOSSES[self.kind](classes, channels, **dict(self.options))
         except UserError as error:
-            raise UserError(f"--losses {self.name}: {str(error).rstrip('.')}.") from error
+            raise UserError(f"--losses {self.name}: {error}") from error
 
 
 def parse_loss(text: str) -> LossSpec:

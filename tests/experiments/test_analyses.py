@@ -104,7 +104,7 @@ def test_the_episodes_are_those_of_compare(own_features, tmp_path, finish):
         (shots.main, ["--shots", "0"], "--shots must be whole numbers of at least 1"),
         (shots.main, ["--heads", "tails"], "unknown shot_head 'tails'"),
         (shots.main, ["--baselines", "protonett"], "did you mean protonet"),
-        (shots.main, ["--sfc-lr", "-1"], "sfc_lr"),
+        (shots.main, ["--sfc-lr", "-1"], "--sfc-lr must be a number above 0, not -1.0."),
         (extractors.main, ["--nodes", "grid:0"], "grid:0"),
         (extractors.main, ["--nodes", "--methods", "deepemd"], "--nodes names nothing"),
         (extractors.main, ["--methods", "simpleshot"], "needs base classes"),

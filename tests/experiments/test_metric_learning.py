@@ -177,9 +177,9 @@ def test_refusals(folder, finished, tmp_path, refused):
         (("--learning-rates", "-1"), "--learning-rates must be positive"),
         (("--across", tmp_path / "no"), "no"),
         (("--device", "tpu"), "--device"),
-        (("--losses", "all-pairs:margn=1"), "all-pairs has no option 'margn': did you mean margin"),
-        (("--losses", "n-pair:distance=1"), "n-pair has no option 'distance'"),
-        (("--losses", "contrastive:margin=1"), "contrastive has no option 'margin': did you mean"),
+        (("--losses", "all-pairs:margn=1"), "no option 'margn': did you mean margin or positive_margin?\n"),
+        (("--losses", "n-pair:distance=1"), "the loss has no option 'distance'"),
+        (("--losses", "contrastive:margin=1"), "the loss has no option 'margin': did you mean"),
         (("--losses", "batchwise-ot:margin=far"), "margin must be like its default 5.0, not 'far'"),
         (("--output", finished, "--epochs", "3"), "another protocol"),
     ):
