@@ -56,6 +56,7 @@ def test_clusterings_by_name():
     assert [made[f"mean-shift {x}"].bandwidth for x in ("0", "2", "inf", "auto")] == [0, 1, math.inf, None]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("surroundings")
 def test_ends_of_the_sweeps_meet(own_features, tmp_path, finish, capsys):
     results = finish(

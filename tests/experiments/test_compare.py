@@ -191,6 +191,7 @@ def test_images_through_a_backbone(pictures, tmp_path, backbone, capsys):
     assert contents(folder) == first
 
 
+@pytest.mark.slow
 def test_each_preset_runs_on_its_nodes_when_named(pictures, tmp_path, backbone, capsys):
     arguments = ["--dataset", "image-folder", "--data-root", pictures, "--query", 3, "--episodes", 4]
     run_ok(*arguments, "--methods", "deepemd-fcn", "deepemd-grid", "deepemd-sampling", "--output", tmp_path / "run")

@@ -95,6 +95,7 @@ def drop(folder, *blocks):
         next(folder.rglob(f"{index:06d}.npz")).unlink()
 
 
+@pytest.mark.slow
 def test_two_processes_write_the_bytes_of_one(torchrun, own_features, surroundings, tmp_path):
     arguments = ["--features", own_features, *FAST, "--output"]
     compare.main([str(a) for a in (*arguments, tmp_path / "one")])
@@ -115,6 +116,7 @@ def test_two_processes_write_the_bytes_of_one(torchrun, own_features, surroundin
     assert run_by(tmp_path / "two") == {(1, torch.get_num_threads()): 80, (2, share): 150}
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_with_what_one_has_begun(torchrun, own_features, surroundings, tmp_path):
     arguments = ["--features", own_features, "--episodes", 150, "--regs", 1, "--entropy-episodes", 1, "--output"]
     does_ot_matter.main([str(a) for a in (*arguments, tmp_path / "one")])
@@ -129,6 +131,7 @@ def test_two_processes_go_on_with_what_one_has_begun(torchrun, own_features, sur
     assert sorted(run_by(tmp_path / "cut", "all").values()) == [50, 100]
 
 
+@pytest.mark.slow
 def test_a_mistake_of_all_processes_is_one_line(torchrun):
     done = torchrun("otfew.experiments", "compare", "--shot", 0)
     assert done.stdout == ""
@@ -150,6 +153,7 @@ def quarters():
 """
 
 
+@pytest.mark.slow
 def test_machines_need_not_share_a_disk(meet, toy_pictures, surroundings, tmp_path, monkeypatch):
     (tmp_path / "quartered.py").write_text(FACTORY)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -226,6 +230,7 @@ def pair(meet, tmp_path):
     return launch
 
 
+@pytest.mark.slow
 def test_no_one_waits_for_a_process_that_was_killed(pair, tmp_path):
     (code, _, said), (killed, _, nothing) = pair(DIES="1")
     assert (code, killed, nothing) == (1, -9, "")
@@ -236,6 +241,7 @@ def test_no_one_waits_for_a_process_that_was_killed(pair, tmp_path):
     assert sorted(f.name for f in (tmp_path / "run" / "blocks").iterdir()) == ["000000.npz", "000001.npz"]
 
 
+@pytest.mark.slow
 def test_a_process_that_would_run_something_else_says_so(pair, tmp_path):
     (code, _, nothing), (other_code, _, said) = pair(SEED="2")
     assert said == (

@@ -23,6 +23,7 @@ def finished(own_features, tmp_path, finish):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_one_shot_and_many(finished, tmp_path):
     said = (tmp_path / "run" / "report.md").read_text()
     assert "left out: 99 shots, since class '0' has 20 images, of which 4 are queries" in said
@@ -37,6 +38,7 @@ def test_one_shot_and_many(finished, tmp_path):
     assert (tmp_path / "run" / "shots.png").read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_a_smaller_support_is_the_start_of_the_larger(finished, own_features):
     features = load_feature_file(own_features)
     digest = features.source["features_sha256"][:16]

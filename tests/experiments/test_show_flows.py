@@ -159,6 +159,7 @@ def test_two_files_become_three_pictures(toy_pictures, tmp_path, toy_backbone, f
         assert str(tmp_path) not in (tmp_path / nodes / "results.json").read_text()
 
 
+@pytest.mark.slow
 def test_images_of_a_data_set_by_name_and_number(toy_pictures, tmp_path, toy_backbone, finish):
     given = ["--dataset", "image-folder", "--data-root", toy_pictures, "--solver", "sinkhorn"]
     names = load_images("image-folder", "test", toy_pictures).names

@@ -80,6 +80,7 @@ def results_of(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_run_leaves_tables_figures_and_pictures(finished):
     rows = results_of(finished)["timings"]
     timed = [r for r in rows if "forward_ms" in r]
@@ -98,6 +99,7 @@ def test_a_run_leaves_tables_figures_and_pictures(finished):
         assert (finished / name).read_bytes().startswith(PNG)
 
 
+@pytest.mark.slow
 def test_accuracies_are_those_of_compare_on_the_same_episodes(finished, features, tmp_path):
     """Same features, same protocol: the same accuracy as the evaluator's own command."""
     arguments = ["--features", features, "--methods", "deepemd", "product-coupling", "--episodes", 10, "--query", 2]
@@ -110,6 +112,7 @@ def test_accuracies_are_those_of_compare_on_the_same_episodes(finished, features
     assert found["given"]["exact"]["difference"] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_and_measures_nothing_twice(finished, features, tmp_path, monkeypatch, capsys):
     arguments = [*QUICK, "--features", features, "--output", tmp_path / "run"]
     shutil.copytree(finished, tmp_path / "run")
@@ -139,6 +142,7 @@ def test_an_interrupted_run_goes_on_and_measures_nothing_twice(finished, feature
     assert "another protocol" in refused(capsys, *arguments, "--seed", 2)
 
 
+@pytest.mark.slow
 def test_a_damaged_block_is_measured_again(finished, features, tmp_path, capsys):
     folder = shutil.copytree(finished, tmp_path / "run")
     (folder / "blocks" / "000000.npz").write_bytes(b"?")
@@ -146,6 +150,7 @@ def test_a_damaged_block_is_measured_again(finished, features, tmp_path, capsys)
     assert "damaged" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_what_another_environment_measured_can_be_merged(finished, features, tmp_path):
     other = results_of(finished)
     for row in other["timings"]:
@@ -166,6 +171,7 @@ def test_what_another_environment_measured_can_be_merged(finished, features, tmp
     assert "merged" not in merged["episodes"]["given"]["exact"]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_merged_is_refused_before_the_work(finished, features, tmp_path, capsys):
     arguments = [*QUICK, "--features", features, "--output", tmp_path / "run", "--merge", tmp_path / "other.json"]
     assert "cannot be read" in refused(capsys, *arguments)
@@ -316,6 +322,7 @@ def test_regularised_solvers_get_the_common_strength():
         assert isinstance(made, PointSolver) == (solver.input == "points")
 
 
+@pytest.mark.slow
 def test_two_equal_runs_have_equal_times_when_merged(finished):
     rows = results_of(finished)["timings"]
     assert report._time_ratio(rows, [{**r, "forward_ms": 2 * r["forward_ms"]} for r in rows if "forward_ms" in r]) == 2

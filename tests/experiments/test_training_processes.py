@@ -132,6 +132,7 @@ def long_tail(folder, output):
     return [*words.split(), "--stage1", f"{output}-stage1", "--output", str(output)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["pretrain", "metatrain", "metric_learning", "long_tail"])
 def test_killed_or_told_to_stop_at_three_random_steps(folder, alike, start, tmp_path, command):
     """The files are those of a run without a break, to the byte, and no step but the killed ones is done twice."""
@@ -186,6 +187,7 @@ def same_weights(found, expected):
     assert timeless[0] == timeless[1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["pretrain", "metatrain"])
 def test_two_processes_are_two_parts(folder, start, tmp_path, command):
     """Parameters are those of one process that accumulates two parts, but for rounding; buffers are process 0's."""

@@ -16,10 +16,8 @@ reproducible = settings(
 )
 
 
-@settings(reproducible, max_examples=5_000)
-@given(data=st.data())
-def test_exact_is_right_and_proves_it(data, examples, highs, prove):
-    example = data.draw(examples)
+def right_and_proved(example, highs, prove):
+    """Solve exactly, prove the answer, and compare its value with HiGHS's and POT's."""
     result = otfew.solve(example.cost, example.a, example.b)
     assert result.status == otfew.Status.OPTIMAL
     prove(result, example)
@@ -30,6 +28,19 @@ def test_exact_is_right_and_proves_it(data, examples, highs, prove):
     a, b = example.a / example.a.sum(), example.b / example.b.sum()
     peer = example.mass * (low + spread * ot.emd2(a, b, (example.cost - low) / spread))
     assert abs(float(result.value) - peer) <= example.tolerance(), example.kind
+
+
+@settings(reproducible, max_examples=500)
+@given(data=st.data())
+def test_exact_is_right_and_proves_it(data, examples, highs, prove):
+    right_and_proved(data.draw(examples), highs, prove)
+
+
+@pytest.mark.slow
+@settings(reproducible, max_examples=5_000)
+@given(data=st.data())
+def test_exact_is_right_on_thousands_of_problems(data, examples, highs, prove):
+    right_and_proved(data.draw(examples), highs, prove)
 
 
 @pytest.mark.parametrize("solver", ["pot", "scipy"])
