@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+
 COMMANDS = {
     "compare": "run methods on the same episodes and compare them",
     "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",
@@ -22,21 +24,9 @@ COMMANDS = {
 }
 """Name, with hyphens -> what it does. Each is a file of this folder, or a folder with a file ``command``."""
 
-_FOLDERS = frozenset(
-    [
-        "does-ot-matter",
-        "latent-space",
-        "long-tail",
-        "metric-learning",
-        "reproduce",
-        "retrieve",
-        "show-flows",
-        "solver-timings",
-    ]
-)
-
 
 def module_of(name: str) -> str:
     """Name the module of a command, whose function ``main`` reads ``sys.argv`` unless it is given arguments."""
     module = f"otfew.experiments.{name.replace('-', '_')}"
-    return f"{module}.command" if name in _FOLDERS else module
+    spec = importlib.util.find_spec(module)
+    return f"{module}.command" if spec and spec.submodule_search_locations is not None else module

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
 from otfew.backbones import available
 from otfew.baselines import BASELINES
+from otfew.data import DATASETS
 from otfew.experiments.common import source
 from otfew.methods import METHODS
 from otfew.nodes import EXTRACTORS
@@ -20,6 +21,9 @@ from otfew.registry import Registry
 from otfew.reporting import tables
 from otfew.transport import registry
 from otfew.transport.registry import SOLVERS
+
+if TYPE_CHECKING:
+    from otfew.data import Dataset
 
 Rows = Iterable[tuple[str, str]]
 
@@ -32,10 +36,8 @@ def print_names(console: Console) -> None:
 
 def names() -> dict[str, Rows]:
     """List what there is: title -> (name, one line about it)."""
-    from otfew.data import DATASETS
-
     return {
-        "data sets": [(d.name, f"{d.summary}, {d.resolution} px") for d in DATASETS.values()],
+        "data sets": [(name, _data_set(DATASETS.place(name))) for name in DATASETS],
         "backbones": available(),
         "nodes": _described(EXTRACTORS),
         "methods with transport": sorted(_described(METHODS)),
@@ -54,6 +56,14 @@ def _first_line(entry: object) -> str:
     if isinstance(entry, str):
         return source.first_line(entry)
     return (entry.__doc__ or "").strip().partition("\n")[0]
+
+
+def _data_set(entry: str | Dataset) -> str:
+    """Describe a data set by what its record is made of, and by itself where somebody has put an object in."""
+    if not isinstance(entry, str):
+        return f"{entry.summary}, {entry.resolution} px"
+    known = source.arguments(entry, ("name", "summary", "resolution"))
+    return f"{known['summary']}, {known['resolution']} px"
 
 
 def _solver(path: str) -> str:

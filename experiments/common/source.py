@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import functools
 import importlib.util
+from collections.abc import Sequence
 from typing import Any
 
 
@@ -37,6 +38,40 @@ def bases(path: str) -> list[str]:
     """Name the classes that a class derives from, as they are spelled in its source."""
     node = _find(path)
     return [ast.unparse(base) for base in node.bases] if isinstance(node, ast.ClassDef) else []
+
+
+def arguments(path: str, names: Sequence[str]) -> dict[str, Any]:
+    """Read what a call is given, whose result a module keeps under a name.
+
+    Args:
+        path: "package.module:name" of a call's result, such as that of a dataclass.
+        names: Of its first arguments, in their order; they are literals, or names of literals.
+    """
+    module, _, name = path.partition(":")
+    call = _assigned(module, name)
+    if not isinstance(call, ast.Call):
+        raise LookupError(f"{module} keeps no call's result as {name}")
+    given = dict(zip(names, call.args, strict=False))
+    given |= {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+    return {argument: _value(module, given[argument]) for argument in names}
+
+
+def _value(module: str, node: ast.expr) -> Any:
+    """Read a literal, or what a name stands for, in its own module or in that from which it is imported."""
+    if not isinstance(node, ast.Name):
+        return ast.literal_eval(node)
+    for statement in _tree(module).body:
+        if isinstance(statement, ast.ImportFrom) and node.id in {alias.name for alias in statement.names}:
+            module = str(statement.module)
+    return _value(module, _assigned(module, node.id))
+
+
+def _assigned(module: str, name: str) -> ast.expr:
+    """Find what a name is assigned at the top of a module."""
+    for statement in _tree(module).body:
+        if isinstance(statement, ast.Assign) and name in map(ast.unparse, statement.targets):
+            return statement.value
+    raise LookupError(f"{module} assigns no {name}")
 
 
 def _find(path: str) -> ast.ClassDef | ast.FunctionDef:

@@ -1,27 +1,22 @@
-"""Data sets: labelled images in class-disjoint splits, found, checked and decoded on demand."""
+"""Data sets: labelled images in class-disjoint splits, found, checked and decoded on demand.
+
+Their names cost no import: a data set's file is imported when it is asked for, numpy with it.
+"""
 
 from __future__ import annotations
 
 import os
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from otfew.data import (
-    cifar10,
-    cifar_fs,
-    cub,
-    fashion_mnist,
-    fc100,
-    glyphs,
-    image_folder,
-    miniimagenet,
-    omniglot,
-    tieredimagenet,
-)
-from otfew.data.base import SPLITS, DataOptions, Dataset, Image, ImageSet, Split
-from otfew.data.decoding.image import read_image
 from otfew.data.roots import VARIABLE, default_root
 from otfew.errors import UserError
+from otfew.registry import Registry, exported
+
+if TYPE_CHECKING:
+    from otfew.data.base import SPLITS, DataOptions, Dataset, Image, ImageSet, Split
+    from otfew.data.decoding.image import read_image
 
 __all__ = [
     "DATASETS",
@@ -36,34 +31,47 @@ __all__ = [
     "read_image",
 ]
 
-DATASETS: dict[str, Dataset] = {
-    dataset.name: dataset
-    for dataset in (
-        glyphs.DATASET,
-        cub.DATASET,
-        cifar_fs.DATASET,
-        fc100.DATASET,
-        omniglot.DATASET,
-        miniimagenet.DATASET,
-        tieredimagenet.DATASET,
-        fashion_mnist.DATASET,
-        cifar10.DATASET,
-        image_folder.DATASET,
-    )
+DATASETS: Registry[Dataset] = Registry(
+    {
+        "glyphs": "otfew.data.glyphs:DATASET",
+        "cub": "otfew.data.cub:DATASET",
+        "cifar-fs": "otfew.data.cifar_fs:DATASET",
+        "fc100": "otfew.data.fc100:DATASET",
+        "omniglot": "otfew.data.omniglot:DATASET",
+        "miniimagenet": "otfew.data.miniimagenet:DATASET",
+        "tieredimagenet": "otfew.data.tieredimagenet:DATASET",
+        "fashion-mnist": "otfew.data.fashion_mnist:DATASET",
+        "cifar10": "otfew.data.cifar10:DATASET",
+        "image-folder": "otfew.data.image_folder:DATASET",
+    }
+)
+"""Name on the command line -> data set. A new one is one file and one line."""
+
+_PLACES = {
+    **{name: f"otfew.data.base:{name}" for name in ("SPLITS", "DataOptions", "Dataset", "Image", "ImageSet", "Split")},
+    "read_image": "otfew.data.decoding.image:read_image",
 }
-"""Name on the command line -> data set."""
-
-_DEFAULTS = DataOptions()
+"""Name -> what is imported when it is asked for."""
 
 
-def load(name: str, split: str, root: Path | None = None, options: DataOptions = _DEFAULTS) -> ImageSet:
+def __getattr__(name: str) -> Any:
+    """Import what is asked for."""
+    return exported(__name__, _PLACES, name)
+
+
+def __dir__() -> list[str]:
+    """List what there is to ask for."""
+    return sorted({*globals(), *_PLACES})
+
+
+def load(name: str, split: str, root: Path | None = None, options: DataOptions | None = None) -> ImageSet:
     """Load one split of a data set.
 
     Args:
         name: A key of ``DATASETS``.
         split: "train", "val" or "test".
         root: Data root; None means ``default_root()``.
-        options: Choices that some data sets offer.
+        options: Choices that some data sets offer; None takes the defaults.
 
     Returns:
         Labels and names in memory, images decoded on demand.
@@ -71,6 +79,8 @@ def load(name: str, split: str, root: Path | None = None, options: DataOptions =
     Raises:
         UserError: Unknown name or split, no such root, or the data are missing, empty or damaged.
     """
+    from otfew.data.base import SPLITS, DataOptions
+
     if name not in DATASETS:
         raise UserError(_unknown("data set", name, list(DATASETS)))
     known: dict[str, Split] = {part: part for part in SPLITS}
@@ -81,7 +91,7 @@ def load(name: str, split: str, root: Path | None = None, options: DataOptions =
     if dataset.needs_root and not place.is_dir():
         _refuse_or_make(place, given=root is not None)
     try:
-        return dataset.load(place, known[split], options)
+        return dataset.load(place, known[split], options or DataOptions())
     except OSError as error:
         raise UserError(f"cannot read {error.filename or place}: {error.strerror or error}.") from error
 

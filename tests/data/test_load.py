@@ -1,9 +1,11 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import platformdirs
 import pytest
 
+from otfew import data
 from otfew.data import DATASETS, DataOptions, default_root, load
 from otfew.errors import UserError
 
@@ -11,23 +13,27 @@ OFFLINE = DataOptions(download=False)
 
 
 def test_the_table():
-    assert list(DATASETS) == [
-        "glyphs",
-        "cub",
-        "cifar-fs",
-        "fc100",
-        "omniglot",
-        "miniimagenet",
-        "tieredimagenet",
-        "fashion-mnist",
-        "cifar10",
-        "image-folder",
-    ]
+    """Every file that defines a data set is in it, under the data set's own name."""
+    defined = {
+        path.stem for path in Path(data.__file__).parent.glob("*.py") if "\nDATASET = " in path.read_text("utf-8")
+    }
+    assert {DATASETS.place(name) for name in DATASETS} == {f"otfew.data.{stem}:DATASET" for stem in defined}
+    assert len(defined) == len(DATASETS)
     for name, dataset in DATASETS.items():
         assert dataset.name == name
         assert dataset.summary
         assert dataset.resolution > 0
-    assert [name for name, dataset in DATASETS.items() if not dataset.needs_root] == ["glyphs"]
+    assert not DATASETS["glyphs"].needs_root
+    assert DATASETS["cub"].needs_root
+
+
+def test_what_the_room_offers():
+    assert {*data.__all__} <= {*dir(data)}
+    for name in data.__all__:
+        assert getattr(data, name) is not None
+    assert data.ImageSet is data.base.ImageSet
+    with pytest.raises(AttributeError, match="no attribute 'Nobody'"):
+        _ = data.Nobody
 
 
 def test_unknown_names_list_the_known_and_guess():
@@ -73,7 +79,7 @@ def test_the_cache_folder_is_made_where_nobody_chose_a_root(monkeypatch, tmp_pat
 
 
 def test_importing_the_table_loads_nothing_heavy():
-    heavy = {"cv2", "pooch", "requests", "rich", "matplotlib", "sklearn"}
+    heavy = {"numpy", "torch", "cv2", "pooch", "requests", "rich", "matplotlib", "sklearn"}
     code = (
         f"import sys, otfew; before = set(sys.modules); import otfew.data; print({heavy} & set(sys.modules) - before)"
     )

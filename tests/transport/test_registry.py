@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+from scipy.optimize import linear_sum_assignment
 
 import otfew
+from otfew.transport.dense import solve_each
 from otfew.transport.registry import SOLVERS, ArraySolver, lookup
 
 EXACT = ("exact", "pot", "opencv", "scipy")
@@ -92,3 +96,59 @@ def test_scipy_methods_agree(method, batch):
     problem = batch(size=2)
     found = otfew.solve(*problem, solver=otfew.SciPy(method=method)).value
     assert abs(found - otfew.solve(*problem).value).max() <= 1e-9
+
+
+@dataclass(frozen=True)
+class Assignment(ArraySolver):
+    """Takes square problems of equal weights only."""
+
+    name = "assignment"
+    kind = "exact"
+    requires = "scipy"
+
+    def solve(self, problem):
+        n, m = problem.shape
+        if n != m:
+            raise ValueError(f"assignment takes square problems, not {n} x {m}")
+
+        def solve_one(cost, a, b):
+            plan = np.zeros((n, n))
+            plan[linear_sum_assignment(cost)] = a
+            return plan, None, otfew.Status.OPTIMAL, n
+
+        return solve_each(problem, solve_one, self.name)
+
+
+@dataclass(frozen=True)
+class Diagonal(Assignment):
+    """Leaves all where it is, and says for the last problem of a batch that this is optimal."""
+
+    def solve(self, problem):
+        left = iter(range(len(problem)))
+
+        def solve_one(cost, a, b):
+            last = next(left) == len(problem) - 1
+            return np.diag(a), None, otfew.Status.OPTIMAL if last else otfew.Status.MAX_ITER, 1
+
+        return solve_each(problem, solve_one, self.name)
+
+
+def test_a_solver_of_ones_own_needs_no_line():
+    cost = np.random.default_rng(0).random((3, 5, 5))
+    mine, ours = otfew.solve(cost, solver=Assignment()), otfew.solve(cost)
+    np.testing.assert_allclose(mine.value, ours.value, rtol=1e-12)
+    assert (mine.status == otfew.Status.OPTIMAL).all()
+    assert (np.abs(mine.gap) <= 1e-9).all()
+    with pytest.raises(ValueError, match="square problems, not 5 x 4"):
+        otfew.solve(cost[..., :4], solver=Assignment())
+
+
+def test_a_solver_that_stops_short_is_not_called_exact():
+    """Nor one that says it is optimal and is not: its gap says by how much."""
+    cost = np.random.default_rng(0).random((3, 5, 5))
+    with pytest.raises(otfew.ConvergenceError, match="did not reach the optimum"):
+        otfew.solve(cost, solver=Diagonal())
+    found = otfew.solve(cost, solver=Diagonal(), on_fail="ignore")
+    assert (found.status != otfew.Status.OPTIMAL).all()
+    np.testing.assert_allclose(found.value, np.diagonal(cost, axis1=1, axis2=2).mean(-1))
+    assert (found.value - found.gap <= otfew.solve(cost).value + 1e-12).all()

@@ -22,9 +22,10 @@ print(json.dumps([[name for name in {HEAVY!r} if name in sys.modules], said.getv
 """
 
 
-def loaded(*words):
-    """Run otfew in a fresh process; return which heavy packages it imported and what it printed."""
-    done = subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True)
+def loaded(*words, also=()):
+    """Run otfew in a fresh process; return which heavy packages, or others, it imported and what it printed."""
+    code = CODE.replace(repr(HEAVY), repr([*HEAVY, *also]))
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
 
@@ -33,6 +34,10 @@ def test_what_otfew_says_of_itself(words):
     heavy, said = loaded(*words)
     assert heavy == []
     assert said
+
+
+def test_not_even_numpy_for_the_names():
+    assert loaded("list", also=["numpy"])[0] == []
 
 
 @pytest.mark.parametrize("command", COMMANDS)

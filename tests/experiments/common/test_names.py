@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
 
 from otfew.baselines import BASELINES
+from otfew.data import DATASETS
 from otfew.experiments import compare
 from otfew.experiments import list as listing
 from otfew.experiments.common import names, source
@@ -41,6 +43,13 @@ def test_solvers_are_described_as_they_describe_themselves():
     assert names.names()["solvers"] == expected
 
 
+def test_data_sets_are_described_as_they_describe_themselves(monkeypatch):
+    described = [(name, f"{d.summary}, {d.resolution} px") for name, d in DATASETS.items()]
+    assert names.names()["data sets"] == described
+    monkeypatch.setitem(DATASETS, "mine", replace(DATASETS["cub"], summary="my birds", resolution=7))
+    assert names.names()["data sets"] == [*described, ("mine", "my birds, 7 px")]
+
+
 @pytest.mark.parametrize("name", SOLVERS)
 def test_attributes_read_are_attributes_had(name):
     solver = lookup(name)
@@ -61,6 +70,10 @@ def test_an_entry_that_somebody_has_put_in(monkeypatch):
 def test_what_is_not_there_is_not_found():
     with pytest.raises(LookupError, match="defines no Nothing"):
         source.first_line("otfew.methods.lst:Nothing")
+    with pytest.raises(LookupError, match="assigns no Nothing"):
+        source.arguments("otfew.data.cub:Nothing", ["name"])
+    with pytest.raises(LookupError, match="keeps no call's result as FOLDER"):
+        source.arguments("otfew.data.omniglot:FOLDER", ["name"])
 
 
 def test_list_prints_what_compare_prints(monkeypatch, capsys):
