@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from otfew.methods.centre_heads import (
     ncm_head,
 )
 from otfew.methods.latent_space import check_options, check_vectors, kept, transformed
+from otfew.methods.presets import SOURCES, published
 from otfew.transport.precision import in_full_precision
 
 HEADS = ("map", "kmeans", "gmm", "ncm")
@@ -109,6 +110,22 @@ class LST(MethodBase):
         self.class_prior = checks.choice(self.name, "class_prior", class_prior, CLASS_PRIORS)
         self.slack = checks.number(self.name, "slack", slack, above=0)
         self.beta, self.delta, self.gamma = beta, delta, gamma
+
+    @classmethod
+    def published(cls, source: str, shot: int = 1, **options: Any) -> LST:
+        """Make it with the options that its paper gives for a data set; see ``otfew.methods.presets``.
+
+        Args:
+            source: "cifar-fs" or "cub".
+            shot: Labelled images of each class: 1, or more for the options of five.
+            **options: Of the constructor, over the published ones.
+
+        Raises:
+            UserError: No such data set, no shot, or an option out of range.
+        """
+        checks.choice(cls.name, "source", source, SOURCES)
+        checks.whole(cls.name, "shot", shot, least=1)
+        return cls(**{**published(cls.name, source, shot), **options})
 
     @in_full_precision
     def __call__(

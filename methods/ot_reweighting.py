@@ -152,6 +152,18 @@ class OTReweighting:
                 if name not in {"preset", "seed"} and getattr(self, name) != parameter.default:
                     raise UserError(f"{owner}: `{name}` has no effect with `preset` 'published', which fixes it.")
 
+    @classmethod
+    def published(cls, *, seed: int = 0) -> OTReweighting:
+        """Make what the released code computes: the preset "published".
+
+        Args:
+            seed: Of the order of batches.
+
+        Raises:
+            UserError: A seed that is none.
+        """
+        return cls(preset="published", seed=seed)
+
     def costs(self, features: Tensor, labels: Tensor, meta_features: Tensor, meta_labels: Tensor) -> Tensor:
         """Compute the cost (meta points, samples) float64 between meta points as they are given and samples."""
         parts = []

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 
 Options = Mapping[str, float | int]
 
+SOURCES = ("cifar-fs", "cub")
+"""Data sets for which they are given."""
+
 PUBLISHED: Mapping[str, Mapping[tuple[str, int], Options]] = {
     "lst": {
         ("cifar-fs", 1): {"beta": 0.5, "delta": 0.3, "gamma": 0.98, "alpha": 0.3, "n_steps": 20, "lam": 10.0},

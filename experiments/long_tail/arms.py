@@ -64,7 +64,7 @@ class Weights:
     def published(self) -> Callable[[Tensor], Tensor]:
         """Begin the published schedule anew."""
         f = self.cached.features
-        return OTReweighting(preset="published").schedule(
+        return OTReweighting.published().schedule(
             f.train, f.train_labels, self.cached.pixel_means, self.cached.pixel_mean_labels
         )
 

@@ -296,6 +296,28 @@ def test_published_defaults():
         assert {option: getattr(METHODS[name](), option) for option in given} == given
 
 
+def test_published_options_for_a_data_set_come_with_the_class():
+    """Table 1 of the paper: one shot of CIFAR-FS; shots between are served by those of five, and options can differ."""
+    one = vars(METHODS["lst"].published("cifar-fs"))
+    assert [one[name] for name in ("beta", "delta", "gamma", "alpha", "n_steps", "lam")] == [
+        0.5,
+        0.3,
+        0.98,
+        0.3,
+        20,
+        10,
+    ]
+    assert vars(METHODS["lst"].published("cub", 3)) == vars(METHODS["lst"].published("cub", 5))
+    other = METHODS["pt-map"].published("cub", 1, head="ncm")
+    assert (type(other), other.alpha, other.n_steps, other.head) == (METHODS["pt-map"], 0.3, 30, "ncm")
+    for arguments, said in (
+        (("mini",), "unknown `source` 'mini'; there are: cifar-fs, cub."),
+        (("cub", 0), "`shot` must be"),
+    ):
+        with pytest.raises(UserError, match=said):
+            METHODS["lst"].published(*arguments)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [

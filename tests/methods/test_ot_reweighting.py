@@ -224,7 +224,8 @@ def nudged(weights, step):
 
 def test_the_published_preset_is_the_published_update():
     features, labels, meta_features, meta_labels = drawn()
-    method = OTReweighting(preset="published")
+    method = OTReweighting.published()
+    assert vars(method) == vars(OTReweighting(preset="published"))
     schedule = method.schedule(features, labels, meta_features, meta_labels)
     effective = (1 - 0.9999) / (1 - 0.9999 ** np.array(COUNTS))
     buffer = (3 * effective / effective.sum())[labels.numpy()]
