@@ -200,7 +200,7 @@ def check_solver(solver: str | Solver) -> None:
     """Raise ``UserError`` unless the solver exists and is installed."""
     try:
         resolve(solver)
-    except (ValueError, ImportError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"`solver`: {error}.") from error
 
 

@@ -145,7 +145,7 @@ def load(run: str | Path, panel: str = "") -> Comparison:
         str(comparison)  # whatever else a report needs is there
     except UserError:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise UserError(f"the run in {folder} is damaged ({error!r}): run the same command again.") from error
     return comparison
 
@@ -159,6 +159,8 @@ def _panel(folder: Path, results: Record, given: str) -> tuple[Record, str]:
         said = f"has no panel {given!r}" if given else "holds several panels"
         raise UserError(f"the run in {folder} {said}: give `panel`, one of {', '.join(panels)}.")
     name = given or next(iter(panels))
+    if not isinstance(panels[name], dict):
+        raise UserError(f"{folder / 'results.json'} is damaged: run the same command again.")
     shared = {key: results[key] for key in ("command", "format", "versions") if key in results}
     return {**shared, **panels[name]}, name
 
