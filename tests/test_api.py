@@ -17,6 +17,7 @@ from otfew.experiments import compare, shots
 from otfew.experiments.common.cli import run
 from otfew.features.material import FileMaterial
 from otfew.method import MethodBase
+from otfew.methods import DeepEMD
 
 FAST = {"episodes": 60, "query": 4}
 METHODS = ["protonet", "cosine-centroid", "cr-pooled", "deepemd"]
@@ -165,6 +166,14 @@ class Leaky(FileMaterial):
     """Says that its backbone has seen classes."""
 
     overlap = "backbone 'x' was trained on 3 of the 8 classes of split 'test' of 'toy'"
+
+
+def test_an_object_of_ours_that_is_not_kept_can_be_given_by_name(own, tmp_path):
+    """Nobody can be told to write a ``__repr__`` for a class of the library."""
+    with pytest.raises(UserError, match=r"give it as \('deepemd', \{OPTION: VALUE\}\), or leave `output` out\.$"):
+        otfew.compare(features=own, methods=[DeepEMD(temperature=2.0)], output=tmp_path / "run", **FAST)
+    assert not (tmp_path / "run").exists()
+    otfew.compare(features=own, methods=[("deepemd", {"temperature": 2.0})], output=tmp_path / "run", **FAST)
 
 
 def test_seen_classes_are_refused_in_python_too(own):
