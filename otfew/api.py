@@ -232,7 +232,7 @@ def _refuse_unknown(entries: Sequence[Entry]) -> None:
         objects = [entry.method, *entry.options.values()]
         for thing in objects:
             if not isinstance(thing, PLAIN) and f" object at {hex(id(thing))[:2]}" in repr(thing):
-                ours = catalogue.methods().get(getattr(thing, "name", None)) is type(thing)
+                ours = catalogue.methods().get(getattr(thing, "name", "")) is type(thing)
                 instead = (
                     f"give it as ({thing.name!r}, {{OPTION: VALUE}})" if ours else "write one (a dataclass has it)"
                 )
