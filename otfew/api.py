@@ -200,7 +200,7 @@ def check_solver(solver: str | Solver) -> None:
     """Raise ``UserError`` unless the solver exists and is installed."""
     try:
         resolve(solver)
-    except (ValueError, ImportError) as error:
+    except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"`solver`: {error}.") from error
 
 
@@ -232,7 +232,11 @@ def _refuse_unknown(entries: Sequence[Entry]) -> None:
         objects = [entry.method, *entry.options.values()]
         for thing in objects:
             if not isinstance(thing, PLAIN) and f" object at {hex(id(thing))[:2]}" in repr(thing):
+                ours = catalogue.methods().get(getattr(thing, "name", "")) is type(thing)
+                instead = (
+                    f"give it as ({thing.name!r}, {{OPTION: VALUE}})" if ours else "write one (a dataclass has it)"
+                )
                 raise UserError(
                     f"method {entry.name!r}: {type(thing).__name__} has no __repr__ that tells its options, so that "
-                    "its run cannot be kept: write one (a dataclass has it), or leave `output` out."
+                    f"its run cannot be kept: {instead}, or leave `output` out."
                 )

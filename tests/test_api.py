@@ -17,6 +17,7 @@ from otfew.experiments import compare, shots
 from otfew.experiments.common.cli import run
 from otfew.features.material import FileMaterial
 from otfew.method import MethodBase
+from otfew.methods import DeepEMD
 
 FAST = {"episodes": 60, "query": 4}
 METHODS = ["protonet", "cosine-centroid", "cr-pooled", "deepemd"]
@@ -129,6 +130,14 @@ def test_methods_as_names_with_options_and_as_objects(own, tmp_path):
         ({"methods": [Nearest]}, "give an object of it"),
         ({"methods": [3]}, "give the name of one, or an object"),
         ({"way": 1}, "`way` must be at least 2, not 1"),
+        ({"way": "5"}, "`way` must be a whole number, not '5'"),
+        ({"shot": 1.5}, "`shot` must be a whole number, not 1.5"),
+        ({"seed": 1.5}, "`seed` must be a whole number, not 1.5"),
+        ({"episodes": 2.5}, "`episodes` must be a whole number, not 2.5"),
+        ({"output": Path(__file__)}, "`output` "),
+        ({"solver": 3}, "`solver`: "),
+        ({"features": None, "crop": "middle"}, "unknown `crop` 'middle'"),
+        ({"features": None, "resolution": 0}, "`resolution` must be at least 1 pixel, not 0"),
         ({"episodes": 0}, "`episodes` must be at least 1, not 0"),
         ({"solver": "exactt"}, "`solver`: "),
         ({"device": "quantum"}, "`device` 'quantum'"),
@@ -157,6 +166,14 @@ class Leaky(FileMaterial):
     """Says that its backbone has seen classes."""
 
     overlap = "backbone 'x' was trained on 3 of the 8 classes of split 'test' of 'toy'"
+
+
+def test_an_object_of_ours_that_is_not_kept_can_be_given_by_name(own, tmp_path):
+    """Nobody can be told to write a ``__repr__`` for a class of the library."""
+    with pytest.raises(UserError, match=r"give it as \('deepemd', \{OPTION: VALUE\}\), or leave `output` out\.$"):
+        otfew.compare(features=own, methods=[DeepEMD(temperature=2.0)], output=tmp_path / "run", **FAST)
+    assert not (tmp_path / "run").exists()
+    otfew.compare(features=own, methods=[("deepemd", {"temperature": 2.0})], output=tmp_path / "run", **FAST)
 
 
 def test_seen_classes_are_refused_in_python_too(own):
@@ -264,6 +281,9 @@ def shortened(name):
         (shortened("episodes.csv"), "is damaged"),
         (shortened("classes.csv"), "classes.csv has another number"),
         (written("classes.csv", b"\xff"), "is damaged"),
+        (written("classes.csv", b"episode,a\rb\n"), "is damaged"),
+        (written("episodes.csv", b"method,episode,accuracy\nprotonet,0,0\r5\n"), "is damaged"),
+        (edited(lambda r: r.update(panels={"all": None})), "results.json is damaged"),
         (edited(lambda r: r.pop("protocol")), "has no 'protocol'"),
         (edited(lambda r: r["methods"].pop("knn")), "is damaged"),
         (edited(lambda r: r["methods"]["knn"]["accuracy"].update(mean=0.99)), "disagree on knn"),

@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = [
     "methods", "baselines", "otfew/scores", "otfew/nodes", "otfew/backbones", "otfew/data", "otfew/transport",
-    "otfew/retrieval",
+    "otfew/retrieval", "otfew/runs", "otfew/features",
 ]  # fmt: skip
 PIP = {"--force-reinstall"}
 

@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Instead of those of the process.
     """
-    config = parse(Config, "metric_learning", arguments)
+    config = parse(Config, "metric-learning", arguments)
     from otfew.experiments.common import setup
 
     console = setup.make_console()

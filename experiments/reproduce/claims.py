@@ -12,6 +12,7 @@ from typing import Any
 from otfew.errors import UserError
 from otfew.experiments.commands import COMMANDS
 from otfew.experiments.reproduce.config import CLAIMS
+from otfew.experiments.reproduce.figures import READERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -234,6 +235,9 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
             )
             if run.name in runs or run.command not in COMMANDS:
                 raise ValueError(f"run {run.name!r} is there twice, or has no command of otfew")
+            if run.command not in READERS:
+                # Said only after the run, it would be a traceback.
+                raise ValueError(f"run {run.name!r}: {run.command} measures nothing that a claim could rest on")
             runs[run.name] = run
     trainings = {e["name"]: Training(e["name"], e["command"], tuple(e["arguments"])) for e in text.get("training", ())}
     claims: dict[str, Claim] = {}

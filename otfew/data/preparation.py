@@ -34,9 +34,9 @@ class Preparation:
 
     def __post_init__(self) -> None:
         if self.resolution < 1:
-            raise UserError(f"resolution must be at least 1 pixel, not {self.resolution}.")
+            raise UserError(f"`resolution` must be at least 1 pixel, not {self.resolution}.")
         if self.crop not in CROPS:
-            raise UserError(f"unknown crop {self.crop!r}: choose one of {', '.join(CROPS)}.")
+            raise UserError(f"unknown `crop` {self.crop!r}: choose one of {', '.join(CROPS)}.")
 
     def __call__(self, image: Image) -> Image:
         """Resize and crop one image (height, width, 3), uint8 or float32, to (resolution, resolution, 3)."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from numbers import Integral
 
 import numpy as np
 import numpy.typing as npt
@@ -50,9 +51,12 @@ class Protocol:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "query_balance", canonical(self.query_balance))
-        for name, least in (("way", 2), ("shot", 1), ("query", 1)):
+        for name, least in (("seed", None), ("way", 2), ("shot", 1), ("query", 1)):
             value = getattr(self, name)
-            if value < least:
+            if not isinstance(value, Integral):
+                # A seed of 1.5 would have a key of its own, and episodes that no command can repeat.
+                raise UserError(f"`{name}` must be a whole number, not {value!r}.")
+            if least is not None and value < least:
                 raise UserError(f"`{name}` must be at least {least}, not {value}.")
 
     @property

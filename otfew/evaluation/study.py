@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ class Terms:
         device: Where methods run.
 
     Raises:
-        UserError: Fewer than one episode.
+        UserError: No whole number of episodes, or fewer than one.
     """
 
     episodes: int
@@ -46,6 +47,8 @@ class Terms:
     device: str = "cpu"
 
     def __post_init__(self) -> None:
+        if not isinstance(self.episodes, Integral):
+            raise UserError(f"`episodes` must be a whole number, not {self.episodes!r}.")
         if self.episodes < 1:
             raise UserError(f"`episodes` must be at least 1, not {self.episodes}.")
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import html
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +15,7 @@ import numpy.typing as npt
 from otfew.errors import UserError
 from otfew.evaluation.episodes import Indices
 from otfew.reporting import comparison as report
-from otfew.reporting.tables import in_csv
+from otfew.reporting.tables import Table, in_csv, to_html
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.files import parse_json, reason
 from otfew.runs.regular_file import GIB, read_regular
@@ -102,15 +101,7 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         """Return the same for notebooks."""
-        head, rows = self.cells()
-        lines = [_html_row("th", head), *(_html_row("td", row) for row in rows)]
-        below = "".join(f"<li>{html.escape(line)}</li>" for line in self.lines)
-        return f"<table><caption>{html.escape(self.title)}</caption>{''.join(lines)}</table><ul>{below}</ul>"
-
-
-def _html_row(tag: str, cells: Sequence[str]) -> str:
-    """Write a row of a table in HTML, in which names are text."""
-    return f"<tr>{''.join(f'<{tag}>{html.escape(cell)}</{tag}>' for cell in cells)}</tr>"
+        return to_html(Table(self.title, *self.cells()), self.lines)
 
 
 def load(run: str | Path, panel: str = "") -> Comparison:
@@ -145,7 +136,7 @@ def load(run: str | Path, panel: str = "") -> Comparison:
         str(comparison)  # whatever else a report needs is there
     except UserError:
         raise
-    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise UserError(f"the run in {folder} is damaged ({error!r}): run the same command again.") from error
     return comparison
 
@@ -159,6 +150,8 @@ def _panel(folder: Path, results: Record, given: str) -> tuple[Record, str]:
         said = f"has no panel {given!r}" if given else "holds several panels"
         raise UserError(f"the run in {folder} {said}: give `panel`, one of {', '.join(panels)}.")
     name = given or next(iter(panels))
+    if not isinstance(panels[name], dict):
+        raise UserError(f"{folder / 'results.json'} is damaged: run the same command again.")
     shared = {key: results[key] for key in ("command", "format", "versions") if key in results}
     return {**shared, **panels[name]}, name
 

@@ -1,4 +1,4 @@
-"""Tables for the terminal, in Markdown, CSV and LaTeX: each format escapes names in its own way, and all do it here.
+"""Tables for the terminal, in Markdown, CSV, LaTeX and HTML; each escapes names in its own way, and all do it here.
 
 Names of classes, data sets, methods and folders come from users. In no format can one of them break a row, give a
 command, or be read as anything but a name; what is harmless in a format stands there as it is.
@@ -7,6 +7,7 @@ command, or be read as anything but a name; what is harmless in a format stands 
 from __future__ import annotations
 
 import csv
+import html
 import io
 import re
 from collections.abc import Iterable, Sequence
@@ -138,6 +139,23 @@ def latex(table: Table) -> str:
     rows = [" & ".join(in_latex(_text(cell)) for cell in row) + r" \\" for row in (table.head, *table.rows)]
     lines = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", rows[0], r"\midrule", *rows[1:], r"\bottomrule"]
     return "\n".join([*lines, r"\end{tabular}", ""])
+
+
+def to_html(table: Table, lines: Iterable[str]) -> str:
+    """Write a table with its title, and the sentences below it, as HTML for notebooks."""
+    rows = [_html_row("th", table.head), *(_html_row("td", row) for row in table.rows)]
+    below = "".join(f"<li>{in_html(line)}</li>" for line in lines)
+    return f"<table><caption>{in_html(table.title)}</caption>{''.join(rows)}</table><ul>{below}</ul>"
+
+
+def _html_row(tag: str, cells: Sequence[Cell]) -> str:
+    """Write a row of HTML."""
+    return f"<tr>{''.join(f'<{tag}>{in_html(_text(cell))}</{tag}>' for cell in cells)}</tr>"
+
+
+def in_html(text: str) -> str:
+    """Escape what HTML would read as anything but text; escape sequences act in some notebooks, so they go too."""
+    return html.escape(plain(text))
 
 
 def _row(cells: Sequence[Cell]) -> str:

@@ -50,7 +50,7 @@ class RunDirectory:
             write_atomically(_claim(path), to_json(identity))
             (path / "blocks").mkdir(exist_ok=True)
         except OSError as error:
-            raise UserError(f"cannot make --output {path} ({reason(error)}): give another folder.") from error
+            raise UserError(f"cannot make `output` {path} ({reason(error)}): give another folder.") from error
 
     @staticmethod
     def check(path: Path, identity: Mapping[str, Any]) -> None:
@@ -63,15 +63,15 @@ class RunDirectory:
             return
         claim = _claim(path)
         if path.exists() and not path.is_dir():
-            raise UserError(f"--output {path} is a file: give a folder.")
+            raise UserError(f"`output` {path} is a file: give a folder.")
         if claim.exists():
             if _read(claim) != to_json(identity):
                 raise UserError(
-                    f"--output {path} holds a run of another protocol ({_difference_to(claim, identity)}): "
+                    f"`output` {path} holds a run of another protocol ({_difference_to(claim, identity)}): "
                     "give another folder."
                 )
         elif path.exists() and any(not entry.name.startswith(f".{claim.name}.") for entry in path.iterdir()):
-            raise UserError(f"--output {path} holds other files: give an empty or a new folder.")
+            raise UserError(f"`output` {path} holds other files: give an empty or a new folder.")
 
     def write(self, name: str, data: bytes) -> None:
         """Write a file of the run, completely or not at all."""

@@ -437,7 +437,7 @@ def make_fabric(settings: Training) -> Any:
         fabric = Fabric(accelerator=settings.accelerator, precision=settings.precision, **devices)
         fabric.launch()
     except (RuntimeError, ValueError) as error:
-        reason = " ".join(str(error).split()).rstrip(".")
+        reason = " ".join(str(error).split()).rstrip(".!")
         raise UserError(f"`accelerator` {settings.accelerator} can't be used here: {reason}.") from None
     return fabric
 

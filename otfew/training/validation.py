@@ -71,11 +71,11 @@ class Validation:
             By method: accuracies (episodes,) in percent, of the same episodes every time.
         """
         features = FeatureSet(self._nodes(backbone, device), self.images.labels, self.images.classes)
-        contenders = [
+        ready = [
             Ready(name, method, features.pooled if method.pools else features)
             for name, method in self.methods(learned or {}).items()
         ]
-        scores = evaluate(contenders, self.sampler, self.episodes, device=device)
+        scores = evaluate(ready, self.sampler, self.episodes, device=device)
         return {name: 100 * score.accuracy for name, score in scores.items()}
 
     @torch.no_grad()

@@ -367,7 +367,7 @@ def test_a_file_is_no_folder(tmp_path):
 
 def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     (tmp_path / "file").write_text("x")
-    with pytest.raises(UserError, match="cannot make --output"):
+    with pytest.raises(UserError, match="cannot make `output`"):
         RunDirectory(tmp_path / "file" / "run", {})
 
 

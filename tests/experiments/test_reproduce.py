@@ -327,6 +327,7 @@ def test_figures_of_other_arms_are_forgotten(place, tmp_path):
     ("old", "new", "said"),
     [
         ('command = "compare"', 'command = "guess"', "no command of otfew"),
+        ('command = "compare"', 'command = "list"', "list measures nothing"),
         ('right = "small-{seed} / chamfer"', 'right = "small-1 / chamfer"', "as many arms on both sides"),
         ('left = "lost / deepemd"', 'left = "gone / deepemd"', "unknown runs: ['gone']"),
         ('left = "lost / deepemd"', 'left = "lost"', "must be RUN / ARM"),

@@ -1,4 +1,4 @@
-"""Tables in four formats: in none can a name do more than be read."""
+"""Tables in five formats: in none can a name do more than be read."""
 
 import csv
 import io
@@ -18,7 +18,18 @@ from otfew.reporting.comparison import classes_csv
 from otfew.reporting.comparison import markdown as table_and_lines
 from otfew.reporting.console import PlainConsole
 from otfew.reporting.plain import plain
-from otfew.reporting.tables import Markdown, Table, bullets, heading, latex, markdown, sections, terminal, to_csv
+from otfew.reporting.tables import (
+    Markdown,
+    Table,
+    bullets,
+    heading,
+    latex,
+    markdown,
+    sections,
+    terminal,
+    to_csv,
+    to_html,
+)
 
 NAMES = [
     "<script>alert(1)</script>",
@@ -233,3 +244,29 @@ def test_files_of_a_comparison_hold_names_and_no_more():
     assert words.tags == {"table", "thead", "tbody", "tr", "th", "td", "ul", "li"}
     assert [squeezed(w) for w in words.found[2::2][:6]] == [squeezed(name) for name in names]
     assert [squeezed(w) for w in words.found[-6:]] == [squeezed(f"data: {name}") for name in names]
+
+
+class Cells(HTMLParser):
+    """Collects tags, and the text between them."""
+
+    def __init__(self):
+        super().__init__()
+        self.tags, self.texts = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, attrs))
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_html_shows_a_name_as_it_is_and_no_escape_sequence(name):
+    page = to_html(Table(name, [name, "x"], [[name, 2]]), [name])
+    assert page.isprintable()
+    cells = Cells()
+    cells.feed(page)
+    assert [tag for tag, _ in cells.tags] == ["table", "caption", "tr", "th", "th", "tr", "td", "td", "ul", "li"]
+    assert not any(attrs for _, attrs in cells.tags)
+    said = [plain(name), plain(name), "x", plain(name), "2", plain(name)]
+    assert cells.texts == [text for text in said if text]

@@ -437,3 +437,14 @@ def test_epochs_train_and_validation_evaluates(task, validation, tmp_path):
     loop.run(lambda parts: Noting(build, task, settings, parts), settings, duties)
     evaluated, trained = ("validation", {False}), ("step", {True})
     assert modes == [evaluated, *[trained] * 5, evaluated, *[trained] * 5, evaluated]
+
+
+def test_an_accelerator_that_is_not_there_is_refused_in_a_sentence_that_ends_once(monkeypatch):
+    """Fabric's own ends with an exclamation mark."""
+
+    def refuse(**options):
+        raise RuntimeError("No supported gpu backend found!")
+
+    monkeypatch.setattr("lightning_fabric.Fabric", refuse)
+    with pytest.raises(UserError, match=r"^`accelerator` gpu can't be used here: No supported gpu backend found\.$"):
+        loop.make_fabric(replace(SETTINGS, accelerator="gpu"))

@@ -45,6 +45,7 @@ def test_help_of_a_command(command):
     heavy, said = loaded(command, "--help")
     assert heavy == []
     assert "show this help message" in said
+    assert said.startswith(f"usage: {command} ")
 
 
 def test_a_mistake_on_the_command_line_costs_no_more_than_help():
