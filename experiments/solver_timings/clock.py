@@ -8,8 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 Work = Callable[[], object]
-Skipped = str
-"""Why something was not timed, for a reader."""
 
 GROWTH = {"exact": 2.5, "entropic": 2.0, "quadratic": 6.0}
 """Time grows about as the number of nodes to this power, by the kind of solver; for predictions only."""
