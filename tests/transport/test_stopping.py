@@ -8,9 +8,11 @@ import pytest
 import torch
 
 import otfew
-from otfew.transport.entropic import kernel, newton, plain
+from otfew.transport.entropic import kernel, newton, plain, points, reductions
 from otfew.transport.problem import UNSURE, build
 from otfew.transport.simplex.exact import Exact
+
+METRICS = [reductions.SQUARED, reductions.Metric("euclidean")]
 
 
 def draw(n=6, m=5, seed=0):
@@ -217,3 +219,169 @@ def test_numbers_hold_what_the_plain_domain_may_make_of_them(dtype):
     # Scalings lie within exp(4 reach) of the weights.
     info = torch.finfo(dtype)
     assert 4 * plain.REACH[dtype] < min(math.log(info.max), -math.log(info.tiny))
+
+
+def certified(x, y, a, b, reg, most):
+    """A run cut short, and the ends of what its gap may be, made from matrices: see ``point_clouds._gap``."""
+    cut = by_points(x, y, a, b, reg=reg, max_iter=most)
+    cost = (x[:, None] - y).square().sum(-1)
+    plan = cut.plan.dense()
+
+    def kl(p, q):
+        return (torch.xlogy(p, p / q) - p + q).sum()
+
+    product = a[:, None] * b
+    shrink = (b / plan.sum(0)).clamp(max=1)
+    kept = plan * shrink
+    rows, columns = (a - kept.sum(1)).clamp(min=0), (b - kept.sum(0)).clamp(min=0)
+    d = columns.sum()
+    filled = rows[:, None] * columns / rows.sum()
+    exact = kept + filled
+    least = (exact * cost).sum() + reg * kl(exact, product) - cut.value
+    # By convexity the two parts may be charged one by one, what is filled in at the highest cost that there may be.
+    centre = (x.mean(0) + y.mean(0)) / 2
+    highest = sum((z - centre).square().sum(-1).max().sqrt() for z in (x, y)) ** 2
+    apart = kl(kept, (1 - d) * plan) + kl(filled, d * plan) + (filled * (highest - cost)).sum() / reg
+    return cut, least, least + reg * (apart - kl(exact, plan))
+
+
+@pytest.mark.parametrize("most", [2, 4, 8])
+def test_the_gap_of_points_is_that_of_a_plan_with_exact_sums(most):
+    rng = np.random.default_rng(5)
+    for reg in (0.3, 0.1):
+        x, y = (torch.from_numpy(rng.random((k, 2))) for k in (7, 6))
+        a, b = (torch.from_numpy(rng.dirichlet(np.ones(k))) for k in (7, 6))
+        cut, least, highest = certified(x, y, a, b, reg, most)
+        assert cut.marginal_error > 1e-5
+        assert least <= cut.gap * (1 + 1e-9)
+        assert cut.gap <= highest * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("reg", [0.3, 0.06])
+def test_gradients_of_points_are_those_of_matrices(reg):
+    rng = np.random.default_rng(6)
+    x, y = (torch.from_numpy(rng.random((k, 2))).requires_grad_() for k in (14, 16))
+    # Rows and columns without weight have the derivative towards some.
+    a, b = (torch.tensor([*rng.dirichlet(np.ones(k)), 0.0, 0.0], dtype=torch.float64) for k in (12, 14))
+    leaves = x, y, a.requires_grad_(), b.requires_grad_()
+    points = by_points(*leaves, reg=reg, tol=1e-12)
+    cost = (x[:, None] - y).square().sum(-1)
+    dense = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=reg, tol=1e-14), on_fail="ignore")
+    assert points.status == otfew.Status.OPTIMAL
+    found, expected = (torch.autograd.grad(result.value_linear, leaves) for result in (points, dense))
+    for ours, its in zip(found[:2], expected[:2], strict=True):
+        torch.testing.assert_close(ours, its, rtol=1e-8, atol=1e-9)
+    # Derivatives in weights are determined but for constants of the two sides that cancel.
+    shift = (expected[2] - found[2])[0]
+    torch.testing.assert_close(found[2] + shift, expected[2], rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(found[3] - shift, expected[3], rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["power", "euclidean"])
+@pytest.mark.parametrize("p", [2.0, 1.5])
+def test_costs_of_points_are_bounded(kind, p):
+    rng = np.random.default_rng(7)
+    metric = reductions.Metric(kind, p if kind == "power" else 2.0)
+    # Opposite points reach the bound.
+    x, y = (torch.from_numpy(rng.standard_normal((20, 3, 2))) for _ in range(2))
+    y[:10, 0] = -x[:10, 0]
+    found = points.largest_cost(x, y, metric)
+    differences = (x[:, :, None] - y[:, None]).abs()
+    costs = (differences**p).sum(-1) if kind == "power" else differences.square().sum(-1).sqrt()
+    assert (costs.amax((1, 2)) <= found * (1 + 1e-12)).all()
+    assert points.largest_cost(x[:1, :1], y[:1, :1], metric) == pytest.approx(float(costs[0, 0, 0]), rel=1e-12)
+
+
+@pytest.mark.parametrize(
+    "metric", [reductions.SQUARED, reductions.Metric("euclidean"), reductions.Metric("power", 1.5)]
+)
+def test_sums_over_points_do_not_depend_on_blocks(metric, monkeypatch):
+    rng = np.random.default_rng(8)
+    x, y, r, c, v = (
+        torch.from_numpy(rng.standard_normal(shape)) for shape in ((3, 11, 2), (3, 5, 2), (3, 11), (3, 5), (3, 5, 2))
+    )
+    sums = reductions.ChunkedTorch(metric)
+
+    def all_of_them():
+        # Memory that nothing was written to shall not look right.
+        monkeypatch.setattr(torch.Tensor, "new_empty", lambda self, shape: self.new_full(shape, math.nan))
+        weights = torch.zeros_like(r), torch.ones_like(c)
+        return (
+            sums.logsumexp(x, y, c), sums.apply(x, y, r, c, v), sums.apply(x, y, r, c, v, weighted=True),
+            sums.gradient(x, y, r, c), sums.gradient(x, y, r, c, weights), sums.dense(x, y, r, c),
+        )  # fmt: skip
+
+    whole = all_of_them()
+    for entries in (5, 10, 20, 60, 120):
+        monkeypatch.setattr(reductions, "ELEMENTS_PER_THREAD", -(-entries // torch.get_num_threads()))
+        for found, expected in zip(all_of_them(), whole, strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("metric", METRICS, ids=str)
+def test_large_row_and_column_terms_cancel_before_they_are_rounded(metric):
+    rng = np.random.default_rng(9)
+    x, y = (torch.from_numpy(rng.random((2, k, 2)).astype(np.float32)) for k in (6, 5))
+    r, c, v = (torch.from_numpy(rng.random(shape)) for shape in ((2, 6), (2, 5), (2, 5, 1)))
+    sums = reductions.ChunkedTorch(metric)
+    for name, args in (("apply", (v,)), ("gradient", ()), ("dense", ())):
+        near, far = (getattr(sums, name)(x, y, r + s, c - s, *args) for s in (0.0, 1e4))
+        torch.testing.assert_close(far, near, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("rhos", [(None, 0.3), (0.3, None)], ids=str)
+@pytest.mark.parametrize("shape", [(7, 5), (5, 7)])
+def test_the_gap_bounds_the_error_where_one_marginal_is_hard(rhos, shape):
+    cost, a, b = draw(*shape, seed=4)
+    whole = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=0.05, tol=1e-13, unbalanced=rhos), on_fail="ignore")
+    errors = []
+    for most in (1, 2, 3, 4, 6):
+        solver = otfew.Sinkhorn(reg=0.05, max_iter=most, unbalanced=rhos)
+        cut = otfew.solve(cost, a, b, solver=solver, on_fail="ignore")
+        errors.append(abs(cut.value - whole.value))
+        assert cut.gap >= errors[-1] - 1e-12
+    assert max(errors) > 1e-3
+
+
+@pytest.mark.filterwarnings("ignore")  # cut short on purpose
+@pytest.mark.parametrize("method", ["sinkhorn_log", "sinkhorn", "sinkhorn_stabilized"])
+def test_a_run_of_pot_that_is_cut_took_all_of_its_iterations(method):
+    pytest.importorskip("ot")
+    cost, a, b = draw()
+    for most in (2, 11, 25):
+        cut = otfew.solve(cost, a, b, solver=otfew.POTSinkhorn(reg=0.01, method=method, max_iter=most))
+        assert cut.status == otfew.Status.MAX_ITER
+        assert cut.n_iter == most
+
+
+def test_geomloss_is_measured_by_its_own_tolerance():
+    pytest.importorskip("geomloss")
+    rng = np.random.default_rng(10)
+    x, y = (torch.from_numpy(rng.random((k, 2))) for k in (9, 8))
+    settings = {"reg": 0.02, "scaling": 0.7, "backend": "tensorized"}
+    error = otfew.solve_points(x, y, solver=otfew.GeomLoss(**settings), on_fail="ignore").marginal_error.item()
+    for factor, status in ((1.1, otfew.Status.OPTIMAL), (0.9, otfew.Status.MAX_ITER)):
+        solver = otfew.GeomLoss(tol=factor * error, **settings)
+        assert otfew.solve_points(x, y, solver=solver, on_fail="ignore").status == status
+
+
+@pytest.mark.parametrize("reg", [0.1, 1e-3])
+def test_clouds_of_one_place_have_the_product_as_plan(reg):
+    pytest.importorskip("geomloss")
+    x, y = (torch.full((k, 2), 0.25, dtype=torch.float64) for k in (3, 4))
+    for solver in (otfew.GeomLoss(reg=reg, backend="tensorized"), otfew.KeOps(reg=reg, backend="torch")):
+        result = otfew.solve_points(x, y, solver=solver)
+        assert result.status == otfew.Status.OPTIMAL
+        assert result.value.item() == pytest.approx(0, abs=1e-15)
+        torch.testing.assert_close(result.plan.dense(), torch.full((3, 4), 1 / 12, dtype=torch.float64))
+        assert result.n_iter >= 1
+
+
+def test_highs_carries_what_is_far_below_its_tolerance_of_the_total():
+    # Its tolerances of 1e-10 are for masses that are one on average, not for their shares.
+    for seed, weight in enumerate((9e-11, 4e-11, 2e-11)):
+        cost, a, b = draw(40, 40, seed)
+        a[3] = weight
+        a /= a.sum()
+        plan = otfew.solve(cost, a, b, solver="scipy").plan
+        assert plan[3].sum() == pytest.approx(weight, rel=0.2)
