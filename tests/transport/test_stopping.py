@@ -1,4 +1,4 @@
-"""When iterations stop, and what is handed out where they stop early: laws of every solver of our own."""
+"""When iterations stop, what is handed out where they stop early, and what it proves of itself."""
 
 import math
 from dataclasses import replace
@@ -258,11 +258,12 @@ def test_the_gap_of_points_is_that_of_a_plan_with_exact_sums(most):
 
 
 @pytest.mark.parametrize("reg", [0.3, 0.06])
-def test_gradients_of_points_are_those_of_matrices(reg):
+@pytest.mark.parametrize(("n", "m"), [(3, 4), (12, 14)])
+def test_gradients_of_points_are_those_of_matrices(n, m, reg):
     rng = np.random.default_rng(6)
-    x, y = (torch.from_numpy(rng.random((k, 2))).requires_grad_() for k in (14, 16))
+    x, y = (torch.from_numpy(rng.random((k, 2))).requires_grad_() for k in (n + 2, m + 2))
     # Rows and columns without weight have the derivative towards some.
-    a, b = (torch.tensor([*rng.dirichlet(np.ones(k)), 0.0, 0.0], dtype=torch.float64) for k in (12, 14))
+    a, b = (torch.tensor([*rng.dirichlet(np.ones(k)), 0.0, 0.0], dtype=torch.float64) for k in (n, m))
     leaves = x, y, a.requires_grad_(), b.requires_grad_()
     points = by_points(*leaves, reg=reg, tol=1e-12)
     cost = (x[:, None] - y).square().sum(-1)
@@ -385,3 +386,36 @@ def test_highs_carries_what_is_far_below_its_tolerance_of_the_total():
         a /= a.sum()
         plan = otfew.solve(cost, a, b, solver="scipy").plan
         assert plan[3].sum() == pytest.approx(weight, rel=0.2)
+
+
+@pytest.mark.parametrize("run", [plain.scale, plain.scale_torch])
+@pytest.mark.parametrize("sign", [-1.0, 1.0])
+def test_costs_out_of_reach_on_either_side_are_left_alone(run, sign):
+    rng = np.random.default_rng(11)
+    cost = torch.from_numpy(rng.random((2, 4, 5)))
+    cost[1, 2, 3] = sign * 200
+    a, b = (torch.full((2, k), 1 / k, dtype=torch.float64) for k in (4, 5))
+    found = run(cost, a, b, 1.0, 1e-6, 100)
+    assert (found.n_iter > 0).tolist() == [True, False]
+    assert found.status.tolist() == [0, 1]
+
+
+def test_an_error_that_grows_makes_the_past_forgotten(monkeypatch):
+    for name in ("_column_sums", "_sweep"):
+        monkeypatch.setattr(kernel, name, getattr(kernel, name).py_func)
+    told = []
+
+    def spoil_the_second(memory, gram, right, weights, q, sums, m, seen, ridge):
+        told.append(seen)
+        q[:] = sums * (np.array([5.0, 1.0, 0.2]) if len(told) == 2 else 1.0)
+        return seen + 1
+
+    monkeypatch.setattr(kernel, "_extrapolate", spoil_the_second)
+    rng = np.random.default_rng(12)
+    cost, a, b = rng.random((3, 3)), rng.dirichlet(np.ones(3)), rng.dirichlet(np.ones(3))
+    p, q, u, v, sums = (np.zeros(3) for _ in range(5))
+    used = kernel._iterate.py_func(
+        np.exp(-cost).ravel(), a, b, p, q, u, v, sums, None, None, None, 0.0, 0.0, 6, 1, 0.0, 3, 3, 3
+    )[1]
+    assert used == 6
+    assert told == [0, 1, 0, 1, 2]
