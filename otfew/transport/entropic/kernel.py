@@ -354,3 +354,6 @@ def scale(
                     plan[k, i * m + j] = row[j]
         gain = _potentials(p, unit_a, k, phi, n) + _potentials(q, unit_b, k, psi, m)
         numbers[0, k], numbers[1, k], numbers[2, k], numbers[3, k] = total, total * (reg * gain + offset), offset, worst
+        # The largest of several numbers may pass over NaN, their sum does not.
+        if not abs(gain) < math.inf:
+            status[k], numbers[3, k] = 1, math.nan

@@ -45,7 +45,8 @@ def unroll(
         best = _soft_minimum(scores + phi[..., None], a[..., None], tau_b, 1)
         # P' 1 = b exp(psi - best / tau_b), where P' 1 = b exp(psi (1 - 1 / tau_b)) is wanted.
         columns, goal = b * (psi - best / tau_b).exp(), b * (psi * (1 - 1 / tau_b)).exp()
-        error = (columns - goal).detach().abs().amax(-1)
+        # Columns without weight carry nothing, however far they stand above the others: zero times infinity is NaN.
+        error = (columns - goal).detach().where(b != 0, 0.0).abs().amax(-1)
         n_iter = torch.where((error <= tol) & (n_iter == max_iter), used, n_iter)
         if not bool((error > tol).any()) or used == max_iter:
             break
