@@ -106,7 +106,7 @@ def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = Non
     """
     import tyro
 
-    given = sys.argv[1:] if arguments is None else list(arguments)
+    given = _with_device(config, sys.argv[1:] if arguments is None else list(arguments))
     if nul := next((word for word in given if "\0" in word), None):
         raise UserError(f"the argument {nul[:60]!r} holds a NUL byte, which no name has: write it again.")
     _config.set(config)
@@ -133,6 +133,14 @@ def parse(config: type[Config], prog: str, arguments: Sequence[str] | None = Non
     except UserError as error:
         # Out of tyro's frames, which say nothing to a user of Python either.
         raise UserError(translated(str(error))) from None
+
+
+def _with_device(config: type[Any], given: list[str]) -> list[str]:
+    """Let every command take --device: trainings name it after their setting, --accelerator."""
+    options = set(wording.options_of(config).values())
+    if "--device" in options or "--accelerator" not in options:
+        return given
+    return [f"--accelerator{word[8:]}" if word.partition("=")[0] == "--device" else word for word in given]
 
 
 def translated(text: str) -> str:

@@ -217,7 +217,7 @@ def outcome(record: Epoch[float]) -> str:
 
 def device_of(recipe: Recipe) -> str:
     """Where features are computed: a GPU where training uses one."""
-    return "cuda" if recipe.accelerator in {"auto", "gpu"} and torch.cuda.is_available() else "cpu"
+    return "cuda" if recipe.accelerator in {"auto", "cuda", "gpu"} and torch.cuda.is_available() else "cpu"
 
 
 def _decoded(config: Config, setting: Setting, card: Card | None, console: Console) -> tuple[Images, Tensor]:

@@ -10,7 +10,7 @@ from otfew.errors import UserError
 from otfew.training.schedule import Schedule, learning_rate
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-Accelerator = Literal["auto", "cpu", "gpu", "mps"]
+Accelerator = Literal["auto", "cpu", "cuda", "gpu", "mps"]
 PretrainRecipe = Literal["softmax", "s2m2"]
 Rotation = Literal["none", "augment", "self-supervised"]
 BatchNorm = Literal["episode", "frozen"]

@@ -15,10 +15,12 @@ from rich.console import Console
 from tyro import _errors
 
 from otfew.errors import UserError
+from otfew.experiments import metatrain, pretrain
 from otfew.experiments.__main__ import main as otfew_command
 from otfew.experiments.commands import COMMANDS
 from otfew.experiments.common import cli, wording
 from otfew.experiments.common.watch import ConsoleWatch
+from otfew.experiments.long_tail.config import Config as LongTail
 
 
 @dataclass
@@ -253,3 +255,15 @@ def test_help_lists_the_commands(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert all(f"  {name} " in out for name in COMMANDS)
     assert "--version" in out
+
+
+@pytest.mark.parametrize("words", [["--device", "cuda"], ["--device=cuda"], ["--accelerator", "cuda"]])
+def test_trainings_take_the_device_as_all_commands_do(words):
+    assert cli.parse(pretrain.Config, "pretrain", words).settings.accelerator == "cuda"
+    assert cli.parse(metatrain.Config, "metatrain", words).settings.accelerator == "cuda"
+    assert cli.parse(LongTail, "long-tail", words).recipe.accelerator == "cuda"
+
+
+def test_a_device_that_no_training_knows_is_refused():
+    with pytest.raises(UserError, match="--accelerator must be auto, cpu, cuda, gpu or mps, not 'tpu'"):
+        cli.parse(pretrain.Config, "pretrain", ["--device", "tpu"])
