@@ -6,7 +6,6 @@ import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, is_dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,13 +32,19 @@ from otfew.training.checkpoint import load, save
 from otfew.training.progress import LAST, Accuracy, Epoch, Score, Step, V, Watcher, Watchers, by_accuracy, kept_epoch
 from otfew.training.validation import Validation
 
-PACKAGES = ("backbones", "baselines", "data", "methods", "nodes", "random", "scores", "training", "transport")
-"""Of otfew: what a training computes with, as far as they exist."""
+CODE = tuple(
+    f"otfew.{name}"
+    for name in (
+        "backbones", "baselines", "data", "methods", "nodes", "pair_loss", "random", "retrieval", "scores", "training",
+        "transport",
+    )
+)  # fmt: skip
+"""What a training computes with."""
 
 
 def code() -> str:
     """Return the digest of the code that trainings depend on."""
-    return code_digest(*(f"otfew.{name}" for name in PACKAGES if find_spec(f"otfew.{name}")))
+    return code_digest(*CODE)
 
 
 def make_console() -> Console:

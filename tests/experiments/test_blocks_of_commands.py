@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from otfew.evaluation import blocks as episodes
-from otfew.experiments.long_tail.stage2 import CODE, _form
+from otfew.experiments.common import training
+from otfew.experiments.long_tail.stage2 import _form
 from otfew.experiments.metric_learning import session
 from otfew.experiments.solver_timings import session as timings
 from otfew.retrieval import run as retrieval
@@ -51,7 +52,7 @@ def test_what_is_only_adjusted_has_a_strength():
 def test_a_run_of_metric_learning_that_was_altered_is_done_again(tmp_path):
     said = []
     here = session.Session.__new__(session.Session)
-    here.directory, here._code = RunDirectory(tmp_path, {}), "c0de"
+    here.directory, here.code = RunDirectory(tmp_path, {}), "c0de"
     here.console = SimpleNamespace(print=lambda text, **_: said.append(text))
     here.directory.save_file("runs/a.json", b'{"split": "test", "loss": "x"}', "c0de")
     assert here._finished("a") == {"split": "test", "loss": "x"}
@@ -63,7 +64,7 @@ def test_a_run_of_metric_learning_that_was_altered_is_done_again(tmp_path):
     assert ["damaged" in said[0], "other code" in said[1]] == [True, True]
 
 
-@pytest.mark.parametrize("names", [CODE, session.CODE, timings.CODE, episodes.CODE, retrieval.CODE])
+@pytest.mark.parametrize("names", [training.CODE, timings.CODE, episodes.CODE, retrieval.CODE])
 def test_the_code_that_a_block_names_is_there(names):
     """A room that has moved must not go on counting by its name alone."""
     for name in names:
