@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -151,12 +152,17 @@ def first_to_fail() -> bool:
 
 
 def leave() -> None:
-    """Part from the others, if this process ever met them here."""
-    if _group.cache_info().currsize:
+    """Part from the others, if this process ever met them.
+
+    Also where a training met them: the threads of a group that is left to the interpreter's end may be ended before
+    they are joined, which aborts the process although its work is done.
+    """
+    if "torch.distributed" in sys.modules:
         import torch.distributed as dist
 
-        dist.destroy_process_group(_group())
-        _group.cache_clear()
+        if dist.is_available() and dist.is_initialized():
+            dist.destroy_process_group()
+    _group.cache_clear()
 
 
 @functools.cache
