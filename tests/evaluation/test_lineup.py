@@ -32,10 +32,10 @@ def options(material, *given, solver="exact"):
 
 
 def test_options_come_from_the_run_then_the_backbone_then_the_user(material):
-    found = options(material, "deepemd", "protonet", ("deepemd", {"temperature": 1.0, "solver": "pot"}))
+    found = options(material, "deepemd", "protonet", ("deepemd", {"temperature": 1.0, "solver": "scipy"}))
     assert found["deepemd"] == {"solver": "exact", "temperature": 7.5}
     assert found["protonet"] == {}
-    assert found["deepemd temperature=1.0 solver=pot"] == {"solver": "pot", "temperature": 1.0}
+    assert found["deepemd temperature=1.0 solver=scipy"] == {"solver": "scipy", "temperature": 1.0}
     assert options(material, "deepemd", solver="sinkhorn")["deepemd"]["solver"] == "sinkhorn"
 
 

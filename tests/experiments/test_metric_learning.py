@@ -163,6 +163,13 @@ def test_disjoint_classes_have_no_classifiers(tmp_path):
     assert "not measured" in (tmp_path / "run" / "report.md").read_text()
 
 
+@pytest.mark.parametrize("loss", ["n-pair:distance=1", "contrastive:margin=1"])
+def test_options_that_a_loss_does_not_have_are_refused(folder, tmp_path, refused, loss):
+    pytest.importorskip("pytorch_metric_learning")
+    said = refused(metric_learning.main, *arguments(folder, tmp_path / "run", "--losses", loss))
+    assert f"the loss has no option {loss.partition(':')[2].partition('=')[0]!r}" in said
+
+
 def test_refusals(folder, finished, tmp_path, refused):
     for more, message in (
         (("--losses", "batchwise"), "unknown loss 'batchwise'"),
@@ -178,8 +185,6 @@ def test_refusals(folder, finished, tmp_path, refused):
         (("--across", tmp_path / "no"), "no"),
         (("--device", "tpu"), "--device"),
         (("--losses", "all-pairs:margn=1"), "no option 'margn': did you mean margin or positive_margin?\n"),
-        (("--losses", "n-pair:distance=1"), "the loss has no option 'distance'"),
-        (("--losses", "contrastive:margin=1"), "the loss has no option 'margin': did you mean"),
         (("--losses", "batchwise-ot:margin=far"), "margin must be like its default 5.0, not 'far'"),
         (("--output", finished, "--epochs", "3"), "another protocol"),
     ):
