@@ -15,8 +15,7 @@ test: $(VENV)/.tox
 
 check: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 -m slow
-	$(VENV)/bin/tox run -e minimal
-	$(VENV)/bin/tox run -e qpth -- -k qpth
+	$(VENV)/bin/tox run -e minimal,qpth
 
 bench: $(VENV)/.tox
 	$(VENV)/bin/tox run -e bench
