@@ -23,8 +23,6 @@ HEADS: dict[str, type[ShotHead]] = {
 }
 """Name -> head for several shots; a name means its default options."""
 
-SHOT_HEADS = tuple(HEADS)
-
 _OLD = {
     "sfc_lr": ("sfc", "lr"),
     "sfc_epochs": ("sfc", "epochs"),

@@ -14,7 +14,7 @@ import otfew
 from otfew import catalogue
 from otfew.errors import UserError
 from otfew.methods import METHODS, FusionHead, MeanHead, MergeHead, NearestHead, PrototypeHead, StructuredFC
-from otfew.methods.deepemd import SHOT_HEADS
+from otfew.methods.deepemd import HEADS
 
 DeepEMD = METHODS["deepemd"]
 
@@ -184,7 +184,7 @@ def test_gradients_with_uneven_shots_are_those_of_gradcheck(head, episodes):
     assert torch.autograd.gradcheck(lambda s, q: method(s, q, support_mask=mask), inputs)
 
 
-@pytest.mark.parametrize("head", SHOT_HEADS)
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize(
     ("solver", "tolerance"),
     [("pot", 1e-7), ("scipy", 1e-7), ("opencv", 1e-3), (otfew.Sinkhorn(reg=0.002), 0.1), ("pot-sinkhorn", None)],
@@ -199,7 +199,7 @@ def test_any_solver_of_dense_costs(head, solver, tolerance, episodes):
         assert_close(logits, DeepEMD(**options)(support, query), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("head", SHOT_HEADS)
+@pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("weights", ["uniform", "kmeans", otfew.scores.node_weights.MeanShift(2.0)], ids=str)
 def test_any_weights(head, weights, episodes):
     support, query = episodes(n=1, shot=2, nodes=7)
