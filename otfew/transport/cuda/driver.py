@@ -139,7 +139,7 @@ class Gpu:
         major, minor = (driver.asked(attribute, ordinal.value) for attribute in _CAPABILITY)
         self.capability = 10 * major + minor
         self.limits = Limits.of(driver, ordinal.value)
-        self._functions: dict[tuple[str, str], ctypes.c_void_p] = {}
+        self._functions: dict[str, ctypes.c_void_p] = {}
         self._lock = threading.Lock()
 
     def address(self, tensor: Tensor) -> int:
