@@ -155,26 +155,25 @@ class Gpu:
         if problems == 0:
             return
         with self._current():
-            function = self._functions.get((kernel.digest, kernel.name)) or self._load(kernel)
-            warps = self.limits.warps_a_block(problems, kernel.warp_bytes)
+            function = self._functions.get(kernel.name) or self._load(kernel)
+            warps = self.limits.warps_a_block(problems, kernel.shared_bytes)
             stream = torch.cuda.current_stream(self.device).cuda_stream
             given = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
             self._driver.call(
                 "cuLaunchKernel", function, -(-problems // warps), 1, 1, LANES * warps, 1, 1,
-                warps * kernel.warp_bytes, stream, given, None,
+                warps * kernel.shared_bytes, stream, given, None,
             )  # fmt: skip
 
     def _load(self, kernel: Kernel) -> ctypes.c_void_p:
-        key = kernel.digest, kernel.name
         with self._lock:
-            if key not in self._functions:
+            if kernel.name not in self._functions:
                 code = nvrtc.compiled(self._compiler, kernel, self.capability)
                 module, function = ctypes.c_void_p(), ctypes.c_void_p()
                 self._driver.call("cuModuleLoadData", ctypes.byref(module), code)
                 self._driver.call("cuModuleGetFunction", ctypes.byref(function), module, kernel.name.encode())
                 self._driver.call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED, self.limits.block_memory)
-                self._functions[key] = function
-            return self._functions[key]
+                self._functions[kernel.name] = function
+            return self._functions[kernel.name]
 
     @contextmanager
     def _current(self) -> Iterator[None]:

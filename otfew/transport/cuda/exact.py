@@ -143,9 +143,7 @@ def _look(
     found.sound = ended and not trouble & ~unsure
 
 
-def _parts(
-    found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool
-) -> Parts:
+def _parts(found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool) -> Parts:
     """Describe what was found; all but the value is made when it is asked for, and a copy."""
     tensor, dtype = found.outputs.tensor, cost.dtype
     if wants_gradient(cost, a, b):
@@ -169,7 +167,7 @@ def _parts(
         plan=plan,
         potentials=potentials,
         gap=lambda: tensor("gap").clone(),
-        marginal_error=lambda: tensor("error").clone(),
+        marginal_error=lambda: tensor("marginal_error").clone(),
         # What is neither optimal nor stopped was not looked at: it is not proven.
         status=lambda: tensor("status").clamp(max=Status.FAILED).to(torch.int8),
         n_iter=lambda: tensor("n_iter").clone(),

@@ -159,7 +159,8 @@ def launched(
         value=machine.address(value),
         flag=machine.address(flag),
         **_steps(where, cost, a, b),
-        **{name: slab.address(name) for name in ("rows", "cols", "flow", "f", "g", "gap", "error", "status", "n_iter")},
+        error=slab.address("marginal_error"),
+        **{name: slab.address(name) for name in ("rows", "cols", "flow", "f", "g", "gap", "status", "n_iter")},
     )
     machine.launch(programs.exact(n, m, cost.dtype), problems, arguments)
     return Found(machine, slab, value, (problems, n, m)), flag

@@ -50,7 +50,7 @@ def places(problems: int, n: int, m: int) -> tuple[int, dict[str, Place]]:
         ("f", (problems, n), torch.float64),
         ("g", (problems, m), torch.float64),
         ("gap", (problems,), torch.float64),
-        ("error", (problems,), torch.float64),
+        ("marginal_error", (problems,), torch.float64),
         ("n_iter", (problems,), torch.int64),
         ("rows", (problems, arcs), torch.int32),
         ("cols", (problems, arcs), torch.int32),

@@ -5,8 +5,6 @@ Nothing here waits for the device; the sums of a plan are taken densely, since a
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 from torch import Tensor
 
@@ -63,7 +61,7 @@ class Dummies:
         """Tell which problems (problems,) hold less than is to be transported."""
         if self._mass == "min":
             return torch.zeros_like(self._least, dtype=torch.bool)
-        return cast(float, self._mass) > self._least * (1 + 1e-9)
+        return self._mass > self._least * (1 + 1e-9)
 
     def unsound(self, checked: bool) -> Tensor:
         """Tell, on the device, whether any problem is (1,).
@@ -120,7 +118,7 @@ class Dummies:
         over = torch.cat([plan.sum(2) - a, plan.sum(1) - b], -1).clamp(min=0).amax(-1)
         outputs |= {
             "gap": value - dual + hidden,
-            "error": torch.maximum(over, (flow.sum(-1) - moved).abs()) / moved,
+            "marginal_error": torch.maximum(over, (flow.sum(-1) - moved).abs()) / moved,
             "status": torch.where(self._short, int(Status.FAILED), tensor("status")),
         }
         rest = Found(machine, Loose(machine, outputs), value.reshape(self._batch), shape, balanced=False, arcs=arcs)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -10,12 +12,10 @@ from otfew.transport.cuda.launches import Found
 from otfew.transport.problem import UNSURE, Solution, Status, build
 from otfew.transport.simplex.exact import Exact
 
-_WRITTEN = ("rows", "cols", "flow", "f", "g", "gap", "error", "status", "n_iter")
+_WRITTEN = ("rows", "cols", "flow", "f", "g", "gap", "marginal_error", "status", "n_iter")
 
 
-def settled(
-    solver: Exact, found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size
-) -> bool:
+def settled(solver: Exact, found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> bool:
     """Bring what the kernel is unsure of to an end on the CPU, as ``Exact`` does there, and put it back in place.
 
     Few problems are such, if any: whose costs differ by more than nine digits.
@@ -44,19 +44,10 @@ def settled(
     costs = chosen(cost)
     assert costs is not None
     problem = build(costs, chosen(a), chosen(b), torch.Size([len(index)]))
-    arrays = {name: found.outputs.tensor(name)[index].cpu().numpy() for name in _WRITTEN}
-    value = found.value.reshape(-1)
-    solution = Solution(
-        value=value[index].cpu().numpy(),
-        marginal_error=arrays["error"],
-        solver=solver.name,
-        status=arrays["status"].astype(np.int8),
-        **{name: arrays[name] for name in _WRITTEN if name not in ("error", "status")},
-    )
+    there = {name: found.outputs.tensor(name) for name in _WRITTEN} | {"value": found.value.reshape(-1)}
+    here: dict[str, Any] = {name: tensor[index].cpu().numpy() for name, tensor in there.items()}
+    solution = Solution(**here, solver=solver.name)
     solver.settle(problem, solution, np.arange(len(index)))
-    for name in _WRITTEN:
-        array = getattr(solution, "marginal_error" if name == "error" else name)
-        out = found.outputs.tensor(name)
-        out[index] = torch.from_numpy(array).to(out.device, out.dtype)
-    value[index] = torch.from_numpy(solution.value).to(value.device)
+    for name, tensor in there.items():
+        tensor[index] = torch.from_numpy(getattr(solution, name)).to(tensor.device, tensor.dtype)
     return bool((solution.status == Status.OPTIMAL).all())
