@@ -116,14 +116,13 @@ class Dummies:
         plan = laid_out(machine, Loose(machine, outputs), shape, cost.device, torch.float64, arcs=arcs)
         value = (plan * cost).sum((1, 2))
         over = torch.cat([plan.sum(2) - a, plan.sum(1) - b], -1).clamp(min=0).amax(-1)
+        gap = value - dual + hidden
         outputs |= {
-            "gap": value - dual + hidden,
+            "gap": gap,
             "marginal_error": torch.maximum(over, (flow.sum(-1) - moved).abs()) / moved,
-            "status": torch.where(self._short, int(Status.FAILED), tensor("status")),
+            "status": torch.where(self._short | ~torch.isfinite(gap), int(Status.FAILED), tensor("status")),
         }
-        rest = Found(machine, Loose(machine, outputs), value.reshape(self._batch), shape, balanced=False, arcs=arcs)
-        rest.sound = found.sound
-        return rest
+        return Found(machine, Loose(machine, outputs), value.reshape(self._batch), shape, balanced=False, arcs=arcs)
 
 
 def _rounding(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor) -> Tensor:
