@@ -154,7 +154,7 @@ class LaplacianShot(TransductiveBaseline):
                 f"{self.name}: `base_mean` has {len(self.base_mean)} channels but the nodes have {query.shape[-1]}; "
                 "take the mean of the base classes' vectors of the same backbone."
             )
-        mean = self.base_mean.to(query)
+        mean = self.base_mean.to(query, non_blocking=True)
         share = shot_weights(support, support_mask)
         shots = centred_unit(shot_vectors(support, support_mask), mean) * (share > 0)[..., None]
         vectors = centred_unit(global_vectors(query), mean)

@@ -46,7 +46,7 @@ class SimpleShot(Baseline):
                 f"simpleshot: `base_mean` has {len(self.base_mean)} channels but the nodes have {query.shape[-1]}; "
                 "take the mean of the base classes' vectors of the same backbone."
             )
-        mean = self.base_mean.to(query)
+        mean = self.base_mean.to(query, non_blocking=True)
         shots = centred_unit(shot_vectors(support, support_mask), mean)
         centroids = (shots * shot_weights(support, support_mask)[..., None]).sum(2)
         return self.temperature * negative_squared_distances(centroids, centred_unit(global_vectors(query), mean))
