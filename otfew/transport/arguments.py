@@ -46,7 +46,7 @@ def as_tensor(name: str, value: Any) -> Tensor | None:
 def report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: OnFail | None) -> None:
     """Raise or warn where problems ended short of the optimum; called by the function that the user called."""
     policy = on_fail or ("raise" if solver.kind == "exact" else "warn")
-    if parts.sound or policy == "ignore":
+    if policy == "ignore" or parts.sound():
         return
     status = parts.status().cpu().numpy()
     failed = np.flatnonzero(status != Status.OPTIMAL)

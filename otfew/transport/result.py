@@ -95,7 +95,7 @@ class Parts:
         status: Makes (problems,) int8, see ``Status``.
         n_iter: Makes (problems,) int64.
         solver: Name of the code that ran.
-        sound: Whether it is known that no problem failed.
+        sound: Tells whether it is known that no problem failed; may wait for the device.
         arcs: Makes the arcs of ``plan`` where it is kept sparse.
     """
 
@@ -108,7 +108,7 @@ class Parts:
     status: Callable[[], Tensor]
     n_iter: Callable[[], Tensor]
     solver: str
-    sound: bool = False
+    sound: Callable[[], bool] = lambda: False
     arcs: Callable[[], Arcs] | None = None
 
 
@@ -137,7 +137,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
         status=lambda: out(solution.status),
         n_iter=lambda: out(solution.n_iter),
         solver=solution.solver,
-        sound=bool(np.count_nonzero(solution.status) == 0),
+        sound=lambda: bool(np.count_nonzero(solution.status) == 0),
         arcs=None if solution.dense is not None else functools.partial(arcs_of, solution),
     )
 
@@ -242,7 +242,7 @@ class OTResult:
             "plan": made.detach() if isinstance(made, Tensor) else made,
             "arcs": None if parts.arcs is None else parts.arcs(),
             "solver": parts.solver,
-            "sound": bool(parts.sound),
+            "sound": parts.sound(),
             "shape": tuple(self._shape),
             "numpy": self._numpy,
             "points": self._points,
@@ -266,7 +266,7 @@ class OTResult:
             plan=plan,
             potentials=lambda: state["potentials"],
             solver=state["solver"],
-            sound=state["sound"],
+            sound=functools.partial(state.__getitem__, "sound"),
             arcs=None if arcs is None else lambda: arcs,
             **{name: functools.partial(state.__getitem__, name) for name in _MEASURES},
         )
