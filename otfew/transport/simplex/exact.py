@@ -83,11 +83,17 @@ class Exact(ArraySolver):
         if np.count_nonzero(found.status):
             unsure = np.flatnonzero(found.status == UNSURE)
             if len(unsure):
-                self._settle(problem, found, unsure)
+                self.settle(problem, found, unsure)
         return found
 
-    def _settle(self, problem: Problem, found: Solution, unsure: npt.NDArray[np.intp]) -> None:
-        """Bring what the kernel is unsure of to an end, in place."""
+    def settle(self, problem: Problem, found: Solution, unsure: npt.NDArray[np.intp]) -> None:
+        """Bring what a kernel is unsure of to an end, in place.
+
+        Args:
+            problem: The batch.
+            found: What the kernel left.
+            unsure: Indices of the problems in question.
+        """
         cost = problem.cost[problem.cost_index[unsure]].astype(np.float64)
         a, b = problem.a[problem.a_index[unsure]], problem.b[problem.b_index[unsure]]
         total = a.sum(-1)
