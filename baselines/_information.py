@@ -195,8 +195,10 @@ def steps_in_torch(
     if any(kinds) and not all(kinds):
         weights = torch.empty_like(start)
         for chosen in (shannon, ~shannon):
-            arguments = (x[chosen] for x in (start, support, labels, query, pull, alpha))
-            weights[chosen] = steps_in_torch(*arguments, objective, lr, n_steps)
+            first, shots, shares, queries, pulls, alphas = (
+                x[chosen] for x in (start, support, labels, query, pull, alpha)
+            )
+            weights[chosen] = steps_in_torch(first, shots, shares, queries, pulls, alphas, objective, lr, n_steps)
         return weights
     weights = start.clone()
     gradient_of = LossGradient(weights, support, labels, query, pull, alpha, objective, all(kinds))

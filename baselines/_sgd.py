@@ -14,6 +14,7 @@ from otfew import checks
 from otfew.baselines._base import Baseline
 from otfew.baselines._shots import labelled_items, shot_vectors
 from otfew.method import global_vectors
+from otfew.transport.sending import send
 
 Parameters = tuple[Tensor, ...]
 Gradient = Callable[[Parameters, Tensor, Tensor], Parameters]
@@ -60,7 +61,7 @@ def fit(
     parameters = tuple(p.clone() for p in start)
     steps: Parameters = ()
     # Once for all steps, and without waiting for a device.
-    order = order.to(items.device, non_blocking=True)
+    order = send(order, items.device)
     for epoch in order.unbind():
         ordered = zip(*(torch.split(x[:, epoch], batch_size, 1) for x in (items, labels)), strict=True)
         for some_items, some_labels in ordered:
@@ -128,7 +129,7 @@ class FittedClassifier(Baseline):
         for group, items, labels in labelled_items(shot_vectors(support.detach(), support_mask), support_mask):
             start = self.start(way, channels)
             parameters = fit(
-                tuple(p.to(support, non_blocking=True).expand(len(group), *p.shape) for p in start),
+                tuple(send(p, support.device, support.dtype).expand(len(group), *p.shape) for p in start),
                 self.gradient,
                 self.embed(items),
                 one_hot(labels, way).to(items.dtype),

@@ -12,6 +12,7 @@ from otfew.baselines._shots import labelled_items, shot_vectors
 from otfew.errors import UserError
 from otfew.method import global_vectors
 from otfew.scores.cosine import unit
+from otfew.transport.sending import send
 
 
 def fit_logistic(items: Tensor, labels: Tensor, C: float, max_iter: int) -> tuple[Tensor, Tensor]:
@@ -39,7 +40,7 @@ def fit_logistic(items: Tensor, labels: Tensor, C: float, max_iter: int) -> tupl
             rows.append(np.concatenate([-model.coef_ / 2, model.coef_ / 2]) if binary else model.coef_)
             intercepts.append(np.array([-0.5, 0.5]) * model.intercept_ if binary else model.intercept_)
     found = (torch.from_numpy(np.stack(x)) for x in (rows, intercepts))
-    fitted_rows, fitted_intercepts = (x.to(items, non_blocking=True) for x in found)
+    fitted_rows, fitted_intercepts = (send(x, items.device, items.dtype) for x in found)
     return fitted_rows, fitted_intercepts
 
 

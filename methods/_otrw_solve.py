@@ -23,6 +23,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from otfew.random.generators import drawn
 from otfew.transport import ConvergenceWarning, Sinkhorn, solve
 from otfew.transport.complaints import warn
 
@@ -197,8 +198,7 @@ class WeightNet(nn.Module):
         super().__init__()
         deviation, mean = torch.std_mean(features.double(), 0, correction=0)
         self.register_buffer("inputs", (features.double() - mean) / deviation.clamp_min(1e-6))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn(seed):
             self.layers = nn.Sequential(
                 nn.Linear(features.shape[1], hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False)
             ).to(device=features.device, dtype=torch.float64)

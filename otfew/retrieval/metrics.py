@@ -14,6 +14,7 @@ from torch import Tensor
 
 from otfew.retrieval.distance_rows import distance_rows, widened
 from otfew.transport.costs import directions
+from otfew.transport.sending import send
 
 Scores = Tensor | Callable[[int, int], Tensor]
 """(Q, G), larger is more similar, or a function that makes rows start to stop (exclusive) of it."""
@@ -90,9 +91,7 @@ def relevances(
         if bool(rows.isnan().any()):
             raise ValueError(f"scores[{start + int(rows.isnan().any(1).nonzero()[0])}] holds NaN")
         # Once for all blocks, which lie on one device.
-        query_labels, gallery_labels = (
-            x.to(rows.device, non_blocking=x.is_cpu) for x in (query_labels, gallery_labels)
-        )
+        query_labels, gallery_labels = (send(x, rows.device) for x in (query_labels, gallery_labels))
         order = _order(rows, start if exclude_self else None)
         relevant = (gallery_labels == query_labels[start:stop, None]).gather(1, order)
         yield relevant, relevant.sum(1)
