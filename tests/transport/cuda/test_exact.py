@@ -15,6 +15,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import otfew
 from otfew.transport import complaints
@@ -444,6 +446,16 @@ def on_the_cpu():
 
     yield set_
     machines.register("cpu", None)
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_answer_proves_itself(on_the_cpu, examples, prove, data):
+    solve = on_the_cpu(Emulator())
+    example = data.draw(examples.filter(lambda example: max(example.cost.shape) <= 32))
+    result = solve(*map(torch.from_numpy, (example.cost, example.a, example.b)), looks=True, rtol=1e-4)
+    assert int(result.status) == otfew.Status.OPTIMAL
+    prove(result, example)
 
 
 def test_tensors_are_read_where_they_are(on_the_cpu):
