@@ -46,6 +46,7 @@ DEVICE bool has(u32 mask, u32 bit) { return (mask & bit) != 0; }
 DEVICE int count_bits(u32 x) { return __popc(x); }
 DEVICE int lowest(u32 x) { return __ffs((int)x) - 1; }
 DEVICE u32 bits_of(float x) { return __float_as_uint(x); }
+DEVICE u64 bits_of(double x) { return (u64)__double_as_longlong(x); }
 DEVICE float magnitude(float x) { return fabsf(x); }
 DEVICE double magnitude(double x) { return fabs(x); }
 DEVICE i64 nearest_i64(double x) { return __double2ll_rn(x); }

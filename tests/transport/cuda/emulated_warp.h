@@ -164,6 +164,11 @@ inline u32 raw_bits(float x) {
   return bits;
 }
 inline Lanes<u32> bits_of(const Lanes<float>& x) { EACH(u32, raw_bits(x.lane[l])) }
+inline u64 bits_of(double x) {
+  u64 bits;
+  memcpy(&bits, &x, 8);
+  return bits;
+}
 template <class T>
 inline Lanes<T> magnitude(const Lanes<T>& x) {
   EACH(T, std::fabs(x.lane[l]))
