@@ -97,6 +97,7 @@ template <int RS, int CS, class Given>
 DEVICE void extend(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows, const u32* columns,
                    Lanes<double>* f, Lanes<double>* g) {
   double* shared = reinterpret_cast<double*>(memory.scratch);
+  sync_lanes();
   UNROLL
   for (int c = 0; c < CS; c++) store(shared, lane_index() + 32 * c, g[c]);
   sync_lanes();
