@@ -3,10 +3,31 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import pytest
 
 from otfew.transport.registry import SOLVERS, Solver, installed, lookup
+
+if TYPE_CHECKING:
+    from .devices.pretended import Machine
+
+
+@pytest.fixture
+def pretended() -> Callable[..., AbstractContextManager[Machine]]:
+    """Give what runs a pretended accelerator: ``with pretended() as machine: x = machine.away(x)``.
+
+    Kernels of ours are emulated there where there is a C++ compiler, but for ``pretended(kernels=False)``.
+    """
+    from .devices.pretended import pretended as run
+    from .transport.cuda.emulator import Emulator, compiler
+
+    def start(kernels: bool = True) -> AbstractContextManager[Machine]:
+        return run(Emulator() if kernels and compiler() else None)
+
+    return start
 
 
 def solver_class(value: object) -> type[Solver] | None:

@@ -1,1 +1,1 @@
-"""Solvers for small problems on a GPU: one warp a problem, compiled where they run."""
+"""Small transport problems on a GPU, one warp a problem: kernels, and all that finds, compiles and launches them."""
