@@ -65,6 +65,9 @@ def dense_parts(
 ) -> Parts:
     """Check the values of problems and solve them over a flat batch with a solver of dense costs."""
     if isinstance(solver, TensorSolver):
+        there = solver.solve_there(cost, a, b, batch, validate)
+        if there is not None:
+            return there
         if validate:
             check_values(cost, a, b, solver.equal_totals)
         n, m = cost.shape[-2:]

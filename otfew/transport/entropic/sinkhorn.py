@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -10,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otfew.transport.arguments import flat_batch, flat_weights
+from otfew.transport.cuda.machines import machine_for
+from otfew.transport.cuda.sinkhorn import solve_entropic
 from otfew.transport.entropic import newton as sinkhorn_newton
 from otfew.transport.entropic import plain as sinkhorn_plain
 from otfew.transport.entropic.gradient import Make, attach_linear, attach_plan, attach_value
@@ -27,7 +31,7 @@ from otfew.transport.entropic.solved import (
 )
 from otfew.transport.entropic.unrolled import unroll
 from otfew.transport.options import check_count
-from otfew.transport.problem import Status
+from otfew.transport.problem import TOTALS_RTOL, Status, check_values
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
 
@@ -117,11 +121,58 @@ class Sinkhorn(TensorSolver):
         """Solve a flat batch; see ``TensorSolver.solve``."""
         return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
 
+    def solve_there(
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, validate: bool
+    ) -> Parts | None:
+        """Solve small problems by a kernel where the device runs one; see ``TensorSolver.solve_there``."""
+        machine = None if cost.is_cpu or self.gradient == "unrolled" else machine_for(cost.device)
+        if machine is None or not batch.numel():
+            return None
+        n, m = cost.shape[-2:]
+        flat = flat_batch(cost, batch, 2)
+        given = [None if x is None else flat_batch(x.detach().to(cost.device, torch.float64), batch, 1) for x in (a, b)]
+        problem = (machine, flat.detach(), *given, self.reg, self.rhos, self.tol, self.max_iter)
+        found = solve_entropic(*problem, TOTALS_RTOL if validate else math.inf)
+        if found is None:
+            return None
+        if validate and found.flag.invalid():
+            check_values(cost, a, b, self.equal_totals)
+            # Sound after all, by a rounding error in a total.
+            found = solve_entropic(*problem)
+            assert found is not None
+        solved, flag = found.solved, found.flag
+        value = found.value if solved.balanced else solved.scale * dual_value(solved)
+        graph = None
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (cost, a, b)):
+            graph = (flat, *flat_weights(n, m, a, b, batch, cost.device, self.equal_totals))
+        return self._implicit_parts(graph, solved, value, flag.sound, flag.fits)
+
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         inputs = (cost, a, b)
         # Three times leaving the graph, and coming back, would take as long as a small problem.
         with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
         solved, value = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
+        return self._implicit_parts(
+            inputs if with_graph else None, solved, value, lambda: _all_optimal(solved.status), lambda: False
+        )
+
+    def _implicit_parts(
+        self,
+        graph: tuple[Tensor, Tensor, Tensor] | None,
+        solved: Solved,
+        value: Tensor,
+        sound: Callable[[], bool],
+        fits: Callable[[], bool],
+    ) -> Parts:
+        """Describe solved problems, with gradients in ``graph``: cost, a and b of the flat batch.
+
+        Args:
+            graph: None where nobody wants gradients.
+            solved: The problems.
+            value: (problems,) without a graph.
+            sound: Tells whether it is known that all were solved.
+            fits: Tells whether it is known that the cost's dtype holds all plans.
+        """
 
         def made() -> Tensor:
             """Make the plan of total 1 that is handed out."""
@@ -135,15 +186,19 @@ class Sinkhorn(TensorSolver):
             return solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
 
         def scaled() -> Tensor:
-            check_range(solved.scale, cost.dtype)
-            return times(plan(), solved.scale).to(cost.dtype)
+            if not fits():
+                check_range(solved.scale, solved.cost.dtype)
+            return times(plan(), solved.scale).to(solved.cost.dtype)
 
+        if graph is None:
+            return self._parts(solved, value, linear, scaled, plan, sound)
         return self._parts(
             solved,
-            attach_value(*inputs, lambda: value, solved) if with_graph else value,
-            lambda: attach_linear(*inputs, linear, solved),
-            lambda: attach_plan(*inputs, scaled, solved),
+            attach_value(*graph, lambda: value, solved),
+            lambda: attach_linear(*graph, linear, solved),
+            lambda: attach_plan(*graph, scaled, solved),
             plan,
+            sound,
         )
 
     def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
@@ -174,9 +229,18 @@ class Sinkhorn(TensorSolver):
             lambda: scale * (plan() * wide).sum((1, 2)),
             lambda: (plan() * scale[:, None, None]).to(cost.dtype),
             plan,
+            lambda: _all_optimal(solved.status),
         )
 
-    def _parts(self, solved: Solved, value: Tensor, value_linear: Make, plan: Make, unit_plan: Make) -> Parts:
+    def _parts(
+        self,
+        solved: Solved,
+        value: Tensor,
+        value_linear: Make,
+        plan: Make,
+        unit_plan: Make,
+        sound: Callable[[], bool],
+    ) -> Parts:
         # The decorator would take longer to set up than a small problem to solve.
         def potentials() -> tuple[Tensor, Tensor]:
             with torch.no_grad():
@@ -209,7 +273,7 @@ class Sinkhorn(TensorSolver):
             status=solved.status.clone,
             n_iter=solved.n_iter.clone,
             solver=self.name,
-            sound=lambda: _all_optimal(solved.status),
+            sound=sound,
         )
 
     def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
