@@ -3,10 +3,24 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import pytest
 
 from otfew.transport.registry import SOLVERS, Solver, installed, lookup
+
+if TYPE_CHECKING:
+    from .devices.pretended import Machine
+
+
+@pytest.fixture
+def pretended() -> Callable[[], AbstractContextManager[Machine]]:
+    """Give what runs a pretended accelerator: ``with pretended() as machine: x = machine.away(x)``."""
+    from .devices.pretended import pretended as run
+
+    return run
 
 
 def solver_class(value: object) -> type[Solver] | None:

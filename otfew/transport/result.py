@@ -242,7 +242,7 @@ class OTResult:
             "plan": made.detach() if isinstance(made, Tensor) else made,
             "arcs": None if parts.arcs is None else parts.arcs(),
             "solver": parts.solver,
-            "sound": parts.sound(),
+            "sound": bool(parts.sound()),
             "shape": tuple(self._shape),
             "numpy": self._numpy,
             "points": self._points,

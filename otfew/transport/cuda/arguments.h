@@ -24,12 +24,12 @@ struct ExactProblems {
 
 // The dense plan times a number for each problem: the gradient in the costs.
 struct PlanTimes {
-  const int *rows, *cols;   // (problems, n + m - 1)
-  const double* flow;       // (problems, n + m - 1)
+  const int *rows, *cols;   // (problems, arcs)
+  const double* flow;       // (problems, arcs)
   const double* grad;       // null: ones
   i64 grad_stride;          // 0: one number for all
   void* out;                // (problems, n, m)
-  int problems, n, m, unused;
+  int problems, n, m, arcs;
 };
 
 // Where the data of problem k begin, by its number unravelled over the sizes.

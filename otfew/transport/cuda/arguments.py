@@ -56,7 +56,7 @@ class ExactProblems(ctypes.Structure):
 class PlanTimes(ctypes.Structure):
     """Plans kept as arcs, to be written densely times ``grad``: the gradient in the costs.
 
-    ``rows``, ``cols`` (int32) and ``flow`` (float64) are (problems, n + m - 1); ``grad`` float64 with
+    ``rows``, ``cols`` (int32) and ``flow`` (float64) are (problems, arcs); ``grad`` float64 with
     ``grad_stride`` elements between problems, 0 where one number is for all; a zero pointer means ones. ``out``
     (problems, n, m) is in the kernel's dtype.
     """
@@ -71,5 +71,5 @@ class PlanTimes(ctypes.Structure):
         ("problems", ctypes.c_int32),
         ("n", ctypes.c_int32),
         ("m", ctypes.c_int32),
-        ("unused", ctypes.c_int32),
+        ("arcs", ctypes.c_int32),
     )

@@ -6,7 +6,7 @@
 // is added up and the order does not matter. Of an unsound problem, whose arcs are all at one place, the first speaks.
 template <class Given>
 DEVICE void lay_out(const PlanTimes& plans, int k) {
-  const int arcs = plans.n + plans.m - 1, size = plans.n * plans.m;
+  const int arcs = plans.arcs, size = plans.n * plans.m;
   const i64 first = (i64)k * arcs;
   Given* out = (Given*)plans.out + (i64)k * size;
   for (int x = 0; x < size; x += 32) store(out, lane_index() + x, Lanes<Given>(Given(0)), lane_index() + x < size);
