@@ -49,13 +49,14 @@ def dense_parts(
         parts = parts_there(solver, cost, a, b, batch, looks, rtol if validate else math.inf)
         if parts is not None:
             return parts
+    if isinstance(solver, TensorSolver) and not cost.is_cpu:
+        parts = solver.solve_there(cost, a, b, batch, rtol if validate else math.inf)
+        if parts is not None:
+            return parts
     if validate and rtol > TOTALS_RTOL:
         check_values(cost, a, b, solver.equal_totals, rtol)
         validate = False
     if isinstance(solver, TensorSolver):
-        there = solver.solve_there(cost, a, b, batch, validate)
-        if there is not None:
-            return there
         if validate:
             check_values(cost, a, b, solver.equal_totals)
         n, m = cost.shape[-2:]

@@ -96,7 +96,7 @@ class TensorSolver(Solver):
         """
 
     def solve_there(
-        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, validate: bool
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float
     ) -> Parts | None:
         """Solve a batch by a kernel of the cost's device, where there is one for such problems.
 
@@ -105,12 +105,13 @@ class TensorSolver(Solver):
             a: (*batch, n) or None, as the caller gave it.
             b: (*batch, m) or None, not rescaled.
             batch: Of all problems.
-            validate: Whether to refuse what ``check_values`` refuses.
+            rtol: How far totals of a and b may differ, relative to the larger; what ``check_values`` refuses is
+                refused, but nothing is where this is infinite.
 
         Returns:
             None where there is no such kernel; then ``solve`` is called.
         """
-        del cost, a, b, batch, validate
+        del cost, a, b, batch, rtol
         return None
 
 

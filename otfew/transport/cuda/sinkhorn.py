@@ -104,7 +104,7 @@ def solve_entropic(
     hard = rhos == (None, None)
     sizes = [size * n, size * m, size * n, size * m, size, size, size, size]
     slab = torch.empty(sum(sizes), dtype=torch.float64, device=cost.device)
-    unit_a, unit_b, phi, psi, mass, value, offset, error = slab.split(sizes)
+    unit_a, unit_b, phi, psi, mass, value, offset, error = torch.split(slab, sizes)
     unit_a, phi, unit_b, psi = unit_a.view(size, n), phi.view(size, n), unit_b.view(size, m), psi.view(size, m)
     plan = torch.empty(size, n, m, dtype=cost.dtype, device=cost.device)
     n_iter = torch.empty(size, dtype=torch.int64, device=cost.device)
