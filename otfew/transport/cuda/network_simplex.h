@@ -2,7 +2,7 @@
 #pragma once
 #include "arguments.h"
 #include "certificate.h"
-#include "kernel.h"
+#include "entry.h"
 #include "pivot.h"
 #include "start.h"
 #include "tree.h"
