@@ -50,6 +50,10 @@ def dense_parts(
         parts = parts_there(solver, cost, a, b, batch, looks, rtol if validate else math.inf)
         if parts is not None:
             return parts
+    if isinstance(solver, TensorSolver) and not cost.is_cpu:
+        parts = solver.solve_there(cost, a, b, batch, rtol if validate else math.inf)
+        if parts is not None:
+            return parts
     if isinstance(solver, TensorSolver):
         if validate:
             check_values(cost, a, b, solver.equal_totals, rtol)
