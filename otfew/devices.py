@@ -1,10 +1,13 @@
-"""Where to compute: from a name to a device that torch can use here."""
+"""Where to compute: a device by name, the way there for data, and what float32 means on it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from otfew.errors import UserError
 
@@ -35,3 +38,67 @@ def pick(name: str | torch.device = "auto", *, among: Sequence[str] = ("cuda", "
 def _present(kind: str) -> bool:
     """Tell whether torch finds an accelerator of a kind."""
     return torch.cuda.is_available() if kind == "cuda" else torch.backends.mps.is_available()
+
+
+def send(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy a tensor to a device without waiting for what runs there.
+
+    A plain copy to a GPU waits until the GPU has done all that it was told before. This one goes by pinned memory, in
+    the order of the device's work.
+
+    Args:
+        tensor: Anywhere; one on the CPU must not be written to afterwards where it is pinned memory itself.
+        device: Where to; a tensor that is there is returned as it is.
+    """
+    device = torch.device(device)
+    if not tensor.is_cpu or device.type in {"cpu", "mps"}:  # MPS shares the CPU's memory, and would read it too late
+        return tensor.to(device)
+    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+
+
+def settle(device: torch.device) -> None:
+    """Wait until a GPU has done what it was told, so that a clock sees the work that follows and no other."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def room(device: torch.device) -> int | None:
+    """Count the bytes of a device's memory that are free, those that torch keeps for later use among them.
+
+    Returns:
+        None where torch does not tell.
+    """
+    if device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(device)
+    return int(free) + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """Let products and convolutions of float32 be float32's: GPUs since 2020 round their factors to ten bits (TF32).
+
+    The settings are afterwards what they were.
+    """
+    cudnn, cuda, mkldnn = torch.backends.cudnn, torch.backends.cuda, torch.backends.mkldnn
+    # Since torch 2.9 each kind of product has a setting of its own, beside which the older ones can't be read.
+    kinds: list[Any] = [
+        getattr(library, kind)
+        for library, kind in ((cudnn, "conv"), (cudnn, "rnn"), (cuda, "matmul"), (mkldnn, "conv"), (mkldnn, "matmul"))
+        if hasattr(getattr(library, kind, None), "fp32_precision")
+    ]
+    before = [kind.fp32_precision for kind in kinds]
+    older = None if kinds else (cudnn.allow_tf32, torch.get_float32_matmul_precision())
+    try:
+        for kind in kinds:
+            kind.fp32_precision = "ieee"
+        if older is not None:
+            cudnn.allow_tf32 = False
+            torch.set_float32_matmul_precision("highest")
+        yield
+    finally:
+        for kind, precision in zip(kinds, before, strict=True):
+            kind.fp32_precision = precision
+        if older is not None:
+            cudnn.allow_tf32 = older[0]
+            torch.set_float32_matmul_precision(older[1])

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from otfew.backbones.cards import Card
 from otfew.backbones.layout import channels_first, declared
+from otfew.devices import send
 from otfew.errors import UserError
 
-__all__ = ["Backbone", "Card", "digest", "normalise"]
+__all__ = ["Backbone", "Card", "Normalisation", "digest", "normalise"]
 
 
 class Backbone:
@@ -35,15 +36,23 @@ class Backbone:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.card = card
         self.digest = digest
+        self._normalise = Normalisation(card.mean, card.std)
 
     @property
     def name(self) -> str:
         """Name in reports."""
         return self.card.name
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU for a module without any."""
+        parameter = next(self.module.parameters(), None)
+        return torch.device("cpu") if parameter is None else parameter.device
+
     def to(self, device: torch.device | str) -> Backbone:
         """Move the weights to a device; returns itself."""
         self.module.to(device)
+        self._normalise.to(device)
         return self
 
     @torch.inference_mode()
@@ -58,7 +67,8 @@ class Backbone:
         """
         parameter = next(self.module.parameters(), None)
         device = images.device if parameter is None else parameter.device
-        normalised = normalise(images.to(device), self.card.mean, self.card.std)
+        # Whoever moves the module by itself leaves the mean behind.
+        normalised: Tensor = self._normalise.to(device)(send(images, device))
         maps: Tensor = self.module(normalised.contiguous(memory_format=torch.channels_last))
         if not isinstance(maps, Tensor) or maps.ndim != 4 or len(maps) != len(images):
             got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
@@ -66,21 +76,44 @@ class Backbone:
         return channels_first(maps, normalised, declared(self.module), self.name, unless_told="NCHW").float()
 
 
-def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
+class Normalisation(nn.Module):
+    """``normalise`` with a mean and a deviation that lie on the device, where they are copied once.
+
+    Args:
+        mean: Of each channel, in [0, 1].
+        std: Of each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: tuple[float, ...], std: tuple[float, ...]) -> None:
+        super().__init__()
+        # Not persistent: a checkpoint's card holds them.
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Normalise images (images, 3, height, width), uint8, or float in [0, 1]."""
+        return normalise(images, self.mean, self.std)
+
+
+def normalise(images: Tensor, mean: tuple[float, ...] | Tensor, std: tuple[float, ...] | Tensor) -> Tensor:
     """Subtract the mean and divide by the standard deviation, channel by channel.
 
     Args:
         images: (images, 3, height, width) uint8, or float in [0, 1].
-        mean: Of each channel, in [0, 1].
+        mean: Of each channel, in [0, 1]; a tensor lies where the images do.
         std: Of each channel.
 
     Returns:
         Float32, of the same shape and device.
     """
     scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    shape = (1, -1, 1, 1)
-    centre = torch.tensor(mean, device=images.device, dtype=torch.float32).view(shape)
-    return (scaled - centre) / torch.tensor(std, device=images.device, dtype=torch.float32).view(shape)
+    centre, deviation = (
+        torch.as_tensor(each, device=images.device, dtype=torch.float32).view(1, -1, 1, 1) for each in (mean, std)
+    )
+    return (scaled - centre) / deviation
 
 
 def digest(module: nn.Module, card: Card) -> str:

@@ -24,6 +24,7 @@ from otfew.backbones.base import Backbone
 from otfew.data.base import Image, ImageSet
 from otfew.data.class_labels import as_indices
 from otfew.data.preparation import Preparation
+from otfew.devices import full_float32
 from otfew.errors import UserError
 from otfew.features.cache import Entry
 from otfew.nodes import Extractor
@@ -33,6 +34,9 @@ from otfew.runs.files import Note, locked
 FORMAT = 1
 BASE_IMAGES = 20
 """Images of each base class that enter the base mean."""
+
+PRECISION = "float32"
+"""Of the products on a device that could do less, see ``otfew.devices.full_float32``."""
 
 PIXELS = 1 << 20
 """About how many pixels go through the backbone at once."""
@@ -105,8 +109,9 @@ def extract(
     """Extract the nodes of every image, or take them from the cache.
 
     The cache's key is the content: the images' fingerprint and digest, the backbone's digest, nodes, resolution and
-    crop. Batches are a function of shapes, so that an interrupted extraction goes on to the very same features. Two
-    processes that want the same features wait for each other.
+    crop; and the kind of device where it is no CPU, since the last bits of features are a device's own. Batches are a
+    function of shapes, so that an interrupted extraction goes on to the very same features. Two processes that want
+    the same features wait for each other.
 
     Args:
         images: One split.
@@ -132,6 +137,8 @@ def extract(
         "crop": preparation.crop,
         "versions": [torch.__version__, cv2.__version__],
     }
+    if (kind := backbone.device.type) != "cpu":
+        request["device"] = [kind, PRECISION]
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
     entry = Entry(cache, key, len(images))
     found = entry.read()  # without the lock, which a folder that is only read cannot have
@@ -176,6 +183,8 @@ def base_mean(
 def embed(views: Tensor, backbone: Backbone, extractor: Extractor) -> Tensor:
     """Send the views of a batch of images through the backbone, some at a time, and make nodes of their maps.
 
+    GPUs multiply in full float32 meanwhile, whatever torch is set to.
+
     Args:
         views: (images, n_views, resolution, resolution, 3) uint8, or float in [0, 1].
         backbone: On any device.
@@ -186,7 +195,8 @@ def embed(views: Tensor, backbone: Backbone, extractor: Extractor) -> Tensor:
     """
     # NHWC pixels seen as NCHW are channels_last already: nothing is copied.
     pixels = views.flatten(0, 1).permute(0, 3, 1, 2)
-    maps = torch.cat([backbone.maps(part) for part in torch.split(pixels, _at_once(views.shape[2]))])
+    with full_float32():
+        maps = torch.cat([backbone.maps(part) for part in torch.split(pixels, _at_once(views.shape[2]))])
     return extractor.nodes(maps.view(*views.shape[:2], *maps.shape[1:]))
 
 

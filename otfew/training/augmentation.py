@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from otfew.errors import UserError
+from otfew.random.generators import drawn
 from otfew.random.keys import hashed
 
 
@@ -35,6 +36,8 @@ class Augmentation:
 
 class Augment:
     """Augments batches; the outcome is a function of the images and the key, whatever was drawn before.
+
+    Crops, flips and colours are drawn on the CPU, so that they are the same on every device.
 
     Args:
         augmentation: What to do.
@@ -68,7 +71,6 @@ class Augment:
         Returns:
             (images, 3, resolution, resolution), on the same device.
         """
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hashed(*key))
+        with drawn(hashed(*key)):
             result: Tensor = self._steps(images)
         return result

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from otfew.errors import UserError
+from otfew.random.generators import begin, borrowed, drawn
 from otfew.random.keys import hashed
 from otfew.runs import processes
 from otfew.training.checkpoint import load_state, save_state
+from otfew.training.ledger import Figures, Ledger, Outcome
 from otfew.training.progress import Epoch, Score, Step, V, Watcher, kept_epoch
 from otfew.training.restoring import require_alike, require_steady, restore_optimizer, restoring
 from otfew.training.settings import Training
@@ -66,23 +68,6 @@ class DivergedError(UserError):
     def __init__(self, found: str, advice: str = ": lower `learning_rate`.") -> None:
         super().__init__(found + advice)
         self.found = found
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a part came to.
-
-    Attributes:
-        loss: Mean over the part, differentiable.
-        correct: Answers that were right.
-        answers: How many there were; 0 where the objective asks nothing.
-        diagnostics: What the objective says about itself, the same names every time.
-    """
-
-    loss: Tensor
-    correct: int = 0
-    answers: int = 0
-    diagnostics: Mapping[str, float] = field(default_factory=dict)
 
 
 class Objective(Protocol):
@@ -209,8 +194,7 @@ class _Run(Generic[V]):
         self.first = self.fabric.global_rank == 0
         self.parts = self.fabric.world_size * settings.accumulate
         self.watcher = watcher if self.first else Watcher()
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(hashed(settings.seed))
+        with drawn(hashed(settings.seed)):
             self.objective = build(self.parts)
         self.fingerprint = json.dumps(
             [asdict(cast(Any, settings)), dict(duties.identity), {"processes": self.fabric.world_size}], sort_keys=True
@@ -220,6 +204,7 @@ class _Run(Generic[V]):
         module.to(memory_format=torch.channels_last)
         self.optimizer = _optimizer(module, settings)
         self.wrapped, self.wrapped_optimizer = self.fabric.setup(module, self.optimizer)
+        self.ledger = Ledger(self.fabric.device)
         self.progress = _Progress()
         self.history: list[Epoch[V]] = []
         self.best: dict[str, Tensor] = {}
@@ -232,7 +217,7 @@ class _Run(Generic[V]):
         """Run the remaining epochs."""
         if self.duties.initial and not self.history:
             self._close(0, time.monotonic())
-        with torch.random.fork_rng(devices=[]):
+        with borrowed(self.fabric.device):
             for epoch in range(self.progress.epoch, self.settings.epochs):
                 self._epoch(epoch)
         return self.best, self.history
@@ -244,7 +229,11 @@ class _Run(Generic[V]):
         saved = time.monotonic()
         began, cpu_began = saved - progress.seconds, time.process_time() - progress.cpu_seconds
         for step in range(progress.step, self.objective.steps):
-            self._step(epoch, step)
+            # In all processes at the same steps.
+            due = (step + 1) % self.ledger.every == 0 or step + 1 == self.objective.steps
+            self._step(epoch, step, due)
+            if not due:
+                continue
             now = time.monotonic()
             progress.seconds, progress.cpu_seconds = now - began, time.process_time() - cpu_began
             if self._any(self.told.is_set()):
@@ -296,46 +285,83 @@ class _Run(Generic[V]):
         self.watcher.on_terminate()
         raise SystemExit(TERMINATED)
 
-    def _step(self, epoch: int, step: int) -> None:
-        """Do one step of the optimizer."""
+    def _step(self, epoch: int, step: int, due: bool) -> None:
+        """Do one step of the optimizer, and tell what it and those before it came to where that is due."""
         rate = self.settings.rate(epoch, step / self.objective.steps)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.wrapped_optimizer.zero_grad()
+        try:
+            self._backward(epoch, step)
+        except DivergedError:
+            raise
+        except Exception:
+            # Weights that an earlier step has ruined are what many a solver refuses first.
+            self._read(epoch, alone=True)
+            raise
+        norm = nn.utils.clip_grad_norm_(self.objective.module.parameters(), math.inf)
+        self.ledger.add_step(step, rate, norm)
+        # Nothing is saved, validated or shown but what has been read, and so found finite.
+        done = self._read(epoch) if due else []
+        self.wrapped_optimizer.step()
+        for figures in done:
+            self._record(epoch, figures)
+
+    def _backward(self, epoch: int, step: int) -> None:
+        """Compute the gradient of a step, part by part."""
         accumulate = self.settings.accumulate
-        sums = torch.zeros((), dtype=torch.float64)
         for turn in range(accumulate):
             part = Part(epoch, step, self.fabric.global_rank * accumulate + turn, self.parts)
             # What layers draw by themselves (dropout) is a function of the part too.
-            torch.manual_seed(hashed(self.settings.seed, epoch, step, part.index, DRAWS_OF_LAYERS))
+            begin(hashed(self.settings.seed, epoch, step, part.index, DRAWS_OF_LAYERS), self.fabric.device)
             # Gradients are averaged over processes with the last part only.
             alone = self.fabric.world_size > 1 and turn < accumulate - 1
             with self.fabric.no_backward_sync(self.wrapped, enabled=alone):
                 outcome = self.objective.outcome(self.wrapped, part, self.fabric.device)
                 self.fabric.backward(outcome.loss / accumulate)
-            figures = [float(outcome.loss.detach()), outcome.correct, outcome.answers, *outcome.diagnostics.values()]
-            sums = sums + torch.tensor(figures, dtype=torch.float64)
-        if self.fabric.world_size > 1:
-            sums = self.fabric.all_reduce(sums.to(self.fabric.device), reduce_op="sum").cpu()
-        total, correct, answers, *others = sums.tolist()
-        loss = total / self.parts
-        self._check("loss", loss, epoch, step)
-        norm = float(nn.utils.clip_grad_norm_(self.objective.module.parameters(), math.inf))
-        if self.settings.precision != "16-mixed":
-            # Scaled gradients in half precision may overflow: the scaler then leaves the step out.
-            self._check("gradient's norm", norm, epoch, step)
-        self.wrapped_optimizer.step()
-        progress = self.progress
-        progress.step = step + 1
-        progress.loss += loss
-        progress.correct += int(correct)
-        progress.answers += int(answers)
-        for name, figure in zip(outcome.diagnostics, others, strict=True):
-            progress.diagnostics[name] = progress.diagnostics.get(name, 0.0) + figure / self.parts
-        self.watcher.on_step(Step(epoch + 1, step + 1, self.objective.steps, loss, rate, norm))
+            self.ledger.add_part(outcome)
 
-    def _check(self, what: str, value: float, epoch: int, step: int) -> None:
-        """Stop before a step that would ruin the weights."""
+    def _read(self, epoch: int, alone: bool = False) -> list[Figures]:
+        """Read the figures of the steps since the last reading.
+
+        Args:
+            epoch: From 0.
+            alone: Of this process only; the others may be elsewhere.
+
+        Raises:
+            DivergedError: One of them is not finite.
+        """
+        found = self.ledger.read(lambda rows: rows if alone else self._over_processes(rows))
+        for figures in found:
+            place = f"in epoch {epoch + 1}, step {figures.step + 1} of {self.objective.steps}"
+            for name in figures.lost:
+                raise DivergedError(f"{name} left the finite numbers {place}")
+            self._check("loss", figures.loss / self.parts, place)
+            if self.settings.precision != "16-mixed":
+                # Scaled gradients in half precision may overflow: the scaler then leaves the step out.
+                self._check("gradient's norm", figures.norm, place)
+        return found
+
+    def _over_processes(self, rows: Tensor) -> Tensor:
+        """Sum over all processes."""
+        if self.fabric.world_size == 1:
+            return rows
+        total: Tensor = self.fabric.all_reduce(rows.contiguous(), reduce_op="sum")
+        return total
+
+    def _record(self, epoch: int, figures: Figures) -> None:
+        """Count a step that is done, and tell of it."""
+        progress, loss = self.progress, figures.loss / self.parts
+        progress.step = figures.step + 1
+        progress.loss += loss
+        progress.correct += int(figures.correct)
+        progress.answers += int(figures.answers)
+        for name, figure in figures.diagnostics.items():
+            progress.diagnostics[name] = progress.diagnostics.get(name, 0.0) + figure / self.parts
+        self.watcher.on_step(Step(epoch + 1, progress.step, self.objective.steps, loss, figures.rate, figures.norm))
+
+    def _check(self, what: str, value: float, place: str) -> None:
+        """Refuse figures that say that the weights are ruined, or would be by this step."""
         if not math.isfinite(value):
             which = "last" if self.duties.score is None else "best"
             kept = (
@@ -344,7 +370,7 @@ class _Run(Generic[V]):
                 else "nothing is kept yet"
             )
             raise DivergedError(
-                f"the {what} became {value} in epoch {epoch + 1}, step {step + 1} of {self.objective.steps}",
+                f"the {what} became {value} {place}",
                 f"; {kept}: lower `learning_rate` and give another `{self.duties.folder}`.",
             )
 

@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from otfew.backbones.base import normalise
+from otfew.backbones.base import Normalisation
+from otfew.devices import send
 from otfew.evaluation.episodes import Sampler
 from otfew.method import FewShotMethod
 from otfew.nodes import Extractor
-from otfew.training.loop import Forward, Outcome, Part, divided, keep_statistics
+from otfew.training.ledger import Outcome
+from otfew.training.loop import Forward, Part, divided, keep_statistics
 from otfew.training.settings import MetatrainSettings
 from otfew.training.views import Views
 
@@ -82,6 +84,7 @@ class EpisodeTraining:
         self.task, self.settings, self.network = task, settings, backbone
         self.steps = divided("episodes_per_epoch", settings.episodes_per_epoch, parts)
         self.module = Episodic(backbone, task.learned)
+        self._normalise = Normalisation(task.mean, task.std)
 
     def learned(self) -> dict[str, float]:
         """Return the current values of what the method learns."""
@@ -101,13 +104,13 @@ class EpisodeTraining:
         support, query = torch.from_numpy(episode.support[0]), torch.from_numpy(episode.query[0])
         indices = torch.cat([support.flatten(), query.flatten()])
         views = task.views(indices, device, self.settings.seed, part.epoch, part.step, part.index)
-        images = normalise(views.flatten(0, 1), task.mean, task.std).contiguous(memory_format=torch.channels_last)
+        images = self._normalise.to(device)(views.flatten(0, 1)).contiguous(memory_format=torch.channels_last)
         maps, learned = forward(images)
         # Half precision is for the network: costs and plans want more.
         maps = maps.to(torch.promote_types(maps.dtype, torch.float32))
         nodes = task.extractor.nodes(maps.view(*views.shape[:2], *maps.shape[1:]))
         shots = nodes[: support.numel()].view(1, *support.shape, *nodes.shape[1:])
         logits = task.method(learned)(shots, nodes[None, support.numel() :])[0]
-        labels = torch.arange(len(query), device=device).repeat_interleave(query.shape[1])
+        labels = send(torch.arange(len(query)).repeat_interleave(query.shape[1]), device)
         loss = functional.cross_entropy(logits, labels)
-        return Outcome(loss, int((logits.detach().argmax(1) == labels).sum()), len(labels))
+        return Outcome(loss, (logits.detach().argmax(1) == labels).sum(), len(labels))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otfew.devices import send
 from otfew.random.keys import hashed
 
 
@@ -25,6 +26,10 @@ class Mixing:
     stage: int
     share: float
     permutation: Tensor
+
+    def to(self, device: torch.device) -> Mixing:
+        """Send the permutation to a device, once for all that is done with it."""
+        return replace(self, permutation=send(self.permutation, device))
 
     def mix(self, values: Tensor) -> Tensor:
         """Mix images or maps (images, ...) with those of their partners."""

@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from otfew.backbones.base import normalise
+from otfew.backbones.base import Normalisation
+from otfew.devices import send
 from otfew.random.keys import hashed
 from otfew.training.augmentation import Augment, Augmentation
-from otfew.training.loop import Forward, Outcome, Part, batches_of, divided
+from otfew.training.ledger import Outcome
+from otfew.training.loop import Forward, Part, batches_of, divided
 from otfew.training.settings import PretrainSettings
 
 TURNS = 4
@@ -87,6 +89,7 @@ class Classification:
             channels = self.network.eval()(torch.zeros(1, 3, task.resolution, task.resolution)).shape[1]
         self.module = self.heads(channels)
         self._augment = Augment(task.augmentation, task.resolution)
+        self._normalise = Normalisation(task.mean, task.std)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def heads(self, channels: int) -> nn.Module:
@@ -109,8 +112,7 @@ class Classification:
         loss = functional.cross_entropy(logits, labels)
         if turn_logits is not None:
             loss = loss + self.settings.rotation_weight * functional.cross_entropy(turn_logits, turns)
-        correct = int((logits.detach().argmax(1) == labels).sum())
-        return Outcome(loss, correct, len(labels))
+        return Outcome(loss, (logits.detach().argmax(1) == labels).sum(), len(labels))
 
     def batch(self, part: Part, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return a part's images, augmented and normalised, their labels, and by how many quarters each is turned."""
@@ -118,14 +120,14 @@ class Classification:
         size = self.settings.batch_size
         chosen = self._permutation(part.epoch)[part.step * size : (part.step + 1) * size][part.of(size)]
         key = (seed, part.epoch, part.step, part.index)
-        pixels = task.pixels[chosen].to(device)
-        images = normalise(self._augment(pixels.float() / 255, *key), task.mean, task.std)
+        pixels = send(task.pixels[chosen], device)
+        images = self._normalise.to(device)(self._augment(pixels.float() / 255, *key))
         turns = torch.zeros(len(chosen), dtype=torch.int64)
         if self.settings.rotation != "none":
             turns = torch.randint(TURNS, (len(chosen),), generator=torch.Generator().manual_seed(hashed(*key, 1)))
             images = turned(images, turns)
         images = images.contiguous(memory_format=torch.channels_last)
-        return images, task.labels[chosen].to(device), turns.to(device)
+        return images, send(task.labels[chosen], device), send(turns, device)
 
     def _permutation(self, epoch: int) -> Tensor:
         """Shuffle the images of an epoch, once."""
@@ -136,9 +138,15 @@ class Classification:
 
 
 def turned(images: Tensor, turns: Tensor) -> Tensor:
-    """Turn images (images, 3, side, side), each by its number of quarters, counter-clockwise."""
+    """Turn images (images, 3, side, side), each by its number of quarters, counter-clockwise.
+
+    Args:
+        images: On any device.
+        turns: (images,) int64 in 0..3, on the CPU.
+    """
     result = images.clone()
-    for quarters in range(1, TURNS):
-        chosen = (turns == quarters).nonzero().squeeze(1).to(images.device)
-        result[chosen] = images[chosen].rot90(quarters, (2, 3))
+    by_turn = torch.split(send(turns.argsort(), images.device), turns.bincount(minlength=TURNS).tolist())
+    for quarters, chosen in enumerate(by_turn):
+        if quarters:
+            result[chosen] = images[chosen].rot90(quarters, (2, 3))
     return result

@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
 
+from otfew.devices import send
 from otfew.errors import UserError
 from otfew.random.keys import hashed
-from otfew.training.loop import Forward, Outcome, Part
+from otfew.training.ledger import Outcome
+from otfew.training.loop import Forward, Part
 from otfew.training.mixup import Mixing, draw_mixing, mixed_maps
 from otfew.training.pretrain import TURNS, Classification, Task, turned
 from otfew.training.settings import PretrainSettings
@@ -86,19 +88,19 @@ class S2M2(Classification):
         if part.epoch < self.settings.epochs - self.settings.mixup_epochs:
             return self._turned(forward, images, labels)
         key = (self.settings.seed, part.epoch, part.step, part.index)
-        mixing = draw_mixing(len(images), self.settings.mixup_alpha, LAST_MIXED_STAGE, *key, 3)
+        mixing = draw_mixing(len(images), self.settings.mixup_alpha, LAST_MIXED_STAGE, *key, 3).to(device)
         logits, _ = forward(images, mixing)
         few = torch.randperm(len(images), generator=torch.Generator().manual_seed(hashed(*key, 4)))
-        few = few[: len(images) // TURNS].to(device)
+        few = send(few[: len(images) // TURNS], device)
         loss = mixing.cross_entropy(logits, labels) + self._turned(forward, images[few], labels[few]).loss
         correct = mixing.correct(logits.detach(), labels)
-        return Outcome(loss, round(float(correct)), len(labels))
+        return Outcome(loss, correct.round(), len(labels))
 
     def _turned(self, forward: Forward, images: Tensor, labels: Tensor) -> Outcome:
         """Classify images in all four turns, and tell the turns."""
         turns = torch.arange(TURNS).repeat_interleave(len(images))
         batch = turned(images.repeat(TURNS, 1, 1, 1), turns).contiguous(memory_format=torch.channels_last)
         logits, turn_logits = forward(batch)
-        labels, turns = labels.repeat(TURNS), turns.to(labels.device)
+        labels, turns = labels.repeat(TURNS), send(turns, labels.device)
         loss = (functional.cross_entropy(logits, labels) + functional.cross_entropy(turn_logits, turns)) / 2
-        return Outcome(loss, int((logits.detach().argmax(1) == labels).sum()), len(labels))
+        return Outcome(loss, (logits.detach().argmax(1) == labels).sum(), len(labels))

@@ -10,8 +10,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from otfew.backbones.base import normalise
+from otfew.backbones.base import Normalisation
 from otfew.data.base import ImageSet
+from otfew.devices import send
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.evaluation.run import Ready, evaluate
 from otfew.features.extract import FeatureSet
@@ -80,15 +81,22 @@ class Validation:
 
     @torch.no_grad()
     def _nodes(self, backbone: nn.Module, device: torch.device) -> Tensor:
-        """Extract the nodes of all images, shared out over processes: (images, nodes, channels) on the CPU."""
+        """Extract the nodes of all images, shared out over processes: (images, nodes, channels).
+
+        One process leaves them on the device, whose memory they need much less of than training does.
+        """
         views = self.pixels.shape[1]
         here = processes.world()
+        normalise = Normalisation(self.mean, self.std).to(device)
         batches = torch.split(self.pixels, max(1, BATCH // views))
         own = []
         for pixels in batches[here.rank :: here.size]:
-            flat = normalise(pixels.to(device).flatten(0, 1), self.mean, self.std)
+            flat = normalise(send(pixels, device).flatten(0, 1))
             maps = backbone(flat.contiguous(memory_format=torch.channels_last)).float()
-            own.append(self.extractor.nodes(maps.unflatten(0, (-1, views))).cpu())
+            nodes = self.extractor.nodes(maps.unflatten(0, (-1, views)))
+            own.append(nodes if here.size == 1 else nodes.cpu())
+        if here.size == 1:
+            return torch.cat(own)
         everyones = processes.gather(own)
         return torch.cat([everyones[index % here.size][index // here.size] for index in range(len(batches))])
 

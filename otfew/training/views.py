@@ -14,6 +14,7 @@ from torch import Tensor
 
 from otfew.data.base import Image, ImageSet
 from otfew.data.preparation import Preparation
+from otfew.devices import send
 from otfew.nodes import Extractor
 from otfew.nodes.grid import Grid
 from otfew.nodes.sampling import Sampling
@@ -42,7 +43,7 @@ class WholeImages:
 
     def __call__(self, indices: Tensor, device: torch.device, *key: int) -> Tensor:
         """Augment a batch."""
-        return self._augment(self._pixels[indices].to(device).float() / 255, *key)[:, None]
+        return self._augment(send(self._pixels[indices], device).float() / 255, *key)[:, None]
 
 
 class Patches:
@@ -75,7 +76,7 @@ class Patches:
 
         # Resizing releases the interpreter's lock.
         views = np.stack(list(self._pool.map(cut, indices.tolist())))
-        return torch.from_numpy(views).to(device).permute(0, 1, 4, 2, 3).float() / 255
+        return send(torch.from_numpy(views), device).permute(0, 1, 4, 2, 3).float() / 255
 
 
 def read_all(images: ImageSet) -> list[Image]:

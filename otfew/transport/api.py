@@ -16,6 +16,7 @@ from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_shapes, check_values
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, parts_of
+from otfew.transport.sending import send
 from otfew.transport.simplex.exact import Exact
 from otfew.transport.transforms import outside_graphs, refuse_transforms
 
@@ -53,23 +54,23 @@ def dense_parts(
         parts = solver.solve_there(cost, a, b, batch, looks, rtol if validate else math.inf)
         if parts is not None:
             return parts
-    if validate and rtol > TOTALS_RTOL:
-        check_values(cost, a, b, solver.equal_totals, rtol)
-        validate = False
     if isinstance(solver, TensorSolver):
         if validate:
-            check_values(cost, a, b, solver.equal_totals)
+            check_values(cost, a, b, solver.equal_totals, rtol)
         n, m = cost.shape[-2:]
         spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
         flat = spread.reshape(batch.numel(), n, m)
         return solver.solve(flat, *flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals))
     assert isinstance(solver, ArraySolver)
-    if validate and not solver.checks_values:
-        check_values(cost, a, b, solver.equal_totals)
-    problem = build(cost, a, b, batch, checked=not (validate and solver.checks_values))
+    # Copied once, and looked at where they then are.
+    here_cost, here_a, here_b = _here(cost), None if a is None else _here(a), None if b is None else _here(b)
+    checks = validate and solver.checks_values and rtol <= TOTALS_RTOL
+    if validate and not checks:
+        check_values(here_cost, here_a, here_b, solver.equal_totals, rtol)
+    problem = build(here_cost, here_a, here_b, batch, checked=not checks)
     solution = solver.solve(problem)
     if not problem.checked and np.count_nonzero(solution.status) and INVALID in solution.status:
-        check_values(cost, a, b, solver.equal_totals)
+        check_values(here_cost, here_a, here_b, solver.equal_totals)
         # Sound after all, by a rounding error in a total.
         solution = solver.solve(replace(problem, checked=True))
     finite = np.isfinite(solution.gap)
@@ -78,7 +79,7 @@ def dense_parts(
 
     def value() -> Tensor:
         # A copy: whoever writes into it leaves the gradients alone.
-        return torch.from_numpy(solution.value).reshape(batch).to(cost.device, copy=True)
+        return send(torch.from_numpy(solution.value).reshape(batch), cost.device, copy=True)
 
     made = (
         value()
@@ -86,6 +87,10 @@ def dense_parts(
         else differentiable(value, SolvedInNumpy(solution, problem.shape), cost, a, b, batch)
     )
     return parts_of(made.reshape(-1), solution, cost)
+
+
+def _here(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_cpu else tensor.detach().cpu()
 
 
 @outside_graphs
@@ -114,7 +119,10 @@ def solve(
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
         on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
             raise.
-        validate: Check what the tensors hold; turn off only for inputs known to be sound.
+        validate: Check what the tensors hold; turn off only for inputs known to be sound. With ``on_fail="ignore"``
+            ``exact`` then never waits for a GPU, and can be part of a CUDA graph once it has run outside of one;
+            problems that its kernel is not sure of, or of which less than ``mass`` can be moved, have the status
+            ``FAILED`` and a true gap.
 
     Returns:
         An ``OTResult``; its batch shape is that of cost, a and b broadcast.

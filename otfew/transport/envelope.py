@@ -11,6 +11,7 @@ from torch import Tensor
 from otfew.transport.backward import EXACT, IMPLICIT, differentiable_once
 from otfew.transport.problem import Solution
 from otfew.transport.result import dense_plan
+from otfew.transport.sending import send
 
 
 class Optimum(Protocol):
@@ -46,7 +47,10 @@ class SolvedInNumpy:
     def plan_times(self, grad: Tensor, dtype: torch.dtype) -> Tensor:
         """Lay the plans out."""
         shape = (len(self._solution.value), *self._shape)
-        return dense_plan(self._solution, shape, dtype, grad.device, grad.cpu().numpy())
+        if grad.is_cpu:
+            return dense_plan(self._solution, shape, dtype, grad.device, grad.numpy())
+        # There it is multiplied, so that nobody waits for the gradient.
+        return dense_plan(self._solution, shape, dtype, grad.device) * grad.to(dtype)[:, None, None]
 
     def duals(self) -> tuple[Tensor, Tensor]:
         """Share the solution's memory."""
@@ -107,7 +111,7 @@ class _Value(torch.autograd.Function):
             plan = optimum.plan_times(grad.reshape(-1), cost.dtype)
             grads[0] = plan.reshape(*batch, *cost.shape[-2:]).sum_to_size(cost.shape)
         if for_a or for_b:
-            f, g = (x.to(grad.device) for x in optimum.duals())
+            f, g = (send(x, grad.device) for x in optimum.duals())
             f, g = f.reshape(*batch, f.shape[-1]), g.reshape(*batch, g.shape[-1])
         if for_a:
             if not optimum.balanced and b is None:
@@ -119,7 +123,7 @@ class _Value(torch.autograd.Function):
                 g = g if a is not None else g + f.mean(-1, keepdim=True)
             elif a is None:
                 # V(b) = sum(b) * V(b / sum(b)): the gauge's constant is the value of a unit of mass.
-                value = optimum.optimal().to(grad.device).reshape(*batch, 1)
+                value = send(optimum.optimal(), grad.device).reshape(*batch, 1)
                 g = g + value / _total(b, grad)
             else:
                 # The problem solved is (a, b * sum(a) / sum(b)).

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otfew.devices import send
 from otfew.errors import UserError
+from otfew.random.generators import drawn
 from otfew.random.keys import hashed
 from otfew.training.long_tail.losses import CosineHead, Objective, pooled_with
 from otfew.training.long_tail.settings import HeadRecipe
@@ -19,7 +21,7 @@ HeadState = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Features:
-    """Cached features of one setting.
+    """Cached features of one setting, all on one device.
 
     Attributes:
         train: (samples, channels), with ``train_labels``.
@@ -91,8 +93,7 @@ def initial_head(start: HeadState, objective: Objective, seed: int) -> nn.Module
     classes, channels = start["weight"].shape
     if not (objective.fresh or objective.cosine):
         return head_of(start, objective)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(hashed(seed))
+    with drawn(hashed(seed)):
         return CosineHead(channels, classes) if objective.cosine else nn.Linear(channels, classes)
 
 
@@ -105,20 +106,26 @@ def _train_once(
     features: Features, start: HeadState, objective: Objective, recipe: HeadRecipe, rate: float, seed: int
 ) -> Choice:
     """Train with one learning rate."""
-    head = initial_head(start, objective, seed)
+    head = initial_head(start, objective, seed).to(features.train.device)
     optimizer = torch.optim.SGD(
         head.parameters(), lr=rate, momentum=recipe.momentum, nesterov=True, weight_decay=recipe.weight_decay
     )
     data, labels = pooled_with(objective, (features.train, features.train_labels, features.meta, features.meta_labels))
+    device, known = data.device, labels.cpu()
+    if objective.weights is not None:
+        objective = replace(objective, weights=send(objective.weights, device))
     batches = math.ceil(len(data) / recipe.batch_size)
     best: Choice | None = None
     for epoch in range(recipe.epochs):
-        order = objective.order(labels, torch.Generator().manual_seed(hashed(seed, epoch)))
-        for batch, index in enumerate(torch.split(order, recipe.batch_size)):
+        order = objective.order(known, torch.Generator().manual_seed(hashed(seed, epoch)))
+        indices = zip(*(torch.split(each, recipe.batch_size) for each in (order, send(order, device))), strict=True)
+        for batch, (place, index) in enumerate(indices):
             if recipe.cosine_schedule:
                 done = (epoch + batch / batches) / recipe.epochs
                 optimizer.param_groups[0]["lr"] = rate * (1 + math.cos(math.pi * done)) / 2
-            loss = _loss(head, data, labels, index, features, objective, epoch / recipe.epochs)
+            # What updates weights as training goes keeps them where the training set is.
+            weighed = index if objective.update is None else place
+            loss = _loss(head, data, labels, index, weighed, features, objective, epoch / recipe.epochs)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -130,7 +137,7 @@ def _train_once(
             state = {name: tensor.detach().clone() for name, tensor in head.state_dict().items()}
             best = Choice(state, rate, epoch + 1, error)
     assert best is not None
-    return best
+    return replace(best, state={name: tensor.cpu() for name, tensor in best.state.items()})
 
 
 def _loss(
@@ -138,14 +145,15 @@ def _loss(
     data: Tensor,
     labels: Tensor,
     index: Tensor,
+    weighed: Tensor,
     features: Features,
     objective: Objective,
     done: float,
 ) -> Tensor:
-    """Compute the loss of one batch."""
+    """Compute the loss of one batch, ``index``; the objective is told of it as ``weighed``."""
     loss = data.new_zeros(())
     if objective.train:
-        loss = objective.train_loss(head(data[index]), labels[index], features.counts, index, done)
+        loss = objective.train_loss(head(data[index]), labels[index], features.counts, weighed, done)
     if objective.meta:
         loss = loss + objective.meta * functional.cross_entropy(head(features.meta), features.meta_labels)
     return loss

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from otfew.backbones.base import normalise
+from otfew.backbones.base import Normalisation
+from otfew.devices import send
 
 PADDING = 4
 """Pixels that random crops may shift a 32-pixel image by; an eighth of the side elsewhere."""
@@ -63,9 +64,9 @@ def shifted(images: Tensor, flip: bool, key: int) -> Tensor:
     """Pad by reflection, crop at random to the same size, and mirror half of the images.
 
     Args:
-        images: (images, channels, height, width) floating point.
+        images: (images, channels, height, width) floating point, on any device.
         flip: Mirror.
-        key: The outcome is a function of images and key.
+        key: The outcome is a function of images and key; draws are made on the CPU.
     """
     count, _, height, width = images.shape
     padding = max(1, height * PADDING // 32)
@@ -77,7 +78,7 @@ def shifted(images: Tensor, flip: bool, key: int) -> Tensor:
         mirrored = torch.rand(count, 1, generator=generator) < 0.5
         right = torch.where(mirrored, right.flip(1), right)
     padded = functional.pad(images, (padding,) * 4, mode="reflect").permute(0, 2, 3, 1)
-    place = torch.arange(count)[:, None, None]
+    place, down, right = (send(each, images.device) for each in (torch.arange(count)[:, None, None], down, right))
     return padded[place, down[:, :, None], right[:, None, :]].permute(0, 3, 1, 2)
 
 
@@ -104,7 +105,8 @@ def extract(
         (images, channels) float32 on the CPU.
     """
     parts = []
+    normalise = Normalisation(mean, std).to(device)
     for part in torch.split(pixels, batch_size):
-        images = normalise(part.to(device), mean, std).contiguous(memory_format=torch.channels_last)
-        parts.append(backbone(images).float().mean((2, 3)).cpu())
-    return torch.cat(parts)
+        images = normalise(send(part, device)).contiguous(memory_format=torch.channels_last)
+        parts.append(backbone(images).float().mean((2, 3)))
+    return torch.cat(parts).cpu()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,13 +12,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from otfew.backbones.base import normalise
+from otfew.backbones.base import Normalisation
+from otfew.devices import send
 from otfew.random.keys import hashed
 from otfew.training import loop
+from otfew.training.ledger import Outcome
 from otfew.training.long_tail.images import Images, Network, extract, shifted
 from otfew.training.long_tail.losses import Objective, pooled_with
 from otfew.training.long_tail.settings import Recipe
-from otfew.training.loop import Duties, Forward, Outcome, Part
+from otfew.training.loop import Duties, Forward, Part
 from otfew.training.progress import Epoch, Watcher, read_number
 
 ERROR = "error"
@@ -117,7 +120,9 @@ class LongTailTraining:
         if objective.meta:
             loop.divided("meta", self.metas, parts)
         self.module = self.network = build()
+        self._normalise = Normalisation(images.mean, images.std)
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
+        self._there: tuple[Objective, Tensor] | None = None
 
     def learned(self) -> dict[str, float]:
         """Return nothing: all that is learned is the network."""
@@ -131,33 +136,44 @@ class LongTailTraining:
 
     def outcome(self, forward: Forward, part: Part, device: torch.device) -> Outcome:
         """Compute a part's loss, see ``otfew.training.loop.Objective``."""
-        objective, images, size = self.objective, self.images, self.recipe.batch_size
+        objective, counts = self._moved(device)
+        images, size = self.images, self.recipe.batch_size
         key = hashed(self.recipe.seed, part.epoch, part.step)
         loss = torch.zeros((), device=device)
-        correct = answers = 0
+        correct: int | Tensor = 0
+        answers = 0
         if objective.train:
             batch = self._permutation(part.epoch)[part.step * size : (part.step + 1) * size]
             logits = self._logits(forward, self.pixels[batch], key, part, device)
             index = batch[part.of(size)]
-            labels, done = self.labels[index].to(device), part.epoch / self.recipe.epochs
-            loss = objective.train_loss(logits, labels, images.counts.to(device), index, done)
+            labels, done = send(self.labels[index], device), part.epoch / self.recipe.epochs
+            # What updates weights as training goes keeps them where the training set is.
+            place = index if objective.update is not None else send(index, device)
+            loss = objective.train_loss(logits, labels, counts, place, done)
             if objective.summed:
                 # Parts are averaged.
                 loss = loss * part.count
-            correct, answers = int((logits.detach().argmax(1) == labels).sum()), len(labels)
+            correct, answers = (logits.detach().argmax(1) == labels).sum(), len(labels)
         if objective.meta:
             chosen = torch.randperm(len(images.meta), generator=torch.Generator().manual_seed(key))[: self.metas]
             logits = self._logits(forward, images.meta[chosen], key + 1, part, device)
-            labels = images.meta_labels[chosen[part.of(self.metas)]].to(device)
+            labels = send(images.meta_labels[chosen[part.of(self.metas)]], device)
             loss = loss + objective.meta * functional.cross_entropy(logits, labels)
         return Outcome(loss, correct, answers)
 
     def _logits(self, forward: Forward, pixels: Tensor, key: int, part: Part, device: torch.device) -> Tensor:
         """Augment a whole batch, so that shifts are the same however it is shared out, and classify a part of it."""
-        shares = shifted(pixels.float() / 255, self.images.flip, key)[part.of(len(pixels))].to(device)
-        inputs = normalise(shares, self.images.mean, self.images.std)
+        shares = shifted(send(pixels, device).float() / 255, self.images.flip, key)[part.of(len(pixels))]
+        inputs = self._normalise.to(device)(shares)
         logits: Tensor = forward(inputs.contiguous(memory_format=torch.channels_last))
         return logits
+
+    def _moved(self, device: torch.device) -> tuple[Objective, Tensor]:
+        """Send what is known of all samples and classes to the device, once: the objective, and the classes' counts."""
+        if self._there is None or self._there[1].device.type != device.type:
+            weights = None if self.objective.weights is None else send(self.objective.weights, device)
+            self._there = (replace(self.objective, weights=weights), send(self.images.counts, device))
+        return self._there
 
     def _permutation(self, epoch: int) -> Tensor:
         """Draw the order of an epoch's images, once."""
@@ -175,5 +191,5 @@ def _validate(
     with torch.autocast(device.type, dtype, enabled=precision != "32-true"):
         vectors = extract(network.backbone, images.validation, images.mean, images.std, device)
         with torch.inference_mode():
-            logits = network.head(vectors.to(device)).cpu()
+            logits = network.head(send(vectors, device)).cpu()
     return {ERROR: 100 * float((logits.argmax(-1) != images.validation_labels).double().mean())}

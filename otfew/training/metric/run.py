@@ -12,13 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from otfew.backbones.base import normalise
+from otfew.backbones.base import Normalisation
+from otfew.devices import send
 from otfew.errors import UserError
 from otfew.pair_loss import Diagnostics, PairLoss
+from otfew.random.generators import begin
 from otfew.random.keys import hashed
 from otfew.training import loop
 from otfew.training.augmentation import Augment
-from otfew.training.loop import DivergedError, Duties, Forward, Outcome, Part
+from otfew.training.ledger import Outcome
+from otfew.training.loop import DivergedError, Duties, Forward, Part
 from otfew.training.metric.batches import batches, partners
 from otfew.training.metric.embedding import Space
 from otfew.training.metric.evaluation import Embedded, evaluate, subset
@@ -27,6 +30,8 @@ from otfew.training.metric.task import Images, Task, check_test, check_training
 from otfew.training.progress import Epoch, Watcher, read_number
 
 EMBED_AT_ONCE = 256
+EMBEDDINGS = "embeddings"
+"""Name of what must stay finite."""
 Figure = float | None
 """A figure of ``otfew.training.metric.evaluation``."""
 
@@ -132,9 +137,10 @@ class PairTraining:
         self.steps = len(task.train[0].labels) // (2 * settings.batch_size)
         space = build_space()
         # Drawn apart, so that a loss with parameters leaves the networks' first weights alone.
-        torch.manual_seed(hashed(settings.seed, 1))
+        begin(hashed(settings.seed, 1))
         self.module = self.network = Learner(space, build_loss())
         self._augment = None if task.augmentation is None else Augment(task.augmentation, task.resolution)
+        self._normalise = [Normalisation(modality.mean, modality.std) for modality in task.train]
         self._stream: tuple[int, Tensor] = (-1, torch.empty(0))
         self._warm = False
 
@@ -152,27 +158,38 @@ class PairTraining:
             self._warm, size = True, self.settings.batch_size
             device = next(self.module.parameters()).device
             labels = torch.arange(size, device=device) % 2
-            first, second = torch.randn(2, size, self.module.space.channels, device=device)
+            first, second = send(torch.randn(2, size, self.module.space.channels), device)
             self.module.loss(first, labels, second, labels)
 
     def outcome(self, forward: Forward, part: Part, device: torch.device) -> Outcome:
         """Compute a step's loss, see ``otfew.training.loop.Objective``."""
         task, seed, epoch, step = self.task, self.settings.seed, part.epoch, part.step
         # Whatever a loss or a network draws is a function of the step.
-        torch.manual_seed(hashed(seed, epoch, step, 2))
+        begin(hashed(seed, epoch, step, 2), device)
         chosen = self._batches(epoch)[step]
         sides = [self._embedded(forward, 0, chosen, part, device)]
         if len(task.train) == 2:
             first, second = task.train
             others = partners(chosen, first.labels, second.labels, seed, epoch, step, not task.same_things)
             sides.append(self._embedded(forward, 1, others, part, device))
+        finite = torch.stack([x.detach().isfinite().all() for x, _ in sides]).all()
         size = self.settings.batch_size
         halves = [[(x[:size], y[:size]), (x[size:], y[size:])] for x, y in sides]
         # Within each modality, then first half of the one with second half of the other, both ways.
         pairs = [(i, j) for i in range(len(sides)) for j in range(len(sides))]
-        results: list[tuple[Tensor, Diagnostics]] = [self.module.loss(*halves[i][0], *halves[j][1]) for i, j in pairs]
+        results: list[tuple[Tensor, Diagnostics]] = []
+        try:
+            for i, j in pairs:
+                results.append(self.module.loss(*halves[i][0], *halves[j][1]))
+        except Exception:
+            # Not asked before: the answer would have to be waited for.
+            if not bool(finite):
+                place = f"epoch {epoch + 1}, step {step + 1} of {self.steps}"
+                raise DivergedError(f"{EMBEDDINGS} left the finite numbers in {place}") from None
+            raise
         diagnostics = {name: sum(found[name] for _, found in results) / len(results) for name in results[0][1]}
-        return Outcome(torch.stack([loss for loss, _ in results]).sum(), diagnostics=diagnostics)
+        loss = torch.stack([loss for loss, _ in results]).sum()
+        return Outcome(loss, diagnostics=diagnostics, finite={EMBEDDINGS: finite})
 
     def _batches(self, epoch: int) -> Tensor:
         """Draw the batches of an epoch, once."""
@@ -186,16 +203,13 @@ class PairTraining:
     ) -> tuple[Tensor, Tensor]:
         """Augment and embed items; with their labels."""
         source = self.task.train[modality]
-        images = source.pixels[chosen].to(device).float() / 255
+        images = send(source.pixels[chosen], device).float() / 255
         if self._augment is not None:
             key = (self.settings.seed, part.epoch, part.step, modality)
             images = self._augment(images.flatten(0, -4), *key).view(*images.shape[:-2], *[self.task.resolution] * 2)
-        images = normalise(images.flatten(0, -4), source.mean, source.std).view(images.shape)
+        images = self._normalise[modality].to(device)(images.flatten(0, -4)).view(images.shape)
         embeddings: Tensor = forward(images, modality).float()
-        if not bool(embeddings.detach().isfinite().all()):
-            place = f"epoch {part.epoch + 1}, step {part.step + 1} of {self.steps}"
-            raise DivergedError(f"embeddings left the finite numbers in {place}")
-        return embeddings, source.labels[chosen].to(device)
+        return embeddings, send(source.labels[chosen], device)
 
 
 def _measure(task: Task, learner: Learner, device: torch.device, _: Mapping[str, float]) -> dict[str, Figure]:
@@ -215,13 +229,14 @@ def _measure(task: Task, learner: Learner, device: torch.device, _: Mapping[str,
 def _embed(learner: Learner, modality: int, images: Images, chosen: Tensor, device: torch.device) -> Embedded:
     """Embed items in evaluation mode."""
     vectors = []
+    normalise = Normalisation(images.mean, images.std).to(device)
     # Objects of many views fill a batch sooner.
     step = max(1, EMBED_AT_ONCE // max(1, math.prod(images.pixels.shape[1:-3])))
     for some in torch.split(chosen, step):
-        pixels = images.pixels[some].to(device)
-        inputs = normalise(pixels.flatten(0, -4), images.mean, images.std).view(pixels.shape)
-        vectors.append(learner.space(inputs, modality).float().cpu())
-    embeddings = torch.cat(vectors)
+        pixels = send(images.pixels[some], device)
+        inputs = normalise(pixels.flatten(0, -4)).view(pixels.shape)
+        vectors.append(learner.space(inputs, modality).float())
+    embeddings = torch.cat(vectors).cpu()
     if learner.loss.normalised:
         embeddings = functional.normalize(embeddings, dim=1)
     return Embedded(embeddings, images.labels[chosen])

@@ -23,9 +23,11 @@ ROOM = 99 * 1024
 WARPS = 4
 """Warps of a block, unless shared memory holds fewer."""
 
-_PARTS = (
-    "warp.h",
-    "entry.h",
+WARP = ("warp.h", "kernel.h")
+"""What every kernel is made from; tests put other lanes in the place of the first."""
+
+_EXACT = (
+    *WARP,
     "arguments.h",
     "problem.h",
     "weights.h",
@@ -36,18 +38,9 @@ _PARTS = (
     "pivot.h",
     "certificate.h",
     "network_simplex.h",
-    "plan.h",
-    "kernels.cu",
 )
-_ENTROPIC = (
-    "warp.h",
-    "entry.h",
-    "entropic_arguments.h",
-    "elementary.h",
-    "newton.h",
-    "sinkhorn.h",
-    "entropic_kernels.cu",
-)
+_ENTROPIC = (*WARP, "entropic_arguments.h", "elementary.h", "newton.h", "sinkhorn.h")
+_PLAN = (*WARP, "arguments.h", "plan.h")
 _GIVEN = {torch.float32: ("f32", "float"), torch.float64: ("f64", "double")}
 _LOCAL = re.compile(r'^#(pragma once|include ".*")$', re.MULTILINE)
 
@@ -59,16 +52,16 @@ class Kernel:
     Attributes:
         name: Of its entry in the compiled code.
         instance: The last line of its source, which makes the entry.
-        arguments: Its one argument, passed by value.
-        shared_bytes: Shared memory of a warp, a multiple of 16; a block of w warps needs w times as much.
         parts: Files of its source, each after those it includes.
+        arguments: Its one argument, passed by value; its ``problems`` tells how many there are.
+        shared_bytes: Shared memory of a warp, a multiple of 16; a block of w warps needs w times as much.
     """
 
     name: str
     instance: str
+    parts: tuple[str, ...]
     arguments: type[ctypes.Structure]
     shared_bytes: int = 0
-    parts: tuple[str, ...] = _PARTS
 
     @property
     def source(self) -> str:
@@ -118,14 +111,14 @@ def exact(n: int, m: int, dtype: torch.dtype) -> Kernel:
     rows, columns = slots(n), slots(m)
     short, given = _GIVEN[dtype]
     name = f"exact_{rows}_{columns}_{short}"
-    return Kernel(name, f"EXACT({name}, {rows}, {columns}, {given})", ExactProblems, exact_bytes(n, m))
+    return Kernel(name, f"EXACT({name}, {rows}, {columns}, {given})", _EXACT, ExactProblems, exact_bytes(n, m))
 
 
 @functools.cache
 def plan_times(dtype: torch.dtype) -> Kernel:
     """Find the kernel that writes plans densely in a dtype, times a number for each problem."""
     short, given = _GIVEN[dtype]
-    return Kernel(f"plan_times_{short}", f"PLAN(plan_times_{short}, {given})", PlanTimes)
+    return Kernel(f"plan_times_{short}", f"PLAN(plan_times_{short}, {given})", _PLAN, PlanTimes)
 
 
 def plain_bytes(n: int, m: int, dtype: torch.dtype) -> int:
@@ -153,7 +146,7 @@ def entropic(n: int, m: int, dtype: torch.dtype) -> tuple[Kernel, bool] | None:
     short, given = _GIVEN[dtype]
     room = max(newton_bytes(n, m), plain if plain <= ROOM else 0)
     name = f"entropic_{short}"
-    kernel = Kernel(name, f"ENTROPIC({name}, {given})", EntropicProblems, -(-room // 16) * 16, _ENTROPIC)
+    kernel = Kernel(name, f"ENTROPIC({name}, {given})", _ENTROPIC, EntropicProblems, -(-room // 16) * 16)
     return kernel, plain <= ROOM
 
 
@@ -162,4 +155,4 @@ def all_kernels() -> list[Kernel]:
     sides = (32, 64, 128)
     exacts = [exact(n, m, dtype) for n in sides for m in sides for dtype in _GIVEN]
     entropics = [found[0] for dtype in _GIVEN if (found := entropic(LARGEST, LARGEST, dtype)) is not None]
-    return exacts + [plan_times(dtype) for dtype in _GIVEN] + entropics
+    return [*exacts, *(plan_times(dtype) for dtype in _GIVEN), *entropics]

@@ -1,4 +1,4 @@
-// How a kernel begins: one warp a problem, as many warps a block as the launch asks for.
+// A kernel's entry: one warp a problem, as many warps a block as the launch asks for.
 #pragma once
 #include "warp.h"
 
@@ -11,7 +11,8 @@
     const int warp = threadIdx.x >> 5;                                                 \
     const int k = blockIdx.x * (blockDim.x >> 5) + warp;                               \
     if (k >= problems.problems) return;                                                \
-    char* memory = shared + warp * (BYTES);                                            \
+    char* const memory = shared + warp * (BYTES);                                      \
+    (void)memory;                                                                      \
     SOLVE;                                                                             \
   }
 #endif
