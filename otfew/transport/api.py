@@ -51,7 +51,7 @@ def dense_parts(
         if parts is not None:
             return parts
     if isinstance(solver, TensorSolver) and not cost.is_cpu:
-        parts = solver.solve_there(cost, a, b, batch, rtol if validate else math.inf)
+        parts = solver.solve_there(cost, a, b, batch, looks, rtol if validate else math.inf)
         if parts is not None:
             return parts
     if isinstance(solver, TensorSolver):

@@ -96,7 +96,7 @@ class TensorSolver(Solver):
         """
 
     def solve_there(
-        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
     ) -> Parts | None:
         """Solve a batch by a kernel of the cost's device, where there is one for such problems.
 
@@ -105,13 +105,15 @@ class TensorSolver(Solver):
             a: (*batch, n) or None, as the caller gave it.
             b: (*batch, m) or None, not rescaled.
             batch: Of all problems.
+            looks: Whether to wait for the device to see that all went well; if not, nothing that is made from the
+                answer waits either, and a plan whose mass is out of its dtype's range is handed out as it is.
             rtol: How far totals of a and b may differ, relative to the larger; what ``check_values`` refuses is
                 refused, but nothing is where this is infinite.
 
         Returns:
             None where there is no such kernel; then ``solve`` is called.
         """
-        del cost, a, b, batch, rtol
+        del cost, a, b, batch, looks, rtol
         return None
 
 

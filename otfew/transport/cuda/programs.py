@@ -40,14 +40,7 @@ _EXACT = (
     "network_simplex.h",
 )
 _PLAN = (*WARP, "arguments.h", "plan.h")
-_ENTROPIC = (
-    *WARP,
-    "entropic_arguments.h",
-    "elementary.h",
-    "newton.h",
-    "sinkhorn.h",
-    "entropic_kernels.cu",
-)
+_ENTROPIC = (*WARP, "entropic_arguments.h", "elementary.h", "newton.h", "sinkhorn.h")
 _GIVEN = {torch.float32: ("f32", "float"), torch.float64: ("f64", "double")}
 _LOCAL = re.compile(r'^#(pragma once|include ".*")$', re.MULTILINE)
 
@@ -162,4 +155,4 @@ def all_kernels() -> list[Kernel]:
     sides = (32, 64, 128)
     exacts = [exact(n, m, dtype) for n in sides for m in sides for dtype in _GIVEN]
     entropics = [found[0] for dtype in _GIVEN if (found := entropic(LARGEST, LARGEST, dtype)) is not None]
-    return exacts + [plan_times(dtype) for dtype in _GIVEN] + entropics
+    return [*exacts, *(plan_times(dtype) for dtype in _GIVEN), *entropics]

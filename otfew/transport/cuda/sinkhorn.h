@@ -4,6 +4,7 @@
 // memory until it is solved, and knows nothing of the others: an answer is the same, bit for bit, whatever its
 // batch-mates and wherever it stands.
 #pragma once
+#include "entry.h"
 #include "newton.h"
 
 constexpr double LEAST_TOTAL = 1e-290, LARGEST_TOTAL = 1e290;  // otfew.transport.problem.TOTALS_RANGE
@@ -313,3 +314,6 @@ DEVICE void solve_entropic(const EntropicProblems& s, int k, char* room) {
   const int bits = (found.status == OPTIMAL ? 0 : 1 << found.status) | (fits ? 0 : 1 << MISFIT);
   if (bits) raise_flag(s.flag, bits);
 }
+
+#define ENTROPIC(NAME, GIVEN) \
+  KERNEL(NAME, EntropicProblems, entropic_bytes<GIVEN>(problems), (solve_entropic<GIVEN>(problems, k, memory)))

@@ -122,7 +122,7 @@ class Sinkhorn(TensorSolver):
         return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
 
     def solve_there(
-        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
     ) -> Parts | None:
         """Solve small problems by a kernel where the device runs one; see ``TensorSolver.solve_there``."""
         machine = None if self.gradient == "unrolled" else machine_for(cost.device)
@@ -151,7 +151,7 @@ class Sinkhorn(TensorSolver):
         graph = None
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (cost, a, b)):
             graph = (flat, *flat_weights(n, m, a, b, batch, cost.device, self.equal_totals))
-        return self._implicit_parts(graph, solved, value, flag.sound, flag.fits)
+        return self._implicit_parts(graph, solved, value, flag.sound, flag.fits if looks else lambda: True)
 
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         inputs = (cost, a, b)
