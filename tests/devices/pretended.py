@@ -135,12 +135,14 @@ class Machine(TorchDispatchMode):
         uploads: Likewise.
         draws: Likewise.
         launches: Kernels of ours among the operations, by name.
+        emulates: Whether there are any.
         where: For each count, the lines of ours that caused it, and how often.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.device = torch.device(KIND)
+        self.emulates = False
         self.clear()
 
     @classmethod
@@ -301,6 +303,7 @@ def pretended(emulator: machines.Machine | None = None) -> Iterator[Machine]:
     """
     machine = Machine()
     made = None if emulator is None else PretendedKernels(machine, emulator)
+    machine.emulates = made is not None
     tensor, as_tensor, is_autocast_enabled, autocast = (
         torch.tensor, torch.as_tensor, torch.is_autocast_enabled, torch.autocast
     )  # fmt: skip
