@@ -358,9 +358,7 @@ class _Run(Generic[V]):
         progress.answers += int(figures.answers)
         for name, figure in figures.diagnostics.items():
             progress.diagnostics[name] = progress.diagnostics.get(name, 0.0) + figure / self.parts
-        self.watcher.on_step(
-            Step(epoch + 1, progress.step, self.objective.steps, loss, figures.rate, figures.norm)
-        )
+        self.watcher.on_step(Step(epoch + 1, progress.step, self.objective.steps, loss, figures.rate, figures.norm))
 
     def _check(self, what: str, value: float, place: str) -> None:
         """Refuse figures that say that the weights are ruined, or would be by this step."""
