@@ -14,6 +14,7 @@ always largest at p = prior.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -85,37 +86,89 @@ def maximise(
     return steps_in_torch(*arguments, objective, lr, n_steps)
 
 
-def loss_gradient(
-    weights: Tensor, support: Tensor, labels: Tensor, query: Tensor, pull: Tensor, alpha: Tensor, objective: Objective
-) -> Tensor:
-    """Differentiate the loss by the class weights.
+class LossGradient:
+    """The gradient of the loss by class weights, which are changed in place between calls.
+
+    On a GPU the time goes by how often torch is called. So buffers and views are made once, support and query are one
+    set of items, and constants are folded into what follows.
 
     Args:
-        weights: (E, W, C).
+        weights: (E, W, C), looked at in every call.
         support: (E, S, C).
         labels: (E, S, W), see ``maximise``.
         query: (E, Q, C).
         pull: (E, W) ``power_slope`` of the prior's logarithm.
-        alpha: (E,).
+        alpha: (E,); all of them 1, or none.
         objective: Weights of the terms.
-
-    Returns:
-        (E, W, C).
+        shannon: Whether they are 1.
     """
-    half = weights.square().sum(-1)[:, None] / 2
-    log_p_support = (objective.temperature * (support @ weights.mT - half)).log_softmax(-1)
-    slopes_support = objective.support * (log_p_support.exp() * labels.sum(-1, keepdim=True) - labels)
-    log_p = (objective.temperature * (query @ weights.mT - half)).log_softmax(-1)
-    p = log_p.exp()
-    a = alpha[:, None]
-    # Minus the derivatives by p, up to what is alike for all classes, of M and of the conditional entropy.
-    of_mean = (power_slope(p.mean(1).clamp_min(torch.finfo(p.dtype).tiny).log(), a) - pull)[:, None]
-    of_each = power_slope(log_p, a[..., None])
-    slopes_p = (objective.marginal * of_mean - objective.conditional * of_each) / query.shape[1]
-    slopes = p * (slopes_p - (p * slopes_p).sum(-1, keepdim=True))
-    both = slopes_support.sum(1) + slopes.sum(1)
-    gradient: Tensor = slopes_support.mT @ support + slopes.mT @ query - both[..., None] * weights
-    return objective.temperature * gradient
+
+    def __init__(
+        self,
+        weights: Tensor,
+        support: Tensor,
+        labels: Tensor,
+        query: Tensor,
+        pull: Tensor,
+        alpha: Tensor,
+        objective: Objective,
+        shannon: bool,
+    ) -> None:
+        (episodes, way, channels), shots = weights.shape, support.shape[1]
+        self.weights, self.temperature, self.shannon = weights, objective.temperature, shannon
+        # A channel of ones adds up slopes in the product that weighs items with them; zeros keep rows aligned.
+        items = torch.cat([support, query], 1)
+        self.with_ones = torch.nn.functional.pad(items, (0, 4 - channels % 4))
+        self.with_ones[..., channels] = 1
+        self.items = self.with_ones[..., :channels]
+        self.weights_t = weights.mT
+
+        self.squares, self.lengths = torch.empty_like(weights), weights.new_empty(episodes, way)
+        self.half = self.lengths[:, None]
+        self.scores = weights.new_empty(episodes, items.shape[1], way)
+        self.log_p, self.p, self.slopes = (torch.empty_like(self.scores) for _ in range(3))
+        self.slopes_t = self.slopes.mT
+        self.p_query, self.log_p_query = self.p[:, shots:], self.log_p[:, shots:]
+        self.mean = weights.new_empty(episodes, 1, way)
+        # Derivatives of temperature * loss by log p; those of the support do not change.
+        unset = query.new_empty(episodes, query.shape[1], way)
+        self.by_log_p = torch.cat([labels * -(objective.temperature * objective.support), unset], 1)
+        self.of_query = self.by_log_p[:, shots:]
+        self.total = weights.new_empty(episodes, items.shape[1], 1)
+        self.out = weights.new_empty(*weights.shape[:2], self.with_ones.shape[2])
+        self.drawn, self.both = self.out[..., :channels], self.out[..., channels, None]
+        self.gradient = torch.empty_like(weights)
+
+        scale = objective.temperature / query.shape[1]
+        self.marginal, self.conditional = scale * objective.marginal, scale * objective.conditional
+        self.minus_pull = -self.marginal * pull[:, None]
+        if not shannon:
+            self.alpha = alpha[:, None, None]
+            self.power = self.alpha - 1
+            factor = self.alpha / self.power
+            self.mean_factor, self.each_factor = self.marginal * factor, self.conditional * factor
+
+    def __call__(self) -> Tensor:
+        """Compute the gradient (E, W, C) at what the weights are now; the next call writes over it."""
+        torch.sum(torch.mul(self.weights, self.weights, out=self.squares), -1, out=self.lengths)
+        scale = self.temperature
+        torch.baddbmm(self.half, self.items, self.weights_t, beta=-scale / 2, alpha=scale, out=self.scores)
+        torch.log_softmax(self.scores, -1, out=self.log_p)
+        torch.exp(self.log_p, out=self.p)
+        # Minus the derivatives by p, up to what is alike for all classes, of M and of the conditional entropy.
+        mean = torch.mean(self.p_query, 1, keepdim=True, out=self.mean).clamp_min_(torch.finfo(self.p.dtype).tiny)
+        if self.shannon:
+            of_mean = torch.add(self.minus_pull, mean.log_(), alpha=self.marginal)
+            torch.mul(self.p_query, torch.sub(of_mean, self.log_p_query, alpha=self.conditional), out=self.of_query)
+        else:
+            of_mean = torch.addcmul(self.minus_pull, mean.pow_(self.power), self.mean_factor)
+            p_to_alpha = torch.mul(self.log_p_query, self.alpha).exp_()
+            torch.mul(self.p_query, of_mean, out=self.of_query).addcmul_(p_to_alpha, self.each_factor, value=-1)
+        # By the scores: what the softmax makes of derivatives by log p.
+        torch.sum(self.by_log_p, -1, keepdim=True, out=self.total)
+        torch.addcmul(self.by_log_p, self.p, self.total, value=-1, out=self.slopes)
+        torch.bmm(self.slopes_t, self.with_ones, out=self.out)
+        return torch.addcmul(self.drawn, self.both, self.weights, value=-1, out=self.gradient)
 
 
 def power_slope(log_p: Tensor, alpha: Tensor) -> Tensor:
@@ -136,15 +189,28 @@ def steps_in_torch(
     lr: float,
     n_steps: int,
 ) -> Tensor:
-    """Take the steps on any device; see ``maximise``, with ``pull`` of ``loss_gradient``."""
+    """Take the steps on any device; see ``maximise``, with ``pull`` of ``LossGradient``. The host waits once."""
+    shannon = alpha == 1
+    kinds = shannon.tolist()
+    if any(kinds) and not all(kinds):
+        weights = torch.empty_like(start)
+        for chosen in (shannon, ~shannon):
+            first, shots, shares, queries, pulls, alphas = (
+                x[chosen] for x in (start, support, labels, query, pull, alpha)
+            )
+            weights[chosen] = steps_in_torch(first, shots, shares, queries, pulls, alphas, objective, lr, n_steps)
+        return weights
     weights = start.clone()
-    first, second = torch.zeros_like(weights), torch.zeros_like(weights)
+    gradient_of = LossGradient(weights, support, labels, query, pull, alpha, objective, all(kinds))
+    first, second, length = torch.zeros_like(weights), torch.zeros_like(weights), torch.empty_like(weights)
     for step in range(1, n_steps + 1):
-        gradient = loss_gradient(weights, support, labels, query, pull, alpha, objective)
+        gradient = gradient_of()
         first.lerp_(gradient, 1 - BETAS[0])
         second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        length = (second / (1 - BETAS[1] ** step)).sqrt_().add_(ADAM_EPS)
-        weights.addcdiv_(first, length, value=-lr / (1 - BETAS[0] ** step))
+        # Adam's step with both sides of its fraction times the correction of the root.
+        root = math.sqrt(1 - BETAS[1] ** step)
+        torch.sqrt(second, out=length).add_(ADAM_EPS * root)
+        weights.addcdiv_(first, length, value=-lr * root / (1 - BETAS[0] ** step))
     return weights
 
 

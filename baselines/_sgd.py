@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -14,17 +14,17 @@ from otfew import checks
 from otfew.baselines._base import Baseline
 from otfew.baselines._shots import labelled_items, shot_vectors
 from otfew.method import global_vectors
+from otfew.transport.sending import send
 
 Parameters = tuple[Tensor, ...]
 Gradient = Callable[[Parameters, Tensor, Tensor], Parameters]
 """(parameters, items (episodes, batch, channels), one-hot labels (episodes, batch, way)) -> gradient of mean loss."""
 
 
-def batches(n_items: int, batch_size: int, epochs: int, seed: int) -> Iterator[Tensor]:
-    """Draw mini-batches of indices, a new order each epoch: a function of these four numbers only."""
+def orders(n_items: int, epochs: int, seed: int) -> Tensor:
+    """Draw the order of the items in each epoch, (epochs, n_items) int64: a function of these three numbers only."""
     generator = torch.Generator().manual_seed(seed)
-    for _ in range(epochs):
-        yield from torch.split(torch.randperm(n_items, generator=generator), batch_size)
+    return torch.stack([torch.randperm(n_items, generator=generator) for _ in range(epochs)])
 
 
 @torch.no_grad()
@@ -34,7 +34,8 @@ def fit(
     items: Tensor,
     labels: Tensor,
     *,
-    order: Iterator[Tensor],
+    order: Tensor,
+    batch_size: int,
     lr: float,
     momentum: float,
     dampening: float,
@@ -47,7 +48,8 @@ def fit(
         gradient: Gradient of an episode's mean loss over a mini-batch.
         items: (episodes, items, channels).
         labels: (episodes, items, way) one-hot.
-        order: Mini-batches of item indices, alike for all episodes.
+        order: (epochs, items) of items in each epoch, alike for all episodes.
+        batch_size: Items a step; the last step of an epoch takes what is left.
         lr: Step size.
         momentum: Factor of the previous step.
         dampening: 1 - dampening weighs each gradient but the first.
@@ -58,17 +60,20 @@ def fit(
     """
     parameters = tuple(p.clone() for p in start)
     steps: Parameters = ()
-    for batch in order:
-        index = batch.to(items.device)
-        slopes = gradient(parameters, items[:, index], labels[:, index])
-        slopes = tuple(g.add_(p, alpha=weight_decay) for g, p in zip(slopes, parameters, strict=True))
-        if not steps:
-            steps = slopes
-        else:
-            for step, slope in zip(steps, slopes, strict=True):
-                step.mul_(momentum).add_(slope, alpha=1 - dampening)
-        for p, step in zip(parameters, steps, strict=True):
-            p.sub_(step, alpha=lr)
+    # Once for all steps, and without waiting for a device.
+    order = send(order, items.device)
+    for epoch in order.unbind():
+        ordered = zip(*(torch.split(x[:, epoch], batch_size, 1) for x in (items, labels)), strict=True)
+        for some_items, some_labels in ordered:
+            slopes = gradient(parameters, some_items, some_labels)
+            slopes = tuple(g.add_(p, alpha=weight_decay) for g, p in zip(slopes, parameters, strict=True))
+            if not steps:
+                steps = slopes
+            else:
+                for step, slope in zip(steps, slopes, strict=True):
+                    step.mul_(momentum).add_(slope, alpha=1 - dampening)
+            for p, step in zip(parameters, steps, strict=True):
+                p.sub_(step, alpha=lr)
     return parameters
 
 
@@ -124,11 +129,12 @@ class FittedClassifier(Baseline):
         for group, items, labels in labelled_items(shot_vectors(support.detach(), support_mask), support_mask):
             start = self.start(way, channels)
             parameters = fit(
-                tuple(p.to(support).expand(len(group), *p.shape) for p in start),
+                tuple(send(p, support.device, support.dtype).expand(len(group), *p.shape) for p in start),
                 self.gradient,
                 self.embed(items),
                 one_hot(labels, way).to(items.dtype),
-                order=batches(items.shape[1], self.batch_size, self.epochs, self.seed),
+                order=orders(items.shape[1], self.epochs, self.seed),
+                batch_size=self.batch_size,
                 lr=self.lr,
                 momentum=self.momentum,
                 dampening=self.dampening,

@@ -66,6 +66,7 @@ class CosineClassifier(FittedClassifier):
         rows, lengths = parameters
         norms = torch.linalg.vector_norm(rows, dim=-1, keepdim=True)
         directions = rows / norms
-        slope = self.scale * residuals(self.scale * items @ (directions * lengths).mT, labels) @ items
+        scores = torch.bmm(self.scale * items, (directions * lengths).mT)
+        slope = torch.bmm(self.scale * residuals(scores, labels), items)
         along = (slope * directions).sum(-1, keepdim=True)
         return (slope - along * directions) * (lengths / norms), along

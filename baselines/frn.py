@@ -44,6 +44,10 @@ def _exp(value: Number) -> Number:
     return value.exp() if isinstance(value, Tensor) else math.exp(value)
 
 
+def _identity(size: int, like: Tensor) -> Tensor:
+    return torch.eye(size, dtype=like.dtype, device=like.device)
+
+
 def _inverse(matrix: Tensor) -> Tensor:
     """Invert symmetric positive definite matrices.
 
@@ -51,7 +55,7 @@ def _inverse(matrix: Tensor) -> Tensor:
     Not by ``cholesky_inverse``, whose bits depend on the number of threads.
     """
     factor = torch.linalg.cholesky(matrix)
-    half = torch.linalg.solve_triangular(factor, torch.eye(matrix.shape[-1]).to(matrix).expand_as(matrix), upper=False)
+    half = torch.linalg.solve_triangular(factor, _identity(matrix.shape[-1], matrix).expand_as(matrix), upper=False)
     inverse: Tensor = half.mT @ half
     return inverse
 
@@ -63,7 +67,7 @@ def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: Number) -> Ten
     row.
     """
     episodes, way, n_support, _ = nodes.shape
-    inverse = _inverse(nodes @ nodes.mT + penalty * torch.eye(n_support).to(nodes))
+    inverse = _inverse(nodes @ nodes.mT + penalty * _identity(n_support, nodes))
     dots = (query @ nodes.flatten(1, 2).mT).view(episodes, -1, way, n_support).transpose(1, 2)
     coefficients = dots @ inverse
     fit = (coefficients * dots).sum(-1)
@@ -74,7 +78,7 @@ def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: Number) -> Ten
 
 def _by_channels(nodes: Tensor, penalty: Tensor, query: Tensor, rho: Number) -> Tensor:
     """Invert S^T S + penalty * I: the residual is Q ((1 - rho) I + rho * penalty * inverse)."""
-    identity = torch.eye(nodes.shape[-1]).to(nodes)
+    identity = _identity(nodes.shape[-1], nodes)
     inverse = _inverse(nodes.mT @ nodes + penalty * identity)
     residuals: Tensor = query[:, None] @ ((1 - rho) * identity + rho * penalty * inverse)
     return residuals.square().sum(-1)

@@ -13,6 +13,7 @@ from otfew.baselines.simpleshot import centred_unit
 from otfew.errors import UserError
 from otfew.method import global_vectors
 from otfew.scores.cosine import cosines
+from otfew.transport.sending import send
 
 SHARPNESS = 10.0
 """Factor of the cosines in the rectification's softmax."""
@@ -154,7 +155,7 @@ class LaplacianShot(TransductiveBaseline):
                 f"{self.name}: `base_mean` has {len(self.base_mean)} channels but the nodes have {query.shape[-1]}; "
                 "take the mean of the base classes' vectors of the same backbone."
             )
-        mean = self.base_mean.to(query)
+        mean = send(self.base_mean, query.device, query.dtype)
         share = shot_weights(support, support_mask)
         shots = centred_unit(shot_vectors(support, support_mask), mean) * (share > 0)[..., None]
         vectors = centred_unit(global_vectors(query), mean)

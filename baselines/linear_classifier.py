@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
@@ -42,4 +43,4 @@ class LinearClassifier(FittedClassifier):
 
     def gradient(self, parameters: Parameters, items: Tensor, labels: Tensor) -> Parameters:
         """Compute G^T X / B."""
-        return (residuals(self.scores(parameters, items), labels) @ items,)
+        return (torch.bmm(residuals(torch.bmm(items, parameters[0].mT), labels), items),)

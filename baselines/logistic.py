@@ -12,10 +12,11 @@ from otfew.baselines._shots import labelled_items, shot_vectors
 from otfew.errors import UserError
 from otfew.method import global_vectors
 from otfew.scores.cosine import unit
+from otfew.transport.sending import send
 
 
 def fit_logistic(items: Tensor, labels: Tensor, C: float, max_iter: int) -> tuple[Tensor, Tensor]:
-    """Fit one regression an episode with scikit-learn, on one thread.
+    """Fit one regression an episode with scikit-learn, on one thread of the CPU, wherever the items are.
 
     Args:
         items: (episodes, items, channels).
@@ -38,7 +39,9 @@ def fit_logistic(items: Tensor, labels: Tensor, C: float, max_iter: int) -> tupl
             binary = len(model.classes_) == 2
             rows.append(np.concatenate([-model.coef_ / 2, model.coef_ / 2]) if binary else model.coef_)
             intercepts.append(np.array([-0.5, 0.5]) * model.intercept_ if binary else model.intercept_)
-    return torch.from_numpy(np.stack(rows)).to(items), torch.from_numpy(np.stack(intercepts)).to(items)
+    found = (torch.from_numpy(np.stack(x)) for x in (rows, intercepts))
+    fitted_rows, fitted_intercepts = (send(x, items.device, items.dtype) for x in found)
+    return fitted_rows, fitted_intercepts
 
 
 class Logistic(Baseline):

@@ -11,6 +11,7 @@ from otfew.baselines.protonet import negative_squared_distances
 from otfew.errors import UserError
 from otfew.method import global_vectors
 from otfew.scores.cosine import unit
+from otfew.transport.sending import send
 
 
 def centred_unit(vectors: Tensor, base_mean: Tensor) -> Tensor:
@@ -46,7 +47,7 @@ class SimpleShot(Baseline):
                 f"simpleshot: `base_mean` has {len(self.base_mean)} channels but the nodes have {query.shape[-1]}; "
                 "take the mean of the base classes' vectors of the same backbone."
             )
-        mean = self.base_mean.to(query)
+        mean = send(self.base_mean, query.device, query.dtype)
         shots = centred_unit(shot_vectors(support, support_mask), mean)
         centroids = (shots * shot_weights(support, support_mask)[..., None]).sum(2)
         return self.temperature * negative_squared_distances(centroids, centred_unit(global_vectors(query), mean))

@@ -40,7 +40,11 @@ def prototypes(features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """
     present, place = torch.unique(labels, return_inverse=True)
     sums = torch.zeros(len(present), *features.shape[1:], dtype=torch.float64, device=features.device)
-    sums.index_add_(0, place, features.double())
+    if features.is_cpu:
+        sums.index_add_(0, place, features.double())
+    else:
+        # A GPU sorts here, where index_add_ would add in an order of its own in every run.
+        sums.index_put_((place,), features.double(), accumulate=True)
     counts = torch.bincount(place, minlength=len(present)).view(-1, *[1] * (features.ndim - 1))
     return sums / counts, present
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from otfew.methods._otrw_costs import feature_costs, label_costs
+from otfew.methods._otrw_solve import turns_at_once
 
 BATCH = 16
 EPOCHS = 90
@@ -60,11 +61,19 @@ def transport_loss(cost: Tensor, weights: Tensor) -> Tensor:
     log_nu = torch.log(torch.softmax(weights, 0) + MASS_EPS)
     log_mu = torch.log(cost.new_full((len(cost),), 1 / len(cost)) + MASS_EPS)
     u, v = torch.zeros_like(log_mu), torch.zeros_like(log_nu)
-    for _ in range(MAX_ITER):
-        before = u
-        u = REG * (log_mu - torch.logsumexp((u[:, None] + v - cost) / REG, 1)) + u
-        v = REG * (log_nu - torch.logsumexp((u[:, None] + v - cost) / REG, 0)) + v
-        if float((u - before).detach().abs().sum()) < THRESHOLD:
+    done = 0
+    while done < MAX_ITER:
+        found, moves = [], []
+        for _ in range(min(turns_at_once(cost), MAX_ITER - done)):
+            before = u
+            u = REG * (log_mu - torch.logsumexp((u[:, None] + v - cost) / REG, 1)) + u
+            v = REG * (log_nu - torch.logsumexp((u[:, None] + v - cost) / REG, 0)) + v
+            found.append((u, v))
+            moves.append((u - before).detach().abs().sum())
+        done += len(found)
+        small = [move < THRESHOLD for move in torch.stack(moves).tolist()]
+        if any(small):
+            u, v = found[small.index(True)]
             break
     return (torch.exp((u[:, None] + v - cost) / REG) * cost).sum()
 

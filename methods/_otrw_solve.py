@@ -23,10 +23,15 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from otfew.random.generators import drawn
 from otfew.transport import ConvergenceWarning, Sinkhorn, solve
 from otfew.transport.complaints import warn
 
 Entropy = Literal["plan", "product"]
+
+
+TURNS = 8
+"""Turns of an iteration that a device is told to do before the host looks at its answer."""
 
 
 @dataclass(frozen=True)
@@ -55,14 +60,14 @@ def closed_form(cost: Tensor, reg: float, rows_at_once: int = 256) -> Found:
         rows_at_once: Bounds the temporaries.
     """
     weights = cost.new_zeros(cost.shape[1])
-    total = 0.0
+    total = cost.new_zeros(())
     for rows in torch.split(cost, rows_at_once):
         scores = -rows / reg
         weights += torch.softmax(scores, -1).sum(0)
-        total += float(torch.logsumexp(scores, -1).sum())
+        total += torch.logsumexp(scores, -1).sum()
     meta = len(cost)
     # sum P log P holds log a = -log M for every unit of mass.
-    value = -reg * (total / meta + torch.log(torch.tensor(float(meta))).item())
+    value = -reg * (float(total) / meta + torch.log(torch.tensor(float(meta))).item())
     return Found(weights / meta, value, 0, 0.0)
 
 
@@ -82,15 +87,30 @@ def alternation(cost: Tensor, reg: float, tol: float, max_iter: int) -> Found:
     weights = cost.new_full((samples,), 1 / samples)
     n_iter, gap = 0, math.inf
     while n_iter < max_iter and gap > tol:
-        ratio = kernel.T @ (1 / (meta * (kernel @ weights)))
-        gap = reg * float(ratio.max().log())
-        weights = weights * ratio
-        n_iter += 1
+        found, gains = [], []
+        for _ in range(min(turns_at_once(cost), max_iter - n_iter)):
+            ratio = kernel.T @ (1 / (meta * (kernel @ weights)))
+            weights = weights * ratio
+            found.append(weights)
+            gains.append(ratio.max())
+        gaps = (reg * torch.stack(gains).log()).tolist()
+        last = next((k for k, bound in enumerate(gaps) if bound <= tol), len(gaps) - 1)
+        weights, gap = found[last], gaps[last]
+        n_iter += last + 1
     if gap > tol:
         _warn(f"the weights can still gain {gap:.1e} after {n_iter} turns")
     weights /= weights.sum()
     value = float((cost.amin(1) - reg * torch.log(kernel @ weights)).mean())
     return Found(weights, value, n_iter, gap)
+
+
+def turns_at_once(like: Tensor) -> int:
+    """Turns between two looks at what a device has computed, for which the host would wait; what is kept is the same.
+
+    Args:
+        like: A tensor on the device.
+    """
+    return 1 if like.is_cpu else TURNS
 
 
 def transport_cost(cost: Tensor, weights: Tensor, reg: float, entropy: Entropy) -> Tensor:
@@ -178,8 +198,7 @@ class WeightNet(nn.Module):
         super().__init__()
         deviation, mean = torch.std_mean(features.double(), 0, correction=0)
         self.register_buffer("inputs", (features.double() - mean) / deviation.clamp_min(1e-6))
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+        with drawn(seed):
             self.layers = nn.Sequential(
                 nn.Linear(features.shape[1], hidden), nn.Tanh(), nn.Linear(hidden, 1, bias=False)
             ).to(device=features.device, dtype=torch.float64)

@@ -16,11 +16,18 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def pretended() -> Callable[[], AbstractContextManager[Machine]]:
-    """Give what runs a pretended accelerator: ``with pretended() as machine: x = machine.away(x)``."""
-    from .devices.pretended import pretended as run
+def pretended() -> Callable[..., AbstractContextManager[Machine]]:
+    """Give what runs a pretended accelerator: ``with pretended() as machine: x = machine.away(x)``.
 
-    return run
+    Kernels of ours are emulated there where there is a C++ compiler, but for ``pretended(kernels=False)``.
+    """
+    from .devices.pretended import pretended as run
+    from .transport.cuda.emulator import Emulator, compiler
+
+    def start(kernels: bool = True) -> AbstractContextManager[Machine]:
+        return run(Emulator() if kernels and compiler() else None)
+
+    return start
 
 
 def solver_class(value: object) -> type[Solver] | None:

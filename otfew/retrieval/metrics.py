@@ -14,6 +14,7 @@ from torch import Tensor
 
 from otfew.retrieval.distance_rows import distance_rows, widened
 from otfew.transport.costs import directions
+from otfew.transport.sending import send
 
 Scores = Tensor | Callable[[int, int], Tensor]
 """(Q, G), larger is more similar, or a function that makes rows start to stop (exclusive) of it."""
@@ -53,7 +54,6 @@ def retrieval_metrics(
     Raises:
         ValueError: Shapes that do not fit, an empty side, or a score that is NaN.
     """
-    _check_labels(query_labels, gallery_labels, exclude_self)
     parts = [
         ranking_metrics(relevant, n_relevant)
         for relevant, n_relevant in relevances(
@@ -90,10 +90,10 @@ def relevances(
             )
         if bool(rows.isnan().any()):
             raise ValueError(f"scores[{start + int(rows.isnan().any(1).nonzero()[0])}] holds NaN")
-        device = rows.device
-        wanted, labels = query_labels[start:stop].to(device)[:, None], gallery_labels.to(device)
+        # Once for all blocks, which lie on one device.
+        query_labels, gallery_labels = (send(x, rows.device) for x in (query_labels, gallery_labels))
         order = _order(rows, start if exclude_self else None)
-        relevant = (labels == wanted).gather(1, order)
+        relevant = (gallery_labels == query_labels[start:stop, None]).gather(1, order)
         yield relevant, relevant.sum(1)
 
 
@@ -122,21 +122,29 @@ def ranking_metrics(relevant: Tensor, n_relevant: Tensor) -> dict[str, Tensor]:
             "relevant must be (queries, ranks) with at least one rank and n_relevant (queries,); "
             f"got {tuple(relevant.shape)} and {tuple(n_relevant.shape)}"
         )
-    hits = relevant.sum(1)
-    if bool((hits > n_relevant).any()):
+    hits, total = relevant.sum(1), n_relevant.double()
+    # One look at what a device has found, one copy at the end.
+    too_many, most = torch.stack([(hits > n_relevant).any().long(), n_relevant.max().long()]).tolist()
+    if too_many:
         raise ValueError("a ranking holds more relevant items than n_relevant says there are")
-    # Everything follows from the ranks of the relevant items, few beside all ranks: the k-th of a row has P = k / rank.
-    rows, places = relevant.nonzero(as_tuple=True)
-    ranks = places + 1
-    kth = torch.arange(1, len(rows) + 1, device=rows.device) - (hits.cumsum(0) - hits)[rows]
+    if relevant.is_cpu:
+        # All follows from the ranks of the relevant items, few beside all ranks: the k-th of a row has P = k / rank.
+        rows, places = relevant.nonzero(as_tuple=True)
+        ranks, wanted = places + 1, n_relevant[rows]
+        kth = torch.arange(1, len(rows) + 1) - (hits.cumsum(0) - hits)[rows]
+    else:
+        # How many there are the host would have to wait for; and sums over all ranks have an order.
+        ranks, wanted = torch.arange(1, relevant.shape[1] + 1, device=relevant.device), n_relevant[:, None]
+        kth = relevant.cumsum(1)
     precision = kth.double() / ranks
     # log2(1) = 0 and log2(2) = 1: the first two ranks count fully.
     gain = 1 / ranks.double().log2().clamp_min(1)
-    total, wanted = n_relevant.double(), n_relevant[rows]
 
     def summed(values: Tensor) -> Tensor:
         """Sum over the relevant items of each row."""
-        return torch.zeros_like(total).index_add_(0, rows, values.double())
+        if relevant.is_cpu:
+            return torch.zeros_like(total).index_add_(0, rows, values.double())
+        return (values.double() * relevant).sum(1)
 
     first = relevant[:, 0].double()
     r_precision = summed(ranks <= wanted) / total
@@ -149,9 +157,10 @@ def ranking_metrics(relevant: Tensor, n_relevant: Tensor) -> dict[str, Tensor]:
         "ft": r_precision,
         "st": summed(ranks <= 2 * wanted) / total,
         "e": 2 * summed(ranks <= E_RANK) / (min(E_RANK, relevant.shape[1]) + total),
-        "dcg": summed(gain) / _ideal_gain(n_relevant),
+        "dcg": summed(gain) / _ideal_gain(n_relevant, most),
     }
-    return {name: torch.where(n_relevant > 0, found[name], torch.nan).cpu() for name in METRICS}
+    columns = torch.stack([found[name] for name in METRICS]).where(n_relevant > 0, torch.nan).cpu()
+    return dict(zip(METRICS, columns.unbind(), strict=True))
 
 
 def means(metrics: dict[str, Tensor]) -> dict[str, float]:
@@ -189,8 +198,10 @@ def embedding_scores(
             "queries and gallery must be (items, channels) with as many channels; "
             f"got {tuple(queries.shape)} and {tuple(gallery.shape)}"
         )
-    for name, side in (("queries", queries), ("gallery", gallery)):
-        if not bool(side.isfinite().all()):
+    sides = {"queries": queries, "gallery": gallery}
+    sound = torch.stack([side.isfinite().all() for side in sides.values()]).tolist()
+    for (name, side), fine in zip(sides.items(), sound, strict=True):
+        if not fine:
             raise ValueError(f"{name}[{int((~side.isfinite()).any(1).nonzero()[0])}] is not finite")
     dtype = torch.float64 if torch.float64 in (queries.dtype, gallery.dtype) else torch.float32
     queries, gallery = widened(queries), widened(gallery)
@@ -203,9 +214,8 @@ def embedding_scores(
 
 def _directions(vectors: Tensor, side: int) -> Tensor:
     """Divide vectors (n, channels) by their norms; two more channels mark the zero vectors of either side."""
-    zero = (vectors == 0).all(1)
     marks = vectors.new_zeros(len(vectors), 2)
-    marks[zero, side] = 1
+    marks[:, side] = (vectors == 0).all(1)
     return torch.cat([directions(vectors), marks], 1)
 
 
@@ -222,7 +232,9 @@ def _order(scores: Tensor, first: int | None) -> Tensor:
         if first is None:
             return order
         own = torch.arange(first, first + queries, device=order.device)[:, None]
-        return order[order != own].view(queries, gallery - 1)
+        place = (order == own).long().argmax(1, keepdim=True)
+        others = torch.arange(gallery - 1, device=order.device)
+        return order.gather(1, others + (others >= place))
     # One integer holds the score, its bits turned so that integers order as floats do, and below it the index: numpy
     # sorts these ten times as fast as torch finds a stable order. Adding 0 makes -0 equal to 0.
     bits = (-scores.detach() + 0.0).contiguous().view(torch.int32).numpy().astype(np.int64)
@@ -235,9 +247,9 @@ def _order(scores: Tensor, first: int | None) -> Tensor:
     return torch.from_numpy(keys if first is None else keys[:, :-1])
 
 
-def _ideal_gain(n_relevant: Tensor) -> Tensor:
-    """1 + sum_{2 <= i <= R} 1 / log2(i), for each R."""
-    ranks = torch.arange(1, max(2, int(n_relevant.max())) + 1, device=n_relevant.device, dtype=torch.float64)
+def _ideal_gain(n_relevant: Tensor, most: int) -> Tensor:
+    """1 + sum_{2 <= i <= R} 1 / log2(i), for each R of at most ``most``."""
+    ranks = torch.arange(1, max(2, most) + 1, device=n_relevant.device, dtype=torch.float64)
     gains = 1 / ranks.log2().clamp_min(1)
     return gains.cumsum(0)[n_relevant.clamp_min(1) - 1]
 
@@ -251,5 +263,10 @@ def _check_labels(query_labels: Tensor, gallery_labels: Tensor, exclude_self: bo
             "query_labels (queries,) and gallery_labels (items,) must not be empty; "
             f"got {tuple(query_labels.shape)} and {tuple(gallery_labels.shape)}"
         )
-    if exclude_self and (len(gallery_labels) < 2 or not torch.equal(query_labels.cpu(), gallery_labels.cpu())):
+    if exclude_self and (len(gallery_labels) < 2 or not _equal(query_labels, gallery_labels)):
         raise ValueError("exclude_self needs the gallery to be the queries: two items or more, with equal labels")
+
+
+def _equal(first: Tensor, second: Tensor) -> bool:
+    """Compare labels, on their device if they share one."""
+    return torch.equal(first, second) if first.device == second.device else torch.equal(first.cpu(), second.cpu())

@@ -1,7 +1,8 @@
-"""The one entry to all solvers, and the gradient of the optimal value."""
+"""The one entry to all solvers."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,87 +10,83 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
-from otfew.transport.backward import EXACT, IMPLICIT, differentiable_once
+from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
+from otfew.transport.envelope import SolvedInNumpy, differentiable, wants_gradient
 from otfew.transport.precision import in_full_precision, totals_rtol
-from otfew.transport.problem import INVALID, TOTALS_RTOL, Solution, Status, build, check_shapes, check_values
+from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_shapes, check_values
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
-from otfew.transport.result import OTResult, Parts, dense_plan, parts_of
+from otfew.transport.result import OTResult, Parts, parts_of
+from otfew.transport.sending import send
+from otfew.transport.simplex.exact import Exact
 from otfew.transport.transforms import outside_graphs, refuse_transforms
 
 
-class _Value(torch.autograd.Function):
-    """The optimal value with its envelope gradient: plan for the cost, potentials for the weights."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, cost: Tensor, a: Tensor | None, b: Tensor | None, solution: Solution, batch: torch.Size
-    ) -> Tensor:
-        ctx.solution, ctx.batch = solution, batch
-        ctx.save_for_backward(cost, a, b)
-        return torch.from_numpy(solution.value).reshape(batch).to(cost.device, copy=True)
-
-    @staticmethod
-    @differentiable_once(lambda ctx: EXACT if ctx.solution.linear is None else IMPLICIT)
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        cost, a, b = ctx.saved_tensors
-        solution, batch = ctx.solution, ctx.batch
-        grads: list[Tensor | None] = [None, None, None]
-        if ctx.needs_input_grad[0]:
-            scale = grad.reshape(-1).cpu().numpy()
-            plan = dense_plan(solution, (*batch, *cost.shape[-2:]), cost.dtype, cost.device, scale)
-            grads[0] = plan.sum_to_size(cost.shape)
-        f = torch.from_numpy(solution.f).reshape(*batch, cost.shape[-2])
-        g = torch.from_numpy(solution.g).reshape(*batch, cost.shape[-1])
-        if ctx.needs_input_grad[1]:
-            if not solution.balanced and b is None:
-                # b is uniform with the total of a: each unit of a adds to all of b.
-                f = f + g.mean(-1, keepdim=True)
-            grads[1] = (grad[..., None] * f.to(a.device)).sum_to_size(a.shape).to(a.dtype)
-        if ctx.needs_input_grad[2]:
-            if not solution.balanced:
-                g = (g if a is not None else g + f.mean(-1, keepdim=True)).to(b.device)
-            elif a is None:
-                # V(b) = sum(b) * V(b / sum(b)): the gauge's constant is the value of a unit of mass.
-                value = torch.from_numpy(solution.value).reshape(*batch, 1).to(b.device)
-                g = g.to(b.device) + value / b.double().sum(-1, keepdim=True)
-            else:
-                # The problem solved is (a, b * sum(a) / sum(b)).
-                g = g.to(b.device) * (a.double().sum(-1, keepdim=True) / b.double().sum(-1, keepdim=True)).to(b.device)
-            grads[2] = (grad[..., None] * g).sum_to_size(b.shape).to(b.dtype)
-        return (*grads, None, None)
-
-
 def dense_parts(
-    solver: Solver, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, validate: bool = False
+    solver: Solver,
+    cost: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    batch: torch.Size,
+    *,
+    looks: bool,
+    validate: bool = False,
+    rtol: float = TOTALS_RTOL,
 ) -> Parts:
-    """Check the values of problems and solve them over a flat batch with a solver of dense costs."""
+    """Check the values of problems and solve them over a flat batch with a solver of dense costs.
+
+    Args:
+        solver: The solver.
+        cost: (*batch, n, m), or what broadcasts to it.
+        a: (*batch, n), likewise, or None.
+        b: (*batch, m), likewise, or None.
+        batch: Its shape.
+        looks: Whether to wait for a device, where a solver need not, to see that all went well.
+        validate: Whether to check what the tensors hold.
+        rtol: How far totals of a and b may differ, relative to the larger.
+    """
+    if isinstance(solver, Exact) and not cost.is_cpu:
+        from otfew.transport.cuda.exact import parts_there
+
+        parts = parts_there(solver, cost, a, b, batch, looks, rtol if validate else math.inf)
+        if parts is not None:
+            return parts
     if isinstance(solver, TensorSolver):
         if validate:
-            check_values(cost, a, b, solver.equal_totals)
+            check_values(cost, a, b, solver.equal_totals, rtol)
         n, m = cost.shape[-2:]
         spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
         flat = spread.reshape(batch.numel(), n, m)
         return solver.solve(flat, *flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals))
     assert isinstance(solver, ArraySolver)
-    if validate and not solver.checks_values:
-        check_values(cost, a, b, solver.equal_totals)
-    problem = build(cost, a, b, batch, checked=not (validate and solver.checks_values))
+    # Copied once, and looked at where they then are.
+    here_cost, here_a, here_b = _here(cost), None if a is None else _here(a), None if b is None else _here(b)
+    checks = validate and solver.checks_values and rtol <= TOTALS_RTOL
+    if validate and not checks:
+        check_values(here_cost, here_a, here_b, solver.equal_totals, rtol)
+    problem = build(here_cost, here_a, here_b, batch, checked=not checks)
     solution = solver.solve(problem)
     if not problem.checked and np.count_nonzero(solution.status) and INVALID in solution.status:
-        check_values(cost, a, b, solver.equal_totals)
+        check_values(here_cost, here_a, here_b, solver.equal_totals)
         # Sound after all, by a rounding error in a total.
         solution = solver.solve(replace(problem, checked=True))
     finite = np.isfinite(solution.gap)
     if np.count_nonzero(finite) < len(finite):
         solution.status[~finite] = Status.FAILED
-    if torch.is_grad_enabled() and (
-        cost.requires_grad or (a is not None and a.requires_grad) or (b is not None and b.requires_grad)
-    ):
-        value: Tensor = _Value.apply(cost, a, b, solution, batch)  # type: ignore[no-untyped-call]
-        return parts_of(value.reshape(-1), solution, cost)
-    value = torch.from_numpy(solution.value.copy())
-    return parts_of(value if cost.is_cpu else value.to(cost.device), solution, cost)
+
+    def value() -> Tensor:
+        # A copy: whoever writes into it leaves the gradients alone.
+        return send(torch.from_numpy(solution.value).reshape(batch), cost.device, copy=True)
+
+    made = (
+        value()
+        if not wants_gradient(cost, a, b)
+        else differentiable(value, SolvedInNumpy(solution, problem.shape), cost, a, b, batch)
+    )
+    return parts_of(made.reshape(-1), solution, cost)
+
+
+def _here(tensor: Tensor) -> Tensor:
+    return tensor if tensor.is_cpu else tensor.detach().cpu()
 
 
 @outside_graphs
@@ -155,9 +152,7 @@ def _solve(
         raise ValueError("cost must be a torch tensor or a numpy array, got None")
     refuse_transforms(cost_t, a_t, b_t)
     batch = check_shapes(cost_t, a_t, b_t)
-    if validate and rtol > TOTALS_RTOL:
-        check_values(cost_t, a_t, b_t, chosen.equal_totals, rtol)
-        validate = False
-    parts = dense_parts(chosen, cost_t, a_t, b_t, batch, validate)
+    looks = validate or policy_of(chosen, on_fail) != "ignore"
+    parts = dense_parts(chosen, cost_t, a_t, b_t, batch, looks=looks, validate=validate, rtol=rtol)
     report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, *cost_t.shape[-2:]), numpy_in)

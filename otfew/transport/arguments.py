@@ -43,10 +43,15 @@ def as_tensor(name: str, value: Any) -> Tensor | None:
     raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
 
 
+def policy_of(solver: Solver, on_fail: OnFail | None) -> OnFail:
+    """Say what to do where the optimum is not reached."""
+    return on_fail or ("raise" if solver.kind == "exact" else "warn")
+
+
 def report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: OnFail | None) -> None:
     """Raise or warn where problems ended short of the optimum; called by the function that the user called."""
-    policy = on_fail or ("raise" if solver.kind == "exact" else "warn")
-    if parts.sound or policy == "ignore":
+    policy = policy_of(solver, on_fail)
+    if policy == "ignore" or parts.sound():
         return
     status = parts.status().cpu().numpy()
     failed = np.flatnonzero(status != Status.OPTIMAL)

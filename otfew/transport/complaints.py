@@ -15,3 +15,13 @@ def warn(message: str, category: type[Warning]) -> None:
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         level, frame = level + 1, frame.f_back
     warnings.warn(message, category, stacklevel=level)
+
+
+def warn_once(message: str, category: type[Warning]) -> None:
+    """Warn as ``warn`` does, but say the same only once a process, whatever the filters."""
+    if message not in _said:
+        _said.add(message)
+        warn(message, category)
+
+
+_said: set[str] = set()

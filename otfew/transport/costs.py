@@ -168,11 +168,15 @@ def _distances(x: Tensor, y: Tensor, p: float) -> Tensor:
 
 def _near_again(values: Tensor, bound: Tensor, x: Tensor, y: Tensor, factor: float) -> Tensor:
     """Replace entries below ``bound`` by factor * |x_i - y_j|^2 from differences."""
-    *batch, i, j = (values.detach() < bound.detach()).nonzero(as_tuple=True)
+    near = values.detach() < bound.detach()
+    if not values.is_cpu:
+        # To know how many there are would be to wait for the device.
+        return torch.where(near, factor * _distances(x, y, 2.0).square(), values)
+    *batch, i, j = near.nonzero(as_tuple=True)
     if not len(i):
         return values
     if len(i) * x.shape[-1] > GATHERED:
-        return torch.where(values.detach() < bound.detach(), factor * _distances(x, y, 2.0).square(), values)
+        return torch.where(near, factor * _distances(x, y, 2.0).square(), values)
     x, y = (z.expand(*values.shape[:-2], *z.shape[-2:]) for z in (x, y))
-    near = factor * (x[(*batch, i)] - y[(*batch, j)]).square().sum(-1)
-    return values.index_put((*batch, i, j), near)
+    again = factor * (x[(*batch, i)] - y[(*batch, j)]).square().sum(-1)
+    return values.index_put((*batch, i, j), again)

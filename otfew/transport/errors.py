@@ -9,3 +9,7 @@ class ConvergenceError(RuntimeError):
 
 class ConvergenceWarning(RuntimeWarning):
     """An iterative solver stopped before it reached its tolerance."""
+
+
+class DeviceError(RuntimeError):
+    """A kernel of otfew cannot be compiled, loaded or launched; the message says why."""

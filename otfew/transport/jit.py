@@ -14,8 +14,6 @@ import importlib
 import importlib.util
 import pickle
 import sys
-import tempfile
-import uuid
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,11 +24,10 @@ from numba import njit
 from numba.core.caching import NullCache
 from numba.np import linalg
 
+from otfew.transport import kept
+
 _core: Any = numba.core
 """Only part of numba has types."""
-
-_SEAL = hashlib.sha256().digest_size
-"""Bytes of checksum in front of what is kept: machine code with a flipped bit would run all the same."""
 
 
 def jit(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -86,7 +83,7 @@ class _Kept(NullCache):
         # numba fills the context only when it first compiles.
         target_context.refresh()
         for folder in _folders(self._file):
-            content = _unsealed(folder / self._entry(sig, target_context.codegen()), self._stamp)
+            content = kept.load(folder / self._entry(sig, target_context.codegen()), self._stamp)
             if content is not None:
                 return _core.compiler.CompileResult._rebuild(target_context, *pickle.loads(content))
         if writable_folder(self._file) is None:
@@ -98,14 +95,8 @@ class _Kept(NullCache):
         folder = writable_folder(self._file)
         if folder is None:
             return
-        content = self._stamp + _core.serialize.dumps(data._reduce())
-        path = folder / self._entry(sig, data.codegen)
-        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
-        try:
-            partial.write_bytes(hashlib.sha256(content).digest() + content)
-            partial.replace(path)
-        except OSError:
-            partial.unlink(missing_ok=True)
+        content = _core.serialize.dumps(data._reduce())
+        if not kept.save(folder / self._entry(sig, data.codegen), content, self._stamp):
             _say_that_nothing_is_kept()
 
     def _entry(self, sig: Any, codegen: Any) -> str:
@@ -132,18 +123,6 @@ def _stamp(function: Callable[..., Any]) -> bytes:
     return hashlib.sha256(loader.get_data(spec.origin) + repr(sorted(constants.items())).encode()).digest()
 
 
-def _unsealed(path: Path, stamp: bytes) -> bytes | None:
-    """Read what was kept, if it is whole and of this source."""
-    try:
-        content = path.read_bytes()
-    except OSError:
-        return None
-    seal, content = content[:_SEAL], content[_SEAL:]
-    if hashlib.sha256(content).digest() != seal or not content.startswith(stamp):
-        return None
-    return content[len(stamp) :]
-
-
 def _folders(file: Path) -> Iterator[Path]:
     """Where compiled forms of the functions in a file may be: where numba is told to, else beside it or in the home."""
     place = f"{file.parent.name}_{hashlib.sha256(str(file.parent).encode()).hexdigest()[:16]}"
@@ -151,27 +130,15 @@ def _folders(file: Path) -> Iterator[Path]:
         yield Path(_core.config.CACHE_DIR) / place
         return
     yield file.parent / "__pycache__"
-    import platformdirs
-
-    home = Path(platformdirs.user_cache_dir("otfew", appauthor=False))
-    # Without a home the path begins with "~".
-    if home.is_absolute():
-        yield home / "compiled" / place
+    home = kept.home()
+    if home is not None:
+        yield home / place
 
 
 @functools.cache
 def writable_folder(file: Path) -> Path | None:
     """Find the first folder that keeps what is compiled from a file, or None."""
-    return next(filter(_writable, _folders(file)), None)
-
-
-def _writable(folder: Path) -> bool:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return True
-    except OSError:
-        return False
+    return next(filter(kept.writable, _folders(file)), None)
 
 
 @functools.cache

@@ -19,8 +19,14 @@ from otfew.transport.problem import Array, Problem, Solution
 Mass = float | Literal["min"]
 
 
-def _transported(problem: Problem, a: Array, b: Array, mass: Mass) -> Array:
+def transported(a: Array, b: Array, mass: Mass, batch: tuple[int, ...]) -> Array:
     """Mass to transport (problems,).
+
+    Args:
+        a: (problems, n).
+        b: (problems, m).
+        mass: As in ``Exact``.
+        batch: Shape that the problems unfold to.
 
     Raises:
         ValueError: There is less on one side; names the batch index.
@@ -30,7 +36,7 @@ def _transported(problem: Problem, a: Array, b: Array, mass: Mass) -> Array:
         return least
     short = np.flatnonzero(mass > least * (1 + 1e-9))
     if len(short):
-        index = tuple(int(i) for i in np.unravel_index(short[0], problem.batch)) if problem.batch else ()
+        index = tuple(int(i) for i in np.unravel_index(short[0], batch)) if batch else ()
         where = f" at batch index {index[0] if len(index) == 1 else index}" if index else ""
         raise ValueError(
             f"mass {mass:.6g} is more than the smaller total of a and b{where}, {least[short[0]]:.6g}; "
@@ -43,7 +49,7 @@ def _transported(problem: Problem, a: Array, b: Array, mass: Mass) -> Array:
 def with_dummies(problem: Problem, mass: Mass) -> tuple[Problem, Array]:
     """Add the dummy row and column to every problem; also returns the mass to transport (problems,)."""
     a, b = problem.a[problem.a_index], problem.b[problem.b_index]
-    moved = _transported(problem, a, b, mass)
+    moved = transported(a, b, mass, problem.batch)
     kept, lacking = (np.maximum(weights.sum(-1) - moved, 0) for weights in (a, b))
     low, high = problem.cost.min((-2, -1)), problem.cost.max((-2, -1))
     padded = np.pad(problem.cost, ((0, 0), (0, 1), (0, 1)))

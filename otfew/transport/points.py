@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from otfew.transport.api import dense_parts
-from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, report_failures
+from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
 from otfew.transport.costs import pairwise, parse_cost
 from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import check_dtype, check_values, first_index, surely_finite
@@ -99,7 +99,7 @@ def _solve_points(
         if validate and not surely_finite(dense):
             where = first_index(~torch.isfinite(dense), dense.ndim - 2)
             raise ValueError(f"{cost} costs between x and y overflow {x_t.dtype}{where}; rescale the points")
-        parts = dense_parts(chosen, dense, a_t, b_t, batch)
+        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=policy_of(chosen, on_fail) != "ignore")
     report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, n, m), numpy_in, points=True)
 

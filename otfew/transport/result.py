@@ -15,6 +15,7 @@ from torch import Tensor
 
 from otfew.transport.plan_operator import DensePlan, FlatPlan, PlanOperator
 from otfew.transport.problem import Solution, first_index
+from otfew.transport.sending import send
 
 
 def check_range(mass: Tensor, dtype: torch.dtype) -> None:
@@ -48,7 +49,7 @@ def dense_plan(
     """Lay out a solution's plan, times ``scale`` (problems,) where given, as a new tensor of shape (*batch, n, m)."""
     if solution.dense is not None:
         dense = solution.dense if scale is None else solution.dense * scale[:, None, None]
-        return torch.from_numpy(dense).to(device=device, dtype=dtype, copy=True).reshape(shape)
+        return send(torch.from_numpy(dense), device, dtype, copy=True).reshape(shape)
     return dense_arcs(arcs_of(solution), shape, dtype, device, scale)
 
 
@@ -78,7 +79,7 @@ def dense_arcs(
     out = np.empty((len(flow), *shape[-2:]), np.float32 if dtype == torch.float32 else np.float64)
     scale = np.ones(len(out)) if scale is None else np.ascontiguousarray(scale)
     lay_out(rows, cols, flow, scale, out)
-    return torch.from_numpy(out).reshape(shape).to(device)
+    return send(torch.from_numpy(out).reshape(shape), device)
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +96,7 @@ class Parts:
         status: Makes (problems,) int8, see ``Status``.
         n_iter: Makes (problems,) int64.
         solver: Name of the code that ran.
-        sound: Whether it is known that no problem failed.
+        sound: Tells whether it is known that no problem failed; may wait for the device.
         arcs: Makes the arcs of ``plan`` where it is kept sparse.
     """
 
@@ -108,7 +109,7 @@ class Parts:
     status: Callable[[], Tensor]
     n_iter: Callable[[], Tensor]
     solver: str
-    sound: bool = False
+    sound: Callable[[], bool] = lambda: False
     arcs: Callable[[], Arcs] | None = None
 
 
@@ -120,7 +121,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
     dtype, device = like.dtype, like.device
 
     def out(array: npt.NDArray[Any], to: torch.dtype | None = None) -> Tensor:
-        return torch.from_numpy(array).to(device=device, dtype=to, copy=True)
+        return send(torch.from_numpy(array), device, to, copy=True)
 
     def plan() -> Tensor:
         flows = solution.arcs[2] if solution.dense is None else solution.dense
@@ -137,7 +138,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
         status=lambda: out(solution.status),
         n_iter=lambda: out(solution.n_iter),
         solver=solution.solver,
-        sound=bool(np.count_nonzero(solution.status) == 0),
+        sound=lambda: bool(np.count_nonzero(solution.status) == 0),
         arcs=None if solution.dense is not None else functools.partial(arcs_of, solution),
     )
 
@@ -242,7 +243,7 @@ class OTResult:
             "plan": made.detach() if isinstance(made, Tensor) else made,
             "arcs": None if parts.arcs is None else parts.arcs(),
             "solver": parts.solver,
-            "sound": bool(parts.sound),
+            "sound": bool(parts.sound()),
             "shape": tuple(self._shape),
             "numpy": self._numpy,
             "points": self._points,
@@ -266,7 +267,7 @@ class OTResult:
             plan=plan,
             potentials=lambda: state["potentials"],
             solver=state["solver"],
-            sound=state["sound"],
+            sound=functools.partial(state.__getitem__, "sound"),
             arcs=None if arcs is None else lambda: arcs,
             **{name: functools.partial(state.__getitem__, name) for name in _MEASURES},
         )

@@ -102,6 +102,9 @@ class Elsewhere(Tensor):
             return self.detach().cpu().numpy()
         raise TypeError("can't convert a pretended device's tensor to numpy: copy it to host memory with .cpu() first")
 
+    def __format__(self, spec: str) -> str:
+        return format(self.item(), spec) if self.dim() == 0 else super().__format__(spec)
+
     def __array__(self, *_: Any, **__: Any) -> Any:
         return self.numpy()
 

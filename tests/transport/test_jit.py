@@ -6,6 +6,7 @@ import importlib.util
 import os
 import subprocess
 import sys
+import tempfile
 import types
 import warnings
 from pathlib import Path
@@ -172,7 +173,7 @@ def test_beside_a_package_that_cannot_be_written_the_home_serves(kernel, monkeyp
 
 def test_what_was_kept_before_the_folder_became_read_only_is_used(kernel, monkeypatch):
     assert kernel()(1, 2) == 3
-    monkeypatch.setattr(jit_module.tempfile, "TemporaryFile", refuse)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
     again = kernel()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -228,6 +229,7 @@ def test_loading_numba_leaves_its_linear_algebra_as_it_was():
     """It is loaded without SciPy's, which users' own compiled functions still find."""
     code = """
 import sys
+import tempfile
 import numpy as np
 import otfew.transport.jit
 from numba import njit

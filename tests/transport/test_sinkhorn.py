@@ -247,7 +247,7 @@ def test_empty_batch(options):
 def test_expanded_and_transposed_costs_are_read_as_they_are(batch):
     cost, a, b = (torch.from_numpy(x) for x in batch())
     shared = cost[:1].expand(6, 7, 5)
-    for solver in (otfew.Sinkhorn(), otfew.Sinkhorn(reg=1e-3)):
+    for solver in (otfew.Sinkhorn(tol=1e-12), otfew.Sinkhorn(reg=1e-3, tol=1e-12)):
         found = otfew.solve(shared, a, b, solver=solver)
         expected = otfew.solve(shared.contiguous(), a, b, solver=solver)
         torch.testing.assert_close(found.plan, expected.plan, rtol=1e-9, atol=1e-12)
@@ -267,8 +267,8 @@ def test_plain_domain_on_any_device_does_as_the_compiled_one(batch):
             assert left.tolist() == [k % 7 == 0 for k in range(30)]
             if dtype == torch.float64:
                 assert torch.equal(first.n_iter, second.n_iter)
+                assert torch.equal(first.status, second.status)
             torch.testing.assert_close((first.a, first.b, first.mass), (second.a, second.b, second.mass))
-            assert torch.equal(first.status, second.status)
             for name in ("phi", "psi", "plan", "value"):
                 x, y = getattr(first, name)[~left], getattr(second, name)[~left]
                 torch.testing.assert_close(x, y, rtol=rtol, atol=rtol)

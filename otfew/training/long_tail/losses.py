@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from otfew.transport.sending import send
+
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(logits (batch, classes), labels (batch,), counts (classes,)) -> losses (batch,)."""
 
@@ -26,7 +28,7 @@ def focal(logits: Tensor, labels: Tensor, counts: Tensor, gamma: float = 2.0) ->
 
 def balanced_softmax(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     """Compute the softmax loss of logits + log n (Ren et al. 2020): the loss of Menon et al. (2021) with tau 1."""
-    return functional.cross_entropy(logits + counts.to(logits.dtype).log(), labels, reduction="none")
+    return functional.cross_entropy(logits + send(counts, logits.device, logits.dtype).log(), labels, reduction="none")
 
 
 def ldam(logits: Tensor, labels: Tensor, counts: Tensor, largest: float = 0.5, scale: float = 30.0) -> Tensor:
@@ -34,7 +36,7 @@ def ldam(logits: Tensor, labels: Tensor, counts: Tensor, largest: float = 0.5, s
 
     The true class's cosine is lowered by a margin proportional to n^(-1/4), ``largest`` for the smallest class.
     """
-    margins = counts.to(logits.dtype) ** -0.25
+    margins = send(counts, logits.device, logits.dtype) ** -0.25
     margins = margins * (largest / margins.max())
     lowered = logits - functional.one_hot(labels, logits.shape[1]) * margins
     return functional.cross_entropy(scale * lowered, labels, reduction="none")
@@ -42,27 +44,28 @@ def ldam(logits: Tensor, labels: Tensor, counts: Tensor, largest: float = 0.5, s
 
 def inverse_frequency(labels: Tensor, counts: Tensor) -> Tensor:
     """Compute factors proportional to 1 / n_y, with mean 1 over the samples: (samples,) float32."""
-    return _mean_one((1 / counts.double())[labels])
+    return _mean_one((1 / send(counts, labels.device).double())[labels])
 
 
 def class_balanced(labels: Tensor, counts: Tensor, beta: float = 0.9999) -> Tensor:
     """Compute factors proportional to (1 - beta) / (1 - beta^n_y) (Cui et al. 2019), with mean 1 over the samples."""
-    return _mean_one(((1 - beta) / (1 - beta ** counts.double()))[labels])
+    return _mean_one(((1 - beta) / (1 - beta ** send(counts, labels.device).double()))[labels])
 
 
 def shuffled_within_classes(weights: Tensor, labels: Tensor, seed: int) -> Tensor:
     """Permute weights (samples,) among the samples of each class: what the class gets stays, which sample does not."""
     generator = torch.Generator().manual_seed(seed)
-    mixed = weights.clone()
+    labels = labels.cpu()
+    source = torch.arange(len(labels))
     for label in torch.unique(labels).tolist():
         members = (labels == label).nonzero()[:, 0]
-        mixed[members] = weights[members[torch.randperm(len(members), generator=generator)]]
-    return mixed
+        source[members] = members[torch.randperm(len(members), generator=generator)]
+    return weights[send(source, weights.device)]
 
 
 def adjusted(logits: Tensor, counts: Tensor, tau: float) -> Tensor:
     """Subtract tau times the log share of each class (Menon et al. 2021, post hoc): no training."""
-    return logits - tau * (counts / counts.sum()).to(logits.dtype).log()
+    return logits - tau * send(counts / counts.sum(), logits.device, logits.dtype).log()
 
 
 def group_of(count: int) -> str:
@@ -138,13 +141,17 @@ class Objective:
         if self.update is not None:
             losses = losses * self.update(index)
         elif self.weights is not None and done >= self.deferred:
-            losses = losses * self.weights.to(losses.device)[index.to(losses.device)]
+            # What a device lacks is the batch's factors, not everyone's: they move, and nothing waits for them.
+            index = send(index, self.weights.device)
+            losses = losses * send(self.weights[index], losses.device)
         return self.train * (losses.sum() if self.summed else losses.mean())
 
     def order(self, labels: Tensor, generator: torch.Generator) -> Tensor:
         """Draw the samples of an epoch (samples,): a permutation, or with equal chances for each class."""
         if not self.balanced:
             return torch.randperm(len(labels), generator=generator)
+        # The draw is the CPU's, whatever trains.
+        labels = labels.cpu()
         chances = 1 / torch.bincount(labels).double()[labels]
         return torch.multinomial(chances, len(labels), replacement=True, generator=generator)
 

@@ -103,10 +103,10 @@ class GeomLoss(PointSolver):
         share_a, share_b = (w / w.sum(-1, keepdim=True) for w in (a, b))
         diameters = largest_cost(x, y, sums.metric) ** (1 / p)
         f, g = torch.empty_like(a), torch.empty_like(b)
-        n_iter = torch.zeros(len(a), dtype=torch.int64, device=x.device)
-        for k in range(len(a)):
+        n_iter = []
+        for k, diameter in enumerate(diameters.tolist()):
             # Of a single point, the diameter may be zero.
-            diameter = max(float(diameters[k]), blur)
+            diameter = max(diameter, blur)
             loss: Any = SamplesLoss(
                 "sinkhorn",
                 p=p,
@@ -122,11 +122,11 @@ class GeomLoss(PointSolver):
             with torch.no_grad(), turn:
                 potentials = loss(*(z[k].to(dtype).contiguous() for z in (share_a, x, share_b, y)))
             f[k], g[k] = (p * z.double() for z in potentials)
-            n_iter[k] = 2 + math.ceil(math.log(diameter / blur) / -math.log(self.scaling))
+            n_iter.append(2 + math.ceil(math.log(diameter / blur) / -math.log(self.scaling)))
         temperature = torch.full_like(diameters, self.reg)
         x, y = (scaled(z, temperature, sums.metric, dtype) for z in (x, y))
         f, next_g = half_steps(sums, x, y, a, b, g, self.reg)
         error = column_error(g, next_g, b, self.reg)
         status = torch.where(error <= self.tol, int(Status.OPTIMAL), int(Status.MAX_ITER))
         status = torch.where(torch.isfinite(error), status, int(Status.FAILED)).to(torch.int8)
-        return Potentials(f, g, next_g, n_iter, status)
+        return Potentials(f, g, next_g, torch.tensor(n_iter, dtype=torch.int64, device=x.device), status)

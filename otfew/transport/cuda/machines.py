@@ -53,6 +53,11 @@ def machine_for(device: torch.device) -> Machine | None:
     return _machines[device]
 
 
+def known(kind: str) -> bool:
+    """Tell whether kernels may run on a kind of device, so that ``machine_for`` says why where they do not."""
+    return kind in _makers
+
+
 def register(kind: str, make: Make | None) -> None:
     """Say what makes the machines of a kind of device.
 

@@ -34,6 +34,12 @@ LIGHT = 1e-2
 RIDGE = 1e-13
 """Added to matrices whose eigenvalues lie in [0, 1], which rounding could make indefinite."""
 
+CHECK = 4
+"""Steps between two looks at what has converged, where a look waits for the device."""
+
+WORTH_MOVING = 0.75
+"""Part of the problems at hand down to which it is cheaper to take all along than to move those that are left."""
+
 CHUNK = 2**22
 """Entries of the costs that are worked on at a time."""
 
@@ -166,12 +172,15 @@ def _climb(
     level = level.clamp_max(max(soft, default=math.inf)).clamp_min(reg)
     level = torch.full_like(level, reg) if start is not None else level
     g = torch.zeros_like(b) if start is None else start * reg
-    out = Dual(
+    found = Dual(
         torch.zeros_like(a), torch.zeros_like(b), torch.full_like(a[:, 0], math.inf),
         torch.full((size,), int(Status.MAX_ITER), dtype=torch.int8, device=a.device),
         torch.full((size,), max_iter, device=a.device),
     )  # fmt: skip
-    index = torch.arange(size, device=cost.device)
+    if not size:
+        return found
+    out = found
+    index, open_ = torch.arange(size, device=a.device), torch.ones(size, dtype=torch.bool, device=a.device)
     for used in range(1, max_iter + 1):
         if used == max_iter:
             # Whatever g is by now, what is handed out is its plan at reg.
@@ -184,23 +193,33 @@ def _climb(
         strayed = (missed / (point.goal + LIGHT * tol)).amax(-1)
         last = level[:, 0] <= reg
         broken = ~torch.isfinite(missed.sum(-1))
-        ended = (last & (worst <= tol)) | broken
+        solved = last & (worst <= tol)
+        ended = (solved | broken) & open_
         if used == max_iter:
-            ended = torch.ones_like(ended)
-        if bool(ended.any()):
-            into = index[ended]
-            out.phi[into], out.psi[into], out.error[into] = point.phi[ended], psi[ended], worst[ended]
-            out.n_iter[into] = used
-            state = torch.where(last & (worst <= tol), int(Status.OPTIMAL), int(Status.MAX_ITER))
-            out.status[into] = state.where(~broken, int(Status.FAILED)).to(torch.int8)[ended]
-            if bool(ended.all()):
+            ended = open_
+        # Where a look waits for the device, problems that have ended go along for some steps.
+        if not a.is_cpu or bool(ended.any()):
+            state = torch.where(solved, int(Status.OPTIMAL), int(Status.MAX_ITER))
+            state = state.where(~broken, int(Status.FAILED)).to(torch.int8)
+            found = Dual(
+                torch.where(ended[:, None], point.phi, found.phi), torch.where(ended[:, None], psi, found.psi),
+                worst.where(ended, found.error), state.where(ended, found.status), found.n_iter.where(~ended, used),
+            )  # fmt: skip
+            open_ = open_ & ~ended
+            if used == max_iter:
                 break
-            rest = ~ended
-            cost, a, b, held, log_b, level, g, psi, index, last, strayed = (
-                x[rest] for x in (cost, a, b, held, log_b, level, g, psi, index, last, strayed)
-            )
-            tau_a, tau_b = tau_a[rest], tau_b[rest]
-            point = _Point(*(x[rest] for x in (point.phi, point.plan, point.rows, point.columns, point.goal)))
+            if a.is_cpu or used % CHECK == 0:
+                rest = open_.nonzero()[:, 0]
+                if not len(rest):
+                    break
+                if len(rest) < (1 if a.is_cpu else WORTH_MOVING) * len(index):
+                    out = _put(out, index, found)
+                    cost, a, b, held, log_b, level, g, psi, index, open_, last, strayed, tau_a, tau_b = (
+                        x[rest]
+                        for x in (cost, a, b, held, log_b, level, g, psi, index, open_, last, strayed, tau_a, tau_b)
+                    )
+                    point = _Point(*(x[rest] for x in (point.phi, point.plan, point.rows, point.columns, point.goal)))
+                    found = Dual(*(getattr(found, field.name)[rest] for field in fields(Dual)))
         if m <= LARGEST:
             moved = _newton(point, psi, tau_a, tau_b, LIGHT * tol, singular)
             if soft:
@@ -212,7 +231,14 @@ def _climb(
             psi = _sinkhorn(point, psi, tau_b, b, held)
         g = psi * level
         level = torch.where(((strayed <= LEVEL_TOL) & ~last)[:, None], (level / FALL).clamp_min(reg), level)
-    return out
+    return _put(out, index, found)
+
+
+def _put(out: Dual, index: Tensor, found: Dual) -> Dual:
+    """Write what was found for some of the problems into that of all of them."""
+    if len(index) == len(out.status):
+        return found
+    return Dual(*(getattr(out, x.name).index_copy(0, index, getattr(found, x.name)) for x in fields(Dual)))
 
 
 def _flip(dual: Dual) -> Dual:

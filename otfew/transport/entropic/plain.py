@@ -34,6 +34,9 @@ LARGEST = {dtype: torch.finfo(dtype).max for dtype in REACH}
 CHECK = 8
 """Iterations between two looks at what has converged, where a look waits for the device."""
 
+WORTH_MOVING = 0.75
+"""Part of the problems at hand down to which it is cheaper to take all along than to move those that are left."""
+
 
 @dataclass(slots=True, eq=False)
 class Scaled:
@@ -144,47 +147,51 @@ def _kernel(dtype: str) -> Callable[..., None]:
 
 
 def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
-    """Do the same on any device; see ``scale``."""
-    size = len(cost)
+    """Do the same on any device, without extrapolation and with few looks at what it holds; see ``scale``."""
     mass = a.sum(-1)
     unit_a, unit_b = a / mass[:, None], b / b.sum(-1, keepdim=True)
-    a, b = unit_a.to(cost.dtype), unit_b.to(cost.dtype)
     offset = cost.mean((1, 2))
-    kernel = (offset[:, None, None] - cost) / reg
-    safe = kernel.abs().flatten(1).amax(1) <= REACH[cost.dtype]
-    kernel = kernel.where(safe[:, None, None], 0.0).exp_()
-    plan, sums_of = torch.zeros_like(kernel), (torch.ones_like(a), torch.ones_like(b))
-    errors, iterations = torch.zeros_like(offset), torch.zeros(size, dtype=torch.int64, device=cost.device)
-    index = safe.nonzero()[:, 0]
-    kernel, a, b = kernel[index], a[index], b[index]
+    whole = (offset[:, None, None] - cost) / reg
+    # Problems out of reach stand by, with a kernel of ones, until those that have ended are left out.
+    going = whole.abs().flatten(1).amax(1) <= REACH[cost.dtype]
+    whole = whole.where(going[:, None, None], 0.0).exp_()
+    kernel, a, b = whole, unit_a.to(cost.dtype), unit_b.to(cost.dtype)
+    p, error, n_iter = torch.ones_like(a), torch.zeros_like(offset), torch.zeros_like(going, dtype=torch.int64)
     # Products and sums, not matrix products, which may be rounded to TF32.
-    q = (kernel * a[..., None]).sum(1)
-    going = torch.ones_like(q[:, 0], dtype=torch.bool)
-    p, error, n_iter = torch.ones_like(a), torch.zeros_like(q[:, 0]), torch.zeros_like(index)
+    q = torch.where(going[:, None], (kernel * a[..., None]).sum(1), 1.0)
+    ended: list[tuple[Tensor, tuple[Tensor, ...]]] = []
+    index = torch.arange(len(cost), device=cost.device)
     for used in range(1, max_iter + 1):
-        if not len(index):
-            break
         v = b / q
         sums_p = (kernel * v[:, None]).sum(2)
         sums_q = (kernel * (a / sums_p)[..., None]).sum(1)
         worst = (v * sums_q - b).abs().amax(1)
         # A problem keeps the scalings with which it converged while others go on.
         p, error = torch.where(going[:, None], sums_p, p), worst.where(going, error)
-        n_iter += going
+        n_iter = n_iter + going
         going = going & ~(worst <= tol)
-        if used % CHECK == 0 or used == max_iter:
-            ended = torch.ones_like(going) if used == max_iter else ~going
-            into = index[ended]
-            sums_of[0][into], sums_of[1][into] = p[ended], q[ended]
-            errors[into], iterations[into] = error[ended], n_iter[ended]
-            plan[into] = (a / p)[ended][..., None] * kernel[ended] * (b / q)[ended][:, None]
-            rest = ~ended
-            kernel, a, b, p, q, sums_q, error, n_iter, index, going = (
-                x[rest] for x in (kernel, a, b, p, q, sums_q, error, n_iter, index, going)
-            )
+        if used == max_iter:
+            break
         q = torch.where(going[:, None], sums_q, q)
-    phi, psi = (-sums.log().double() for sums in sums_of)
+        if used % CHECK == 0:
+            rest = going.nonzero()[:, 0]
+            if not len(rest):
+                break
+            if len(rest) < WORTH_MOVING * len(index):
+                ended.append((index, (p, q, error, n_iter)))
+                kernel, a, b, p, q, error, n_iter, index, going = (
+                    x.index_select(0, rest) for x in (kernel, a, b, p, q, error, n_iter, index, going)
+                )
+    last = (p, q, error, n_iter)
+    if ended:
+        ended.append((index, last))
+        last = ended[0][1]
+        for index, values in ended[1:]:
+            last = tuple(into.index_copy(0, index, x) for into, x in zip(last, values, strict=True))
+    p, q, error, n_iter = last
+    plan = whole.mul_((unit_a / p).to(cost.dtype)[..., None]).mul_((unit_b / q).to(cost.dtype)[:, None])
+    phi, psi = (-sums.log().double() for sums in (p, q))
     value = mass * (reg * ((unit_a * phi).sum(-1) + (unit_b * psi).sum(-1)) + offset)
     # OPTIMAL is 0 and MAX_ITER is 1.
-    status = ((iterations == 0) | ~(errors <= tol)).to(torch.int8)
-    return Scaled(plan, unit_a, unit_b, phi, psi, mass, value, offset.double(), errors.double(), status, iterations)
+    status = ((n_iter == 0) | ~(error <= tol)).to(torch.int8)
+    return Scaled(plan, unit_a, unit_b, phi, psi, mass, value, offset.double(), error.double(), status, n_iter)

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from otfew.transport.entropic.reductions import Metric, Reductions
 from otfew.transport.problem import Status
+
+CHECK = 8
+"""Iterations between two looks at what has converged, where a look waits for the device."""
+
+WORTH_MOVING = 0.75
+"""Part of the problems at hand down to which it is cheaper to take all along than to move those that are left."""
 
 NOTHING = -1e30
 """Stands for log 0: its exponential is exactly zero, and no difference of two is NaN."""
@@ -95,38 +101,55 @@ def sinkhorn(
     """
     size = len(x)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
-    next_g = g.clone()
-    n_iter = torch.zeros(size, dtype=torch.int64, device=x.device)
-    status = torch.full((size,), Status.MAX_ITER, dtype=torch.int8, device=x.device)
-    log_a, log_b = log_weights(a), log_weights(b)
     temperature = largest_cost(x, y, sums.metric).nan_to_num(0).clamp(reg, 1e300)
-    live = torch.arange(size, device=x.device)
-    stale = True
+    state = torch.full((size,), int(Status.MAX_ITER), dtype=torch.int8, device=x.device)
+    found = Potentials(f, g, g, torch.zeros(size, dtype=torch.int64, device=x.device), state)
+    if not size:
+        return found
+    out, index, going = found, torch.arange(size, device=x.device), torch.ones_like(state, dtype=torch.bool)
+    log_a, log_b, next_g, stale, look = log_weights(a), log_weights(b), g, True, 1 if x.is_cpu else CHECK
     for step in range(max_iter):
-        if not len(live):
-            break
         if step == max_iter - 1:
             # Whatever is reached belongs to the temperature that was asked for.
-            stale = stale or bool((temperature[live] > reg).any())
-            temperature[live] = reg
+            temperature, stale = torch.full_like(temperature, reg), True
         if stale:
-            here = temperature[live]
-            xs, ys = (scaled(z[live], here, sums.metric, dtype) for z in (x, y))
-            la, lb, t = log_a[live], log_b[live], here[:, None]
-        g_live = next_g[live]
-        f_live = -t * sums.logsumexp(xs, ys, lb + g_live / t)
-        g_after = -t * sums.logsumexp(ys, xs, la + f_live / t)
-        f[live], g[live], next_g[live] = f_live, g_live, g_after
-        n_iter[live] = step + 1
-        error = column_error(g_live, g_after, b[live], reg)
-        failed = ~torch.isfinite(f_live.sum(-1) + g_after.sum(-1))
+            xs, ys = (scaled(z, temperature, sums.metric, dtype) for z in (x, y))
+            t = temperature[:, None]
+        g = next_g
+        f = -t * sums.logsumexp(xs, ys, log_b + g / t)
+        next_g = -t * sums.logsumexp(ys, xs, log_a + f / t)
+        error = column_error(g, next_g, b, reg)
+        failed = ~torch.isfinite(f.sum(-1) + next_g.sum(-1))
         # A plan at a higher temperature fits the weights, but solves another problem.
-        done = (error <= tol) & (here <= reg) & ~failed
-        status[live[done]] = int(Status.OPTIMAL)
-        status[live[failed]] = int(Status.FAILED)
-        cooling = bool((here > reg).any())
-        temperature[live] = (here * scaling).clamp(min=reg)
-        left = ~(done | failed)
-        stale = cooling or not bool(left.all())
-        live = live[left]
-    return Potentials(f, g, next_g, n_iter, status)
+        done = (error <= tol) & (temperature <= reg) & ~failed
+        state = torch.where(done, int(Status.OPTIMAL), int(Status.MAX_ITER))
+        state = state.where(~failed, int(Status.FAILED)).to(torch.int8)
+        # A problem keeps the potentials with which it ended while others go on.
+        found = Potentials(
+            f.where(going[:, None], found.f), g.where(going[:, None], found.g),
+            next_g.where(going[:, None], found.next_g), found.n_iter + going, state.where(going, found.status),
+        )  # fmt: skip
+        going = going & ~(done | failed)
+        hot = temperature > reg
+        temperature = (temperature * scaling).clamp(min=reg)
+        if (step + 1) % look:
+            continue
+        rest = going.nonzero()[:, 0]
+        if not len(rest):
+            break
+        stale = bool(hot.any())
+        if len(rest) < (1 if x.is_cpu else WORTH_MOVING) * len(index):
+            out, stale = _put(out, index, found), True
+            x, y, a, b, log_a, log_b, next_g, temperature, index, going = (
+                z.index_select(0, rest) for z in (x, y, a, b, log_a, log_b, next_g, temperature, index, going)
+            )
+            found = Potentials(*(getattr(found, field.name).index_select(0, rest) for field in fields(Potentials)))
+    return _put(out, index, found)
+
+
+def _put(out: Potentials, index: Tensor, found: Potentials) -> Potentials:
+    """Write what was found for some of the problems into that of all of them."""
+    if len(index) == len(out.status):
+        return found
+    parts = fields(Potentials)
+    return Potentials(*(getattr(out, x.name).index_copy(0, index, getattr(found, x.name)) for x in parts))

@@ -74,11 +74,12 @@ class Exact(ArraySolver):
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""
         if self.mass is None:
-            return self._solve(problem)
+            return self.solve_all(problem)
         extended, moved = with_dummies(problem, self.mass)
-        return without_dummies(problem, self._solve(extended), moved, self.mass)
+        return without_dummies(problem, self.solve_all(extended), moved, self.mass)
 
-    def _solve(self, problem: Problem) -> Solution:
+    def solve_all(self, problem: Problem) -> Solution:
+        """Transport all the mass, whatever ``mass`` is."""
         found = self._run(problem)
         if np.count_nonzero(found.status):
             unsure = np.flatnonzero(found.status == UNSURE)

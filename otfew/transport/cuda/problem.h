@@ -1,0 +1,96 @@
+// A problem as its warp sees it: what it was given, and its memory.
+#pragma once
+#include "warp.h"
+
+#define INFINITE double_of_bits(0x7ff0000000000000ull)
+#define NOT_A_NUMBER double_of_bits(0x7ff8000000000000ull)
+
+// Total mass of every problem inside the kernel; flows are whole numbers of it, so that sums are exact.
+constexpr i64 UNITS = 1ll << 52;
+
+// Nodes are rows 0..n-1 and columns ROWS..ROWS+m-1: 32 to a slot, lane l of slot k holding node 32 k + l.
+template <int RS, int CS>
+struct Sizes {
+  static constexpr int SLOTS = RS + CS;
+  static constexpr int ROWS = 32 * RS;
+  static constexpr int NODES = 32 * SLOTS;
+  // Odd: neither a row nor a column of the costs meets one memory bank twice.
+  static constexpr int STRIDE = 32 * CS + 1;
+  // Costs are scaled to whole numbers so small that the potential of a node at the end of any path, times 32, fits.
+  static constexpr int REACH = 1 << 25;
+};
+
+// Costs as they were given: float32 or float64, anywhere, by strides.
+template <class Given>
+struct Costs {
+  const Given* at;
+  i64 row, col;
+  int n, m;
+  // Where a lane's column begins; lanes beyond the last column read that one.
+  DEVICE Lanes<i64> column(Lanes<int> j) const { return convert<i64>(smaller(j, Lanes<int>(m - 1))) * col; }
+};
+
+template <int RS, int CS>
+struct Memory {
+  typedef Sizes<RS, CS> S;
+  double* mean;    // [ROWS] what was taken from each row of the costs
+  double* low;     // [32 CS] what was taken from each column after that
+  double* u;       // [ROWS] potentials of the rows
+  i64* flow;       // [NODES] on the arc to the parent
+  char* scratch;   // [12 * NODES bytes]
+  u32* mask;       // [SLOTS][NODES] subtrees: bit l of mask[k][x] tells that node 32 k + l hangs under x or is x
+  int* parent;     // [NODES] -1 at the root and at nodes outside the tree
+  int* tag;        // [ROWS] 32 times the whole-number potential, plus the row modulo 32
+  int* cost;       // [n, rounded up to 4][STRIDE] minus 32 times the whole-number costs
+
+  DEVICE static int bytes(int n) {
+    return 8 * (2 * S::ROWS + 32 * CS) + 8 * S::NODES + 12 * S::NODES + 4 * S::SLOTS * S::NODES + 4 * S::NODES + 4 * S::ROWS +
+           4 * ((n + 3) / 4 * 4) * S::STRIDE;
+  }
+  DEVICE explicit Memory(char* from) {
+    mean = reinterpret_cast<double*>(from);
+    low = mean + S::ROWS;
+    u = low + 32 * CS;
+    flow = reinterpret_cast<i64*>(u + S::ROWS);
+    scratch = reinterpret_cast<char*>(flow + S::NODES);
+    mask = reinterpret_cast<u32*>(scratch + 12 * S::NODES);
+    parent = reinterpret_cast<int*>(mask + S::SLOTS * S::NODES);
+    tag = parent + S::NODES;
+    cost = tag + S::ROWS;
+  }
+};
+
+// Row potential of rows that may not be priced: below all others, and far enough from overflow.
+constexpr int CLOSED = -(1 << 30) - (1 << 30) + (1 << 26);
+
+// Sets of nodes of a side are bits, the same in all lanes. Slots are chosen by comparing: numbers in registers have no
+// addresses.
+template <int S>
+DEVICE bool bit_at(const u32* nodes, int x) {
+  u32 word = nodes[0];
+  UNROLL
+  for (int k = 1; k < S; k++) {
+    const u32 other = nodes[k];
+    word = (x >> 5) == k ? other : word;
+  }
+  return has(word, 1u << (x & 31));
+}
+DEVICE Lanes<bool> lane_in(u32 nodes) { return has(nodes, Lanes<u32>(1u) << lane_index()); }
+template <int S>
+DEVICE int count_nodes(const u32* nodes) {
+  int count = 0;
+  UNROLL
+  for (int k = 0; k < S; k++) count += count_bits(nodes[k]);
+  return count;
+}
+
+// Number of the first node of a side with mass.
+template <int S>
+DEVICE int first_of(const u32* nodes) {
+  int first = 0;
+  UNROLL
+  for (int k = S - 1; k >= 0; k--)
+    if (nodes[k]) first = 32 * k + lowest(nodes[k]);
+  return first;
+}
+constexpr int LOWEST = -2147483647 - 1;

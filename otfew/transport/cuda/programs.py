@@ -1,0 +1,123 @@
+"""Which kernel solves a problem, its source text, and the memory that it needs."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import re
+from dataclasses import dataclass
+from importlib import resources
+
+import torch
+
+from otfew.transport.cuda.arguments import ExactProblems, PlanTimes
+
+LARGEST = 128
+"""Rows or columns of the largest problem that the kernels solve."""
+
+WARPS = 4
+"""Warps of a block, unless shared memory holds fewer."""
+
+WARP = ("warp.h", "kernel.h")
+"""What every kernel is made from; tests put other lanes in the place of the first."""
+
+_EXACT = (
+    *WARP,
+    "arguments.h",
+    "problem.h",
+    "weights.h",
+    "costs.h",
+    "pricing.h",
+    "start.h",
+    "tree.h",
+    "pivot.h",
+    "certificate.h",
+    "network_simplex.h",
+)
+_PLAN = (*WARP, "arguments.h", "plan.h")
+_GIVEN = {torch.float32: ("f32", "float"), torch.float64: ("f64", "double")}
+_LOCAL = re.compile(r'^#(pragma once|include ".*")$', re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel to be compiled and launched: one warp a problem.
+
+    Attributes:
+        name: Of its entry in the compiled code.
+        instance: The last line of its source, which makes the entry.
+        parts: Files of its source, each after those it includes.
+        arguments: Its one argument, passed by value; its ``problems`` tells how many there are.
+        shared_bytes: Shared memory of a warp, a multiple of 16; a block of w warps needs w times as much.
+    """
+
+    name: str
+    instance: str
+    parts: tuple[str, ...]
+    arguments: type[ctypes.Structure]
+    shared_bytes: int = 0
+
+    @property
+    def source(self) -> str:
+        """Its whole text; nothing needs to be included."""
+        return source(self.parts) + self.instance + "\n"
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of the source: what was compiled from another text must not be used."""
+        return _digest(self.parts, self.instance)
+
+
+@functools.cache
+def source(parts: tuple[str, ...]) -> str:
+    """Files of this package as one text, without what only ties them together."""
+    folder = resources.files(__package__)
+    return "".join(_LOCAL.sub("", (folder / part).read_text(encoding="utf-8")) for part in parts)
+
+
+@functools.cache
+def _digest(parts: tuple[str, ...], instance: str) -> str:
+    return hashlib.sha256((source(parts) + instance).encode()).hexdigest()
+
+
+def slots(size: int) -> int:
+    """Nodes that each lane holds of a side of this size: 1, 2 or 4.
+
+    Raises:
+        ValueError: The side is larger than ``LARGEST``.
+    """
+    if not 1 <= size <= LARGEST:
+        raise ValueError(f"the kernels solve problems of up to {LARGEST} rows and columns, got {size}")
+    return 1 if size <= 32 else 2 if size <= 64 else 4
+
+
+def exact_bytes(n: int, m: int) -> int:
+    """Shared memory of one exact problem, as ``Memory::bytes`` has it."""
+    rows, columns = 32 * slots(n), 32 * slots(m)
+    nodes = rows + columns
+    words = nodes // 32
+    return 8 * (2 * rows + columns) + (8 + 12 + 4 * words + 4) * nodes + 4 * rows + 4 * (-(-n // 4) * 4) * (columns + 1)
+
+
+@functools.cache
+def exact(n: int, m: int, dtype: torch.dtype) -> Kernel:
+    """Find the kernel that solves exact problems of a size, for costs of a dtype."""
+    rows, columns = slots(n), slots(m)
+    short, given = _GIVEN[dtype]
+    name = f"exact_{rows}_{columns}_{short}"
+    return Kernel(name, f"EXACT({name}, {rows}, {columns}, {given})", _EXACT, ExactProblems, exact_bytes(n, m))
+
+
+@functools.cache
+def plan_times(dtype: torch.dtype) -> Kernel:
+    """Find the kernel that writes plans densely in a dtype, times a number for each problem."""
+    short, given = _GIVEN[dtype]
+    return Kernel(f"plan_times_{short}", f"PLAN(plan_times_{short}, {given})", _PLAN, PlanTimes)
+
+
+def all_kernels() -> list[Kernel]:
+    """List every kernel once, with the memory of the largest problem of its kind."""
+    sides = (32, 64, 128)
+    exacts = [exact(n, m, dtype) for n in sides for m in sides for dtype in _GIVEN]
+    return exacts + [plan_times(dtype) for dtype in _GIVEN]
