@@ -165,7 +165,9 @@ def tail(objective, second=False):
     return recipe, lambda parts: LongTailTraining(build, tailed(), objective, recipe, second, parts)
 
 
-needs_compiler = pytest.mark.skipif(not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="kernels are emulated in C++")
+needs_compiler = pytest.mark.skipif(
+    not any(map(shutil.which, ("c++", "g++", "clang++"))), reason="kernels are emulated in C++"
+)
 WEIGHTS = torch.linspace(0.5, 1.5, 80)
 # Name -> settings and objective, and how many operations a step may take; every training takes 20 steps.
 TRAININGS = {
