@@ -272,7 +272,7 @@ def check_values(
         if bool(bad.any()):
             where = first_index(bad, bad.ndim)
             first = tuple(bad.nonzero()[0].tolist())
-            sums = f"{total_a.expand_as(bad)[first]:.6g} and {total_b.expand_as(bad)[first]:.6g}"
+            sums = " and ".join(f"{float(total.expand_as(bad)[first]):.6g}" for total in (total_a, total_b))
             raise ValueError(f"totals of a and b disagree{where}: {sums}; normalise the weights to one total")
 
 

@@ -36,7 +36,9 @@ struct PlanTimes {
 DEVICE i64 offset_of(int k, int dims, const i64* size, const i64* stride) {
   i64 offset = 0;
   u32 rest = (u32)k;
-  for (int d = dims - 1; d >= 0; d--) {
+  UNROLL
+  for (int d = MOST_DIMS - 1; d >= 0; d--) {
+    if (d >= dims) continue;
     const u32 length = (u32)size[d];
     offset += (i64)(rest % length) * stride[d];
     rest /= length;

@@ -47,7 +47,7 @@ DEVICE Measured write_arcs(const Costs<Given>& costs, const Memory<RS, CS>& memo
     least = choose(used, smaller(least, cost), least);
     most = choose(used && amount > 0.0, larger(most, cost), most);
     sums[k] = choose(used, amount, Lanes<double>(0.0));
-    store(amounts, x, sums[k], Lanes<bool>(true));
+    store(amounts, x, sums[k]);
   }
   sync_lanes();
   UNROLL
@@ -78,13 +78,14 @@ DEVICE Measured write_arcs(const Costs<Given>& costs, const Memory<RS, CS>& memo
 }
 
 // Whether no cost between nodes with mass is below `price`.
-template <int CS, class Given>
+template <int RS, int CS, class Given>
 DEVICE bool none_below(const Costs<Given>& costs, const u32* rows, const Lanes<bool>* held, double price) {
   Lanes<bool> below = false;
+  UNROLL
   for (int c = 0; c < CS; c++) {
     const Lanes<i64> column = costs.column(lane_index() + 32 * c);
     for (int i = 0; i < costs.n; i++)
-      if (has(rows[i >> 5], 1u << (i & 31)))
+      if (bit_at<RS>(rows, i))
         below = below || (held[c] && convert<double>(load(costs.at, column + i * costs.row)) < price);
   }
   return !ballot(below);
@@ -97,7 +98,7 @@ DEVICE void extend(const Costs<Given>& costs, const Memory<RS, CS>& memory, cons
                    Lanes<double>* f, Lanes<double>* g) {
   double* shared = reinterpret_cast<double*>(memory.scratch);
   UNROLL
-  for (int c = 0; c < CS; c++) store(shared, lane_index() + 32 * c, g[c], Lanes<bool>(true));
+  for (int c = 0; c < CS; c++) store(shared, lane_index() + 32 * c, g[c]);
   sync_lanes();
   UNROLL
   for (int r = 0; r < RS; r++) {
@@ -105,10 +106,10 @@ DEVICE void extend(const Costs<Given>& costs, const Memory<RS, CS>& memory, cons
     const Lanes<i64> row = convert<i64>(smaller(i, Lanes<int>(costs.n - 1))) * costs.row;
     Lanes<double> least = INFINITE;
     for (int j = 0; j < costs.m; j++)
-      if (has(columns[j >> 5], 1u << (j & 31)))
+      if (bit_at<CS>(columns, j))
         least = smaller(least, convert<double>(load(costs.at, row + j * costs.col)) - load_one(shared, j));
-    f[r] = choose(has(rows[r], Lanes<u32>(1u) << lane_index()), f[r], least);
-    store(memory.u, i, f[r], Lanes<bool>(true));
+    f[r] = choose(lane_in(rows[r]), f[r], least);
+    store(memory.u, i, f[r]);
   }
   sync_lanes();
   UNROLL
@@ -117,6 +118,6 @@ DEVICE void extend(const Costs<Given>& costs, const Memory<RS, CS>& memory, cons
     Lanes<double> least = INFINITE;
     for (int i = 0; i < costs.n; i++)
       least = smaller(least, convert<double>(load(costs.at, column + i * costs.row)) - load_one(memory.u, i));
-    g[c] = choose(has(columns[c], Lanes<u32>(1u) << lane_index()), g[c], least);
+    g[c] = choose(lane_in(columns[c]), g[c], least);
   }
 }

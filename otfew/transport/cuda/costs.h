@@ -17,12 +17,13 @@ DEVICE double extreme_factor(const Costs<Given>& costs, const u32* rows, const L
                              bool& finite) {
   Lanes<double> most = 0.0;
   Lanes<bool> bad = false;
+  UNROLL
   for (int c = 0; c < CS; c++) {
     const Lanes<i64> column = costs.column(lane_index() + 32 * c);
     for (int i = 0; i < costs.n; i++) {
       const Lanes<double> x = convert<double>(load(costs.at, column + i * costs.row));
       bad = bad || !(x - x == 0.0);
-      if (!has(rows[i >> 5], 1u << (i & 31))) continue;
+      if (!bit_at<RS>(rows, i)) continue;
       most = choose(held[c], larger(most, magnitude(x * 0.5 - origin * 0.5)), most);
     }
   }
@@ -48,7 +49,7 @@ DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory
       const Lanes<Given> x = load(costs.at, at);
       at = at + costs.row;
       Lanes<float> y = 0.f;
-      if (!has(rows[i >> 5], 1u << (i & 31))) {
+      if (!bit_at<RS>(rows, i)) {
         sum = sum + convert<float>(x - x);
       } else {
         if (FACTOR)
@@ -57,7 +58,7 @@ DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory
           y = convert<float>(x - origin);
         sum = sum + magnitude(y);
       }
-      store(staged, j + i * Memory<RS, CS>::S::STRIDE, y, Lanes<bool>(true));
+      store(staged, j + i * Memory<RS, CS>::S::STRIDE, y);
     }
   }
   return float_of_bits(warp_max(bits_of(sum)));
@@ -67,17 +68,15 @@ DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory
 template <int RS, int CS>
 DEVICE void row_means(const Memory<RS, CS>& memory, int n, int m, const u32* columns, float* means) {
   const float* staged = reinterpret_cast<const float*>(memory.cost);
-  int count = 0;
-  UNROLL
-  for (int c = 0; c < CS; c++) count += count_bits(columns[c]);
+  const float count = float(count_nodes<CS>(columns));
   UNROLL
   for (int r = 0; r < RS; r++) {
     const Lanes<int> i = lane_index() + 32 * r;
     const Lanes<int> row = smaller(i, Lanes<int>(n - 1)) * Memory<RS, CS>::S::STRIDE;
     Lanes<float> sum = 0.f;
     for (int j = 0; j < m; j++)
-      if (has(columns[j >> 5], 1u << (j & 31))) sum = sum + load(staged, row + j);
-    store(means, i, sum / float(count), Lanes<bool>(true));
+      if (bit_at<CS>(columns, j)) sum = sum + load(staged, row + j);
+    store(means, i, sum / count);
   }
   sync_lanes();
 }
@@ -90,9 +89,9 @@ DEVICE void whole_costs(const Memory<RS, CS>& memory, int n, int c, const u32* r
   for (int i = 0; i < (n + 3) / 4 * 4; i++) {
     const Lanes<int> at = lane_index() + (32 * c + i * Memory<RS, CS>::S::STRIDE);
     Lanes<int> whole = 0;
-    if (i < n && has(rows[i >> 5], 1u << (i & 31)))
+    if (i < n && bit_at<RS>(rows, i))
       whole = nearest_int((load(staged, at) - load_one(means, i) - low) * scale) * -32;
-    store(memory.cost, at, whole, Lanes<bool>(true));
+    store(memory.cost, at, whole);
   }
 }
 
@@ -120,7 +119,7 @@ DEVICE Reduction<CS> reduce_costs(const Costs<Given>& costs, const Memory<RS, CS
     low[c] = float_of_bits(0x7f800000u);
     Lanes<float> high = -float_of_bits(0x7f800000u);
     for (int i = 0; i < costs.n; i++) {
-      if (!has(rows[i >> 5], 1u << (i & 31))) continue;
+      if (!bit_at<RS>(rows, i)) continue;
       const Lanes<float> x =
           load(staged, lane_index() + (32 * c + i * Memory<RS, CS>::S::STRIDE)) - load_one(means, i);
       low[c] = smaller(low[c], x);
@@ -128,17 +127,13 @@ DEVICE Reduction<CS> reduce_costs(const Costs<Given>& costs, const Memory<RS, CS
     }
     far = choose(held[c], larger(far, high - low[c]), far);
     reduction.low[c] = convert<double>(low[c]) / factor;
-    store(memory.low, lane_index() + 32 * c, reduction.low[c], Lanes<bool>(true));
+    store(memory.low, lane_index() + 32 * c, reduction.low[c]);
   }
   const float spread = warp_largest(far);
   // float32 sees no more than this of costs that the rows' and columns' own levels make large.
   const float seen = larger(spread, reach * 1e-7f);
   reduction.spread = double(seen) / factor;
-  int nodes = 0;
-  UNROLL
-  for (int r = 0; r < RS; r++) nodes += count_bits(rows[r]);
-  UNROLL
-  for (int c = 0; c < CS; c++) nodes += count_bits(columns[c]);
+  const int nodes = count_nodes<RS>(rows) + count_nodes<CS>(columns);
   // What a path of all nodes sums up to stays within reach.
   const float most = smaller(float(1 << 20), float((1 << 25) / nodes));
   const float scale = seen > 0.f ? most / seen : 0.f;
@@ -149,7 +144,7 @@ DEVICE Reduction<CS> reduce_costs(const Costs<Given>& costs, const Memory<RS, CS
   UNROLL
   for (int r = 0; r < RS; r++) {
     const Lanes<int> i = lane_index() + 32 * r;
-    store(memory.mean, i, double(origin) + convert<double>(load(means, i)) / factor, Lanes<bool>(true));
+    store(memory.mean, i, double(origin) + convert<double>(load(means, i)) / factor);
   }
   sync_lanes();
   return reduction;

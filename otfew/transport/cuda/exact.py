@@ -16,9 +16,9 @@ from otfew.transport.cuda import machines, programs
 from otfew.transport.cuda.launches import Found, launched, plain
 from otfew.transport.cuda.machines import Machine
 from otfew.transport.cuda.partial import Dummies
-from otfew.transport.cuda.settling import settled
+from otfew.transport.cuda.settling import OPEN, settled
 from otfew.transport.envelope import differentiable, wants_gradient
-from otfew.transport.problem import INVALID, UNSURE, Status, check_values
+from otfew.transport.problem import INVALID, Status, check_values
 from otfew.transport.result import Parts, check_range
 from otfew.transport.simplex.exact import Exact
 
@@ -100,12 +100,13 @@ def _balanced(
     if not looks:
         return found
     trouble = int(flag)
-    if trouble >> INVALID & 1:
+    if rtol < math.inf and trouble >> INVALID & 1:
         check_values(cost, a, b, totals_rtol=rtol)
         # Sound after all, by a rounding error in a total.
         found, flag = launched(machine, solver, cost, a, b, batch, math.inf)
         trouble = int(flag)
-    _look(solver, found, trouble, cost, a, b, batch)
+    ended = not trouble & OPEN or settled(solver, found, cost, a, b, batch)
+    found.sound = ended and not trouble & ~OPEN
     return found
 
 
@@ -124,23 +125,20 @@ def _partial(
     dummies = Dummies(cost, a, b, batch, solver.mass)
     extended = dummies.extended
     found, flag = launched(machine, solver, *extended, batch, math.inf)
-    if looks:
-        trouble = int(flag | dummies.unsound(rtol < math.inf).int() << INVALID)
-        if trouble >> INVALID & 1:
-            if rtol < math.inf:
-                check_values(cost, a, b, equal_totals=False)
-            dummies.complain()
-        _look(solver, found, trouble & ~(1 << INVALID), *extended, batch)
-    return dummies.removed(machine, found)
-
-
-def _look(
-    solver: Exact, found: Found, trouble: int, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size
-) -> None:
-    """Settle what the kernel was not sure of."""
-    unsure = 1 << UNSURE
-    ended = not trouble & unsure or settled(solver, found, cost, a, b, batch)
-    found.sound = ended and not trouble & ~unsure
+    rest = dummies.removed(machine, found)
+    if not looks:
+        return rest
+    failed = (rest.outputs.tensor("status") != Status.OPTIMAL).any().int()
+    trouble = int(flag | dummies.unsound(rtol < math.inf).int() << INVALID | failed << Status.FAILED)
+    if trouble >> INVALID & 1:
+        if rtol < math.inf:
+            check_values(cost, a, b, equal_totals=False)
+        dummies.complain()
+    if trouble & OPEN:
+        settled(solver, found, *extended, batch)
+        rest = dummies.removed(machine, found)
+    rest.sound = not trouble or bool((rest.outputs.tensor("status") == Status.OPTIMAL).all())
+    return rest
 
 
 def _parts(found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool) -> Parts:

@@ -2,6 +2,7 @@
 #pragma once
 #include "arguments.h"
 #include "certificate.h"
+#include "kernel.h"
 #include "pivot.h"
 #include "start.h"
 #include "tree.h"
@@ -62,39 +63,21 @@ struct Exact {
     return true;
   }
 
-  // Pivot in whole numbers while any excess is larger than `tol` allows.
-  DEVICE void solve_whole() {
+  // Whole-number potentials from the tree, times 32: rows' in memory, rows without mass out of the way.
+  DEVICE void whole_potentials(Lanes<int>* v) {
     const int* whole = memory.cost;
     const auto arc = [whole](Lanes<int> row, Lanes<int> column) {
       return (load(whole, row * S::STRIDE + column) >> 5) * -1;
     };
-    Lanes<int> p[S::SLOTS], v[CS];
+    Lanes<int> p[S::SLOTS];
     tree_potentials<int>(memory, root, arc, p);
     UNROLL
-    for (int r = 0; r < RS; r++) {
-      const Lanes<bool> in = has(Lanes<u32>(rows[r]), Lanes<u32>(1u) << lane_index());
-      store(memory.tag, lane_index() + 32 * r, choose(in, p[r] * 32 + lane_index(), Lanes<int>(CLOSED)),
-            Lanes<bool>(true));
-    }
+    for (int r = 0; r < RS; r++)
+      store(memory.tag, lane_index() + 32 * r,
+            choose(lane_in(rows[r]), p[r] * 32 + lane_index(), Lanes<int>(CLOSED)));
     UNROLL
     for (int c = 0; c < CS; c++) v[c] = p[RS + c] * 32;
     sync_lanes();
-    const int least = 1 + (int)smaller(tol * double(reduction.whole), 1e9);
-    Entering entering;
-    while (pivots < max_iter && price_whole<RS, CS>(memory, costs.n, v, held, least, entering)) {
-      Pivot<RS, CS> pivot(memory, entering.row, S::ROWS + entering.column);
-      pivot.run();
-      pivots++;
-      const int shift = (pivot.row_side ? -32 : 32) * entering.whole;
-      UNROLL
-      for (int r = 0; r < RS; r++) {
-        const Lanes<int> i = lane_index() + 32 * r;
-        store(memory.tag, i, load(memory.tag, i) + shift, pivot.moved[r]);
-      }
-      UNROLL
-      for (int c = 0; c < CS; c++) v[c] = v[c] - choose(pivot.moved[RS + c], Lanes<int>(shift), Lanes<int>(0));
-      sync_lanes();
-    }
   }
 
   // Potentials in float64 from the tree: rows' in memory, rows without mass out of the way.
@@ -108,58 +91,77 @@ struct Exact {
     tree_potentials<double>(memory, root, arc, p);
     UNROLL
     for (int r = 0; r < RS; r++) {
-      const Lanes<bool> in = has(Lanes<u32>(rows[r]), Lanes<u32>(1u) << lane_index());
-      store(memory.u, lane_index() + 32 * r, choose(in, p[r], Lanes<double>(-INFINITE)), Lanes<bool>(true));
+      const Lanes<bool> in = lane_in(rows[r]);
+      store(memory.u, lane_index() + 32 * r, choose(in, p[r], Lanes<double>(-INFINITE)));
     }
     UNROLL
     for (int c = 0; c < CS; c++) v[c] = p[RS + c];
     sync_lanes();
   }
 
-  // Whole numbers were too coarse for what is left: float64 decides.
-  DEVICE void solve_exactly() {
+  // The moved subtree's potentials follow its new arc: rows' by `shift`, columns' against it.
+  template <class T>
+  DEVICE void follow(const Pivot<RS, CS>& pivot, T* u, Lanes<T>* v, T excess) {
+    const T shift = pivot.row_side ? -excess : excess;
+    UNROLL
+    for (int r = 0; r < RS; r++) {
+      const Lanes<int> i = lane_index() + 32 * r;
+      store(u, i, load(u, i) + shift, pivot.moved[r]);
+    }
+    UNROLL
+    for (int c = 0; c < CS; c++) v[c] = choose(pivot.moved[RS + c], v[c] - shift, v[c]);
+    sync_lanes();
+  }
+
+  // Pivot in whole numbers while there is an excess of one that `tol` does not allow; then float64 decides.
+  DEVICE void solve() {
     const double allowed = reduction.spread * larger(1e-13 + 4e-16 * costs.m, tol);
+    const int least = 1 + (int)smaller(tol * double(reduction.whole), 1e9);
+    Lanes<int> whole_v[CS];
     Lanes<double> v[CS];
-    exact_potentials(v);
-    int fresh = 0;
-    Entering entering;
+    whole_potentials(whole_v);
+    bool exact = false, stale = true;
+    int steps = 0;
     while (true) {
-      if (!price_exactly<RS, CS>(costs, memory, reduction, v, held, allowed, above, entering)) {
-        if (fresh < REFRESH) return;
-        exact_potentials(v);
-        fresh = 0;
-        continue;
-      }
-      if (pivots >= max_iter) {
-        status = MAX_ITER;
-        return;
+      Entering entering;
+      if (!exact) exact = pivots >= max_iter || !price_whole<RS, CS>(memory, costs.n, whole_v, held, least, entering);
+      if (exact) {
+        if (stale) {
+          exact_potentials(v);
+          stale = false;
+          steps = 0;
+        }
+        if (!price_exactly<RS, CS>(costs, memory, reduction, v, held, allowed, above, entering)) {
+          if (steps < REFRESH) return;
+          stale = true;
+          continue;
+        }
+        if (pivots >= max_iter) {
+          status = MAX_ITER;
+          return;
+        }
       }
       Pivot<RS, CS> pivot(memory, entering.row, S::ROWS + entering.column);
       pivot.run();
       pivots++;
-      fresh++;
-      const double shift = pivot.row_side ? -entering.excess : entering.excess;
-      UNROLL
-      for (int r = 0; r < RS; r++) {
-        const Lanes<int> i = lane_index() + 32 * r;
-        store(memory.u, i, load(memory.u, i) + shift, pivot.moved[r]);
-      }
-      UNROLL
-      for (int c = 0; c < CS; c++) v[c] = v[c] - choose(pivot.moved[RS + c], Lanes<double>(shift), Lanes<double>(0.0));
-      sync_lanes();
+      steps++;
+      if (exact)
+        follow<double>(pivot, memory.u, v, entering.excess);
+      else
+        follow<int>(pivot, memory.tag, whole_v, entering.whole * 32);
     }
   }
 
   // Feasible potentials: of columns the largest that the rows' allow. Returns what they reach to before the gauge.
   DEVICE double potentials(const Measured& seen, Lanes<double>* f, Lanes<double>* g) {
     // Where nothing can be cheaper, as for a set against itself, potentials of zero prove it exactly.
-    const bool flat = seen.most <= seen.least && none_below<CS>(costs, rows, held, seen.most);
+    const bool flat = seen.most <= seen.least && none_below<RS, CS>(costs, rows, held, seen.most);
     Lanes<double> means = 0.0, lows = 0.0;
     bool extended = flat;
     UNROLL
     for (int r = 0; r < RS; r++) {
       const Lanes<int> i = lane_index() + 32 * r;
-      const Lanes<bool> in = has(Lanes<u32>(rows[r]), Lanes<u32>(1u) << lane_index());
+      const Lanes<bool> in = lane_in(rows[r]);
       const Lanes<double> mean = load(memory.mean, i);
       f[r] = flat ? Lanes<double>(seen.most) : load(memory.u, i) + mean;
       means = choose(in, larger(means, magnitude(mean)), means);
@@ -212,11 +214,7 @@ struct Exact {
     const double reach = potentials(seen, f, g);
     double dual, rounding;
     write_potentials(f, g, reach, out, dual, rounding);
-    int nodes = 16;
-    UNROLL
-    for (int r = 0; r < RS; r++) nodes += count_bits(rows[r]);
-    UNROLL
-    for (int c = 0; c < CS; c++) nodes += count_bits(columns[c]);
+    const int nodes = count_nodes<RS>(rows) + count_nodes<CS>(columns) + 16;
     const double allowed = CERTAIN * (seen.value - seen.least * a.total) + 16.0 * EPS * nodes * seen.gross +
                            tol * reduction.spread * a.total;
     const double gap = seen.value - dual;
@@ -265,7 +263,9 @@ DEVICE void solve_exact(const ExactProblems& problems, int k, char* memory) {
     write_nothing<RS, CS>(problems, k, out);
     return;
   }
-  problem.solve_whole();
-  problem.solve_exactly();
+  problem.solve();
   problem.finish(problems, k, out);
 }
+
+#define EXACT(NAME, RS, CS, GIVEN) \
+  KERNEL(NAME, ExactProblems, (Memory<RS, CS>::bytes(problems.n)), (solve_exact<RS, CS, GIVEN>(problems, k, memory)))

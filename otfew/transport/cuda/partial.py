@@ -35,15 +35,14 @@ class Dummies:
         n, m = cost.shape[-2:]
         self._cost, self._batch, self._mass = cost.detach(), batch, mass
         self._a, self._b = flat_weights(n, m, a, b, batch, cost.device, equal_totals=False)
-        totals = self._a.sum(-1), self._b.sum(-1)
-        self._totals = totals
-        self._least = torch.minimum(*totals)
+        self._totals = torch.stack([self._a.sum(-1), self._b.sum(-1)], -1)
+        self._least = self._totals.amin(-1, keepdim=True)
         self._moved = self._least if mass == "min" else self._least.clamp(max=mass)
-        lacking, kept = ((total - self._moved).clamp(min=0) for total in reversed(totals))
+        kept = (self._totals - self._moved).clamp(min=0)
         self.extended = (
             self._padded(),
-            torch.cat([self._a, lacking[:, None]], -1).reshape(*batch, n + 1),
-            torch.cat([self._b, kept[:, None]], -1).reshape(*batch, m + 1),
+            torch.cat([self._a, kept[:, 1:]], -1).reshape(*batch, n + 1),
+            torch.cat([self._b, kept[:, :1]], -1).reshape(*batch, m + 1),
         )
 
     def _padded(self) -> Tensor:
@@ -58,25 +57,24 @@ class Dummies:
 
     @property
     def _short(self) -> Tensor:
-        """Tell which problems (problems,) hold less than is to be transported."""
+        """Tell which problems (problems, 1) hold less than is to be transported."""
         if self._mass == "min":
             return torch.zeros_like(self._least, dtype=torch.bool)
         return self._mass > self._least * (1 + 1e-9)
 
     def unsound(self, checked: bool) -> Tensor:
-        """Tell, on the device, whether any problem is (1,).
+        """Tell, on the device, whether any problem is (one number).
 
         Args:
             checked: Whether costs and weights are to be looked at as ``check_values`` does, beside the mass.
         """
         bad = self._short.any()
-        if checked:
-            for weights, total in zip((self._a, self._b), self._totals, strict=True):
-                least, largest = torch.aminmax(total)
-                # Comparisons with NaN are false, and a NaN weight makes its total NaN.
-                bad = bad | ~((weights.min() >= 0) & (least >= TOTALS_RANGE[0]) & (largest <= TOTALS_RANGE[1]))
-            bad = bad | ~torch.isfinite(self._cost.sum())
-        return bad.reshape(1)
+        if not checked:
+            return bad
+        # Comparisons with NaN are false, and a NaN weight makes its total NaN.
+        sound = torch.cat([self._a, self._b], -1).min() >= 0
+        sound &= (self._least.min() >= TOTALS_RANGE[0]) & (self._totals.max() <= TOTALS_RANGE[1])
+        return bad | ~(sound & torch.isfinite(self._cost.sum()))
 
     def complain(self) -> None:
         """Raise where a problem holds less than is to be transported.
@@ -89,46 +87,48 @@ class Dummies:
     def removed(self, machine: Machine, found: Found) -> Found:
         """Take the dummies out of what was found and certify what is left; see ``otfew.transport.partial``."""
         problems, n, m = len(self._a), *self._cost.shape[-2:]
-        a, b, moved, tensor = self._a, self._b, self._moved, found.outputs.tensor
+        moved, tensor = self._moved, found.outputs.tensor
         cost = self._cost.expand(*self._batch, n, m).reshape(problems, n, m).double()
         rows, cols, flow = tensor("rows"), tensor("cols"), tensor("flow")
         real = (rows < n) & (cols < m)
         rows, cols, flow = (torch.where(real, x, 0) for x in (rows, cols, flow))
-        free = cost.flatten(1).amin(1, keepdim=True)
-        last_f, last_g = tensor("f")[:, n:], tensor("g")[:, m:]
-        f = tensor("f")[:, :n] + last_g - free
-        g = tensor("g")[:, :m] + last_f - free
-        level = 2 * free - last_f - last_g
+        free = cost.amin((1, 2))[:, None]
+        f, g = tensor("f"), tensor("g")
+        level = 2 * free - f[:, n:] - g[:, m:]
+        # Both sides in one piece, as many operations.
+        ab = torch.cat([self._a, self._b], -1)
+        fg = torch.cat([f[:, :n] + g[:, m:], g[:, :m] + f[:, n:]], -1) - free
 
-        def paid(x: Tensor, y: Tensor) -> Tensor:
-            return (x * a).sum(-1) + (y * b).sum(-1)
+        def paid(potentials: Tensor) -> Tensor:
+            return (potentials * ab).sum(-1, keepdim=True)
 
-        dual = paid(f, g) + level[:, 0] * moved
+        dual = paid(fg) + level * moved
         # Potentials above zero count for no more than the weights that they could be paid for.
-        above = paid(f.clamp(min=0), g.clamp(min=0))
-        sizes = paid(f.abs(), g.abs()) + level[:, 0].abs() * moved
-        hidden = above + _rounding(cost, a, b, f + level, g) + EPS * (n + m + 16) * sizes
+        hidden = paid(fg.clamp(min=0)) + EPS * (n + m + 16) * (paid(fg.abs()) + level.abs() * moved)
+        f, g = fg[:, :n], fg[:, n:]
+        above = f + level
+        hidden += _rounding(cost, self._a, self._b, above, g)
         if self._mass == "min":
-            smaller = (self._totals[0] <= self._totals[1])[:, None]
-            f, g = f + torch.where(smaller, level, 0), g + torch.where(smaller, 0, level)
+            smaller = self._totals[:, :1] <= self._totals[:, 1:]
+            f, g = torch.where(smaller, above, f), torch.where(smaller, g, g + level)
         outputs = {"rows": rows, "cols": cols, "flow": flow, "f": f, "g": g, "n_iter": tensor("n_iter")}
         shape, arcs = (problems, n, m), flow.shape[1]
         plan = laid_out(machine, Loose(machine, outputs), shape, cost.device, torch.float64, arcs=arcs)
         value = (plan * cost).sum((1, 2))
-        over = torch.cat([plan.sum(2) - a, plan.sum(1) - b], -1).clamp(min=0).amax(-1)
+        over = (torch.cat([plan.sum(2), plan.sum(1)], -1) - ab).amax(-1, keepdim=True).clamp(min=0)
+        gap = value[:, None] - dual + hidden
+        failed = self._short | ~torch.isfinite(gap)
         outputs |= {
-            "gap": value - dual + hidden,
-            "marginal_error": torch.maximum(over, (flow.sum(-1) - moved).abs()) / moved,
-            "status": torch.where(self._short, int(Status.FAILED), tensor("status")),
+            "gap": gap[:, 0],
+            "marginal_error": (torch.maximum(over, (flow.sum(-1, keepdim=True) - moved).abs()) / moved)[:, 0],
+            "status": torch.where(failed[:, 0], int(Status.FAILED), tensor("status")),
         }
-        rest = Found(machine, Loose(machine, outputs), value.reshape(self._batch), shape, balanced=False, arcs=arcs)
-        rest.sound = found.sound
-        return rest
+        return Found(machine, Loose(machine, outputs), value.reshape(self._batch), shape, balanced=False, arcs=arcs)
 
 
 def _rounding(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor) -> Tensor:
-    """Bound what the dual value may hide; see ``otfew.transport.certificate.rounding``."""
+    """Bound what the dual value may hide (problems, 1); see ``otfew.transport.certificate.rounding``."""
     over = (f[:, :, None] + g[:, None] - cost).masked_fill((b <= 0)[:, None], 0).amax(-1).clamp(min=0)
-    size = (f.abs() * a).sum(-1) + (g.abs() * b).sum(-1)
     terms = min(max(cost.shape[-2:]), 48) + 8
-    return (over * a).sum(-1) + EPS * terms * size
+    size = (f.abs() * a).sum(-1, keepdim=True) + (g.abs() * b).sum(-1, keepdim=True)
+    return (over * a).sum(-1, keepdim=True) + EPS * terms * size

@@ -67,7 +67,7 @@ struct Pivot {
         for (int w = 0; w < S::SLOTS; w++)
           size = size + count_bits(load(memory.mask, lane_index() + (32 * k + w * S::NODES)));
         const Lanes<u32> rank = convert<u32>(k < RS ? 1024 - size : 1024 + size);
-        const Lanes<u32> counts = choose(has(blocking[k], Lanes<u32>(1u) << lane_index()), rank, Lanes<u32>(0u));
+        const Lanes<u32> counts = choose(lane_in(blocking[k]), rank, Lanes<u32>(0u));
         const Lanes<bool> up = counts > key;
         key = choose(up, counts, key);
         slot = choose(up, Lanes<int>(32 * k), slot);
@@ -80,7 +80,7 @@ struct Pivot {
     UNROLL
     for (int k = 0; k < S::SLOTS; k++) {
       subtree[k] = load_one(memory.mask, k * S::NODES + leaving);
-      moved[k] = has(subtree[k], Lanes<u32>(1u) << lane_index());
+      moved[k] = lane_in(subtree[k]);
     }
   }
 

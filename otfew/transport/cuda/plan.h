@@ -1,6 +1,7 @@
 // Plans laid out dense: the gradient in the costs.
 #pragma once
 #include "arguments.h"
+#include "kernel.h"
 
 // Zeros first, then the arcs, which are few and at places of their own: one warp writes all of a problem's, so nothing
 // is added up and the order does not matter. Of an unsound problem, whose arcs are all at one place, the first speaks.
@@ -21,3 +22,5 @@ DEVICE void lay_out(const PlanTimes& plans, int k) {
     store(out, load(plans.rows, at) * plans.m + load(plans.cols, at), convert<Given>(flow * grad), used);
   }
 }
+
+#define PLAN(NAME, GIVEN) KERNEL(NAME, PlanTimes, 0, (lay_out<GIVEN>(problems, k)))

@@ -7,38 +7,40 @@ struct Best {
   Lanes<int> first;  // first row of its block of 32
 };
 
-// For each column of a slot the row with the largest potential less cost.
+// For each column the row with the largest potential less cost.
 template <int RS, int CS>
-DEVICE Best best_row(const Memory<RS, CS>& memory, int n, int c) {
+DEVICE void best_rows(const Memory<RS, CS>& memory, int n, Best* best) {
   constexpr int STRIDE = Sizes<RS, CS>::STRIDE;
-  Best best = {Lanes<int>(LOWEST), Lanes<int>(0)};
+  Lanes<int> key[CS];
   UNROLL
-  for (int r = 0; r < RS; r++) {
-    if (RS > 1 && 32 * r >= n) break;
-    const int last = RS > 1 ? smaller(n, 32 * r + 32) : n;
-    Lanes<int> key = LOWEST;
-    for (int i = 32 * r; i < last; i += 4) {
+  for (int c = 0; c < CS; c++) best[c] = {Lanes<int>(LOWEST), Lanes<int>(0)};
+  for (int first = 0; first < n; first += 32) {
+    UNROLL
+    for (int c = 0; c < CS; c++) key[c] = LOWEST;
+    const int last = RS > 1 ? smaller(n, first + 32) : n;
+    for (int i = first; i < last; i += 4) {
       const Four tag = load_four(memory.tag + i);
-      const Lanes<int> at = lane_index() + (32 * c + i * STRIDE);
-      key = larger(key, load(memory.cost, at) + tag.x);
-      key = larger(key, load(memory.cost, at + STRIDE) + tag.y);
-      key = larger(key, load(memory.cost, at + 2 * STRIDE) + tag.z);
-      key = larger(key, load(memory.cost, at + 3 * STRIDE) + tag.w);
+      UNROLL
+      for (int c = 0; c < CS; c++) {
+        const int* cost = memory.cost + (i * STRIDE + 32 * c);
+        key[c] = larger(key[c], load(cost, lane_index()) + tag.x);
+        key[c] = larger(key[c], load(cost + STRIDE, lane_index()) + tag.y);
+        key[c] = larger(key[c], load(cost + 2 * STRIDE, lane_index()) + tag.z);
+        key[c] = larger(key[c], load(cost + 3 * STRIDE, lane_index()) + tag.w);
+      }
     }
-    if (RS == 1) {
-      best.key = key;
-    } else {
-      const Lanes<bool> up = key > best.key;
-      best.key = choose(up, key, best.key);
-      best.first = choose(up, Lanes<int>(32 * r), best.first);
+    UNROLL
+    for (int c = 0; c < CS; c++) {
+      if (RS > 1) best[c].first = choose(key[c] > best[c].key, Lanes<int>(first), best[c].first);
+      best[c].key = RS > 1 ? larger(best[c].key, key[c]) : key[c];
     }
+    if (RS == 1) return;
   }
-  return best;
 }
 
 struct Entering {
   int row, column;
-  i64 whole;      // excess of the potentials over the cost, in whole numbers
+  int whole;      // excess of the potentials over the cost, in whole numbers
   double excess;  // the same in costs
 };
 
@@ -47,13 +49,14 @@ template <int RS, int CS>
 DEVICE bool price_whole(const Memory<RS, CS>& memory, int n, const Lanes<int>* v, const Lanes<bool>* held, int least,
                         Entering& entering) {
   Lanes<int> key = 0, first = 0, slot = 0;
+  Best best[CS];
+  best_rows<RS, CS>(memory, n, best);
   UNROLL
   for (int c = 0; c < CS; c++) {
-    const Best best = best_row<RS, CS>(memory, n, c);
-    const Lanes<int> excess = choose(held[c], best.key + v[c], Lanes<int>(0));
+    const Lanes<int> excess = choose(held[c], best[c].key + v[c], Lanes<int>(0));
     const Lanes<bool> up = excess > key;
     key = choose(up, excess, key);
-    if (RS > 1) first = choose(up, best.first, first);
+    if (RS > 1) first = choose(up, best[c].first, first);
     if (CS > 1) slot = choose(up, Lanes<int>(32 * c), slot);
   }
   const int top = warp_max(key);

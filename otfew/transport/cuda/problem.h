@@ -63,11 +63,34 @@ struct Memory {
 // Row potential of rows that may not be priced: below all others, and far enough from overflow.
 constexpr int CLOSED = -(1 << 30) - (1 << 30) + (1 << 26);
 
+// Sets of nodes of a side are bits, the same in all lanes. Slots are chosen by comparing: numbers in registers have no
+// addresses.
+template <int S>
+DEVICE bool bit_at(const u32* nodes, int x) {
+  u32 word = nodes[0];
+  UNROLL
+  for (int k = 1; k < S; k++) {
+    const u32 other = nodes[k];
+    word = (x >> 5) == k ? other : word;
+  }
+  return has(word, 1u << (x & 31));
+}
+DEVICE Lanes<bool> lane_in(u32 nodes) { return has(nodes, Lanes<u32>(1u) << lane_index()); }
+template <int S>
+DEVICE int count_nodes(const u32* nodes) {
+  int count = 0;
+  UNROLL
+  for (int k = 0; k < S; k++) count += count_bits(nodes[k]);
+  return count;
+}
+
 // Number of the first node of a side with mass.
 template <int S>
 DEVICE int first_of(const u32* nodes) {
-  for (int k = 0; k < S; k++)
-    if (nodes[k]) return 32 * k + lowest(nodes[k]);
-  return 0;
+  int first = 0;
+  UNROLL
+  for (int k = S - 1; k >= 0; k--)
+    if (nodes[k]) first = 32 * k + lowest(nodes[k]);
+  return first;
 }
 constexpr int LOWEST = -2147483647 - 1;

@@ -19,8 +19,11 @@ LARGEST = 128
 WARPS = 4
 """Warps of a block, unless shared memory holds fewer."""
 
-_PARTS = (
-    "warp.h",
+WARP = ("warp.h", "kernel.h")
+"""What every kernel is made from; tests put other lanes in the place of the first."""
+
+_EXACT = (
+    *WARP,
     "arguments.h",
     "problem.h",
     "weights.h",
@@ -31,9 +34,8 @@ _PARTS = (
     "pivot.h",
     "certificate.h",
     "network_simplex.h",
-    "plan.h",
-    "kernels.cu",
 )
+_PLAN = (*WARP, "arguments.h", "plan.h")
 _GIVEN = {torch.float32: ("f32", "float"), torch.float64: ("f64", "double")}
 _LOCAL = re.compile(r'^#(pragma once|include ".*")$', re.MULTILINE)
 
@@ -45,16 +47,16 @@ class Kernel:
     Attributes:
         name: Of its entry in the compiled code.
         instance: The last line of its source, which makes the entry.
-        arguments: Its one argument, passed by value.
-        shared_bytes: Shared memory of a warp, a multiple of 16; a block of w warps needs w times as much.
         parts: Files of its source, each after those it includes.
+        arguments: Its one argument, passed by value; its ``problems`` tells how many there are.
+        shared_bytes: Shared memory of a warp, a multiple of 16; a block of w warps needs w times as much.
     """
 
     name: str
     instance: str
+    parts: tuple[str, ...]
     arguments: type[ctypes.Structure]
     shared_bytes: int = 0
-    parts: tuple[str, ...] = _PARTS
 
     @property
     def source(self) -> str:
@@ -104,14 +106,14 @@ def exact(n: int, m: int, dtype: torch.dtype) -> Kernel:
     rows, columns = slots(n), slots(m)
     short, given = _GIVEN[dtype]
     name = f"exact_{rows}_{columns}_{short}"
-    return Kernel(name, f"EXACT({name}, {rows}, {columns}, {given})", ExactProblems, exact_bytes(n, m))
+    return Kernel(name, f"EXACT({name}, {rows}, {columns}, {given})", _EXACT, ExactProblems, exact_bytes(n, m))
 
 
 @functools.cache
 def plan_times(dtype: torch.dtype) -> Kernel:
     """Find the kernel that writes plans densely in a dtype, times a number for each problem."""
     short, given = _GIVEN[dtype]
-    return Kernel(f"plan_times_{short}", f"PLAN(plan_times_{short}, {given})", PlanTimes)
+    return Kernel(f"plan_times_{short}", f"PLAN(plan_times_{short}, {given})", _PLAN, PlanTimes)
 
 
 def all_kernels() -> list[Kernel]:

@@ -1,27 +1,25 @@
-"""Problems that the kernel is not sure of: costs far above those that a plan uses hide what it pays."""
+"""Problems that the kernel is not sure of, or at which its arithmetic ends: few, if any. The CPU solves them."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from otfew.transport.cuda.launches import Found
-from otfew.transport.problem import UNSURE, Solution, Status, build
+from otfew.transport.problem import UNSURE, Status, build
 from otfew.transport.simplex.exact import Exact
 
-_WRITTEN = ("rows", "cols", "flow", "f", "g", "gap", "marginal_error", "status", "n_iter")
+OPEN = 1 << UNSURE | 1 << Status.FAILED
+"""Bits of a flag that say that there are such problems: costs far above those that a plan uses hide what it pays, or
+numbers are near the end of their range."""
 
 
 def settled(solver: Exact, found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> bool:
-    """Bring what the kernel is unsure of to an end on the CPU, as ``Exact`` does there, and put it back in place.
-
-    Few problems are such, if any: whose costs differ by more than nine digits.
+    """Solve on the CPU what the kernel left open, and put it in place.
 
     Args:
-        solver: Its options.
+        solver: Its options, of which ``mass`` is left to the caller.
         found: What the kernel found.
         cost: (*batch, n, m), or what broadcasts to it, on the device.
         a: (*batch, n), likewise, or None.
@@ -29,25 +27,25 @@ def settled(solver: Exact, found: Found, cost: Tensor, a: Tensor | None, b: Tens
         batch: Its shape.
 
     Returns:
-        Whether all of them are optimal.
+        Whether all of these problems are optimal now.
     """
-    index = (found.outputs.tensor("status") == UNSURE).nonzero()[:, 0]
+    status = found.outputs.tensor("status")
+    index = ((status == UNSURE) | (status == Status.FAILED)).nonzero()[:, 0]
     where = torch.unravel_index(index, batch) if batch else ()
 
-    def chosen(tensor: Tensor | None) -> Tensor | None:
-        """Problems' own part of a tensor, on the CPU; of tensors without a batch, the problems share what there is."""
+    def chosen(tensor: Tensor | None, item: torch.Size) -> Tensor | None:
+        """The part of a tensor that belongs to these problems, on the CPU."""
         if tensor is None:
             return None
-        item = found.shape[1:] if tensor is cost else tensor.shape[-1:]
         return tensor.detach().expand(*batch, *item)[where].reshape(-1, *item).cpu()
 
-    costs = chosen(cost)
+    n, m = cost.shape[-2:]
+    costs = chosen(cost, torch.Size([n, m]))
     assert costs is not None
-    problem = build(costs, chosen(a), chosen(b), torch.Size([len(index)]))
-    there = {name: found.outputs.tensor(name) for name in _WRITTEN} | {"value": found.value.reshape(-1)}
-    here: dict[str, Any] = {name: tensor[index].cpu().numpy() for name, tensor in there.items()}
-    solution = Solution(**here, solver=solver.name)
-    solver.settle(problem, solution, np.arange(len(index)))
-    for name, tensor in there.items():
-        tensor[index] = torch.from_numpy(getattr(solution, name)).to(tensor.device, tensor.dtype)
+    weights = chosen(a, torch.Size([n])), chosen(b, torch.Size([m]))
+    solution = solver.solve_all(build(costs, *weights, torch.Size([len(index)])))
+    solution.status[~np.isfinite(solution.gap)] = Status.FAILED
+    for name in ("rows", "cols", "flow", "f", "g", "value", "gap", "marginal_error", "status", "n_iter"):
+        there = found.value.reshape(-1) if name == "value" else found.outputs.tensor(name)
+        there[index] = torch.from_numpy(getattr(solution, name)).to(there.device, there.dtype)
     return bool((solution.status == Status.OPTIMAL).all())

@@ -23,16 +23,16 @@ struct Start {
     const Lanes<int> lane = lane_index();
     UNROLL
     for (int k = 0; k < S::SLOTS; k++) {
-      store(memory.parent, lane + 32 * k, Lanes<int>(-1), Lanes<bool>(true));
-      store(memory.flow, lane + 32 * k, Lanes<i64>(i64(0)), Lanes<bool>(true));
+      store(memory.parent, lane + 32 * k, Lanes<int>(-1));
+      store(memory.flow, lane + 32 * k, Lanes<i64>(i64(0)));
       UNROLL
       for (int w = 0; w < S::SLOTS; w++)
-        store(memory.mask, lane + (32 * k + w * S::NODES), choose(Lanes<bool>(w == k), Lanes<u32>(1u) << lane, Lanes<u32>(0u)), Lanes<bool>(true));
+        store(memory.mask, lane + (32 * k + w * S::NODES), choose(Lanes<bool>(w == k), Lanes<u32>(1u) << lane, Lanes<u32>(0u)));
     }
     UNROLL
     for (int r = 0; r < RS; r++) {
-      store(left, lane + 32 * r, units[r], Lanes<bool>(true));
-      store(memory.tag, lane + 32 * r, choose(units[r] > i64(0), lane, Lanes<int>(CLOSED)), Lanes<bool>(true));
+      store(left, lane + 32 * r, units[r]);
+      store(memory.tag, lane + 32 * r, choose(units[r] > i64(0), lane, Lanes<int>(CLOSED)));
     }
     UNROLL
     for (int c = 0; c < CS; c++) {
@@ -53,12 +53,16 @@ struct Start {
 
   // Columns whose row has closed look for their cheapest open row; the others find the same again.
   DEVICE void choose_rows(bool first) {
+    Lanes<bool> look = first;
+    UNROLL
+    for (int c = 0; c < CS; c++) look = look || (open[c] && load(memory.tag, row[c]) == CLOSED);
+    if (!ballot(look)) return;
+    Best best[CS];
+    best_rows<RS, CS>(memory, n, best);
     UNROLL
     for (int c = 0; c < CS; c++) {
-      if (!first && !ballot(open[c] && load(memory.tag, row[c]) == CLOSED)) continue;
-      const Best best = best_row<RS, CS>(memory, n, c);
-      row[c] = (best.key & 31) + best.first;
-      price[c] = -(best.key >> 5);
+      row[c] = (best[c].key & 31) + best[c].first;
+      price[c] = (best[c].key >> 5) * -1;
     }
   }
 
@@ -66,7 +70,7 @@ struct Start {
   DEVICE void make_offers(Lanes<u32>* mine) {
     const Lanes<int> lane = lane_index();
     UNROLL
-    for (int r = 0; r < RS; r++) store(offer, lane + 32 * r, Lanes<u32>(~0u), Lanes<bool>(true));
+    for (int r = 0; r < RS; r++) store(offer, lane + 32 * r, Lanes<u32>(~0u));
     sync_lanes();
     UNROLL
     for (int c = 0; c < CS; c++) {
@@ -83,7 +87,7 @@ struct Start {
     for (int c = 0; c < CS; c++) {
       const Lanes<int> column = lane_index() + (S::ROWS + 32 * c);
       const Lanes<bool> won = open[c] && load(offer, row[c]) == mine[c];
-      const Lanes<i64> has_left = load(left, row[c]);
+      const Lanes<i64> has_left = load_if(left, row[c], won, Lanes<i64>(i64(0)));
       const Lanes<bool> filled = wants[c] <= has_left;
       const Lanes<int> child = choose(filled, column, row[c]);
       const Lanes<int> above = choose(filled, row[c], column);
@@ -92,7 +96,8 @@ struct Start {
       store(memory.flow, child, amount, won);
       UNROLL
       for (int w = 0; w < S::SLOTS; w++) {
-        const Lanes<u32> both = load(memory.mask, above + w * S::NODES) | load(memory.mask, child + w * S::NODES);
+        const Lanes<u32> both = load_if(memory.mask, above + w * S::NODES, won, Lanes<u32>(0u)) |
+                                load_if(memory.mask, child + w * S::NODES, won, Lanes<u32>(0u));
         store(memory.mask, above + w * S::NODES, both, won);
       }
       store(left, row[c], has_left - amount, won);
@@ -133,14 +138,14 @@ struct Start {
     const Lanes<int> lane = lane_index();
     UNROLL
     for (int r = 0; r < RS; r++)
-      store(memory.parent, lane + 32 * r, Lanes<int>(column), has(rest[r], Lanes<u32>(1u) << lane));
+      store(memory.parent, lane + 32 * r, Lanes<int>(column), lane_in(rest[r]));
     UNROLL
     for (int w = 0; w < S::SLOTS; w++) {
       u32* word = memory.mask + w * S::NODES;
       u32 below = 0;
       UNROLL
       for (int r = 0; r < RS; r++)
-        below |= warp_or(choose(has(rest[r], Lanes<u32>(1u) << lane), load(word, lane + 32 * r), Lanes<u32>(0u)));
+        below |= warp_or(choose(lane_in(rest[r]), load(word, lane + 32 * r), Lanes<u32>(0u)));
       const Lanes<int> at = choose(lane == 0, Lanes<int>(column), Lanes<int>(root));
       store(word, at, load(word, at) | below, lane < 2);
     }

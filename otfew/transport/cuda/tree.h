@@ -26,8 +26,8 @@ DEVICE void tree_potentials(const Memory<RS, CS>& memory, int root, const Arc& a
   while (under) {
     UNROLL
     for (int k = 0; k < S::SLOTS; k++) {
-      store(sums, lane + 32 * k, potential[k], Lanes<bool>(true));
-      store(tops, lane + 32 * k, top[k], Lanes<bool>(true));
+      store(sums, lane + 32 * k, potential[k]);
+      store(tops, lane + 32 * k, top[k]);
     }
     sync_lanes();
     under = 0;

@@ -96,6 +96,14 @@ DEVICE Four load_four(const int* from) {
   return {four.x, four.y, four.z, four.w};
 }
 template <class T, class I>
+DEVICE T load_if(const T* from, I at, bool when, T otherwise) {
+  return when ? from[at] : otherwise;
+}
+template <class T, class I>
+DEVICE void store(T* to, I at, T x) {
+  to[at] = x;
+}
+template <class T, class I>
 DEVICE void store(T* to, I at, T x, bool when) {
   if (when) to[at] = x;
 }

@@ -74,26 +74,21 @@ class Exact(ArraySolver):
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""
         if self.mass is None:
-            return self._solve(problem)
+            return self.solve_all(problem)
         extended, moved = with_dummies(problem, self.mass)
-        return without_dummies(problem, self._solve(extended), moved, self.mass)
+        return without_dummies(problem, self.solve_all(extended), moved, self.mass)
 
-    def _solve(self, problem: Problem) -> Solution:
+    def solve_all(self, problem: Problem) -> Solution:
+        """Transport all the mass, whatever ``mass`` is."""
         found = self._run(problem)
         if np.count_nonzero(found.status):
             unsure = np.flatnonzero(found.status == UNSURE)
             if len(unsure):
-                self.settle(problem, found, unsure)
+                self._settle(problem, found, unsure)
         return found
 
-    def settle(self, problem: Problem, found: Solution, unsure: npt.NDArray[np.intp]) -> None:
-        """Bring what a kernel is unsure of to an end, in place.
-
-        Args:
-            problem: The batch.
-            found: What the kernel left.
-            unsure: Indices of the problems in question.
-        """
+    def _settle(self, problem: Problem, found: Solution, unsure: npt.NDArray[np.intp]) -> None:
+        """Bring what the kernel is unsure of to an end, in place."""
         cost = problem.cost[problem.cost_index[unsure]].astype(np.float64)
         a, b = problem.a[problem.a_index[unsure]], problem.b[problem.b_index[unsure]]
         total = a.sum(-1)

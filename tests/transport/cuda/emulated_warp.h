@@ -329,6 +329,17 @@ inline Four load_four(const int* from) {
     for (int k = 0; k < 4; k++) READ(from + k, l);
   return {from[0], from[1], from[2], from[3]};
 }
+template <class T, class I, class C>
+inline Lanes<T> load_if(const T* from, const I& at, const C& when, const Lanes<T>& otherwise) {
+  COUNT(1);
+  Lanes<T> r = otherwise;
+  for (int l = 0; l < WARP; l++) {
+    if (!of(when, l)) continue;
+    READ(from + of(at, l), l);
+    r.lane[l] = from[of(at, l)];
+  }
+  return r;
+}
 template <class T, class I, class X, class C>
 inline void store(T* to, const I& at, const X& x, const C& when) {
   COUNT(1);
@@ -338,6 +349,10 @@ inline void store(T* to, const I& at, const X& x, const C& when) {
     WRITE(to + of(at, l), l);
     to[of(at, l)] = of(x, l);
   }
+}
+template <class T, class I, class X>
+inline void store(T* to, const I& at, const X& x) {
+  store(to, at, x, true);
 }
 template <class I, class X, class C>
 inline void store_least(u32* to, const I& at, const X& x, const C& when) {

@@ -25,7 +25,7 @@ def compiler() -> str | None:
     return shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
 
 
-class Faulty(AssertionError):
+class LanesMetError(AssertionError):
     """Lanes met where they must not."""
 
 
@@ -91,7 +91,7 @@ class Emulator:
         """Solve all problems before returning.
 
         Raises:
-            Faulty: Lanes met in memory.
+            LanesMetError: Lanes met in memory.
         """
         self.launches.append(kernel.name)
         assert isinstance(arguments, kernel.arguments)
@@ -102,7 +102,7 @@ class Emulator:
         said = library.run(ctypes.byref(arguments), bytes_needed, int(self._order), ctypes.byref(operations))
         self.operations = operations.value
         if said:
-            raise Faulty(f"{kernel.name}: {said.decode()}")
+            raise LanesMetError(f"{kernel.name}: {said.decode()}")
 
     def sizes(self, kernel: Kernel, arguments: ctypes.Structure) -> tuple[int, int]:
         """Size of the arguments and of a warp's memory as the compiled code has them."""

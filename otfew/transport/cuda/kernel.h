@@ -1,6 +1,6 @@
-// Kernels: one warp a problem, as many warps a block as the launch asks for.
-#include "network_simplex.h"
-#include "plan.h"
+// A kernel's entry: one warp a problem, as many warps a block as the launch asks for.
+#pragma once
+#include "warp.h"
 
 // NAME: of the kernel; ARGUMENTS: its struct, with the number of problems; BYTES: of shared memory a warp; SOLVE: for
 // problem k in that memory.
@@ -11,11 +11,8 @@
     const int warp = threadIdx.x >> 5;                                                 \
     const int k = blockIdx.x * (blockDim.x >> 5) + warp;                               \
     if (k >= problems.problems) return;                                                \
-    char* memory = shared + warp * (BYTES);                                            \
+    char* const memory = shared + warp * (BYTES);                                      \
+    (void)memory;                                                                      \
     SOLVE;                                                                             \
   }
 #endif
-
-#define EXACT(NAME, RS, CS, GIVEN) \
-  KERNEL(NAME, ExactProblems, (Memory<RS, CS>::bytes(problems.n)), (solve_exact<RS, CS, GIVEN>(problems, k, memory)))
-#define PLAN(NAME, GIVEN) KERNEL(NAME, PlanTimes, 0, (lay_out<GIVEN>(problems, k)))
