@@ -179,8 +179,10 @@ def _names(major: str, site: Iterable[tuple[str, Path]], windows: bool) -> Itera
                 f"{part}/{x}" for part in (f"cu{major}", "cuda_nvrtc") for x in (libraries if windows else ["lib"])
             ]
         for place in places:
-            # What NVRTC itself loads has a name like its own.
-            yield from (str(path) for path in sorted((folder / place).glob(pattern)) if "builtins" not in path.name)
+            # What NVRTC itself loads has a name like its own; so has a second build, which does not find what it loads.
+            others = ("builtins", ".alt.")
+            found = sorted((folder / place).glob(pattern))
+            yield from (str(path) for path in found if not any(other in path.name for other in others))
     if not windows:
         # Loaded by torch already, or where the loader looks.
         yield f"libnvrtc.so.{major}"

@@ -1,4 +1,4 @@
-"""Every kernel, compiled by CUDA's own compiler for GPUs that need not be there: no warnings, nothing outside registers.
+"""Every kernel, compiled by CUDA's own compiler for GPUs that need not be there: no warnings, all in registers.
 
 Needs NVRTC (``pip install nvidia-cuda-nvrtc``; tox's environment ``nvrtc`` brings it), not a GPU.
 """
@@ -58,7 +58,7 @@ def test_kernels_compile_into_registers(kernel, architecture, library, capsys):
     with capsys.disabled():
         warps = REGISTERS_OF_AN_SM // (32 * (-(-registers // 8) * 8))
         print(
-            f"\n{kernel.name} {architecture}: {registers} registers, {warps} warps an SM by these, {stack} bytes of stack"
+            f"\n{kernel.name} {architecture}: {registers} registers, hence {warps} warps an SM; {stack} bytes of stack"
         )
     assert stores == loads == 0
     assert registers <= MOST_REGISTERS

@@ -192,6 +192,8 @@ def test_the_compiler_of_torchs_cuda_wheels_comes_first(tmp_path):
         tmp_path / "nvidia",
         "cu13/lib/libnvrtc.so.13",
         "cu13/lib/libnvrtc-builtins.so.13.0",
+        "cu13/lib/libnvrtc.alt.so.13",
+        "cu13/lib/libnvrtc-builtins.alt.so.13.0",
         "cuda_nvrtc/lib/libnvrtc.so.12",
         "cu13/bin/x86_64/nvrtc64_130_0.dll",
     )
