@@ -76,14 +76,15 @@ class Elsewhere(Tensor):
 
     @staticmethod
     def __new__(cls, inside: Tensor, machine: Machine) -> Elsewhere:
-        made = Tensor._make_wrapper_subclass(
-            cls,
-            inside.size(),
-            strides=inside.stride(),
-            storage_offset=inside.storage_offset(),
-            dtype=inside.dtype,
-            device=machine.device,
-        )
+        with torch.inference_mode(False):  # whose tensors could not be views of others
+            made = Tensor._make_wrapper_subclass(
+                cls,
+                inside.size(),
+                strides=inside.stride(),
+                storage_offset=inside.storage_offset(),
+                dtype=inside.dtype,
+                device=machine.device,
+            )
         made.inside, made.machine = inside, machine
         return made
 
@@ -135,12 +136,14 @@ class Machine(TorchDispatchMode):
         uploads: Likewise.
         draws: Likewise.
         launches: Kernels of ours among the operations, by name.
+        emulates: Whether there are any.
         where: For each count, the lines of ours that caused it, and how often.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.device = torch.device(KIND)
+        self.emulates = False
         self.clear()
 
     @classmethod
@@ -202,7 +205,8 @@ class Machine(TorchDispatchMode):
         """Do an operation with the values, having counted it and refused what a GPU refuses."""
         name = func._schema.name.partition("::")[2]
         self.operated()
-        if name in RESHAPING:
+        same_sizes = name == "as_strided_" and tuple(args[1]) == tuple(args[0].shape)
+        if name in RESHAPING and not same_sizes:
             raise NotImplementedError(f"the pretended device has no {name}")
         tensors = [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
         away = [tensor for tensor in tensors if isinstance(tensor, Elsewhere)]
@@ -220,7 +224,8 @@ class Machine(TorchDispatchMode):
             goes_away = bool(away) if asked is None else asked.type == KIND
             self._look_at(func, name, args, kwargs, away, here)
         generator = kwargs.get("generator")
-        if goes_away and torch.Tag.nondeterministic_seeded in func.tags:
+        idle = name == "dropout" and not args[2]
+        if goes_away and torch.Tag.nondeterministic_seeded in func.tags and not idle:
             if generator is not None:
                 raise RuntimeError(f"Expected a {KIND!r} device type for generator but found 'cpu' ({name})")
             self.draws += 1
@@ -301,6 +306,7 @@ def pretended(emulator: machines.Machine | None = None) -> Iterator[Machine]:
     """
     machine = Machine()
     made = None if emulator is None else PretendedKernels(machine, emulator)
+    machine.emulates = made is not None
     tensor, as_tensor, is_autocast_enabled, autocast = (
         torch.tensor, torch.as_tensor, torch.is_autocast_enabled, torch.autocast
     )  # fmt: skip

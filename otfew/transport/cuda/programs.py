@@ -23,7 +23,7 @@ ROOM = 99 * 1024
 WARPS = 4
 """Warps of a block, unless shared memory holds fewer."""
 
-WARP = ("warp.h", "kernel.h")
+WARP = ("warp.h", "entry.h")
 """What every kernel is made from; tests put other lanes in the place of the first."""
 
 _EXACT = (
@@ -39,8 +39,8 @@ _EXACT = (
     "certificate.h",
     "network_simplex.h",
 )
-_ENTROPIC = (*WARP, "entropic_arguments.h", "elementary.h", "newton.h", "sinkhorn.h")
 _PLAN = (*WARP, "arguments.h", "plan.h")
+_ENTROPIC = (*WARP, "entropic_arguments.h", "elementary.h", "newton.h", "sinkhorn.h")
 _GIVEN = {torch.float32: ("f32", "float"), torch.float64: ("f64", "double")}
 _LOCAL = re.compile(r'^#(pragma once|include ".*")$', re.MULTILINE)
 

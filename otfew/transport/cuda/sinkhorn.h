@@ -4,7 +4,7 @@
 // memory until it is solved, and knows nothing of the others: an answer is the same, bit for bit, whatever its
 // batch-mates and wherever it stands.
 #pragma once
-#include "kernel.h"
+#include "entry.h"
 #include "newton.h"
 
 constexpr double LEAST_TOTAL = 1e-290, LARGEST_TOTAL = 1e290;  // otfew.transport.problem.TOTALS_RANGE

@@ -172,6 +172,7 @@ inline u64 raw_bits(double x) {
   return bits;
 }
 inline Lanes<u32> bits_of(const Lanes<float>& x) { EACH(u32, raw_bits(x.lane[l])) }
+inline u64 bits_of(double x) { return raw_bits(x); }
 inline Lanes<u64> bits_of(const Lanes<double>& x) { EACH(u64, raw_bits(x.lane[l])) }
 template <class T>
 inline Lanes<T> magnitude(const Lanes<T>& x) {
