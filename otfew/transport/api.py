@@ -50,6 +50,10 @@ def dense_parts(
         parts = parts_there(solver, cost, a, b, batch, looks, rtol if validate else math.inf)
         if parts is not None:
             return parts
+    if isinstance(solver, TensorSolver) and not cost.is_cpu:
+        parts = solver.solve_there(cost, a, b, batch, looks, rtol if validate else math.inf)
+        if parts is not None:
+            return parts
     if isinstance(solver, TensorSolver):
         if validate:
             check_values(cost, a, b, solver.equal_totals, rtol)
@@ -115,7 +119,10 @@ def solve(
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
         on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
             raise.
-        validate: Check what the tensors hold; turn off only for inputs known to be sound.
+        validate: Check what the tensors hold; turn off only for inputs known to be sound. With ``on_fail="ignore"``
+            ``exact`` then never waits for a GPU, and can be part of a CUDA graph once it has run outside of one;
+            problems that its kernel is not sure of, or of which less than ``mass`` can be moved, have the status
+            ``FAILED`` and a true gap.
 
     Returns:
         An ``OTResult``; its batch shape is that of cost, a and b broadcast.

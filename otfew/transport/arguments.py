@@ -92,9 +92,11 @@ def flat_weights(
         b = (total / m).expand(*total.shape[:-1], m)
     elif equal_totals:
         b = b * (total / b.sum(-1, keepdim=True))
-    return _flat(a, batch), _flat(b, batch)
+    return flat_batch(a, batch, 1), flat_batch(b, batch, 1)
 
 
-def _flat(weights: Tensor, batch: torch.Size) -> Tensor:
-    spread = weights if weights.shape[:-1] == batch else weights.expand(*batch, weights.shape[-1])
-    return spread if spread.ndim == 2 else spread.reshape(-1, spread.shape[-1])
+def flat_batch(tensor: Tensor, batch: torch.Size, item_dims: int) -> Tensor:
+    """Spread a tensor (*own batch, *item) over a batch that its own broadcasts to: (problems, *item)."""
+    own, item = tensor.shape[: tensor.ndim - item_dims], tensor.shape[tensor.ndim - item_dims :]
+    spread = tensor if own == batch else tensor.expand(*batch, *item)
+    return spread if spread.ndim == item_dims + 1 else spread.reshape(batch.numel(), *item)

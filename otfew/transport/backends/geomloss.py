@@ -104,9 +104,8 @@ class GeomLoss(PointSolver):
         diameters = largest_cost(x, y, sums.metric) ** (1 / p)
         f, g = torch.empty_like(a), torch.empty_like(b)
         n_iter = []
-        for k, diameter in enumerate(diameters.tolist()):
-            # Of a single point, the diameter may be zero.
-            diameter = max(diameter, blur)
+        # Of a single point, the diameter may be zero.
+        for k, diameter in enumerate(diameters.clamp(min=blur).tolist()):
             loss: Any = SamplesLoss(
                 "sinkhorn",
                 p=p,

@@ -20,6 +20,7 @@ from otfew.transport.cuda.settling import OPEN, settled
 from otfew.transport.envelope import differentiable, wants_gradient
 from otfew.transport.problem import INVALID, Status, check_values
 from otfew.transport.result import Parts, check_range
+from otfew.transport.sending import send
 from otfew.transport.simplex.exact import Exact
 
 RAN = "exact (a warp a problem)"
@@ -82,7 +83,7 @@ def _there(weights: Tensor | None, cost: Tensor) -> Tensor | None:
     """Weights in float64 on the device of the cost, for kernels."""
     if weights is None:
         return None
-    return plain(weights).to(cost.device, torch.float64, non_blocking=True)
+    return send(plain(weights), cost.device, torch.float64)
 
 
 def _balanced(

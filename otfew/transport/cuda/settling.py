@@ -8,6 +8,7 @@ from torch import Tensor
 
 from otfew.transport.cuda.launches import Found
 from otfew.transport.problem import UNSURE, Status, build
+from otfew.transport.sending import send
 from otfew.transport.simplex.exact import Exact
 
 OPEN = 1 << UNSURE | 1 << Status.FAILED
@@ -47,5 +48,5 @@ def settled(solver: Exact, found: Found, cost: Tensor, a: Tensor | None, b: Tens
     solution.status[~np.isfinite(solution.gap)] = Status.FAILED
     for name in ("rows", "cols", "flow", "f", "g", "value", "gap", "marginal_error", "status", "n_iter"):
         there = found.value.reshape(-1) if name == "value" else found.outputs.tensor(name)
-        there[index] = torch.from_numpy(getattr(solution, name)).to(there.device, there.dtype)
+        there[index] = send(torch.from_numpy(getattr(solution, name)), there.device, there.dtype)
     return bool((solution.status == Status.OPTIMAL).all())

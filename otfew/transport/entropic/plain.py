@@ -182,7 +182,7 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
                 kernel, a, b, p, q, error, n_iter, index, going = (
                     x.index_select(0, rest) for x in (kernel, a, b, p, q, error, n_iter, index, going)
                 )
-    last = (p, q, error, n_iter)
+    last: tuple[Tensor, ...] = (p, q, error, n_iter)
     if ended:
         ended.append((index, last))
         last = ended[0][1]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -10,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otfew.transport.arguments import flat_batch, flat_weights
+from otfew.transport.cuda.machines import machine_for
+from otfew.transport.cuda.sinkhorn import Entropic, solve_entropic
 from otfew.transport.entropic import newton as sinkhorn_newton
 from otfew.transport.entropic import plain as sinkhorn_plain
 from otfew.transport.entropic.gradient import Make, attach_linear, attach_plan, attach_value
@@ -27,7 +31,7 @@ from otfew.transport.entropic.solved import (
 )
 from otfew.transport.entropic.unrolled import unroll
 from otfew.transport.options import check_count
-from otfew.transport.problem import Status
+from otfew.transport.problem import Status, check_values
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
 
@@ -117,11 +121,64 @@ class Sinkhorn(TensorSolver):
         """Solve a flat batch; see ``TensorSolver.solve``."""
         return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
 
+    def solve_there(
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
+    ) -> Parts | None:
+        """Solve small problems by a kernel where the device runs one; see ``TensorSolver.solve_there``."""
+        machine = None if self.gradient == "unrolled" else machine_for(cost.device)
+        if machine is None or not batch.numel():
+            return None
+        n, m = cost.shape[-2:]
+        flat, weights = (
+            flat_batch(cost, batch, 2),
+            [None if x is None else flat_batch(x.detach().to(cost.device, torch.float64), batch, 1) for x in (a, b)],
+        )
+
+        def run(rtol: float) -> Entropic | None:
+            options = self.reg, self.rhos, self.tol, self.max_iter
+            return solve_entropic(machine, flat.detach(), weights[0], weights[1], *options, rtol)
+
+        found = run(rtol)
+        if found is None:
+            return None
+        if rtol < math.inf and found.flag.invalid():
+            check_values(cost, a, b, self.equal_totals, rtol)
+            # Sound after all, by a rounding error in a total.
+            found = run(math.inf)
+            assert found is not None
+        solved, flag = found.solved, found.flag
+        value = found.value if solved.balanced else solved.scale * dual_value(solved)
+        graph = None
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (cost, a, b)):
+            graph = (flat, *flat_weights(n, m, a, b, batch, cost.device, self.equal_totals))
+        return self._implicit_parts(graph, solved, value, flag.sound, flag.fits if looks else lambda: True)
+
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         inputs = (cost, a, b)
         # Three times leaving the graph, and coming back, would take as long as a small problem.
         with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
-        solved, value = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
+        solved, value, done = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
+        return self._implicit_parts(
+            inputs if with_graph else None, solved, value, lambda: done or _all_optimal(solved.status), lambda: False
+        )
+
+    def _implicit_parts(
+        self,
+        graph: tuple[Tensor, Tensor, Tensor] | None,
+        solved: Solved,
+        value: Tensor,
+        sound: Callable[[], bool],
+        fits: Callable[[], bool],
+    ) -> Parts:
+        """Describe solved problems, with gradients in ``graph``: cost, a and b of the flat batch.
+
+        Args:
+            graph: None where nobody wants gradients.
+            solved: The problems.
+            value: (problems,) without a graph.
+            sound: Tells whether it is known that all were solved.
+            fits: Tells whether it is known that the cost's dtype holds all plans.
+        """
 
         def made() -> Tensor:
             """Make the plan of total 1 that is handed out."""
@@ -135,15 +192,19 @@ class Sinkhorn(TensorSolver):
             return solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
 
         def scaled() -> Tensor:
-            check_range(solved.scale, cost.dtype)
-            return times(plan(), solved.scale).to(cost.dtype)
+            if not fits():
+                check_range(solved.scale, solved.cost.dtype)
+            return times(plan(), solved.scale).to(solved.cost.dtype)
 
+        if graph is None:
+            return self._parts(solved, value, linear, scaled, plan, sound)
         return self._parts(
             solved,
-            attach_value(*inputs, lambda: value, solved) if with_graph else value,
-            lambda: attach_linear(*inputs, linear, solved),
-            lambda: attach_plan(*inputs, scaled, solved),
+            attach_value(*graph, lambda: value, solved),
+            lambda: attach_linear(*graph, linear, solved),
+            lambda: attach_plan(*graph, scaled, solved),
             plan,
+            sound,
         )
 
     def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
@@ -174,9 +235,18 @@ class Sinkhorn(TensorSolver):
             lambda: scale * (plan() * wide).sum((1, 2)),
             lambda: (plan() * scale[:, None, None]).to(cost.dtype),
             plan,
+            lambda: _all_optimal(solved.status),
         )
 
-    def _parts(self, solved: Solved, value: Tensor, value_linear: Make, plan: Make, unit_plan: Make) -> Parts:
+    def _parts(
+        self,
+        solved: Solved,
+        value: Tensor,
+        value_linear: Make,
+        plan: Make,
+        unit_plan: Make,
+        sound: Callable[[], bool],
+    ) -> Parts:
         # The decorator would take longer to set up than a small problem to solve.
         def potentials() -> tuple[Tensor, Tensor]:
             with torch.no_grad():
@@ -209,7 +279,7 @@ class Sinkhorn(TensorSolver):
             status=solved.status.clone,
             n_iter=solved.n_iter.clone,
             solver=self.name,
-            sound=lambda: _all_optimal(solved.status),
+            sound=sound,
         )
 
     def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -220,8 +290,8 @@ class Sinkhorn(TensorSolver):
         scale = total_a.sqrt() * total_b.sqrt()
         return a / scale, b / scale, scale[:, 0]
 
-    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor]:
-        """Solve, and compute the dual values (problems,) too."""
+    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor, bool]:
+        """Solve, and compute the dual values (problems,) too; tell whether it is known that all are optimal."""
         if not self.equal_totals:
             a, b, scale = self._normalised(a, b)
             dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
@@ -229,7 +299,7 @@ class Sinkhorn(TensorSolver):
                 cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
                 dual.status, dual.n_iter,
             )  # fmt: skip
-            return solved, scale * dual_value(solved)
+            return solved, scale * dual_value(solved), False
         most = self.max_iter if min(cost.shape[1:]) > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
         plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter))
         solved = Solved(
@@ -237,11 +307,11 @@ class Sinkhorn(TensorSolver):
             plain.status, plain.n_iter, plain.plan,
         )  # fmt: skip
         if _all_optimal(plain.status):
-            return solved, plain.value
+            return solved, plain.value, True
         left = plain.status != Status.OPTIMAL
         self._finish(solved, plain.plan, left)
         # Those that had converged keep the value that they would have alone, to the last bit.
-        return solved, torch.where(left, plain.mass * dual_value(solved), plain.value)
+        return solved, torch.where(left, plain.mass * dual_value(solved), plain.value), False
 
     def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> None:
         """Solve in the log domain what the plain domain left over, in place: near its end, or from the start."""
