@@ -124,7 +124,7 @@ class Sinkhorn(TensorSolver):
     def solve_there(
         self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
     ) -> Parts | None:
-        """Solve small problems by a kernel where the device runs one; see ``TensorSolver.solve_there``."""
+        """Solve small problems by a kernel where the device runs one; see ``Solver.solve_there``."""
         machine = None if self.gradient == "unrolled" else machine_for(cost.device)
         if machine is None or not batch.numel():
             return None
