@@ -36,9 +36,14 @@ DEVICE Some some(int first, int size) {
   const Lanes<bool> in = at < size;
   return {choose(in, at, Lanes<int>(0)), in};
 }
+// Zero where there is none.
+template <class T>
+DEVICE Lanes<T> load_of(const T* from, const Some& x) {
+  return load_if(from, x.at, x.in, Lanes<T>(T(0)));
+}
 template <class T>
 DEVICE Lanes<double> load_double(const T* from, const Some& x) {
-  return choose(x.in, convert<double>(load(from, x.at)), Lanes<double>(0.0));
+  return convert<double>(load_of(from, x));
 }
 
 // Turn raw products into weights relu(x) + eps of total 1, in place, and write [x > 0] / total.
@@ -82,7 +87,7 @@ DEVICE void pose(const FitStep& fit, int k) {
     Lanes<double> raw = 0.0;
     for (int x = 0; x < m; x += 32) {
       const Some node = some(x, m);
-      const Lanes<T> dot = load(dots, node.at + j * size);
+      const Lanes<T> dot = load_of(dots + j * size, node);
       store(cost, node.at + j * m, T(1) - dot * scale, node.in);
       raw = raw + convert<double>(dot) * load_double(length, node);
     }
@@ -93,7 +98,7 @@ DEVICE void pose(const FitStep& fit, int k) {
   for (int x = 0; x < m; x += 32) {
     const Some node = some(x, m);
     Lanes<double> sum = 0.0;
-    for (int j = 0; j < n; j++) sum = sum + convert<double>(load(dots, node.at + j * size));
+    for (int j = 0; j < n; j++) sum = sum + load_double(dots + j * size, node);
     store(s, node.at, (sum * load_double(length, node) + load_double(mean, node) * class_mean) / n, node.in);
   }
   sync_lanes();
@@ -177,9 +182,9 @@ struct Row {
     sync_lanes();
     for (int x = 0; x < arcs; x += 32) {
       const Some arc = some(x, arcs);
-      const Lanes<double> flow = load(fit.flow + p * arcs, arc.at);
-      const Lanes<bool> ours = arc.in && load(fit.rows + p * arcs, arc.at) == j && flow != 0.0;
-      store(pulls.plan, load(fit.cols + p * arcs, arc.at), flow, ours);
+      const Lanes<double> flow = load_of(fit.flow + p * arcs, arc);
+      const Lanes<bool> ours = load_of(fit.rows + p * arcs, arc) == j && flow != 0.0;
+      store(pulls.plan, load_of(fit.cols + p * arcs, arc), flow, ours);
     }
     sync_lanes();
   }
@@ -228,9 +233,7 @@ struct Row {
     Lanes<double> sum = 0.0;
     for (int x = 0; x < count; x += 32) {
       const Some one = some(x, count);
-      sum = sum + load_double(pulls.values, one) *
-                      choose(one.in, convert<double>(load(numbers, load_if(pulls.columns, one.at, one.in, Lanes<int>(0)))),
-                             Lanes<double>(0.0));
+      sum = sum + load_double(pulls.values, one) * load_double(numbers, Some{load_of(pulls.columns, one), one.in});
     }
     return warp_sum(sum);
   }
@@ -276,11 +279,11 @@ DEVICE void move(const FitStep& fit, int k, char* room) {
     Lanes<T> gradient = T(0);
     for (int i = 0; i < count; i++) {
       const T* products = row.gram + (i64)load_one(row.pulls.columns, i) * size;
-      gradient = gradient + load(products, node.at) * load_one(row.pulls.values, i);
+      gradient = gradient + load_of(products, node) * load_one(row.pulls.values, i);
     }
-    const Lanes<T> dot = load(dots, node.at), part = load(share, node.at);
-    const Lanes<T> next_dot = load(dots_step, node.at) * kept + gradient * taken - dot * shrunk;
-    const Lanes<T> next_part = load(share_step, node.at) * kept - part * shrunk;
+    const Lanes<T> dot = load_of(dots, node), part = load_of(share, node);
+    const Lanes<T> next_dot = load_of(dots_step, node) * kept + gradient * taken - dot * shrunk;
+    const Lanes<T> next_part = load_of(share_step, node) * kept - part * shrunk;
     store(dots_step, node.at, next_dot, node.in);
     store(dots, node.at, dot - next_dot * rate, node.in);
     store(share_step, node.at, next_part, node.in);
@@ -289,11 +292,11 @@ DEVICE void move(const FitStep& fit, int k, char* room) {
   sync_lanes();
   // Columns are all different: images of a mini-batch are.
   for (int x = 0; x < count; x += 32) {
-    const Some one_of = some(x, count);
-    const Lanes<int> at = load_if(row.pulls.columns, one_of.at, one_of.in, Lanes<int>(0));
-    const Lanes<T> added = load_if(row.pulls.values, one_of.at, one_of.in, Lanes<T>(T(0))) * taken;
-    store(share_step, at, load(share_step, at) + added, one_of.in);
-    store(share, at, load(share, at) - added * rate, one_of.in);
+    const Some pull = some(x, count);
+    const Some node = {load_of(row.pulls.columns, pull), pull.in};
+    const Lanes<T> added = load_of(row.pulls.values, pull) * taken;
+    store(share_step, node.at, load_of(share_step, node) + added, node.in);
+    store(share, node.at, load_of(share, node) - added * rate, node.in);
   }
 }
 
