@@ -42,10 +42,7 @@ def same_bits(first, second, index=slice(None)):
 def draw_weights(rng, kind, size, k):
     if kind == "uniform":
         return np.full((size, k), 1.0 / k)
-    if kind == "wild":
-        weights = 10.0 ** rng.uniform(-9, 0, (size, k))
-    else:
-        weights = rng.random((size, k)) + 0.01
+    weights = 10.0 ** rng.uniform(-9, 0, (size, k)) if kind == "wild" else rng.random((size, k)) + 0.01
     if kind == "zeros":
         weights *= rng.random((size, k)) < 0.6
         weights[:, k // 2] = 1
@@ -157,9 +154,9 @@ def test_hard_problems_converge_as_on_the_cpu(kind, weights, fraction):
         cost = cost + 1e3
     a, b = (torch.from_numpy(draw_weights(rng, weights, size, k)) for k in (n, m))
     for dtype in (torch.float32, torch.float64):
-        given = torch.from_numpy(cost).to(dtype)
-        found = solve(given, a, b, fraction * spread)
-        expected = otfew.solve(given, a, b, solver=otfew.Sinkhorn(reg=fraction * spread))
+        costs = torch.from_numpy(cost).to(dtype)
+        found = solve(costs, a, b, fraction * spread)
+        expected = otfew.solve(costs, a, b, solver=otfew.Sinkhorn(reg=fraction * spread))
         assert torch.equal(found.solved.status, expected.status)
         assert (marginal_error(found.solved) <= 1e-6 + 4 * torch.finfo(dtype).eps).all()
         assert found.solved.phi.isfinite().all()
@@ -316,8 +313,8 @@ def test_missing_weights_are_uniform():
     cost, a, b = problems(n=6, m=5, mass=2.5)
     even_a, even_b = torch.full_like(a, 2.5 / 6), torch.full_like(b, 0.5)
     cases = [((None, b), (even_a, b)), ((a, None), (a, even_b)), ((None, None), (even_a / 2.5, even_b / 2.5))]
-    for given, written in cases:
-        first, second = solve(cost, *given), solve(cost, *written)
+    for left_out, written in cases:
+        first, second = solve(cost, *left_out), solve(cost, *written)
         torch.testing.assert_close(first.value, second.value, rtol=1e-13, atol=1e-14)
         torch.testing.assert_close(first.solved.scale, second.solved.scale)
         torch.testing.assert_close(first.solved.plan, second.solved.plan, rtol=1e-9, atol=1e-13)
