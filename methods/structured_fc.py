@@ -22,6 +22,7 @@ from otfew.random.shuffle import draw
 from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import CrossReference, Uniform
 from otfew.scores.pairwise import NORM_EPS, centred_norms
+from otfew.transport import Exact
 from otfew.transport.precision import in_full_precision
 from otfew.transport.sending import send
 
@@ -144,23 +145,28 @@ class StructuredFC(ShotHead):
         return fitted
 
     def _fit(self, items: Tensor, labels: Tensor, start: Tensor, score: EMDScore, temperature: float) -> Tensor:
-        # Steps of autograd are six times as many operations as those by hand, which are the CPU's: two copies, instead.
+        # Steps of autograd are six times as many operations as those by hand, on the CPU or by kernels on the device.
         at_home = items.is_cpu or "cpu" in score.solver.devices
         by_hand = at_home and isinstance(score.weights, CrossReference | Uniform)
         if not by_hand or (score.weight_gradient and score.solver.kind != "exact"):
             return self.fit_by_autograd(items, labels, start, score, temperature)
+        how: dict[str, Any] = {
+            "cross_reference": isinstance(score.weights, CrossReference),
+            "weight_gradient": score.weight_gradient,
+            "temperature": temperature,
+            "lr": self.lr,
+            "momentum": MOMENTUM,
+            "dampening": DAMPENING,
+        }
+        if isinstance(score.solver, Exact) and not items.is_cpu:
+            from otfew.methods._sfc_device import descend_there
+
+            there = descend_there(items, labels, start, [*self.batches(items.shape[1])], solver=score.solver, **how)
+            if there is not None:
+                return there
+        images = items.shape[1]
         fitted = descend(
-            items.cpu(),
-            labels.cpu(),
-            start.cpu(),
-            lambda: self.batches(items.shape[1]),
-            solver=score.solver,
-            cross_reference=isinstance(score.weights, CrossReference),
-            weight_gradient=score.weight_gradient,
-            temperature=temperature,
-            lr=self.lr,
-            momentum=MOMENTUM,
-            dampening=DAMPENING,
+            items.cpu(), labels.cpu(), start.cpu(), lambda: self.batches(images), solver=score.solver, **how
         )
         return send(fitted, items.device)
 

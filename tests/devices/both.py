@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from .budgets import BUDGETS
@@ -37,12 +38,12 @@ def on_both(
         pretended: The fixture.
         name: Of the budget.
         work: Makes tensors, numbers, or lists, tuples and dictionaries of them.
-        inputs: Its arguments; tensors among them, also in lists, tuples and dictionaries, are moved.
+        inputs: Its arguments; tensors and modules among them, also in lists, tuples and dictionaries, are moved.
         at_home: Whether tensors are to be on the CPU afterwards, instead of where the inputs are.
         tolerance: Of values, and of gradients in units of the largest; by default of the dtype.
         kernels: Whether there are kernels.
     """
-    here = tree_map_only(Tensor, lambda x: x.detach().clone().requires_grad_(x.requires_grad), list(inputs))
+    here = tree_map_only((Tensor, nn.Module), _copied, list(inputs))
     expected, slopes = _called(work, here)
     with pretended(kernels=kernels) as machine:
         there = machine.away(here)
@@ -81,7 +82,17 @@ def _called(work: Callable[..., Any], inputs: list[Any]) -> tuple[list[Any], lis
     tensors = [x for x in results if isinstance(x, Tensor) and x.requires_grad]
     if tensors:
         torch.autograd.backward([x.double().square().sum() for x in tensors])
-    return results, [x.grad for x in tree_flatten(inputs)[0] if isinstance(x, Tensor) and x.requires_grad]
+    leaves = [x for given in tree_flatten(inputs)[0] for x in _parts(given)]
+    return results, [x.grad for x in leaves if x.requires_grad]
+
+
+def _copied(x: Tensor | nn.Module) -> Any:
+    return copy.deepcopy(x) if isinstance(x, nn.Module) else x.detach().clone().requires_grad_(x.requires_grad)
+
+
+def _parts(x: Any) -> list[Tensor]:
+    """List the tensors in which a call is differentiated."""
+    return [x] if isinstance(x, Tensor) else list(x.parameters()) if isinstance(x, nn.Module) else []
 
 
 def _close(what: str, found: Tensor, expected: Tensor, tolerance: float | None, size: float) -> None:

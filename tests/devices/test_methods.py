@@ -112,16 +112,6 @@ def test_scores_of_node_sets(pretended, episodes, name):
     on_both(pretended, f"score, {name}", work, episodes(), tolerance=1e-6)
 
 
-def test_the_fit_of_the_structured_fc_is_no_dearer_than_it_was(pretended, episodes):
-    """Two episodes, 5-way 3-shot: 10,612 operations and 6 waits before there was a kernel; 61,699 by autograd."""
-    inputs = [x.detach() for x in episodes(way=5, shot=3, nodes=9, channels=16, dtype=torch.float32)]
-    method = METHODS["deepemd"](shot_head="sfc")
-    machine = on_both(pretended, "deepemd, fit of the structured FC", method, inputs, tolerance=1e-3)
-    if machine.emulates:
-        assert machine.operations <= 10_612
-        assert machine.waits <= 6
-
-
 def test_sinkhorn_as_a_methods_solver(pretended, episodes):
     method = METHODS["deepemd"](solver=otfew.Sinkhorn(reg=0.2))
     on_both(pretended, "deepemd, sinkhorn", method, episodes(shot=1), tolerance=1e-4)

@@ -52,7 +52,7 @@ class Kernel:
     Attributes:
         name: Of its entry in the compiled code.
         instance: The last line of its source, which makes the entry.
-        parts: Files of its source, each after those it includes.
+        parts: Files of its source, each after those it includes: of this folder, or "package:file".
         arguments: Its one argument, passed by value; its ``problems`` tells how many there are.
         shared_bytes: Shared memory of a warp, a multiple of 16; a block of w warps needs w times as much.
     """
@@ -76,9 +76,13 @@ class Kernel:
 
 @functools.cache
 def source(parts: tuple[str, ...]) -> str:
-    """Files of this package as one text, without what only ties them together."""
-    folder = resources.files(__package__)
-    return "".join(_LOCAL.sub("", (folder / part).read_text(encoding="utf-8")) for part in parts)
+    """Files of kernels as one text, without what only ties them together."""
+    return "".join(_LOCAL.sub("", _file(part)) for part in parts)
+
+
+def _file(part: str) -> str:
+    package, _, name = part.rpartition(":")
+    return (resources.files(package or __package__) / name).read_text(encoding="utf-8")
 
 
 @functools.cache
