@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from otfew.transport.registry import SOLVERS, Solver, installed, lookup
 
@@ -19,13 +20,16 @@ if TYPE_CHECKING:
 def pretended() -> Callable[..., AbstractContextManager[Machine]]:
     """Give what runs a pretended accelerator: ``with pretended() as machine: x = machine.away(x)``.
 
-    Kernels of ours are emulated there where there is a C++ compiler, but for ``pretended(kernels=False)``.
+    Kernels of ours are emulated there where there is a C++ compiler, but for ``pretended(kernels=False)``; an emulator
+    of one's own may be given instead, and options of ours.
     """
     from .devices.pretended import pretended as run
     from .transport.cuda.emulator import Emulator, compiler
 
-    def start(kernels: bool = True) -> AbstractContextManager[Machine]:
-        return run(Emulator() if kernels and compiler() else None)
+    def start(kernels: bool | Emulator = True, **options: bool) -> AbstractContextManager[Machine]:
+        if isinstance(kernels, bool):
+            kernels = Emulator(**options) if kernels and compiler() else None
+        return run(kernels)
 
     return start
 
@@ -39,7 +43,11 @@ def solver_class(value: object) -> type[Solver] | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, saying so, the cases of a solver whose library is not installed."""
+    """Skip, saying so, the cases of a solver whose library is not installed, and tests for GPUs where none is."""
+    marked = [item for item in items if item.get_closest_marker("cuda") is not None]
+    if marked and not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU, and torch finds none here"))
     for item in items:
         parameters = getattr(item, "callspec", None)
         for value in parameters.params.values() if parameters else ():
