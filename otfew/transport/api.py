@@ -17,7 +17,6 @@ from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_s
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, parts_of
 from otfew.transport.sending import send
-from otfew.transport.simplex.exact import Exact
 from otfew.transport.transforms import outside_graphs, refuse_transforms
 
 
@@ -44,10 +43,8 @@ def dense_parts(
         validate: Whether to check what the tensors hold.
         rtol: How far totals of a and b may differ, relative to the larger.
     """
-    if isinstance(solver, Exact) and not cost.is_cpu:
-        from otfew.transport.cuda.exact import parts_there
-
-        parts = parts_there(solver, cost, a, b, batch, looks, rtol if validate else math.inf)
+    if not cost.is_cpu:
+        parts = solver.solve_there(cost, a, b, batch, looks, rtol if validate else math.inf)
         if parts is not None:
             return parts
     if isinstance(solver, TensorSolver):
@@ -115,7 +112,10 @@ def solve(
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
         on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
             raise.
-        validate: Check what the tensors hold; turn off only for inputs known to be sound.
+        validate: Check what the tensors hold; turn off only for inputs known to be sound. With ``on_fail="ignore"``
+            ``exact`` then never waits for a GPU, and can be part of a CUDA graph once it has run outside of one;
+            problems that its kernel is not sure of, or of which less than ``mass`` can be moved, have the status
+            ``FAILED`` and a true gap.
 
     Returns:
         An ``OTResult``; its batch shape is that of cost, a and b broadcast.

@@ -13,6 +13,7 @@ from otfew.transport.errors import ConvergenceError, ConvergenceWarning
 from otfew.transport.problem import Status
 from otfew.transport.registry import Solver
 from otfew.transport.result import Parts
+from otfew.transport.sending import send
 
 OnFail = Literal["raise", "warn", "ignore"]
 
@@ -81,9 +82,9 @@ def flat_weights(
     equal_totals: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Weights (problems, n) and (problems, m) in float64 on a device, b rescaled where totals must be equal."""
-    b = None if b is None else b.to(device, torch.float64)
+    b = None if b is None else send(b, device, torch.float64)
     if a is not None:
-        a = a.to(device, torch.float64)
+        a = send(a, device, torch.float64)
     else:
         total = torch.ones(1, dtype=torch.float64, device=device) if b is None else b.sum(-1, keepdim=True)
         a = (total / n).expand(*total.shape[:-1], n)
@@ -92,9 +93,11 @@ def flat_weights(
         b = (total / m).expand(*total.shape[:-1], m)
     elif equal_totals:
         b = b * (total / b.sum(-1, keepdim=True))
-    return _flat(a, batch), _flat(b, batch)
+    return flat_batch(a, batch, 1), flat_batch(b, batch, 1)
 
 
-def _flat(weights: Tensor, batch: torch.Size) -> Tensor:
-    spread = weights if weights.shape[:-1] == batch else weights.expand(*batch, weights.shape[-1])
-    return spread if spread.ndim == 2 else spread.reshape(-1, spread.shape[-1])
+def flat_batch(tensor: Tensor, batch: torch.Size, item_dims: int) -> Tensor:
+    """Spread a tensor (*own batch, *item) over a batch that its own broadcasts to: (problems, *item)."""
+    own, item = tensor.shape[: tensor.ndim - item_dims], tensor.shape[tensor.ndim - item_dims :]
+    spread = tensor if own == batch else tensor.expand(*batch, *item)
+    return spread if spread.ndim == item_dims + 1 else spread.reshape(batch.numel(), *item)

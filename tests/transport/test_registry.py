@@ -39,7 +39,7 @@ def test_solvers_tells_what_each_can_do(rows):
     for name in EXACT:
         assert rows[name]["kind"] == "exact"
         assert rows[name]["input"] == "dense cost"
-        assert rows[name]["devices"] == ("cpu",)
+        assert rows[name]["devices"] == (("cpu", "cuda") if name == "exact" else ("cpu",))
         assert rows[name]["gradients"] == "value in cost, a, b (envelope)"
     assert {name for name in EXACT if rows[name]["dtypes"] == ("float32",)} == {"opencv"}
     assert rows["pot-sinkhorn"]["kind"] == "entropic"

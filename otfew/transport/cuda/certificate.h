@@ -19,12 +19,12 @@ struct Measured {
 
 // Arcs in the order of the nodes that hang on them, without the root; their sums against the weights.
 template <int RS, int CS, class Given>
-DEVICE Measured write_arcs(const Costs<Given>& costs, const Memory<RS, CS>& memory, int root, const Weights<RS>& a,
+DEVICE Measured write_arcs(const Costs<Given>& costs, const Memory<RS, CS>& memory, int root, i64 total, const Weights<RS>& a,
                            const Weights<CS>& b, const Outputs& out) {
   typedef Sizes<RS, CS> S;
   Lanes<double> value = 0.0, gross = 0.0, least = INFINITE, most = -INFINITE;
   double* amounts = reinterpret_cast<double*>(memory.scratch);
-  const double unit = a.total / double(UNITS);
+  const double unit = a.total / double(total);
   Lanes<double> sums[S::SLOTS];
   UNROLL
   for (int k = 0; k < S::SLOTS; k++) {
@@ -97,6 +97,7 @@ template <int RS, int CS, class Given>
 DEVICE void extend(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows, const u32* columns,
                    Lanes<double>* f, Lanes<double>* g) {
   double* shared = reinterpret_cast<double*>(memory.scratch);
+  sync_lanes();
   UNROLL
   for (int c = 0; c < CS; c++) store(shared, lane_index() + 32 * c, g[c]);
   sync_lanes();

@@ -10,7 +10,7 @@ struct Reduction {
   bool finite;            // whether all costs are
 };
 
-// Factor, a power of two, that brings costs into float32's range, and whether all costs are finite.
+// Factor, a power of two, that brings half the costs' differences to about 1, and whether all costs are finite.
 // Only for costs that are extreme, or equal: a second look at all of them.
 template <int RS, int CS, class Given>
 DEVICE double extreme_factor(const Costs<Given>& costs, const u32* rows, const Lanes<bool>* held, double origin,
@@ -28,17 +28,16 @@ DEVICE double extreme_factor(const Costs<Given>& costs, const u32* rows, const L
     }
   }
   finite = !ballot(bad);
-  const double reach = warp_largest(most);
-  int exponent = 0;
-  while (exponent < 1022 && double_of_bits((u64)(exponent + 1) << 52) <= reach) exponent++;
+  // Bits of a power of two are its exponent alone.
+  const int exponent = smaller((int)(bits_of(warp_largest(most)) >> 52), 2044);
   return double_of_bits((u64)(2045 - exponent) << 52);
 }
 
-// Write costs less `origin`, times a factor, as float32 into the warp's memory; returns the sum of their magnitudes
-// of the lane that has most, which is not finite where a cost is not.
+// Write costs less `origin`, or half that times a factor, as float32 into the warp's memory; returns the sum of their magnitudes
+// of the lane that has most; without a factor it is not finite where any cost is not.
 template <int RS, int CS, bool FACTOR, class Given>
-DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows, Given origin,
-                         double factor) {
+DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows,
+                         const Lanes<bool>* held, Given origin, double factor) {
   float* staged = reinterpret_cast<float*>(memory.cost);
   Lanes<float> sum = 0.f;
   UNROLL
@@ -52,10 +51,12 @@ DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory
       if (!bit_at<RS>(rows, i)) {
         sum = sum + convert<float>(x - x);
       } else {
-        if (FACTOR)
-          y = convert<float>(convert<double>(x) * factor - double(origin) * factor);
-        else
+        if (FACTOR) {
+          y = convert<float>((convert<double>(x) * 0.5 - double(origin) * 0.5) * factor);
+          y = choose(held[c], y, Lanes<float>(0.f));
+        } else {
           y = convert<float>(x - origin);
+        }
         sum = sum + magnitude(y);
       }
       store(staged, j + i * Memory<RS, CS>::S::STRIDE, y);
@@ -103,10 +104,11 @@ DEVICE Reduction<CS> reduce_costs(const Costs<Given>& costs, const Memory<RS, CS
   const Given origin = load_one(costs.at, first_of<RS>(rows) * costs.row + first_of<CS>(columns) * costs.col);
   double factor = 1.0;
   reduction.finite = true;
-  float reach = stage_costs<RS, CS, false>(costs, memory, rows, origin, factor);
+  float reach = stage_costs<RS, CS, false>(costs, memory, rows, held, origin, factor);
   if (!(reach >= 1e-30f && reach <= 1e30f)) {
     factor = extreme_factor<RS, CS>(costs, rows, held, double(origin), reduction.finite);
-    reach = stage_costs<RS, CS, true>(costs, memory, rows, origin, factor);
+    reach = stage_costs<RS, CS, true>(costs, memory, rows, held, origin, factor);
+    factor *= 0.5;
   }
   sync_lanes();
   float* means = reinterpret_cast<float*>(memory.scratch);

@@ -2,7 +2,7 @@
 #pragma once
 #include "arguments.h"
 #include "certificate.h"
-#include "kernel.h"
+#include "entry.h"
 #include "pivot.h"
 #include "start.h"
 #include "tree.h"
@@ -35,6 +35,7 @@ struct Exact {
   u32 rows[RS], columns[CS];  // bits of the nodes with mass
   Lanes<bool> held[CS];       // the same of columns, by lane
   Reduction<CS> reduction;
+  i64 total;  // units of all mass
   int root;
   i64 pivots;
   int status;
@@ -47,8 +48,10 @@ struct Exact {
   // Returns whether the costs are finite.
   DEVICE bool prepare() {
     Lanes<i64> units[S::SLOTS];
-    units_of<RS>(a, units);
-    units_of<CS>(b, units + RS);
+    bool uniform;
+    total = total_units<RS, CS>(a, b, uniform);
+    units_of<RS>(a, total, uniform, units);
+    units_of<CS>(b, total, uniform, units + RS);
     UNROLL
     for (int r = 0; r < RS; r++) rows[r] = ballot(units[r] > i64(0));
     UNROLL
@@ -152,7 +155,7 @@ struct Exact {
     }
   }
 
-  // Feasible potentials: of columns the largest that the rows' allow. Returns what they reach to before the gauge.
+  // Feasible potentials: of columns the largest that the rows' allow. Returns what rounding of reduced costs may hide.
   DEVICE double potentials(const Measured& seen, Lanes<double>* f, Lanes<double>* g) {
     // Where nothing can be cheaper, as for a set against itself, potentials of zero prove it exactly.
     const bool flat = seen.most <= seen.least && none_below<RS, CS>(costs, rows, held, seen.most);
@@ -174,12 +177,12 @@ struct Exact {
       extended = extended || ballot(!held[c] && lane_index() + 32 * c < costs.m);
     }
     if (extended) extend<RS, CS>(costs, memory, rows, columns, f, g);
-    return flat ? 0.0 : reduction.spread + warp_largest(means) + warp_largest(lows);
+    return flat ? 0.0 : 8.0 * EPS * reduction.spread + 8.0 * EPS * warp_largest(means) + 8.0 * EPS * warp_largest(lows);
   }
 
   // Put potentials in the gauge sum_j g_j b_j = 0, write them and tell value less dual value, and by how much rounding
-  // may hide more: in the sums, and in reduced costs of this reach.
-  DEVICE void write_potentials(Lanes<double>* f, Lanes<double>* g, double reach, const Outputs& out, double& dual,
+  // may hide more: in these sums, and in reduced costs (`hidden`, for each unit of mass).
+  DEVICE void write_potentials(Lanes<double>* f, Lanes<double>* g, double hidden, const Outputs& out, double& dual,
                                double& rounding) {
     Lanes<double> sum = 0.0;
     UNROLL
@@ -205,21 +208,21 @@ struct Exact {
     dual = warp_sum(earned);
     rounding = EPS * (costs.n + 2) * warp_sum(rows_weigh) +
                EPS * (costs.m + 6) * (warp_sum(columns_weigh) / b.total + 2.0 * magnitude(shift)) * a.total +
-               8.0 * EPS * reach * a.total;
+               hidden * a.total;
   }
 
   DEVICE void finish(const ExactProblems& problems, int k, const Outputs& out) {
-    const Measured seen = write_arcs<RS, CS>(costs, memory, root, a, b, out);
+    const Measured seen = write_arcs<RS, CS>(costs, memory, root, total, a, b, out);
     Lanes<double> f[RS], g[CS];
-    const double reach = potentials(seen, f, g);
+    const double hidden = potentials(seen, f, g);
     double dual, rounding;
-    write_potentials(f, g, reach, out, dual, rounding);
+    write_potentials(f, g, hidden, out, dual, rounding);
     const int nodes = count_nodes<RS>(rows) + count_nodes<CS>(columns) + 16;
     const double allowed = CERTAIN * (seen.value - seen.least * a.total) + 16.0 * EPS * nodes * seen.gross +
                            tol * reduction.spread * a.total;
     const double gap = seen.value - dual;
     // Costs whose differences overflow have no reduced costs to decide by.
-    if (!(reduction.spread < INFINITE)) status = FAILED;
+    if (!(reduction.spread < INFINITE && magnitude(gap) + rounding < INFINITE)) status = FAILED;
     if (status == OPTIMAL && !(magnitude(gap) + rounding <= allowed)) status = UNSURE;
     write_numbers(problems, k, seen.value, gap + rounding, seen.error / a.total, status, pivots);
   }

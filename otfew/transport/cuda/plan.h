@@ -1,7 +1,7 @@
 // Plans laid out dense: the gradient in the costs.
 #pragma once
 #include "arguments.h"
-#include "kernel.h"
+#include "entry.h"
 
 // Zeros first, then the arcs, which are few and at places of their own: one warp writes all of a problem's, so nothing
 // is added up and the order does not matter. Of an unsound problem, whose arcs are all at one place, the first speaks.

@@ -5,7 +5,7 @@
 #define INFINITE double_of_bits(0x7ff0000000000000ull)
 #define NOT_A_NUMBER double_of_bits(0x7ff8000000000000ull)
 
-// Total mass of every problem inside the kernel; flows are whole numbers of it, so that sums are exact.
+// Largest total mass of a problem inside the kernel; flows are whole numbers of units, so that sums are exact.
 constexpr i64 UNITS = 1ll << 52;
 
 // Nodes are rows 0..n-1 and columns ROWS..ROWS+m-1: 32 to a slot, lane l of slot k holding node 32 k + l.

@@ -12,14 +12,18 @@ from importlib import resources
 import torch
 
 from otfew.transport.cuda.arguments import ExactProblems, PlanTimes
+from otfew.transport.cuda.entropic_arguments import EntropicProblems
 
 LARGEST = 128
 """Rows or columns of the largest problem that the kernels solve."""
 
+ROOM = 99 * 1024
+"""Shared memory that a block may have on every GPU since sm_80."""
+
 WARPS = 4
 """Warps of a block, unless shared memory holds fewer."""
 
-WARP = ("warp.h", "kernel.h")
+WARP = ("warp.h", "entry.h")
 """What every kernel is made from; tests put other lanes in the place of the first."""
 
 _EXACT = (
@@ -36,6 +40,7 @@ _EXACT = (
     "network_simplex.h",
 )
 _PLAN = (*WARP, "arguments.h", "plan.h")
+_ENTROPIC = (*WARP, "entropic_arguments.h", "elementary.h", "newton.h", "sinkhorn.h")
 _GIVEN = {torch.float32: ("f32", "float"), torch.float64: ("f64", "double")}
 _LOCAL = re.compile(r'^#(pragma once|include ".*")$', re.MULTILINE)
 
@@ -47,7 +52,7 @@ class Kernel:
     Attributes:
         name: Of its entry in the compiled code.
         instance: The last line of its source, which makes the entry.
-        parts: Files of its source, each after those it includes.
+        parts: Files of its source, each after those it includes: of this folder, or "package:file".
         arguments: Its one argument, passed by value; its ``problems`` tells how many there are.
         shared_bytes: Shared memory of a warp, a multiple of 16; a block of w warps needs w times as much.
     """
@@ -71,9 +76,13 @@ class Kernel:
 
 @functools.cache
 def source(parts: tuple[str, ...]) -> str:
-    """Files of this package as one text, without what only ties them together."""
-    folder = resources.files(__package__)
-    return "".join(_LOCAL.sub("", (folder / part).read_text(encoding="utf-8")) for part in parts)
+    """Files of kernels as one text, without what only ties them together."""
+    return "".join(_LOCAL.sub("", _file(part)) for part in parts)
+
+
+def _file(part: str) -> str:
+    package, _, name = part.rpartition(":")
+    return (resources.files(package or __package__) / name).read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -116,8 +125,38 @@ def plan_times(dtype: torch.dtype) -> Kernel:
     return Kernel(f"plan_times_{short}", f"PLAN(plan_times_{short}, {given})", _PLAN, PlanTimes)
 
 
+def plain_bytes(n: int, m: int, dtype: torch.dtype) -> int:
+    """Shared memory of one entropic problem in the plain domain."""
+    return dtype.itemsize * (n * (m | 1) + 3 * n + 4 * m)
+
+
+def newton_bytes(n: int, m: int) -> int:
+    """Shared memory of one entropic problem under Newton's method."""
+    least = min(n, m)
+    return 8 * (least * (least + 1) // 2 + 9 * least)
+
+
+@functools.cache
+def entropic(n: int, m: int, dtype: torch.dtype) -> tuple[Kernel, bool] | None:
+    """Find the kernel that solves entropic problems of a size, for costs of a dtype.
+
+    Returns:
+        None where problems of this size are not for a single warp; else the kernel, and whether its memory holds the
+        plain domain.
+    """
+    plain = plain_bytes(n, m, dtype)
+    if min(n, m) > LARGEST or (plain > ROOM and max(n, m) > LARGEST):
+        return None
+    short, given = _GIVEN[dtype]
+    room = max(newton_bytes(n, m), plain if plain <= ROOM else 0)
+    name = f"entropic_{short}"
+    kernel = Kernel(name, f"ENTROPIC({name}, {given})", _ENTROPIC, EntropicProblems, -(-room // 16) * 16)
+    return kernel, plain <= ROOM
+
+
 def all_kernels() -> list[Kernel]:
     """List every kernel once, with the memory of the largest problem of its kind."""
     sides = (32, 64, 128)
     exacts = [exact(n, m, dtype) for n in sides for m in sides for dtype in _GIVEN]
-    return exacts + [plan_times(dtype) for dtype in _GIVEN]
+    entropics = [found[0] for dtype in _GIVEN if (found := entropic(LARGEST, LARGEST, dtype)) is not None]
+    return [*exacts, *(plan_times(dtype) for dtype in _GIVEN), *entropics]

@@ -6,16 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otfew.transport.cuda.launches import Found
+from otfew.transport.cuda.launches import Found, Options
 from otfew.transport.problem import UNSURE, Status, build
-from otfew.transport.simplex.exact import Exact
+from otfew.transport.sending import send
 
 OPEN = 1 << UNSURE | 1 << Status.FAILED
 """Bits of a flag that say that there are such problems: costs far above those that a plan uses hide what it pays, or
 numbers are near the end of their range."""
 
 
-def settled(solver: Exact, found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> bool:
+def settled(solver: Options, found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> bool:
     """Solve on the CPU what the kernel left open, and put it in place.
 
     Args:
@@ -47,5 +47,5 @@ def settled(solver: Exact, found: Found, cost: Tensor, a: Tensor | None, b: Tens
     solution.status[~np.isfinite(solution.gap)] = Status.FAILED
     for name in ("rows", "cols", "flow", "f", "g", "value", "gap", "marginal_error", "status", "n_iter"):
         there = found.value.reshape(-1) if name == "value" else found.outputs.tensor(name)
-        there[index] = torch.from_numpy(getattr(solution, name)).to(there.device, there.dtype)
+        there[index] = send(torch.from_numpy(getattr(solution, name)), there.device, there.dtype)
     return bool((solution.status == Status.OPTIMAL).all())

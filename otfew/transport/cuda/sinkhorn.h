@@ -4,9 +4,10 @@
 // memory until it is solved, and knows nothing of the others: an answer is the same, bit for bit, whatever its
 // batch-mates and wherever it stands.
 #pragma once
+#include "entry.h"
 #include "newton.h"
 
-constexpr double LEAST_TOTAL_OF_WEIGHTS = 1e-290, LARGEST_TOTAL_OF_WEIGHTS = 1e290;
+constexpr double LEAST_TOTAL = 1e-290, LARGEST_TOTAL = 1e290;  // otfew.transport.problem.TOTALS_RANGE
 
 // The warp's memory in the plain domain, in the costs' dtype.
 template <class T>
@@ -26,19 +27,25 @@ struct PlainMemory {
   }
 };
 
+// Bytes of a warp's memory, in which Newton's method comes after the plain domain.
+template <class T>
+DEVICE int entropic_bytes(const EntropicProblems& s) {
+  const int plain = s.plain > 0 ? int(sizeof(T)) * (s.n * (s.m | 1) + 3 * s.n + 4 * s.m) : 0;
+  return (larger(plain, newton_bytes(smaller(s.n, s.m))) + 15) / 16 * 16;
+}
+
 struct Total {
   double sum;
   bool sound;  // no weight is negative or NaN
 };
 
 DEVICE Total total_of(const double* weights, i64 step, int size) {
-  const Lanes<int> lane = lane_index();
   Lanes<double> sum = 0.0;
   Lanes<bool> sound = true;
   for (int at = 0; at < size; at += 32) {
-    const Lanes<bool> in = lane + at < size;
-    const Lanes<double> w = load(weights, convert<i64>(smaller(lane + at, Lanes<int>(size - 1))) * step);
-    sum = sum + choose(in, w, Lanes<double>(0.0));
+    const Group g = group(at, size);
+    const Lanes<double> w = load(weights, convert<i64>(g.j) * step, g.in, Lanes<double>(0.0));
+    sum = sum + w;
     sound = sound && w >= 0.0;
   }
   return {warp_sum(sum), !ballot(!sound)};
@@ -46,36 +53,35 @@ DEVICE Total total_of(const double* weights, i64 step, int size) {
 
 // Write weights over `divisor`; without any, equal ones of the sum `total`.
 DEVICE void write_unit(const double* weights, i64 step, double total, double divisor, double* unit, int size) {
-  const Lanes<int> lane = lane_index();
   for (int at = 0; at < size; at += 32) {
-    const Lanes<int> i = smaller(lane + at, Lanes<int>(size - 1));
+    const Group g = group(at, size);
     Lanes<double> w = total / size;
-    if (weights) w = load(weights, convert<i64>(i) * step);
-    store(unit, i, w / divisor, lane + at < size);
+    if (weights) w = load(weights, convert<i64>(g.j) * step, g.in, Lanes<double>(0.0));
+    store(unit, g.j, w / divisor, g.in);
   }
 }
 
 // y_i = sum_j matrix[i * out_step + j * in_step] x_j.
 template <class T>
 DEVICE void multiply(const T* matrix, int out_step, int in_step, const T* x, T* y, int outs, int ins) {
-  const Lanes<int> lane = lane_index();
-  // Lanes hold the sums, or, where there are few of these, the terms; counted in instructions.
+  const Lanes<T> zero = T(0);
+  // Lanes hold the sums, or, where these are few, the terms; counted in instructions.
   if ((outs + 31) / 32 * ins * 4 <= outs * ((ins + 31) / 32 * 5 + 12)) {
     for (int at = 0; at < outs; at += 32) {
-      const Lanes<int> place = smaller(lane + at, Lanes<int>(outs - 1)) * out_step;
-      Lanes<T> sum = T(0);
-      for (int j = 0; j < ins; j++) sum = sum + load(matrix, place + j * in_step) * load_one(x, j);
-      store(y, lane + at, sum, lane + at < outs);
+      const Group g = group(at, outs);
+      const Lanes<int> place = g.j * out_step;
+      Lanes<T> sum = zero;
+      for (int j = 0; j < ins; j++) sum = sum + load(matrix, place + j * in_step, g.in, zero) * load_one(x, j);
+      store(y, g.j, sum, g.in);
     }
   } else {
     for (int i = 0; i < outs; i++) {
-      Lanes<T> sum = T(0);
+      Lanes<T> sum = zero;
       for (int at = 0; at < ins; at += 32) {
-        const Lanes<int> j = smaller(lane + at, Lanes<int>(ins - 1));
-        const Lanes<T> term = load(matrix, j * in_step + i * out_step) * load(x, j);
-        sum = sum + choose(lane + at < ins, term, Lanes<T>(T(0)));
+        const Group g = group(at, ins);
+        sum = sum + load(matrix, g.j * in_step + i * out_step, g.in, zero) * load(x, g.j, g.in, zero);
       }
-      store(y, Lanes<int>(i), Lanes<T>(warp_sum(sum)), lane == 0);
+      store_one(y, i, warp_sum(sum));
     }
   }
 }
@@ -86,14 +92,14 @@ struct Survey {
 
 template <class T>
 DEVICE Survey look_over(Entries<T> cost, int n, int m) {
-  const Lanes<int> lane = lane_index();
   Lanes<double> sum = 0.0, low = infinity(), high = -infinity();
   for (int i = 0; i < n; i++) {
     for (int at = 0; at < m; at += 32) {
-      const Lanes<double> x = cost(i, smaller(lane + at, Lanes<int>(m - 1)));
-      sum = sum + choose(lane + at < m, x, Lanes<double>(0.0));
-      low = smaller(x, low);
-      high = larger(x, high);
+      const Group g = group(at, m);
+      const Lanes<double> x = cost(i, g);
+      sum = sum + x;
+      low = choose(g.in, smaller(x, low), low);
+      high = choose(g.in, larger(x, high), high);
     }
   }
   return {warp_sum(sum), warp_smallest(low), warp_largest(high)};
@@ -102,15 +108,15 @@ DEVICE Survey look_over(Entries<T> cost, int n, int m) {
 // Copy costs into the warp's memory, along whichever of rows and columns lies closer together.
 template <class T>
 DEVICE void stage(Entries<T> cost, int n, int m, T* to, int stride) {
-  const Lanes<int> lane = lane_index();
   const bool down = magnitude(double(cost.row)) < magnitude(double(cost.col));
   const int outer = down ? m : n, inner = down ? n : m;
   const i64 step = down ? cost.col : cost.row, pace = down ? cost.row : cost.col;
   const int to_step = down ? 1 : stride, to_pace = down ? stride : 1;
   for (int i = 0; i < outer; i++) {
     for (int at = 0; at < inner; at += 32) {
-      const Lanes<int> j = smaller(lane + at, Lanes<int>(inner - 1));
-      store(to, j * to_pace + i * to_step, load(cost.at, convert<i64>(j) * pace + i * step), lane + at < inner);
+      const Group g = group(at, inner);
+      const Lanes<T> x = load(cost.at, convert<i64>(g.j) * pace + i * step, g.in, Lanes<T>(T(0)));
+      store(to, g.j * to_pace + i * to_step, x, g.in);
     }
   }
 }
@@ -118,21 +124,36 @@ DEVICE void stage(Entries<T> cost, int n, int m, T* to, int stride) {
 // Write -log of sums as potentials.
 template <class T>
 DEVICE void write_potentials(const T* sums, double* potential, int size) {
-  const Lanes<int> lane = lane_index();
   for (int at = 0; at < size; at += 32) {
-    const Lanes<int> i = smaller(lane + at, Lanes<int>(size - 1));
-    store(potential, i, 0.0 - logarithm(convert<double>(load(sums, i))), lane + at < size);
+    const Group g = group(at, size);
+    store(potential, g.j, -logarithm(convert<double>(load(sums, g.j, g.in, Lanes<T>(T(1))))), g.in);
+  }
+}
+
+// Write weights in the costs' dtype.
+template <class T>
+DEVICE void narrow(const double* weights, T* to, int size) {
+  for (int at = 0; at < size; at += 32) {
+    const Group g = group(at, size);
+    store(to, g.j, convert<T>(load_some(weights, g)), g.in);
   }
 }
 
 DEVICE double weighted_sum(const double* weights, const double* potential, int size) {
-  const Lanes<int> lane = lane_index();
   Lanes<double> sum = 0.0;
   for (int at = 0; at < size; at += 32) {
-    const Lanes<int> i = smaller(lane + at, Lanes<int>(size - 1));
-    sum = sum + choose(lane + at < size, load(weights, i) * load(potential, i), Lanes<double>(0.0));
+    const Group g = group(at, size);
+    sum = sum + load_some(weights, g) * load_some(potential, g);
   }
   return warp_sum(sum);
+}
+
+template <class T>
+DEVICE void divide(const T* weights, const T* sums, T* to, int size) {
+  for (int at = 0; at < size; at += 32) {
+    const Group g = group(at, size);
+    store(to, g.j, load(weights, g.j, g.in, Lanes<T>(T(0))) / load(sums, g.j, g.in, Lanes<T>(T(1))), g.in);
+  }
 }
 
 struct Scaling {
@@ -140,72 +161,89 @@ struct Scaling {
   double error;
 };
 
-// Alternate v = b / K' u and u = a / K v until the columns are right; the costs have been staged.
+// Alternate v = b / K' u and u = a / K v until the columns are right; costs and weights have been staged.
 template <class T>
-DEVICE Scaling scale_plain(const PlainMemory<T>& memory, int n, int m, T offset, T inverse, double tol, i64 max_iter) {
-  const Lanes<int> lane = lane_index();
+DEVICE Scaling scale_plain(PlainMemory<T>& memory, int n, int m, T offset, T inverse, double tol, i64 max_iter) {
   for (int i = 0; i < n; i++) {
     for (int at = 0; at < m; at += 32) {
-      const Lanes<int> place = smaller(lane + at, Lanes<int>(m - 1)) + i * memory.stride;
-      const Lanes<T> score = (offset - load(memory.kernel, place)) * inverse;
-      store(memory.kernel, place, exponential(score), lane + at < m);
+      const Group g = group(at, m);
+      T* const row = memory.kernel + i * memory.stride;
+      store(row, g.j, exponential((offset - load(row, g.j, g.in, Lanes<T>(offset))) * inverse), g.in);
     }
   }
-  for (int at = 0; at < n; at += 32) {
-    const Lanes<int> i = smaller(lane + at, Lanes<int>(n - 1));
-    store(memory.u, i, load(memory.a, i), lane + at < n);
-  }
   sync_lanes();
-  T *q = memory.q, *sums = memory.sums;
-  multiply(memory.kernel, 1, memory.stride, memory.u, q, m, n);
+  multiply(memory.kernel, 1, memory.stride, memory.a, memory.q, m, n);
   sync_lanes();
   Scaling found = {0, 0.0};
   for (;;) {
-    for (int at = 0; at < m; at += 32) {
-      const Lanes<int> j = smaller(lane + at, Lanes<int>(m - 1));
-      store(memory.v, j, load(memory.b, j) / load(q, j), lane + at < m);
-    }
+    divide(memory.b, memory.q, memory.v, m);
     sync_lanes();
     multiply(memory.kernel, memory.stride, 1, memory.v, memory.p, n, m);
     sync_lanes();
-    for (int at = 0; at < n; at += 32) {
-      const Lanes<int> i = smaller(lane + at, Lanes<int>(n - 1));
-      store(memory.u, i, load(memory.a, i) / load(memory.p, i), lane + at < n);
-    }
+    divide(memory.a, memory.p, memory.u, n);
     sync_lanes();
-    multiply(memory.kernel, 1, memory.stride, memory.u, sums, m, n);
+    multiply(memory.kernel, 1, memory.stride, memory.u, memory.sums, m, n);
     sync_lanes();
     Lanes<T> worst = T(0);
     for (int at = 0; at < m; at += 32) {
-      const Lanes<int> j = smaller(lane + at, Lanes<int>(m - 1));
-      worst = larger(worst, magnitude(load(memory.v, j) * load(sums, j) - load(memory.b, j)));
+      const Group g = group(at, m);
+      const Lanes<T> zero = T(0), sums = load(memory.sums, g.j, g.in, zero);
+      worst = larger(worst, magnitude(load(memory.v, g.j, g.in, zero) * sums - load(memory.b, g.j, g.in, zero)));
     }
     found.error = double(warp_largest(worst));
     found.used++;
-    if (found.error <= tol || found.used >= max_iter) break;
-    T* const before = q;
-    q = sums;
-    sums = before;
+    if (found.error <= tol || found.used >= max_iter) return found;
+    T* const before = memory.q;
+    memory.q = memory.sums;
+    memory.sums = before;
   }
-  if (q != memory.q) {
+}
+
+// Write the plan diag(u) K diag(v).
+template <class T>
+DEVICE void write_scaled(const PlainMemory<T>& memory, T* plan, int n, int m) {
+  for (int i = 0; i < n; i++) {
+    const T u = load_one(memory.u, i);
     for (int at = 0; at < m; at += 32) {
-      const Lanes<int> j = smaller(lane + at, Lanes<int>(m - 1));
-      store(memory.q, j, load(q, j), lane + at < m);
+      const Group g = group(at, m);
+      const Lanes<T> zero = T(0), entry = load(memory.kernel, g.j + i * memory.stride, g.in, zero) * u;
+      store(plan, g.j + i * m, entry * load(memory.v, g.j, g.in, zero), g.in);
     }
-    sync_lanes();
   }
-  return found;
+}
+
+// Write the plan a_i b_j exp(phi_i + psi_j - (cost_ij - offset) / reg).
+template <class T>
+DEVICE void write_plan(Entries<T> cost, double offset, const Side& a, const Side& b, double reg, T* plan) {
+  const double inverse = 1.0 / reg;
+  for (int i = 0; i < a.size; i++) {
+    const double weight = load_one(a.weights, i), phi = load_one(a.potential, i);
+    for (int at = 0; at < b.size; at += 32) {
+      const Group g = group(at, b.size);
+      const Lanes<double> exponent = load_some(b.potential, g) + phi - (cost(i, g) - offset) * inverse;
+      // Between two nodes without weight it may be anything; zero times infinity is NaN.
+      const Lanes<double> density = exponential(choose(exponent > 700.0, Lanes<double>(700.0), exponent));
+      store(plan, g.j + i * b.size, convert<T>(density * weight * load_some(b.weights, g)), g.in);
+    }
+  }
+}
+
+// Whether weights and costs are what ``check_values`` wants.
+DEVICE bool is_valid(const EntropicProblems& s, const Total& a, const Total& b, bool hard, bool finite) {
+  const double least = smaller(a.sum, b.sum), most = larger(a.sum, b.sum);
+  return finite && a.sound && b.sound && least >= LEAST_TOTAL && most <= LARGEST_TOTAL &&
+         !(hard && most - least > s.totals_rtol * most);
 }
 
 // Solve problem k.
 template <class T>
-DEVICE void solve_entropic(const SinkhornProblems& s, int k, char* room) {
+DEVICE void solve_entropic(const EntropicProblems& s, int k, char* room) {
   const int n = s.n, m = s.m;
-  const Lanes<int> lane = lane_index();
   const bool hard = s.rho_a == infinity() && s.rho_b == infinity();
   const Entries<T> cost = {static_cast<const T*>(s.cost) + k * s.cost_problem, s.cost_row, s.cost_col};
   double *unit_a = s.unit_a + i64(k) * n, *unit_b = s.unit_b + i64(k) * m;
-  double *phi = s.phi + i64(k) * n, *psi = s.psi + i64(k) * m;
+  const Side rows = {n, unit_a, s.phi + i64(k) * n, s.rho_a}, columns = {m, unit_b, s.psi + i64(k) * m, s.rho_b};
+  T* const plan = static_cast<T*>(s.plan) + i64(k) * n * m;
 
   const double* given_a = s.a ? s.a + k * s.a_problem : nullptr;
   const double* given_b = s.b ? s.b + k * s.b_problem : nullptr;
@@ -215,97 +253,67 @@ DEVICE void solve_entropic(const SinkhornProblems& s, int k, char* room) {
   if (!given_a) a = b;
   if (!given_b) b = a;
   const double scale = hard ? a.sum : square_root(a.sum) * square_root(b.sum);
-  write_unit(given_a, s.a_step, a.sum, hard ? a.sum : scale, unit_a, n);
+  write_unit(given_a, s.a_step, a.sum, scale, unit_a, n);
   write_unit(given_b, s.b_step, b.sum, hard ? b.sum : scale, unit_b, m);
-  sync_lanes();
 
-  const PlainMemory<T> memory(room, n, m);
-  Survey survey;
+  PlainMemory<T> memory(room, n, m);
+  Entries<T> near = cost;
   if (s.plain > 0) {
     stage(cost, n, m, memory.kernel, memory.stride);
-    sync_lanes();
-    survey = look_over(Entries<T>{memory.kernel, memory.stride, 1}, n, m);
-  } else {
-    survey = look_over(cost, n, m);
+    near = {memory.kernel, memory.stride, 1};
   }
+  sync_lanes();
+  const Survey survey = look_over(near, n, m);
   const bool finite = is_finite(survey.sum);
-  bool valid = true;
-  if (s.totals_rtol != infinity()) {
-    const double least = smaller(a.sum, b.sum), most = larger(a.sum, b.sum);
-    valid = finite && a.sound && b.sound && least >= LEAST_TOTAL_OF_WEIGHTS && most <= LARGEST_TOTAL_OF_WEIGHTS &&
-            !(hard && most - least > s.totals_rtol * most);
-  }
+  const bool valid = s.totals_rtol == infinity() || is_valid(s, a, b, hard, finite);
 
   const T centre = hard ? T(survey.sum / (double(n) * double(m))) : T(0);
   const double offset = double(centre);
   const double range = larger(survey.high - offset, offset - survey.low);
-  Outcome found = {OUT_OF_ITERATIONS, 0, 0.0};
-  bool plain = false, solved = false;
-  if (valid && hard && s.plain > 0 && finite && range * s.inverse <= s.reach) {
-    for (int at = 0; at < n; at += 32) {
-      const Lanes<int> i = smaller(lane + at, Lanes<int>(n - 1));
-      store(memory.a, i, convert<T>(load(unit_a, i)), lane + at < n);
-    }
-    for (int at = 0; at < m; at += 32) {
-      const Lanes<int> j = smaller(lane + at, Lanes<int>(m - 1));
-      store(memory.b, j, convert<T>(load(unit_b, j)), lane + at < m);
-    }
-    sync_lanes();
+  Outcome found = {MAX_ITER, 0, 0.0};
+  bool near_the_end = false, solved = false;
+  sync_lanes();
+  if (valid && finite && hard && s.plain > 0 && range * s.inverse <= s.reach) {
+    narrow(unit_a, memory.a, n);
+    narrow(unit_b, memory.b, m);
     const Scaling scaling = scale_plain(memory, n, m, centre, T(s.inverse), s.tol, s.plain);
-    write_potentials(memory.p, phi, n);
-    write_potentials(memory.q, psi, m);
+    write_potentials(memory.p, rows.potential, n);
+    write_potentials(memory.q, columns.potential, m);
     sync_lanes();
-    plain = is_finite(weighted_sum(unit_a, phi, n) + weighted_sum(unit_b, psi, m)) && is_finite(scaling.error);
-    if (plain) {
-      solved = scaling.error <= s.tol;
-      found.status = solved ? OPTIMAL_ENTROPIC : OUT_OF_ITERATIONS;
-      found.used = scaling.used;
-      found.error = scaling.error;
-    }
+    // The largest of several numbers may pass over NaN, their sum does not.
+    const double gain = weighted_sum(unit_a, rows.potential, n) + weighted_sum(unit_b, columns.potential, m);
+    near_the_end = is_finite(gain) && is_finite(scaling.error);
+    solved = near_the_end && scaling.error <= s.tol;
+    if (near_the_end) found = {solved ? OPTIMAL : MAX_ITER, scaling.used, scaling.error};
   }
-  T* plan = static_cast<T*>(s.plan) + i64(k) * n * m;
-  if (plain && (solved || found.used >= s.max_iter)) {
-    for (int i = 0; i < n; i++) {
-      const T u = load_one(memory.u, i);
-      for (int at = 0; at < m; at += 32) {
-        const Lanes<int> j = smaller(lane + at, Lanes<int>(m - 1));
-        const Lanes<T> entry = load(memory.kernel, j + i * memory.stride) * u * load(memory.v, j);
-        store(plan, j + i * m, entry, lane + at < m);
-      }
-    }
-  } else if (valid) {
+  if (!valid) {
+    found = {INVALID, 0, not_a_number()};
+  } else if (near_the_end && (solved || found.used >= s.max_iter)) {
+    write_scaled(memory, plan, n, m);
+  } else {
     sync_lanes();
-    const Side rows = {n, unit_a, phi, s.rho_a}, columns = {m, unit_b, psi, s.rho_b};
     const bool turn = m > n;
     const Entries<T> turned = {cost.at, turn ? cost.col : cost.row, turn ? cost.row : cost.col};
     const i64 used = found.used;
     found = newton(room, turned, offset, survey.high - survey.low, turn ? columns : rows, turn ? rows : columns, s.reg,
-                   s.tol, s.max_iter - used, plain);
+                   s.tol, s.max_iter - used, near_the_end);
     found.used += used;
-    for (int i = 0; i < n; i++) {
-      const double weight = load_one(unit_a, i), height = load_one(phi, i);
-      for (int at = 0; at < m; at += 32) {
-        const Lanes<int> j = smaller(lane + at, Lanes<int>(m - 1));
-        // Between two nodes without weight the exponent may be anything; zero times infinity is NaN.
-        const Lanes<double> exponent = load(psi, j) + height - (cost(i, j) - offset) * (1.0 / s.reg);
-        const Lanes<double> density = exponential(choose(exponent > 700.0, Lanes<double>(700.0), exponent));
-        store(plan, j + i * m, convert<T>(density * weight * load(unit_b, j)), lane + at < m);
-      }
-    }
-  } else {
-    found.status = INVALID_ENTROPIC;
+    write_plan(cost, offset, rows, columns, s.reg, plan);
   }
 
-  const double gain = s.reg * (weighted_sum(unit_a, phi, n) + weighted_sum(unit_b, psi, m)) + offset;
-  const Lanes<bool> one = lane == 0;
-  const Lanes<int> here = k;
-  store(s.mass, here, Lanes<double>(scale), one);
-  store(s.value, here, Lanes<double>(scale * gain), one);
-  store(s.offset, here, Lanes<double>(offset), one);
-  store(s.error, here, Lanes<double>(found.error), one);
-  store(s.n_iter, here, Lanes<i64>(found.used), one);
-  store(s.status, here, convert<signed char>(Lanes<int>(found.status)), one);
+  double value = not_a_number();
+  if (valid)
+    value = s.reg * (weighted_sum(unit_a, rows.potential, n) + weighted_sum(unit_b, columns.potential, m)) + offset;
+  store_one(s.mass, k, scale);
+  store_one(s.value, k, scale * value);
+  store_one(s.offset, k, offset);
+  store_one(s.error, k, found.error);
+  store_one(s.n_iter, k, found.used);
+  store_one(s.status, k, static_cast<signed char>(found.status));
   const bool fits = scale >= s.least && scale <= s.most;
-  const int bits = (found.status == OPTIMAL_ENTROPIC ? 0 : 1 << found.status) | (fits ? 0 : 1 << MISFIT);
+  const int bits = (found.status == OPTIMAL ? 0 : 1 << found.status) | (fits ? 0 : 1 << MISFIT);
   if (bits) raise_flag(s.flag, bits);
 }
+
+#define ENTROPIC(NAME, GIVEN) \
+  KERNEL(NAME, EntropicProblems, entropic_bytes<GIVEN>(problems), (solve_entropic<GIVEN>(problems, k, memory)))

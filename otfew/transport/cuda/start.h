@@ -139,15 +139,21 @@ struct Start {
     UNROLL
     for (int r = 0; r < RS; r++)
       store(memory.parent, lane + 32 * r, Lanes<int>(column), lane_in(rest[r]));
+    u32 below[S::SLOTS];
+    UNROLL
+    for (int w = 0; w < S::SLOTS; w++) {
+      below[w] = 0;
+      UNROLL
+      for (int r = 0; r < RS; r++)
+        below[w] |= warp_or(
+            choose(lane_in(rest[r]), load(memory.mask, lane + (32 * r + w * S::NODES)), Lanes<u32>(0u)));
+    }
+    sync_lanes();
+    const Lanes<int> at = choose(lane == 0, Lanes<int>(column), Lanes<int>(root));
     UNROLL
     for (int w = 0; w < S::SLOTS; w++) {
       u32* word = memory.mask + w * S::NODES;
-      u32 below = 0;
-      UNROLL
-      for (int r = 0; r < RS; r++)
-        below |= warp_or(choose(lane_in(rest[r]), load(word, lane + 32 * r), Lanes<u32>(0u)));
-      const Lanes<int> at = choose(lane == 0, Lanes<int>(column), Lanes<int>(root));
-      store(word, at, load(word, at) | below, lane < 2);
+      store(word, at, load_if(word, at, lane < 2, Lanes<u32>(0u)) | below[w], lane < 2);
     }
     sync_lanes();
   }

@@ -46,9 +46,11 @@ DEVICE bool has(u32 mask, u32 bit) { return (mask & bit) != 0; }
 DEVICE int count_bits(u32 x) { return __popc(x); }
 DEVICE int lowest(u32 x) { return __ffs((int)x) - 1; }
 DEVICE u32 bits_of(float x) { return __float_as_uint(x); }
+DEVICE u64 bits_of(double x) { return (u64)__double_as_longlong(x); }
 DEVICE float magnitude(float x) { return fabsf(x); }
 DEVICE double magnitude(double x) { return fabs(x); }
 DEVICE i64 nearest_i64(double x) { return __double2ll_rn(x); }
+DEVICE double square_root(double x) { return sqrt(x); }
 DEVICE int nearest_int(float x) { return __float2int_rn(x); }
 
 // Votes, reductions and broadcasts; each returns the same in every lane.
@@ -83,6 +85,10 @@ DEVICE void sync_lanes() { __syncwarp(); }
 template <class T, class I>
 DEVICE T load(const T* from, I at) {
   return from[at];
+}
+template <class T, class I>
+DEVICE T load(const T* from, I at, bool when, T otherwise) {
+  return when ? from[at] : otherwise;
 }
 template <class T, class I>
 DEVICE T load_one(const T* from, I at) {

@@ -33,22 +33,55 @@ DEVICE Weights<S> read_weights(const double* at, i64 step, int count, double sha
   return weights;
 }
 
-// Round weights to units of total / 2^52; what is missing to the whole goes to the largest.
+// Whether all weights that are not zero are the same, and how many there are.
 template <int S>
-DEVICE void units_of(const Weights<S>& weights, Lanes<i64>* units) {
+DEVICE bool all_equal(const Weights<S>& weights, int& count) {
+  Lanes<double> most = 0.0;
+  UNROLL
+  for (int k = 0; k < S; k++) most = larger(most, weights.w[k]);
+  const double each = warp_largest(most);
+  u32 others = 0;
+  count = 0;
+  UNROLL
+  for (int k = 0; k < S; k++) {
+    count += count_bits(ballot(weights.w[k] == each));
+    others |= ballot(weights.w[k] != 0.0 && weights.w[k] != each);
+  }
+  return !others;
+}
+
+// Units of the total mass: 2^52, or a little less, so that it divides by all nodes of both sides where weights are
+// uniform. Rounded, they would leave trifles that flow where nothing should.
+template <int RS, int CS>
+DEVICE i64 total_units(const Weights<RS>& a, const Weights<CS>& b, bool& uniform) {
+  int rows, columns;
+  uniform = all_equal(a, rows) && all_equal(b, columns);
+  if (!uniform) return UNITS;
+  const i64 whole = (i64)rows * columns;
+  return UNITS / whole * whole;
+}
+
+// Round weights to units; what is missing to the whole goes to the largest.
+template <int S>
+DEVICE void units_of(const Weights<S>& weights, i64 total, bool uniform, Lanes<i64>* units) {
   Lanes<i64> sum = i64(0);
   Lanes<float> most = -1.f;
   Lanes<int> slot = 0;
+  int count = 0;
+  UNROLL
+  for (int k = 0; k < S; k++) count += count_bits(ballot(weights.w[k] > 0.0));
   UNROLL
   for (int k = 0; k < S; k++) {
-    units[k] = nearest_i64(weights.w[k] / weights.total * double(UNITS));
+    const Lanes<double> share = weights.w[k] / weights.total;
+    units[k] = uniform ? choose(share > 0.0, Lanes<i64>(total / count), Lanes<i64>(i64(0))) : nearest_i64(share * double(total));
     sum = sum + units[k];
-    const Lanes<float> share = convert<float>(weights.w[k] / weights.total);
-    const Lanes<bool> more = share > most;
-    most = choose(more, share, most);
+    const Lanes<float> size = convert<float>(share);
+    const Lanes<bool> more = size > most;
+    most = choose(more, size, most);
     slot = choose(more, Lanes<int>(k), slot);
   }
-  const i64 rest = UNITS - warp_sum(sum);
+  const i64 rest = total - warp_sum(sum);
+  if (rest == 0) return;
   const u32 top = warp_max(bits_of(most));
   const int lane = lowest(ballot(bits_of(most) == top));
   const int at = from_lane(slot, lane);

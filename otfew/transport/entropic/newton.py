@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -158,12 +159,40 @@ def _sinkhorn(point: _Point, psi: Tensor, tau_b: Tensor, b: Tensor, held: Tensor
     return (tau_b * (psi - (point.columns.clamp_min(tiny) / b.where(held, 1)).log())).where(held, 0.0)
 
 
-def _climb(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None
-) -> Dual:  # fmt: skip
-    """Maximise the dual of one chunk; rows are no fewer than columns. See ``maximise``."""
-    size, m = len(cost), cost.shape[2]
-    singular = rhos == (None, None)
+@dataclass(frozen=True)
+class _Going:
+    """Problems at hand: where they stand in the batch, and what belongs to them.
+
+    Attributes:
+        index: (problems,).
+        open: (problems,) bool, False of those that have ended and are taken along.
+        cost: (problems, n, m).
+        a: (problems, n).
+        b: (problems, m).
+        log_b: (problems, 1, m), -inf where b is zero.
+        level: (problems, 1) present regularisation.
+        g: (problems, m) potentials of the columns, in the units of the cost.
+    """
+
+    index: Tensor
+    open: Tensor
+    cost: Tensor
+    a: Tensor
+    b: Tensor
+    log_b: Tensor
+    level: Tensor
+    g: Tensor
+
+
+Kept = TypeVar("Kept", Dual, _Going, _Point)
+
+
+def _keep(kept: Kept, rest: Tensor) -> Kept:
+    return type(kept)(*(getattr(kept, field.name)[rest] for field in fields(kept)))
+
+
+def _begin(cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Tensor | None) -> _Going:
+    """Begin at the range of the costs, or at potentials near the solution at ``reg``."""
     held = b > 0
     log_b = b.where(held, 1.0).log().where(held, -math.inf)[:, None]
     level = cost.flatten(1).amax(-1, keepdim=True) - cost.flatten(1).amin(-1, keepdim=True)
@@ -172,6 +201,38 @@ def _climb(
     level = level.clamp_max(max(soft, default=math.inf)).clamp_min(reg)
     level = torch.full_like(level, reg) if start is not None else level
     g = torch.zeros_like(b) if start is None else start * reg
+    index = torch.arange(len(cost), device=cost.device)
+    return _Going(index, torch.ones_like(index, dtype=torch.bool), cost, a, b, log_b, level, g)
+
+
+def _move(now: _Going, point: _Point, psi: Tensor, taus: tuple[Tensor, Tensor], rhos: Rhos, light: float) -> Tensor:
+    """Move psi by a step of whichever method serves problems of this size."""
+    if now.cost.shape[2] > LARGEST:
+        return _sinkhorn(point, psi, taus[1], now.b, now.b > 0)
+    balanced = rhos == (None, None)
+    moved = _newton(point, psi, *taus, light, balanced)
+    if balanced:
+        return moved
+    # Newton's steps go a long way along constants in many small ones; the best constant is known.
+    shift = _translation(point, rhos) / now.level
+    return torch.where(shift.abs() > 1, psi - shift, moved)
+
+
+def _settle(found: Dual, ended: Tensor, dual: Dual) -> Dual:
+    """Take for problems that have just ended what they ended with."""
+    return Dual(
+        *(
+            torch.where(ended[:, None] if x.ndim == 2 else ended, x, y)
+            for x, y in ((getattr(dual, field.name), getattr(found, field.name)) for field in fields(Dual))
+        )
+    )
+
+
+def _climb(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None
+) -> Dual:  # fmt: skip
+    """Maximise the dual of one chunk; rows are no fewer than columns. See ``maximise``."""
+    size, on_cpu = len(cost), cost.is_cpu
     found = Dual(
         torch.zeros_like(a), torch.zeros_like(b), torch.full_like(a[:, 0], math.inf),
         torch.full((size,), int(Status.MAX_ITER), dtype=torch.int8, device=a.device),
@@ -179,59 +240,43 @@ def _climb(
     )  # fmt: skip
     if not size:
         return found
-    out = found
-    index, open_ = torch.arange(size, device=a.device), torch.ones(size, dtype=torch.bool, device=a.device)
+    out, now = found, _begin(cost, a, b, reg, rhos, start)
     for used in range(1, max_iter + 1):
         if used == max_iter:
             # Whatever g is by now, what is handed out is its plan at reg.
-            level = torch.full_like(level, reg)
-        tau_a, tau_b = damping(rhos[0], level), damping(rhos[1], level)
-        psi = g / level
-        point = _evaluate(log_b - cost / level[..., None], a, b, psi, tau_a, tau_b)
+            now = replace(now, level=torch.full_like(now.level, reg))
+        taus = damping(rhos[0], now.level), damping(rhos[1], now.level)
+        psi = now.g / now.level
+        point = _evaluate(now.log_b - now.cost / now.level[..., None], now.a, now.b, psi, *taus)
         missed = (point.goal - point.columns).abs()
         worst = missed.amax(-1)
         strayed = (missed / (point.goal + LIGHT * tol)).amax(-1)
-        last = level[:, 0] <= reg
+        last = now.level[:, 0] <= reg
         broken = ~torch.isfinite(missed.sum(-1))
         solved = last & (worst <= tol)
-        ended = (solved | broken) & open_
-        if used == max_iter:
-            ended = open_
-        # Where a look waits for the device, problems that have ended go along for some steps.
-        if not a.is_cpu or bool(ended.any()):
-            state = torch.where(solved, int(Status.OPTIMAL), int(Status.MAX_ITER))
-            state = state.where(~broken, int(Status.FAILED)).to(torch.int8)
-            found = Dual(
-                torch.where(ended[:, None], point.phi, found.phi), torch.where(ended[:, None], psi, found.psi),
-                worst.where(ended, found.error), state.where(ended, found.status), found.n_iter.where(~ended, used),
-            )  # fmt: skip
-            open_ = open_ & ~ended
+        ended = now.open if used == max_iter else (solved | broken) & now.open
+        if not on_cpu or bool(ended.any()):
+            state = torch.where(solved, int(Status.OPTIMAL), int(Status.MAX_ITER)).where(~broken, int(Status.FAILED))
+            steps = torch.full_like(now.index, used)
+            found = _settle(found, ended, Dual(point.phi, psi, worst, state.to(torch.int8), steps))
+            now = replace(now, open=now.open & ~ended)
             if used == max_iter:
                 break
-            if a.is_cpu or used % CHECK == 0:
-                rest = open_.nonzero()[:, 0]
+            # Where a look waits for the device, problems that have ended go along for some steps.
+            if on_cpu or used % CHECK == 0:
+                rest = now.open.nonzero()[:, 0]
                 if not len(rest):
                     break
-                if len(rest) < (1 if a.is_cpu else WORTH_MOVING) * len(index):
-                    out = _put(out, index, found)
-                    cost, a, b, held, log_b, level, g, psi, index, open_, last, strayed, tau_a, tau_b = (
-                        x[rest]
-                        for x in (cost, a, b, held, log_b, level, g, psi, index, open_, last, strayed, tau_a, tau_b)
-                    )
-                    point = _Point(*(x[rest] for x in (point.phi, point.plan, point.rows, point.columns, point.goal)))
-                    found = Dual(*(getattr(found, field.name)[rest] for field in fields(Dual)))
-        if m <= LARGEST:
-            moved = _newton(point, psi, tau_a, tau_b, LIGHT * tol, singular)
-            if soft:
-                # Newton's steps go a long way along constants in many small ones; the best constant is known.
-                shift = _translation(point, rhos) / level
-                moved = torch.where(shift.abs() > 1, psi - shift, moved)
-            psi = moved
-        else:
-            psi = _sinkhorn(point, psi, tau_b, b, held)
-        g = psi * level
-        level = torch.where(((strayed <= LEVEL_TOL) & ~last)[:, None], (level / FALL).clamp_min(reg), level)
-    return _put(out, index, found)
+                if len(rest) < (1 if on_cpu else WORTH_MOVING) * len(now.index):
+                    out = _put(out, now.index, found)
+                    found, now, point = _keep(found, rest), _keep(now, rest), _keep(point, rest)
+                    psi, last, strayed = psi[rest], last[rest], strayed[rest]
+                    taus = taus[0][rest], taus[1][rest]
+        g = _move(now, point, psi, taus, rhos, LIGHT * tol) * now.level
+        left = (strayed <= LEVEL_TOL) & ~last
+        level = torch.where(left[:, None], (now.level / FALL).clamp_min(reg), now.level)
+        now = replace(now, g=g, level=level)
+    return _put(out, now.index, found)
 
 
 def _put(out: Dual, index: Tensor, found: Dual) -> Dual:
@@ -248,10 +293,11 @@ def _flip(dual: Dual) -> Dual:
 def _extend(dual: Dual, cost: Tensor, a: Tensor, b: Tensor, reg: float, rho: float | None) -> Dual:
     """Give columns without weight the potential that they would have with a little."""
     empty = b == 0
-    if not bool(empty.any()):
+    # Elsewhere a look costs more than the potentials.
+    if b.is_cpu and not bool(empty.any()):
         return dual
     log_a = a.where(a > 0, 1.0).log().where(a > 0, -math.inf)
-    best = -damping(rho, cost.new_tensor(reg)) * torch.logsumexp((log_a + dual.phi)[..., None] - cost / reg, 1)
+    best = -damping(rho, cost.new_full((), reg)) * torch.logsumexp((log_a + dual.phi)[..., None] - cost / reg, 1)
     return Dual(dual.phi, torch.where(empty, best, dual.psi), dual.error, dual.status, dual.n_iter)
 
 

@@ -19,6 +19,9 @@ REACH = {torch.float32: 20.0, torch.float64: 170.0}
 ITERATIONS = 100
 """After so many a problem is better served by Newton's method."""
 
+UNEXTRAPOLATED, SMALL_SIDE = 32, 256
+"""The same where none is extrapolated, and nodes of the smaller side up to which it is so."""
+
 PATIENCE = 6
 """Plain iterations of a problem before the next are extrapolated from the last, where these take long to compute."""
 
@@ -182,7 +185,7 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
                 kernel, a, b, p, q, error, n_iter, index, going = (
                     x.index_select(0, rest) for x in (kernel, a, b, p, q, error, n_iter, index, going)
                 )
-    last = (p, q, error, n_iter)
+    last: tuple[Tensor, ...] = (p, q, error, n_iter)
     if ended:
         ended.append((index, last))
         last = ended[0][1]

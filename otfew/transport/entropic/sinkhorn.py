@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
@@ -10,6 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from otfew.transport.arguments import flat_batch, flat_weights
+from otfew.transport.cuda.machines import machine_for
+from otfew.transport.cuda.sinkhorn import Entropic, solve_entropic
 from otfew.transport.entropic import newton as sinkhorn_newton
 from otfew.transport.entropic import plain as sinkhorn_plain
 from otfew.transport.entropic.gradient import Make, attach_linear, attach_plan, attach_value
@@ -27,9 +31,10 @@ from otfew.transport.entropic.solved import (
 )
 from otfew.transport.entropic.unrolled import unroll
 from otfew.transport.options import check_count
-from otfew.transport.problem import Status
+from otfew.transport.problem import Status, check_values
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
+from otfew.transport.sending import send
 
 Gradient = Literal["implicit", "unrolled"]
 
@@ -117,11 +122,64 @@ class Sinkhorn(TensorSolver):
         """Solve a flat batch; see ``TensorSolver.solve``."""
         return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
 
+    def solve_there(
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
+    ) -> Parts | None:
+        """Solve small problems by a kernel where the device runs one; see ``Solver.solve_there``."""
+        machine = None if self.gradient == "unrolled" else machine_for(cost.device)
+        if machine is None or not batch.numel():
+            return None
+        n, m = cost.shape[-2:]
+        flat, weights = (
+            flat_batch(cost, batch, 2),
+            [None if x is None else flat_batch(send(x.detach(), cost.device, torch.float64), batch, 1) for x in (a, b)],
+        )
+
+        def run(rtol: float) -> Entropic | None:
+            options = self.reg, self.rhos, self.tol, self.max_iter
+            return solve_entropic(machine, flat.detach(), weights[0], weights[1], *options, rtol)
+
+        found = run(rtol)
+        if found is None:
+            return None
+        if rtol < math.inf and found.flag.invalid():
+            check_values(cost, a, b, self.equal_totals, rtol)
+            # Sound after all, by a rounding error in a total.
+            found = run(math.inf)
+            assert found is not None
+        solved, flag = found.solved, found.flag
+        value = found.value if solved.balanced else solved.scale * dual_value(solved)
+        graph = None
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (cost, a, b)):
+            graph = (flat, *flat_weights(n, m, a, b, batch, cost.device, self.equal_totals))
+        return self._implicit_parts(graph, solved, value, flag.sound, flag.fits if looks else lambda: True)
+
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         inputs = (cost, a, b)
         # Three times leaving the graph, and coming back, would take as long as a small problem.
         with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
-        solved, value = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
+        solved, value, done = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
+        return self._implicit_parts(
+            inputs if with_graph else None, solved, value, lambda: done or _all_optimal(solved.status), lambda: False
+        )
+
+    def _implicit_parts(
+        self,
+        graph: tuple[Tensor, Tensor, Tensor] | None,
+        solved: Solved,
+        value: Tensor,
+        sound: Callable[[], bool],
+        fits: Callable[[], bool],
+    ) -> Parts:
+        """Describe solved problems, with gradients in ``graph``: cost, a and b of the flat batch.
+
+        Args:
+            graph: None where nobody wants gradients.
+            solved: The problems.
+            value: (problems,) without a graph.
+            sound: Tells whether it is known that all were solved.
+            fits: Tells whether it is known that the cost's dtype holds all plans.
+        """
 
         def made() -> Tensor:
             """Make the plan of total 1 that is handed out."""
@@ -135,15 +193,19 @@ class Sinkhorn(TensorSolver):
             return solved.scale * (plan() * solved.cost).sum((1, 2), dtype=torch.float64)
 
         def scaled() -> Tensor:
-            check_range(solved.scale, cost.dtype)
-            return times(plan(), solved.scale).to(cost.dtype)
+            if not fits():
+                check_range(solved.scale, solved.cost.dtype)
+            return times(plan(), solved.scale).to(solved.cost.dtype)
 
+        if graph is None:
+            return self._parts(solved, value, linear, scaled, plan, sound)
         return self._parts(
             solved,
-            attach_value(*inputs, lambda: value, solved) if with_graph else value,
-            lambda: attach_linear(*inputs, linear, solved),
-            lambda: attach_plan(*inputs, scaled, solved),
+            attach_value(*graph, lambda: value, solved),
+            lambda: attach_linear(*graph, linear, solved),
+            lambda: attach_plan(*graph, scaled, solved),
             plan,
+            sound,
         )
 
     def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
@@ -174,9 +236,18 @@ class Sinkhorn(TensorSolver):
             lambda: scale * (plan() * wide).sum((1, 2)),
             lambda: (plan() * scale[:, None, None]).to(cost.dtype),
             plan,
+            lambda: _all_optimal(solved.status),
         )
 
-    def _parts(self, solved: Solved, value: Tensor, value_linear: Make, plan: Make, unit_plan: Make) -> Parts:
+    def _parts(
+        self,
+        solved: Solved,
+        value: Tensor,
+        value_linear: Make,
+        plan: Make,
+        unit_plan: Make,
+        sound: Callable[[], bool],
+    ) -> Parts:
         # The decorator would take longer to set up than a small problem to solve.
         def potentials() -> tuple[Tensor, Tensor]:
             with torch.no_grad():
@@ -209,7 +280,7 @@ class Sinkhorn(TensorSolver):
             status=solved.status.clone,
             n_iter=solved.n_iter.clone,
             solver=self.name,
-            sound=lambda: _all_optimal(solved.status),
+            sound=sound,
         )
 
     def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -220,8 +291,8 @@ class Sinkhorn(TensorSolver):
         scale = total_a.sqrt() * total_b.sqrt()
         return a / scale, b / scale, scale[:, 0]
 
-    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor]:
-        """Solve, and compute the dual values (problems,) too."""
+    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor, bool]:
+        """Solve, and compute the dual values (problems,) too; tell whether it is known that all are optimal."""
         if not self.equal_totals:
             a, b, scale = self._normalised(a, b)
             dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
@@ -229,37 +300,50 @@ class Sinkhorn(TensorSolver):
                 cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
                 dual.status, dual.n_iter,
             )  # fmt: skip
-            return solved, scale * dual_value(solved)
-        most = self.max_iter if min(cost.shape[1:]) > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
+            return solved, scale * dual_value(solved), False
+        side = min(cost.shape[1:])
+        most = self.max_iter if side > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
+        if not cost.is_cpu and side <= sinkhorn_plain.SMALL_SIDE:
+            most = sinkhorn_plain.UNEXTRAPOLATED
         plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter))
         solved = Solved(
             cost, plain.a, plain.b, plain.mass, self.reg, self.rhos, plain.phi, plain.psi, plain.offset, plain.error,
             plain.status, plain.n_iter, plain.plan,
         )  # fmt: skip
-        if _all_optimal(plain.status):
-            return solved, plain.value
+        if cost.is_cpu and _all_optimal(plain.status):
+            return solved, plain.value, True
         left = plain.status != Status.OPTIMAL
-        self._finish(solved, plain.plan, left)
+        if not self._finish(solved, plain.plan, left):
+            return solved, plain.value, True
         # Those that had converged keep the value that they would have alone, to the last bit.
-        return solved, torch.where(left, plain.mass * dual_value(solved), plain.value)
+        return solved, torch.where(left, plain.mass * dual_value(solved), plain.value), False
 
-    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> None:
-        """Solve in the log domain what the plain domain left over, in place: near its end, or from the start."""
+    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> bool:
+        """Solve in the log domain what the plain domain left over, in place: near its end, or from the start.
+
+        Returns:
+            Whether anything was left.
+        """
         near = left & (solved.n_iter > 0) & torch.isfinite(solved.error)
-        for group, warm in ((near, True), (left & ~near, False)):
-            index = group.nonzero()[:, 0]
-            used = solved.n_iter[index]
-            budget = self.max_iter - int(used.max()) if warm and len(index) else self.max_iter
-            if not len(index) or budget < 1:
+        far = left & ~near
+        # One look at the device for all that is asked of it.
+        look = torch.stack([near.sum(), far.sum(), (solved.n_iter * near).max()]) if len(left) else left.new_zeros(3)
+        many_near, many_far, most_used = look.tolist()
+        for group, size, warm in ((near, many_near, True), (far, many_far, False)):
+            budget = self.max_iter - most_used if warm else self.max_iter
+            if not size or budget < 1:
                 continue
+            index = group.to(torch.int8).argsort(descending=True, stable=True)[:size]
             net = solved.cost[index].double() - solved.offset[index, None, None]
             a, b = solved.a[index], solved.b[index]
             start = (solved.phi[index], solved.psi[index]) if warm else None
             found = sinkhorn_newton.maximise(net, a, b, self.reg, self.rhos, self.tol, budget, start)
+            solved.n_iter[index] = found.n_iter + solved.n_iter[index] * warm
             solved.phi[index], solved.psi[index], solved.error[index] = found.phi, found.psi, found.error
-            solved.status[index], solved.n_iter[index] = found.status, found.n_iter + used * warm
+            solved.status[index] = found.status
             made = a[..., None] * density(net, found.phi, found.psi, self.reg) * b[:, None]
             plan[index] = made.to(plan.dtype)
+        return bool(many_near or many_far)
 
 
 def _once(make: Make) -> Make:

@@ -10,30 +10,37 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from otfew.transport.certificate import c_transform, missed
 from otfew.transport.options import check_count, check_number, is_positive
 from otfew.transport.partial import Mass, with_dummies, without_dummies
 from otfew.transport.problem import TOTALS_RTOL, UNSURE, Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
+from otfew.transport.result import Parts
 from otfew.transport.simplex.scales import RESOLUTION, Answer, Rule, settle
 from otfew.transport.threads import share_out
 
 
 @dataclass(frozen=True)
 class Exact(ArraySolver):
-    """Exact LP by a primal network simplex in float64, one problem a thread.
+    """Exact LP by a primal network simplex in float64: one problem a thread, on a GPU one problem a warp.
 
     Flows are exact multiples of total / 2^52; an answer is the same, bit for bit, whatever its batch-mates and the
     number of threads. Assignment problems (uniform weights, as many rows as columns) of up to 128 rows go to shortest
-    augmenting paths, which take 0.7 of the time there; ``result.solver`` says so. POT's code was not faster at any size
-    up to 4,000 x 4,000, so nothing is handed to it.
+    augmenting paths on the CPU, which take 0.7 of the time there; ``result.solver`` says so. POT's code was not faster
+    at any size up to 4,000 x 4,000, so nothing is handed to it.
+
+    Costs on a CUDA device of compute capability 8.0 or later, of at most 128 rows and columns, are solved there, where
+    they lie, by kernels that are compiled at their first use; at ties the plan may be another one than on the CPU.
+    Problems that the kernel is not sure of, since costs differ by many digits, are settled on the CPU. All else that is
+    not on the CPU is copied there and back, which a warning says once.
 
     Args:
         tol: Allowed violation of dual feasibility, relative to the spread of a problem's costs; 0 means the rounding
             error.
         max_iter: Pivots a problem may take; None means a bound that no known problem reaches.
-        threads: Threads to use; None means torch's number of threads.
+        threads: Threads to use on the CPU; None means torch's number of threads.
         mass: How much to transport where a and b need not have the same total: a number, the same for all problems,
             or "min", the smaller total, as ``cv2.EMD`` does. Then row sums are at most a, column sums at most b;
             nothing is rescaled; ``potentials`` are the derivatives of ``value`` in a and b; ``marginal_error`` is
@@ -52,6 +59,7 @@ class Exact(ArraySolver):
     kind: ClassVar[Literal["exact", "entropic"]] = "exact"
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
+    devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
 
     def __post_init__(self) -> None:
         check_number("Exact", "tol", self.tol, least=0.0)
@@ -70,6 +78,14 @@ class Exact(ArraySolver):
     def checks_values(self) -> bool:
         """With dummy nodes, what is unsound may no longer look so to the kernel."""
         return self.mass is None
+
+    def solve_there(
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
+    ) -> Parts | None:
+        """Solve problems of at most 128 rows and columns where their device runs the kernel; see ``Solver``."""
+        from otfew.transport.cuda.exact import parts_there
+
+        return parts_there(self, cost, a, b, batch, looks, rtol)
 
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""

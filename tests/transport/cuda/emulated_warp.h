@@ -111,6 +111,9 @@ inline double double_of_bits(u64 bits) {
   return x;
 }
 
+inline Lanes<float> float_of_bits(const Lanes<u32>& bits) { EACH(float, float_of_bits(bits.lane[l])) }
+inline Lanes<double> double_of_bits(const Lanes<u64>& bits) { EACH(double, double_of_bits(bits.lane[l])) }
+
 inline Lanes<int> lane_index() { EACH(int, l) }
 
 template <class A, class B, IfAny<B> = 0>
@@ -163,12 +166,24 @@ inline u32 raw_bits(float x) {
   memcpy(&bits, &x, 4);
   return bits;
 }
+inline u64 raw_bits(double x) {
+  u64 bits;
+  memcpy(&bits, &x, 8);
+  return bits;
+}
 inline Lanes<u32> bits_of(const Lanes<float>& x) { EACH(u32, raw_bits(x.lane[l])) }
+inline u64 bits_of(double x) { return raw_bits(x); }
+inline Lanes<u64> bits_of(const Lanes<double>& x) { EACH(u64, raw_bits(x.lane[l])) }
 template <class T>
 inline Lanes<T> magnitude(const Lanes<T>& x) {
   EACH(T, std::fabs(x.lane[l]))
 }
 inline double magnitude(double x) { return std::fabs(x); }
+inline double square_root(double x) { return std::sqrt(x); }
+inline Lanes<double> square_root(const Lanes<double>& x) {
+  COUNT(1);
+  EACH(double, std::sqrt(x.lane[l]))
+}
 inline Lanes<i64> nearest_i64(const Lanes<double>& x) {
   COUNT(1);
   EACH(i64, (i64)std::nearbyint(x.lane[l]))
@@ -308,6 +323,18 @@ inline Lanes<T> load(const T* from, const I& at) {
   COUNT(1);
   Lanes<T> r;
   for (int l = 0; l < WARP; l++) {
+    READ(from + of(at, l), l);
+    r.lane[l] = from[of(at, l)];
+  }
+  return r;
+}
+template <class T, class I>
+inline Lanes<T> load(const T* from, const I& at, const Lanes<bool>& when, const Lanes<T>& otherwise) {
+  COUNT(1);
+  Lanes<T> r;
+  for (int l = 0; l < WARP; l++) {
+    r.lane[l] = otherwise.lane[l];
+    if (!when.lane[l]) continue;
     READ(from + of(at, l), l);
     r.lane[l] = from[of(at, l)];
   }

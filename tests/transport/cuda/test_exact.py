@@ -15,6 +15,8 @@ from contextlib import nullcontext
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 import otfew
 from otfew.transport import complaints
@@ -257,9 +259,14 @@ def test_what_nobody_looks_at_has_an_honest_status(gpu):
     assert gpu.home(result.status).tolist() == [0, 0, 0, otfew.Status.FAILED, 0, 0]
 
 
-def test_sums_that_overflow_are_no_fault_of_sound_numbers(gpu):
+@pytest.mark.parametrize("scaled", [COST.float() * 3e38, COST * 1e308], ids=["float32", "float64"])
+def test_sums_that_overflow_are_no_fault_of_sound_numbers(gpu, scaled):
     """The sum of the costs is infinite, the costs are not."""
-    compare(gpu, (COST.float() * 3e38, A, B), tolerance=1e-5, on_fail="ignore")
+    assert scaled.sum().isinf()
+    here, there = otfew.solve(scaled, A, B), otfew.solve(*gpu.away([scaled, A, B]))
+    torch.testing.assert_close(gpu.home(there.value), here.value, rtol=1e-12, atol=0)
+    assert not gpu.home(there.status).any()
+    assert gpu.launches.total() > 0
 
 
 FAR = torch.cat([COST[:, :, :1] + 1e7 * (torch.arange(7) == 2)[:, None], COST[:, :, 1:]], -1)
@@ -444,6 +451,16 @@ def on_the_cpu():
 
     yield set_
     machines.register("cpu", None)
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_every_answer_proves_itself(on_the_cpu, examples, prove, data):
+    solve = on_the_cpu(Emulator())
+    example = data.draw(examples.filter(lambda example: max(example.cost.shape) <= 32))
+    result = solve(*map(torch.from_numpy, (example.cost, example.a, example.b)), looks=True, rtol=1e-4)
+    assert int(result.status) == otfew.Status.OPTIMAL
+    prove(result, example)
 
 
 def test_tensors_are_read_where_they_are(on_the_cpu):

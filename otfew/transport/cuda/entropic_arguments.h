@@ -1,9 +1,9 @@
-// Arguments of the entropic kernels, one struct passed by value; sinkhorn_arguments.py mirrors it.
+// Arguments of the entropic kernels, one struct passed by value; entropic_arguments.py mirrors it.
 #pragma once
 #include "warp.h"
 
 // Entropic transport. Pointers are to the device's memory; strides are in elements, 0 where something is broadcast.
-struct SinkhornProblems {
+struct EntropicProblems {
   const void* cost;
   const double* a;  // null: uniform, with the total of b, 1 if both are null
   const double* b;
@@ -19,8 +19,7 @@ struct SinkhornProblems {
   double least, most;   // masses between which a plan fits the cost's dtype
   i64 plain;            // iterations in the plain domain at most; 0: its room was not given
   i64 max_iter;
-  int problems, n, m;
-  int room;             // bytes of shared memory a warp
+  int problems, n, m, unused;
   void* plan;               // (problems, n, m), in the cost's dtype, for weights of total 1
   double *unit_a, *unit_b;  // (problems, n), (problems, m): weights that were divided by their total
   double *phi, *psi;        // (problems, n), (problems, m): potentials over reg
@@ -33,5 +32,5 @@ struct SinkhornProblems {
   int* flag;                // one number: 1 << status of every problem that is not optimal, 1 << MISFIT
 };
 
-// otfew.transport.problem.Status, and what else the flag tells.
-constexpr int OPTIMAL_ENTROPIC = 0, OUT_OF_ITERATIONS = 1, FAILED_ENTROPIC = 2, INVALID_ENTROPIC = 3, MISFIT = 5;
+// otfew.transport.problem.Status, and what the flag tells besides.
+enum Status { OPTIMAL = 0, MAX_ITER = 1, FAILED = 2, INVALID = 3, MISFIT = 5 };

@@ -1,4 +1,4 @@
-// A kernel's entry: one warp a problem, as many warps a block as the launch asks for.
+// How a kernel begins: one warp a problem, as many warps a block as the launch asks for.
 #pragma once
 #include "warp.h"
 
