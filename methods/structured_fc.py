@@ -188,8 +188,9 @@ class StructuredFC(ShotHead):
         """
         layer = start.clone().requires_grad_()
         step = torch.zeros_like(start)
-        for count, chosen in enumerate(self.batches(items.shape[1])):
-            index = torch.from_numpy(chosen).to(items.device)
+        steps = [*self.batches(items.shape[1])]
+        order = send(torch.from_numpy(np.concatenate(steps)), items.device)
+        for count, index in enumerate(torch.split(order, [len(chosen) for chosen in steps])):
             with torch.enable_grad():
                 images = items[:, index]
                 scores = score(layer, images) if score.weight_gradient else score.of_constant_plan(layer, images)

@@ -86,7 +86,8 @@ struct Pivot {
 
   // The leaving node's subtree turns upside down on the path from the entering arc down to the leaving one, and then
   // hangs on the entering arc: each node of that path takes the place of its parent. Nodes of the cycle outside the
-  // subtree gain or lose it. Every place has one writer; all reads come before the barrier.
+  // subtree gain or lose it. Every place has one writer; all reads come before a barrier (the leaving node's own word is
+  // never empty). What comes next must begin with another.
   DEVICE void turn() {
     const int inner = row_side ? row : column, outer = row_side ? column : row;
     Lanes<bool> pushes[S::SLOTS], stays[S::SLOTS], gains[S::SLOTS];
@@ -98,7 +99,6 @@ struct Pivot {
       gains[k] = row_side ? over_column[k] : over_row[k];
       flow[k] = flow[k] + choose(drains[k], Lanes<i64>(-theta), Lanes<i64>(theta));
     }
-    sync_lanes();
     UNROLL
     for (int w = 0; w < S::SLOTS; w++) {
       const u32 part = subtree[w];
@@ -124,7 +124,6 @@ struct Pivot {
     }
     store(memory.flow, Lanes<int>(inner), Lanes<i64>(theta), lane_index() == 0);
     store(memory.parent, Lanes<int>(inner), Lanes<int>(outer), lane_index() == 0);
-    sync_lanes();
   }
 
   DEVICE void run() {

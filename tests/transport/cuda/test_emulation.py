@@ -11,7 +11,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import otfew
-from otfew.transport.cuda import programs
 from otfew.transport.problem import INVALID, TOTALS_RTOL, UNSURE, build
 from otfew.transport.simplex.exact import Exact
 
