@@ -18,6 +18,7 @@ from otfew.transport.cuda.sinkhorn import solve_entropic
 from otfew.transport.entropic.solved import entropic_gap, marginal_error, primal_value
 from otfew.transport.problem import INVALID, Status
 
+from . import entropic_golden
 from .emulator import Emulator, LanesMetError, compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
@@ -334,3 +335,8 @@ def test_few_problems_of_many_are_left_to_newton(monkeypatch):
     assert (switched.n_iter[[0, 2]] < quick.n_iter[[0, 2]]).all()
     assert (switched.n_iter[[0, 2]] > 4).all()
     torch.testing.assert_close(switched.plan, quick.plan, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("name", "case"), entropic_golden.cases(), ids=[name for name, _ in entropic_golden.cases()])
+def test_answers_are_the_same_bits_as_ever(name, case):
+    assert entropic_golden.answer(Emulator(), case) == entropic_golden.stored()[name]
