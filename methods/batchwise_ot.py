@@ -80,6 +80,25 @@ class PairTransport:
         """Share of the mass on pairs of one class."""
         return float(self.plan.detach()[self.counted & self.same].sum())
 
+    def figures(self) -> dict[str, float | Tensor]:
+        """Return the four shares by name; on an accelerator as scalars there, which nobody has to wait for."""
+        if self.plan.is_cpu:
+            return {
+                "entropy": self.entropy,
+                "violating_mass": self.violating_mass,
+                "violating_pairs": self.violating_pairs,
+                "positive_mass": self.positive_mass,
+            }
+        plan, pairs = self.plan.detach(), self.counted.sum()
+        weights = plan.double() * self.counted
+        entropy = -torch.special.xlogy(weights, weights).sum() / pairs.double().log()
+        return {
+            "entropy": entropy.masked_fill(pairs < 2, math.nan),
+            "violating_mass": (plan * self._violating).sum(),
+            "violating_pairs": self._violating.sum() / pairs.clamp_min(1),
+            "positive_mass": (plan * (self.counted & self.same)).sum(),
+        }
+
     @property
     def _violating(self) -> Tensor:
         return self.counted & ~self.same & (self.ground.detach() > 0)
@@ -248,25 +267,30 @@ class BatchwiseOTLoss(nn.Module):
         """
         ground = torch.where(same, (distances - self.positive_margin).relu(), (self.margin - distances).relu())
         ground = ground**self.pair_power
-        if bool(same.all()) or not bool(counted.any()):
+        # Asked all at once: an accelerator makes wait for each answer.
+        one_class, any_pair, all_pairs = torch.stack([same.all(), counted.any(), counted.all()]).tolist()
+        if one_class or not any_pair:
             if not self._told:
                 warn(
-                    f"a batch holds {'one class only' if bool(counted.any()) else 'no pair to compare'}: its "
+                    f"a batch holds {'one class only' if any_pair else 'no pair to compare'}: its "
                     "batch-wise OT loss is 0 and trains nothing (this is said once)",
                     UserWarning,
                 )
                 self._told = True
             per_item = ground.masked_fill(torch.ones_like(same), 0.0).sum(1)
             return PairTransport(per_item.sum(), per_item, ground, torch.zeros_like(ground), same, counted)
-        plan = _balanced(same, counted, ground) if self.weighting == "balanced" else self._plan(ground, counted)
+        if self.weighting == "balanced":
+            plan = _balanced(same, counted, ground)
+        else:
+            plan = self._plan(ground, counted, all_pairs)
         losses = plan * ground**self.loss_power * counted
         per_item = self.scale * len(losses) * losses.sum(1)
         return PairTransport(self.scale * losses.sum(), per_item, ground, plan, same, counted)
 
-    def _plan(self, ground: Tensor, counted: Tensor) -> Tensor:
-        """Weigh the pairs: (N, M) of total 1, all but nothing on pairs that do not count."""
+    def _plan(self, ground: Tensor, counted: Tensor, all_pairs: bool) -> Tensor:
+        """Weigh the pairs: (N, M) of total 1, all but nothing on pairs that do not count, unless all do."""
         n, m = ground.shape
-        if self.reg_inverse == 0 and bool(counted.all()):
+        if self.reg_inverse == 0 and all_pairs:
             return ground.new_full((n, m), 1 / (n * m))
         held = ground.detach() if self.plan_gradient == "constant" else ground
         hardness = (-self.gamma * held).exp()
@@ -314,8 +338,9 @@ def pairs_of(
         UserError: As ``BatchwiseOTLoss.transport``.
     """
     y, y_labels = (embeddings, labels) if ref_emb is None else (ref_emb, ref_labels)
-    for side, vectors, classes in (("", embeddings, labels), ("ref_", y, y_labels)):
+    for side, vectors, classes in (("embeddings", embeddings, labels), ("ref_emb", y, y_labels)):
         _check(side, vectors, classes)
+    _check_finite({"embeddings": embeddings, "ref_emb": y})
     if embeddings.shape[1] != y.shape[1]:
         raise UserError(f"embeddings have {embeddings.shape[1]} channels and ref_emb {y.shape[1]}")
     shape, device = (len(embeddings), len(y)), embeddings.device
@@ -333,17 +358,22 @@ def pairs_of(
     return same, counted
 
 
-def _check(side: str, embeddings: Tensor, labels: Tensor | None) -> None:
+def _check(name: str, embeddings: Tensor, labels: Tensor | None) -> None:
     """Refuse what cannot be paired."""
-    name = f"{side}emb" if side else "embeddings"
     if not isinstance(embeddings, Tensor) or embeddings.ndim != 2 or not embeddings.is_floating_point():
         raise UserError(f"{name} must be a floating-point tensor (items, channels)")
     if labels is not None and (not isinstance(labels, Tensor) or labels.shape != embeddings.shape[:1]):
         got = tuple(labels.shape) if isinstance(labels, Tensor) else type(labels).__name__
+        side = "ref_" if name == "ref_emb" else ""
         raise UserError(f"{side}labels must be a tensor ({len(embeddings)},), one for each of {name}, not {got}")
-    finite = embeddings.detach().isfinite().all(1)
-    if not bool(finite.all()):
-        raise UserError(f"{name}[{int((~finite).nonzero()[0])}] holds NaN or infinity")
+
+
+def _check_finite(sides: dict[str, Tensor]) -> None:
+    """Refuse numbers that are none; asked for both sides at once, since an accelerator makes wait for each answer."""
+    finite = {name: embeddings.detach().isfinite().all(1) for name, embeddings in sides.items()}
+    if not all(torch.stack([rows.all() for rows in finite.values()]).tolist()):
+        name, rows = next((name, rows) for name, rows in finite.items() if not bool(rows.all()))
+        raise UserError(f"{name}[{int((~rows).nonzero()[0])}] holds NaN or infinity")
 
 
 def _mined(indices: tuple[Tensor, ...], shape: tuple[int, int], device: torch.device) -> tuple[Tensor, Tensor]:

@@ -35,12 +35,7 @@ class BatchwisePairs(PairLoss):
             found = self.loss.transport(torch.cat([first, second]), torch.cat([first_labels, second_labels]))
         else:
             found = self.loss.transport(first, first_labels, ref_emb=second, ref_labels=second_labels)
-        return found.loss, {
-            "entropy": found.entropy,
-            "violating_mass": found.violating_mass,
-            "violating_pairs": found.violating_pairs,
-            "positive_mass": found.positive_mass,
-        }
+        return found.loss, found.figures()
 
 
 def _pairs(name: str, options: Mapping[str, Any], joined: bool) -> PairLoss:

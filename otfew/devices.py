@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from otfew.errors import UserError
+from otfew.transport import sending
 
 
 def pick(name: str | torch.device = "auto", *, among: Sequence[str] = ("cuda", "mps")) -> torch.device:
@@ -41,19 +42,14 @@ def _present(kind: str) -> bool:
 
 
 def send(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Copy a tensor to a device without waiting for what runs there.
-
-    A plain copy to a GPU waits until the GPU has done all that it was told before. This one goes by pinned memory, in
-    the order of the device's work.
+    """Copy a batch to a device without waiting for what runs there; a GPU fetches it from pinned memory by itself.
 
     Args:
-        tensor: Anywhere; one on the CPU must not be written to afterwards where it is pinned memory itself.
+        tensor: Anywhere; pinned memory must not be written to afterwards.
         device: Where to; a tensor that is there is returned as it is.
     """
     device = torch.device(device)
-    if not tensor.is_cpu or device.type in {"cpu", "mps"}:  # MPS shares the CPU's memory, and would read it too late
-        return tensor.to(device)
-    return (tensor.pin_memory() if device.type == "cuda" else tensor).to(device, non_blocking=True)
+    return sending.send(tensor.pin_memory() if tensor.is_cpu and device.type == "cuda" else tensor, device)
 
 
 def settle(device: torch.device) -> None:

@@ -15,7 +15,8 @@ from otfew import checks
 from otfew.errors import UserError
 from otfew.transport.precision import in_full_precision
 
-Diagnostics = dict[str, float]
+Diagnostics = dict[str, float | Tensor]
+"""Figures by name, numbers or scalars on the device."""
 
 
 class PairLoss(nn.Module):

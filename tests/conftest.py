@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
 import pytest
+import torch
 
 from otfew.transport.registry import SOLVERS, Solver, installed, lookup
 
@@ -39,7 +40,11 @@ def solver_class(value: object) -> type[Solver] | None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip, saying so, the cases of a solver whose library is not installed."""
+    """Skip, saying so, the cases of a solver whose library is not installed, and tests for GPUs where none is."""
+    marked = [item for item in items if item.get_closest_marker("cuda") is not None]
+    if marked and not torch.cuda.is_available():
+        for item in marked:
+            item.add_marker(pytest.mark.skip(reason="needs an NVIDIA GPU, and torch finds none here"))
     for item in items:
         parameters = getattr(item, "callspec", None)
         for value in parameters.params.values() if parameters else ():

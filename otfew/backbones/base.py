@@ -95,25 +95,23 @@ class Normalisation(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Normalise images (images, 3, height, width), uint8, or float in [0, 1]."""
-        return normalise(images, self.mean, self.std)
+        scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
+        return (scaled - self.mean.view(1, -1, 1, 1)) / self.std.view(1, -1, 1, 1)
 
 
-def normalise(images: Tensor, mean: tuple[float, ...] | Tensor, std: tuple[float, ...] | Tensor) -> Tensor:
+def normalise(images: Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> Tensor:
     """Subtract the mean and divide by the standard deviation, channel by channel.
 
     Args:
         images: (images, 3, height, width) uint8, or float in [0, 1].
-        mean: Of each channel, in [0, 1]; a tensor lies where the images do.
+        mean: Of each channel, in [0, 1].
         std: Of each channel.
 
     Returns:
         Float32, of the same shape and device.
     """
-    scaled = images.float() / 255 if images.dtype == torch.uint8 else images.float()
-    centre, deviation = (
-        torch.as_tensor(each, device=images.device, dtype=torch.float32).view(1, -1, 1, 1) for each in (mean, std)
-    )
-    return (scaled - centre) / deviation
+    normalised: Tensor = Normalisation(mean, std).to(images.device)(images)
+    return normalised
 
 
 def digest(module: nn.Module, card: Card) -> str:

@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from otfew.choices import ClassPrior
+from otfew.devices import send, settle
 from otfew.errors import UserError
 from otfew.evaluation.blocks import code_of, form_of
 from otfew.evaluation.episodes import Episodes, Sampler
 from otfew.evaluation.guard import refuse_overlap
+from otfew.evaluation.placement import gathered, placed
 from otfew.features.extract import FeatureSet
 from otfew.method import FewShotMethod
 from otfew.runs import processes
@@ -131,7 +133,7 @@ def evaluate(
         sampler: Episodes of one protocol.
         n_episodes: How many.
         directory: Where finished blocks are kept, or None.
-        device: Where methods run.
+        device: Where methods run. Features are copied there as wholes where they fit, else episode by episode.
         progress: Called after each batch of each method.
         note: Called with a sentence where a damaged block is computed again.
         allow_overlap: Go on where features are of classes that their backbone has seen in training.
@@ -247,23 +249,25 @@ class _Runner:
         self._device = device
         self._progress = progress
         self._warm = False
+        self._nodes: dict[int, Tensor] = {}
 
     def block(self, episodes: Episodes, start: int) -> Arrays:
         """Count each entry's right answers: "NAME.correct" (episodes, way) and "NAME.seconds" ()."""
         correct: dict[str, list[npt.NDArray[np.int64]]] = {entry.name: [] for group in self._groups for entry in group}
         seconds = dict.fromkeys(correct, 0.0)
-        for group in self._groups:
-            nodes = group[0].features.nodes
+        for number, group in enumerate(self._groups):
+            nodes = self._placed(number)
             _, way, shot = episodes.support.shape
             size = batch_episodes(way, shot, self._queries, *nodes.shape[1:])
             for i in range(0, len(episodes), size):
                 part = episodes[i : i + size]
-                support = self._gather(nodes, part.support)
-                query = self._gather(nodes, part.query).flatten(1, 2)
+                support = gathered(nodes, part.support, self._device)
+                query = gathered(nodes, part.query, self._device).flatten(1, 2)
                 if i == 0 and not self._warm:
                     # The first call compiles; its time belongs to no episode.
                     for entry in group:
                         self._ask(entry, part[:1], support[:1], query[:1])
+                settle(self._device)
                 for entry in group:
                     right, elapsed = self._score(entry, part, support, query, start + i)
                     correct[entry.name].append(right)
@@ -275,15 +279,17 @@ class _Runner:
         arrays[SETUP] = np.array([processes.world().size, torch.get_num_threads(), len(episodes)])
         return arrays | {f"{name}.seconds": np.array(value) for name, value in seconds.items()}
 
-    def _gather(self, nodes: Tensor, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Pick images: indices (...,) to (..., nodes, channels) on the device."""
-        flat = nodes.index_select(0, torch.from_numpy(indices.reshape(-1)))
-        return flat.view(*indices.shape, *nodes.shape[1:]).to(self._device)
+    def _placed(self, group: int) -> Tensor:
+        """Return the nodes of a group, which are copied to the device once, if at all."""
+        if group not in self._nodes:
+            nodes = self._groups[group][0].features.nodes
+            self._nodes[group] = placed(nodes, self._device, processes.world().local_size)
+        return self._nodes[group]
 
     def _ask(self, entry: Ready, episodes: Episodes, support: Tensor, query: Tensor) -> tuple[Tensor, float]:
         """Call a method: logits (episodes, way * query, way) on the CPU, and seconds."""
         prior = entry.prior(episodes)
-        told = {} if prior is None else {"class_prior": torch.from_numpy(prior).to(support)}
+        told = {} if prior is None else {"class_prior": send(torch.from_numpy(prior).to(support.dtype), support.device)}
         started = time.perf_counter()
         # Copying to the CPU also waits for an accelerator, so that the clock sees the work.
         logits = entry.method(support, query, **told).detach().cpu()

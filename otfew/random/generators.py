@@ -47,7 +47,7 @@ def begin(seed: int, device: torch.device | None = None) -> None:
         seed: Of what is drawn next.
         device: Whose generator begins there too, beside the CPU's: the current device of its kind.
     """
-    torch.random.default_generator.manual_seed(seed)
+    torch.default_generator.manual_seed(seed)
     own = _own(device)
     if own is not None:
         own.manual_seed(seed)

@@ -342,6 +342,66 @@ def test_all_formulas_of_keops(metric, dtype, size, problem):
         torch.testing.assert_close(getattr(theirs, name)(*arguments), getattr(ours, name)(*arguments), **tolerance)
 
 
+@pytest.fixture
+def on_a_gpu():
+    """Compile nothing where KeOps says that it cannot; a GPU is there."""
+    reason = obstacle("cuda")
+    if reason is not None:
+        pytest.skip(reason)
+    return torch.device("cuda")
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_gpu_against_a_plain_loop(size, problem, on_a_gpu):
+    x, y, a, b = problem(size=size)
+    result = otfew.solve_points(*(z.to(on_a_gpu) for z in (x, y, a, b)), solver=solver("keops"))
+    assert result.solver == "keops"
+    assert {z.device.type for z in (result.value, *result.potentials, result.plan.dense())} == {"cuda"}
+    cost, plan = pairwise("sqeuclidean", x, y).numpy(), result.plan.dense().cpu()
+    for k in range(size):
+        value, linear, expected, f, _ = plain_loop(cost[k], a[k].numpy(), b[k].numpy(), REG)
+        assert abs(float(result.value[k]) - value) <= 1e-11
+        assert abs(float(result.value_linear[k]) - linear) <= 1e-10
+        np.testing.assert_allclose(plan[k], expected, atol=1e-11)
+        np.testing.assert_allclose(result.potentials[0][k].cpu(), f, atol=1e-10)
+    assert (result.status == otfew.Status.OPTIMAL).all()
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("output", ["value", "value_linear"])
+def test_gradients_on_a_gpu_are_the_processors(output, problem, on_a_gpu):
+    def gradients(backend, device):
+        inputs = [z.to(device).requires_grad_() for z in problem(size=2)]
+        getattr(otfew.solve_points(*inputs, solver=solver(backend)), output).sum().backward()
+        return [z.grad.cpu() for z in inputs]
+
+    for found, expected in zip(gradients("keops", on_a_gpu), gradients("torch", "cpu"), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-7, atol=1e-8)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "lp:3"])
+def test_float32_on_a_gpu(cost, problem, on_a_gpu):
+    """Also larger clouds, of which a GPU's blocks of threads are not the only one."""
+    x, y, a, b = (z.float() for z in problem(size=1, n=1500, m=1100))
+    found = otfew.solve_points(*(z.to(on_a_gpu) for z in (x, y, a, b)), cost=cost, solver=solver("auto", tol=1e-5))
+    expected = otfew.solve_points(*(z.double() for z in (x, y, a, b)), cost=cost, solver=solver("torch", tol=1e-7))
+    assert found.solver == "keops"
+    torch.testing.assert_close(found.value.cpu().double(), expected.value.detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.cuda
+def test_a_gpu_in_the_machine_leaves_tensors_on_the_processor_alone(problem, on_a_gpu):
+    """KeOps would take them to the GPU by itself."""
+    del on_a_gpu
+    before = torch.cuda.memory_allocated()
+    found = otfew.solve_points(*problem(), solver=solver("keops" if REASON is None else "torch"))
+    expected = otfew.solve_points(*problem(), solver=solver("torch"))
+    assert torch.cuda.memory_allocated() == before
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-10, atol=1e-12)
+
+
 def test_without_keops_torch_takes_over_and_says_so_once(problem, monkeypatch):
     keops._say_once.cache_clear()
     monkeypatch.setattr(keops, "obstacle", lambda device: "KeOps finds no C++ compiler (install g++ or set CXX)")

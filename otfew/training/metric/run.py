@@ -187,7 +187,9 @@ class PairTraining:
                 place = f"epoch {epoch + 1}, step {step + 1} of {self.steps}"
                 raise DivergedError(f"{EMBEDDINGS} left the finite numbers in {place}") from None
             raise
-        diagnostics = {name: sum(found[name] for _, found in results) / len(results) for name in results[0][1]}
+        diagnostics: Diagnostics = {
+            name: sum(found[name] for _, found in results) / len(results) for name in results[0][1]
+        }
         loss = torch.stack([loss for loss, _ in results]).sum()
         return Outcome(loss, diagnostics=diagnostics, finite={EMBEDDINGS: finite})
 

@@ -77,15 +77,18 @@ def obstacle(device: str) -> str | None:
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         return "KeOps finds no Python.h (install the headers of Python)"
     if device == "cuda" and not cuda_config.get_use_cuda():
-        return "KeOps finds no CUDA toolkit"
+        return "KeOps finds no NVRTC library beside the GPU's driver (install NVIDIA's CUDA toolkit)"
+    if device == "cuda" and cuda_config.get_cuda_include_path() is None:
+        return "KeOps finds no CUDA headers (set CUDA_HOME to a toolkit with include/cuda.h and include/nvrtc.h)"
     return None
 
 
 @dataclass(frozen=True)
 class KeOpsReductions(Reductions):
-    """The sums by KeOps on the CPU or a CUDA device; a formula is compiled once per dimension, dtype and kind of batch.
+    """The sums by KeOps where the points are; a formula is compiled once per dimension, dtype and kind of batch.
 
-    Compiling takes seconds; the result is kept on disk.
+    Compiling takes seconds; the result is kept on disk. CUDA devices run one thread a row, in arithmetic as precise as
+    the CPU's: KeOps' own choice there is CUDA's fast one, and for tensors on the CPU a GPU, if there is any.
     """
 
     metric: Metric
@@ -133,8 +136,9 @@ class KeOpsReductions(Reductions):
         kinds = [(name, "Vi", z.shape[-1]) for name, z in left.items()]
         kinds += [(name, "Vj", z.shape[-1]) for name, z in right.items()]
         text = formula.format(C=cost, D=derivative)
-        with compiling(text, tuple(kinds), reduction, flat, x.dtype, x.device.type):
-            out: Tensor = _compiled(text, tuple(kinds), reduction)(*given).double()
+        where = {"backend": "CPU"} if x.is_cpu else {"backend": "GPU_1D", "device_id": x.device.index or 0}
+        with compiling(text, tuple(kinds), reduction, flat, x.dtype, str(x.device)):
+            out: Tensor = _compiled(text, tuple(kinds), reduction, x.is_cpu)(*given, **where).double()
         return out.reshape(*x.shape[:2], out.shape[-1])
 
 
@@ -156,10 +160,13 @@ Rsqrt(0) is 0 there; Powf has the precision of float32 only; e, the least normal
 
 
 @functools.cache
-def _compiled(formula: str, variables: tuple[tuple[str, str, int], ...], reduction: str) -> Callable[..., Any]:
+def _compiled(
+    formula: str, variables: tuple[tuple[str, str, int], ...], reduction: str, fast: bool
+) -> Callable[..., Any]:
+    """Make a reduction; ``fast`` arithmetic is a matter of CUDA alone, and a part of what compiled code is known by."""
     import_quietly()
     from pykeops.torch import Genred
 
     aliases = [f"{name} = {kind}({size})" for name, kind, size in variables]
-    compiled: Callable[..., Any] = Genred(formula, aliases, reduction_op=reduction, axis=1)
+    compiled: Callable[..., Any] = Genred(formula, aliases, reduction_op=reduction, axis=1, use_fast_math=fast)
     return compiled
