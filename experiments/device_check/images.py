@@ -39,7 +39,7 @@ class Setting:
 
 
 SETTINGS = (Setting("resnet12", 84, 1024, 128),)
-TOY = (Setting("resnet12-quarter", 16, 4, 4),)
+TOY = (Setting("conv4", 16, 4, 4),)
 
 
 def measure(bench: Bench) -> Iterator[Row]:

@@ -79,6 +79,7 @@ def failures(rows: Sequence[Row]) -> list[str]:
         )
         lines += [f"FAILED {name}\n{text}" for name, text in row["failures"].items()]
         lines += [f"NOT IMPORTED {text}" for text in row["errors"]]
+        lines += [f"not begun: {name}" for name in row["not_begun"]]
         lines += [f"under way when the time was over: {name}" for name in row["under_way"]]
     return lines
 

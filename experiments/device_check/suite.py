@@ -1,4 +1,4 @@
-"""The tests marked cuda, by several processes of pytest: what each came to is known as soon as it is, whatever follows.
+"""The tests marked cuda, a process of pytest a file, some at a time; what each came to outlives whatever follows.
 
 A kernel that fails takes the device from its process. Such a process is followed by another, for the tests that are
 left. Nothing but pytest itself is needed: options that belong to plugins are not given.
@@ -26,7 +26,7 @@ from otfew.runs.processes import cores
 FOLDER = Path("tests")
 MARKED = re.compile(r"\bcuda\b")
 """What a file says in which tests are marked."""
-MOST_PROCESSES = 4
+MOST_PROCESSES = 8
 POLL = 0.1
 
 
@@ -57,10 +57,15 @@ def run(seconds: float, marker: str = "cuda", paths: Sequence[Path] | None = Non
     files = [*paths] if paths is not None else marked()
     until = time.monotonic() + seconds
     with tempfile.TemporaryDirectory() as folder:
-        processes = [Process(share, Path(folder) / f"{k}", marker) for k, share in enumerate(_shares(files))]
-        running = [process for process in processes if process.start()]
+        processes = [Process(file, Path(folder) / f"{k}", marker) for k, file in enumerate(files)]
+        waiting = list(processes)
+        running: list[Process] = []
+        at_once = max(1, min(MOST_PROCESSES, cores() // 2))
         try:
-            while running and time.monotonic() < until:
+            while (waiting or running) and time.monotonic() < until:
+                while waiting and len(running) < at_once:
+                    running.append(waiting.pop(0))
+                    running[-1].start()
                 time.sleep(POLL)
                 running = [process for process in running if process.goes_on()]
         finally:
@@ -68,34 +73,38 @@ def run(seconds: float, marker: str = "cuda", paths: Sequence[Path] | None = Non
                 process.kill()
         events = [event for process in processes for event in process.events()]
         said = "; ".join(process.last_words() for process in processes)
+        not_begun = [process.file.name for process in waiting]
     if not any(event.get("collected") for event in events):
         raise UserError(f"pytest found no test marked {marker}: {said}.")
-    return summary(events)
+    return {**summary(events), "not_begun": not_begun}
 
 
 class Process:
-    """A process of pytest, and those that follow where it is lost.
+    """A process of pytest on a file, and those that follow where it is lost.
 
     Args:
-        files: With tests.
+        file: With tests.
         place: Path, without suffix, of what it reports and says.
         marker: Of the tests.
+
+    Attributes:
+        file: See above.
     """
 
-    def __init__(self, files: Sequence[Path], place: Path, marker: str) -> None:
+    def __init__(self, file: Path, place: Path, marker: str) -> None:
+        self.file = file
         self._report, self._said = place.with_suffix(".jsonl"), place.with_suffix(".txt")
         words = ["-o", "addopts=", "--import-mode=importlib", "-p", "no:cacheprovider", "--strict-markers", "-q"]
         words += ["-p", "otfew.experiments.device_check.reporter", "-m", marker, "--tb=short"]
         words += ["--continue-on-collection-errors"]
-        self._words = [sys.executable, "-m", "pytest", *words, *map(str, files)]
+        self._words = [sys.executable, "-m", "pytest", *words, str(file)]
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> bool:
+    def start(self) -> None:
         """Start on the tests that have not ended yet."""
         with self._said.open("wb") as said:
             environment = {**os.environ, REPORT: str(self._report), "OMP_NUM_THREADS": "1"}
             self._child = subprocess.Popen(self._words, stdout=said, stderr=subprocess.STDOUT, env=environment)
-        return True
 
     def goes_on(self) -> bool:
         """Tell whether it runs, and start another where the last one was lost."""
@@ -113,7 +122,8 @@ class Process:
             with self._report.open("a", encoding="utf-8") as file:
                 # The line before may be torn.
                 file.write("\n" + "".join(json.dumps(line) + "\n" for line in lines))
-        return self.start()
+        self.start()
+        return True
 
     def kill(self) -> None:
         """End it."""
@@ -127,6 +137,8 @@ class Process:
 
     def last_words(self) -> str:
         """Return the last line that it said."""
+        if not self._said.is_file():
+            return "it was not begun"
         lines = self._said.read_text(encoding="utf-8", errors="replace").split("\n")
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
 
@@ -168,9 +180,3 @@ def summary(events: Sequence[Row]) -> Row:
         "skips": dict(Counter(event["text"] for event in ended.values() if event["outcome"] == "skipped")),
         "slowest": {event["test"]: round(event["seconds"], 1) for event in slowest},
     }
-
-
-def _shares(files: Sequence[Path]) -> list[list[Path]]:
-    """Deal files out to processes."""
-    count = max(1, min(MOST_PROCESSES, cores() // 2, len(files)))
-    return [list(files[k::count]) for k in range(count)]

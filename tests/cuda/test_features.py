@@ -13,10 +13,11 @@ from otfew.features.extract import embed, extract
 from otfew.nodes.fcn import FCN
 
 SIDE, COUNT = 32, 12
+NETWORK = "glyphs-resnet12-quarter"
 
 
 DEVICES = [pytest.param("cuda", marks=pytest.mark.cuda), "cpu"]
-"""The second shows that these tests are right; a pretended device cannot read features from a file."""
+"""The second shows that these tests are right; tests/devices has the pretended device."""
 
 
 @pytest.fixture
@@ -28,30 +29,23 @@ def images():
     return ImageSet("made", "test", "", ("a", "b", "c"), labels, names, lambda i: pixels[i], "", 3)
 
 
-@pytest.fixture(scope="module")
-def networks():
-    """The same network twice."""
-    return [backbones.load("glyphs-resnet12-quarter") for _ in range(2)]
-
-
 def relative(found, expected):
     return float((found - expected).abs().max() / expected.abs().max())
 
 
-def test_those_of_the_processor(networks, place, images):
+@pytest.mark.parametrize("device", DEVICES)
+def test_those_of_the_processor(device, images):
     views = torch.from_numpy(np.stack([images.read(i)[None] for i in range(COUNT)]))
-    here, there = networks
-    expected = embed(views, here, FCN())
-    found = embed(views, there.to(place.device), FCN())
-    assert found.device == place.device
-    assert relative(place.home(found), expected) < 1e-5
+    expected, found = (embed(views, backbones.load(NETWORK).to(name), FCN()) for name in ("cpu", device))
+    assert found.device.type == device
+    assert relative(found.cpu(), expected) < 1e-5
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_extraction_uses_no_tf32_and_leaves_the_switch_as_it_was(device, images, tmp_path):
     before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     here, there = (
-        extract(images, backbones.load("glyphs-resnet12-quarter").to(name), FCN(), Preparation(SIDE, "none"), folder)
+        extract(images, backbones.load(NETWORK).to(name), FCN(), Preparation(SIDE, "none"), folder)
         for name, folder in (("cpu", tmp_path / "here"), (device, tmp_path / "there"))
     )
     assert relative(there.nodes.cpu(), here.nodes) < 1e-5
@@ -61,6 +55,6 @@ def test_extraction_uses_no_tf32_and_leaves_the_switch_as_it_was(device, images,
 @pytest.mark.parametrize("device", DEVICES)
 def test_features_of_two_devices_do_not_share_an_entry(device, images, tmp_path):
     for name in ("cpu", device):
-        network = backbones.load("glyphs-resnet12-quarter").to(name)
+        network = backbones.load(NETWORK).to(name)
         extract(images, network, FCN(), Preparation(SIDE, "none"), tmp_path)
     assert len(list(tmp_path.glob("*.safetensors"))) == len({"cpu", device})
