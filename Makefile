@@ -25,7 +25,7 @@ HAS_OTFEW := import importlib.util as u, sys; sys.exit(any(u.find_spec(n) is Non
 device-check:
 	@python="$(DEVICE_PYTHON)"; \
 	if [ -z "$$python" ] && python3 -c '$(HAS_OTFEW)' 2>/dev/null; then python=python3; fi; \
-	if [ -z "$$python" ]; then $(MAKE) --no-print-directory $(VENV)/.dev && python=$(RUN); fi; \
+	if [ -z "$$python" ]; then make --no-print-directory $(VENV)/.dev && python=$(RUN); fi; \
 	exec "$$python" -m otfew.experiments.device_check $(if $(OUT),--output "$(OUT)") $(ARGS)
 
 lint: $(VENV)/.tox

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otfew.experiments.device_check.bench import CARD, Row
+from otfew.experiments.device_check.parts import PARTS
 from otfew.reporting.tables import Table
 
 NONE = "-"
@@ -30,7 +31,8 @@ def tables(record: Mapping[str, Any]) -> list[Table]:
 
 def states(parts: Mapping[str, Any]) -> Table:
     """How far each part came."""
-    rows = [[name, _number(part["seconds"]), part["state"].splitlines()[0]] for name, part in parts.items()]
+    there = [part.name for part in PARTS if part.name in parts]
+    rows = [[name, _number(parts[name]["seconds"]), parts[name]["state"].splitlines()[0]] for name in there]
     return Table("parts", ["part", "seconds", "state"], rows)
 
 
