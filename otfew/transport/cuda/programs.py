@@ -153,7 +153,7 @@ def entropic(n: int, m: int, dtype: torch.dtype) -> tuple[Kernel, bool] | None:
     short, given = _GIVEN[dtype]
     room = max(newton_bytes(n, m), plain if plain <= ROOM else 0)
     name = f"entropic_{short}"
-    kernel = Kernel(name, f"ENTROPIC({name}, {given})", EntropicProblems, -(-room // 16) * 16, _ENTROPIC)
+    kernel = Kernel(name, f"ENTROPIC({name}, {given})", _ENTROPIC, EntropicProblems, -(-room // 16) * 16)
     return kernel, plain <= ROOM
 
 
