@@ -154,7 +154,7 @@ def under_way(events: Sequence[Row]) -> list[str]:
 
 def marked() -> list[Path]:
     """Find the files that may hold tests with the marker; collecting all others would take longer than their tests."""
-    files = sorted(FOLDER.rglob("test_*.py"))
+    files = [path for path in sorted(FOLDER.rglob("test_*.py")) if path.parent.name != "benchmarks"]
     return [path for path in files if MARKED.search(path.read_text(encoding="utf-8"))]
 
 

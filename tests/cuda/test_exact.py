@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from otfew import ConvergenceError, Exact, Status
 from otfew.transport.cuda.machines import machine_for
 
 from .conftest import KINDS
+from .places import on_each
 
 EXACT = 1e-9
 """Of values, in units of mass x range of the costs."""
@@ -61,9 +64,13 @@ def test_every_answer_is_certified(kind, dtype, place, problems):
         check(*given, place.home(outputs(otfew.solve(*place.away(given)))))
 
 
+SHAPES = [(1, 7), (7, 1), (5, 32), (33, 4), (31, 65), (128, 3), (2, 128), (65, 64)]
+
+
 @pytest.mark.parametrize("kind", ["bar", "zeros"])
-@pytest.mark.parametrize(("n", "m"), [(1, 7), (7, 1), (5, 32), (33, 4), (31, 65), (128, 3), (2, 128)])
-def test_rows_and_columns_need_not_be_as_many(kind, n, m, place, problems):
+@pytest.mark.parametrize(("place", "shape"), on_each(SHAPES, SHAPES[:4]), indirect=["place"], ids=str)
+def test_rows_and_columns_need_not_be_as_many(kind, shape, place, problems):
+    n, m = shape
     given = problems(kind, 4, n, m, torch.float32)
     check(*given, place.home(outputs(otfew.solve(*place.away(given)))))
 
@@ -258,7 +265,9 @@ def test_who_stops_early_is_named_in_the_processors_words(place, problems):
         otfew.solve(*given, solver=solver)
     with pytest.raises(ConvergenceError) as found:
         otfew.solve(*place.away(given), solver=solver)
-    assert str(found.value) == str(expected.value)
+    # The first pivots of one may be better than those of the other.
+    here, there = (re.sub(r"gap [\d.e+-]+", "gap", str(each.value)) for each in (expected, found))
+    assert there == here
     ignored = otfew.solve(*place.away(given), solver=solver, on_fail="ignore")
     assert (place.home(ignored.status) == Status.MAX_ITER).all()
 

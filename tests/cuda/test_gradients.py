@@ -7,6 +7,8 @@ import torch
 
 import otfew
 
+from .places import on_each
+
 dtypes = pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 
 
@@ -26,9 +28,13 @@ def close(found, expected, rtol):
         torch.testing.assert_close(x, y, rtol=rtol, atol=rtol)
 
 
+SHAPES = [(1, 1), (9, 9), (25, 25), (49, 49), (7, 33), (100, 90)]
+
+
 @dtypes
-@pytest.mark.parametrize(("n", "m"), [(1, 1), (9, 9), (25, 25), (7, 33), (49, 49), (100, 90)])
-def test_those_of_the_processor(n, m, dtype, place, problems):
+@pytest.mark.parametrize(("place", "shape"), on_each(SHAPES, SHAPES[:4]), indirect=["place"], ids=str)
+def test_those_of_the_processor(shape, dtype, place, problems):
+    n, m = shape
     count = 4 if n < 50 else 2
     given = leaves_of(*problems("bar", count, n, m, dtype))
     scale = torch.linspace(-1, 2, count, dtype=torch.float64)
