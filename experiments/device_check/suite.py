@@ -24,8 +24,8 @@ from otfew.experiments.device_check.reporter import DEVICE_LOST, REPORT, read
 from otfew.runs.processes import cores
 
 FOLDER = Path("tests")
-MARKED = re.compile(r"\bcuda\b")
-"""What a file says in which tests are marked."""
+MARKED = re.compile(r"\bmark\.cuda\b")
+"""What a file says in which tests are marked; in the folder of that name, the fixture ``place`` marks them too."""
 MOST_PROCESSES = 8
 POLL = 0.1
 
@@ -155,7 +155,7 @@ def under_way(events: Sequence[Row]) -> list[str]:
 def marked() -> list[Path]:
     """Find the files that may hold tests with the marker; collecting all others would take longer than their tests."""
     files = [path for path in sorted(FOLDER.rglob("test_*.py")) if path.parent.name != "benchmarks"]
-    return [path for path in files if MARKED.search(path.read_text(encoding="utf-8"))]
+    return [path for path in files if path.parent == FOLDER / "cuda" or MARKED.search(path.read_text(encoding="utf-8"))]
 
 
 def summary(events: Sequence[Row]) -> Row:

@@ -21,6 +21,8 @@ from otfew.experiments.device_check.command import main
 from otfew.transport.cuda import machines
 
 ROOT = Path(__file__).parents[2]
+MARK = ".".join(["mark", "cuda"])
+"""In one piece, this file would be one of those that are run on a card."""
 MEASURED = ["exact", "methods", "metatrain", "sinkhorn", "points", "images"]
 
 
@@ -213,7 +215,7 @@ def checkout(tmp_path, monkeypatch):
 
     def write(name, text):
         path = folder / f"test_{name}.py"
-        path.write_text(f"import os, sys, time, types, pytest\npytestmark = pytest.mark.cuda\n{text}")
+        path.write_text(f"import os, sys, time, types, pytest\npytestmark = pytest.{MARK}\n{text}")
         return path
 
     return write
@@ -285,7 +287,7 @@ def test_what_ran_before_the_time_was_over_is_kept(checkout):
 
 
 def test_no_test_at_all_is_said(checkout):
-    checkout("one", "").write_text("# cuda\ndef test_unmarked(): pass\n")
+    checkout("one", "").write_text(f"# {MARK}\ndef test_unmarked(): pass\n")
     with pytest.raises(UserError, match=r"pytest found no test marked cuda: .*deselected"):
         suite.run(60.0)
 
