@@ -6,6 +6,7 @@ import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,6 +28,7 @@ COUNTS = (375, 10_000, 100_000)
 TOY_NODES, TOY_COUNTS = (9, 5), (6, 12)
 DIFFERENT = 2000
 """Problems that are drawn; larger batches hold them again and again."""
+NO_ROOM = "no room on the card"
 PATIENCE = 1.0
 """Calls of rivals that are predicted to take longer, in seconds, are not made."""
 
@@ -82,7 +84,7 @@ def stopwatch(device: torch.device) -> Iterator[Stopwatch | None]:
 
 @dataclass(frozen=True)
 class Batch:
-    """A batch of problems on the device that is checked.
+    """A batch of problems.
 
     Attributes:
         cost: (count, n, n) float32.
@@ -99,22 +101,26 @@ class Batch:
         """Size and number of the problems."""
         return {"size": f"{self.cost.shape[1]}x{self.cost.shape[2]}", "count": len(self.cost)}
 
+    def repeated(self, count: int) -> Batch:
+        """Repeat problems until there are so many."""
+        index = torch.arange(count, device=self.cost.device) % len(self.cost)
+        return Batch(self.cost[index], self.a[index], self.b[index])
+
 
 def measure(bench: Bench) -> Iterator[Row]:
     """Yield the rows of all sizes, the one that the bars are about first."""
     counts = TOY_COUNTS if bench.toy else COUNTS
     for n in TOY_NODES if bench.toy else NODES:
-        whole = _problems(n, min(counts[-1], DIFFERENT))
+        here = _problems(n, min(counts[-1], DIFFERENT))
+        there = Batch(*(side.to(bench.device) for side in (here.cost, here.a, here.b)))
         each: dict[str, float] = {}
         for count in counts:
             # Costs, their copy with a gradient, the gradient; all else is small beside them.
             if not bench.fits(3.0 * 4 * n * n * count):
-                yield {"what": "whole call", "size": f"{n}x{n}", "count": count, "skipped": "no room on the card"}
+                yield {"what": "whole call", "size": f"{n}x{n}", "count": count, "by": CARD, "skipped": NO_ROOM}
                 continue
-            some = _tiled(whole, count)
-            yield from _card(bench, Batch(*(side.to(bench.device) for side in (some.cost, some.a, some.b))))
-            if bench.device.type != "cpu":
-                yield from _rivals(bench, some, each)
+            yield from _card(bench, there.repeated(count))
+            yield from _rivals(bench, here, count, each)
 
 
 def _problems(n: int, count: int) -> Batch:
@@ -122,12 +128,6 @@ def _problems(n: int, count: int) -> Batch:
     made = drawn(n, count, "cpu")
     a, b = made.a.double(), made.b.double()
     return Batch(made.cost, a / a.sum(-1, keepdim=True), b / b.sum(-1, keepdim=True))
-
-
-def _tiled(batch: Batch, count: int) -> Batch:
-    """Repeat problems until there are so many."""
-    index = torch.arange(count) % len(batch.cost)
-    return Batch(batch.cost[index], batch.a[index], batch.b[index])
 
 
 def _card(bench: Bench, batch: Batch) -> Iterator[Row]:
@@ -170,37 +170,39 @@ def _card(bench: Bench, batch: Batch) -> Iterator[Row]:
             yield {"what": what, **where, **Timing(tuple(seconds[1:])).figures(count)}
 
 
-def _rivals(bench: Bench, batch: Batch, each: dict[str, float]) -> Iterator[Row]:
+def _rivals(bench: Bench, some: Batch, count: int, each: dict[str, float]) -> Iterator[Row]:
     """Time the same problems on this machine's processor, with all threads and one, and POT in a loop.
 
     Args:
         bench: The time that is left.
-        batch: On the CPU.
+        some: Different problems, on the CPU.
+        count: Problems in a batch.
         each: Seconds a problem so far, by rival; those of this batch are added.
     """
-    problem = (batch.cost, batch.a, batch.b)
-    count = len(batch.cost)
-
-    def ours() -> Any:
-        return otfew.solve(*problem)
-
-    def pots() -> Any:
-        import ot
-
-        arrays = zip(*(side.numpy() for side in problem), strict=True)
-        return [ot.emd2(a, b, cost) for cost, a, b in arrays]
-
     many = cores()
-    rivals = {f"CPU, {many} threads": (ours, many), "CPU, 1 thread": (ours, 1)}
+    rivals = {f"CPU, {many} threads": (_ours, many), "CPU, 1 thread": (_ours, 1)}
     if importlib.util.find_spec("ot") is not None:
-        rivals["ot.emd2 in a loop"] = (pots, 1)
-    for name, (call, used) in rivals.items():
-        where = {"what": "whole call", **batch.where, "by": name}
+        rivals["ot.emd2 in a loop"] = (_pots, 1)
+    batch: Batch | None = None
+    for name, (solve, used) in rivals.items():
+        where = {"what": "whole call", **some.where, "count": count, "by": name}
         predicted = count * each.get(name, 0.0)
         if predicted > min(PATIENCE, bench.left()):
             yield {**where, "skipped": f"would take about {predicted:.1f} s"}
             continue
+        batch = batch or some.repeated(count)
         with threads(used):
-            timing = bench.turns(call, most=7)
+            timing = bench.turns(partial(solve, batch), most=7)
         each[name] = min(timing.seconds) / count
         yield {**where, **timing.figures(count)}
+
+
+def _ours(batch: Batch) -> object:
+    return otfew.solve(batch.cost, batch.a, batch.b)
+
+
+def _pots(batch: Batch) -> object:
+    import ot
+
+    arrays = zip(*(side.numpy() for side in (batch.cost, batch.a, batch.b)), strict=True)
+    return [ot.emd2(a, b, cost) for cost, a, b in arrays]
