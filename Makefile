@@ -15,7 +15,7 @@ test: $(VENV)/.tox
 
 check: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 -m slow
-	$(VENV)/bin/tox run -e minimal,qpth
+	$(VENV)/bin/tox run -e minimal,qpth,nvrtc
 
 bench: $(VENV)/.tox
 	$(VENV)/bin/tox run -e bench

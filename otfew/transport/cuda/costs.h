@@ -34,10 +34,10 @@ DEVICE double extreme_factor(const Costs<Given>& costs, const u32* rows, const L
 }
 
 // Write costs less `origin`, or half that times a factor, as float32 into the warp's memory; returns the sum of their magnitudes
-// of the lane that has most, which is not finite where a cost is not.
+// of the lane that has most; without a factor it is not finite where any cost is not.
 template <int RS, int CS, bool FACTOR, class Given>
-DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows, Given origin,
-                         double factor) {
+DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows,
+                         const Lanes<bool>* held, Given origin, double factor) {
   float* staged = reinterpret_cast<float*>(memory.cost);
   Lanes<float> sum = 0.f;
   UNROLL
@@ -51,10 +51,12 @@ DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory
       if (!bit_at<RS>(rows, i)) {
         sum = sum + convert<float>(x - x);
       } else {
-        if (FACTOR)
+        if (FACTOR) {
           y = convert<float>((convert<double>(x) * 0.5 - double(origin) * 0.5) * factor);
-        else
+          y = choose(held[c], y, Lanes<float>(0.f));
+        } else {
           y = convert<float>(x - origin);
+        }
         sum = sum + magnitude(y);
       }
       store(staged, j + i * Memory<RS, CS>::S::STRIDE, y);
@@ -102,10 +104,10 @@ DEVICE Reduction<CS> reduce_costs(const Costs<Given>& costs, const Memory<RS, CS
   const Given origin = load_one(costs.at, first_of<RS>(rows) * costs.row + first_of<CS>(columns) * costs.col);
   double factor = 1.0;
   reduction.finite = true;
-  float reach = stage_costs<RS, CS, false>(costs, memory, rows, origin, factor);
+  float reach = stage_costs<RS, CS, false>(costs, memory, rows, held, origin, factor);
   if (!(reach >= 1e-30f && reach <= 1e30f)) {
     factor = extreme_factor<RS, CS>(costs, rows, held, double(origin), reduction.finite);
-    reach = stage_costs<RS, CS, true>(costs, memory, rows, origin, factor);
+    reach = stage_costs<RS, CS, true>(costs, memory, rows, held, origin, factor);
     factor *= 0.5;
   }
   sync_lanes();

@@ -120,14 +120,14 @@ struct Exact {
   DEVICE void solve() {
     const double allowed = reduction.spread * larger(1e-13 + 4e-16 * costs.m, tol);
     const int least = 1 + (int)smaller(tol * double(reduction.whole), 1e9);
-    Lanes<int> whole_v[CS];
+    WholePricing<RS, CS> whole(memory, costs.n, least, held);
     Lanes<double> v[CS];
-    whole_potentials(whole_v);
+    whole_potentials(whole.v);
     bool exact = false, stale = true;
     int steps = 0;
     while (true) {
       Entering entering;
-      if (!exact) exact = pivots >= max_iter || !price_whole<RS, CS>(memory, costs.n, whole_v, held, least, entering);
+      if (!exact) exact = pivots >= max_iter || !whole.price(entering);
       if (exact) {
         if (stale) {
           exact_potentials(v);
@@ -151,7 +151,7 @@ struct Exact {
       if (exact)
         follow<double>(pivot, memory.u, v, entering.excess);
       else
-        follow<int>(pivot, memory.tag, whole_v, entering.whole * 32);
+        follow<int>(pivot, memory.tag, whole.v, entering.whole * 32);
     }
   }
 

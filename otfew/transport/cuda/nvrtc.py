@@ -6,6 +6,7 @@ two, once for each architecture, source and version of NVRTC.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import ctypes.util
 import hashlib
@@ -143,7 +144,7 @@ def find(cuda: str) -> Nvrtc:
     major = cuda.partition(".")[0]
     for name in _names(major, _site(), sys.platform == "win32"):
         try:
-            found = Nvrtc(ctypes.CDLL(name))
+            found = Nvrtc(_load(name))
         except (OSError, AttributeError, DeviceError):
             continue
         # What a later one makes, the driver that serves this torch might not load.
@@ -153,6 +154,18 @@ def find(cuda: str) -> Nvrtc:
         "CUDA's run-time compiler (NVRTC), which torch's CUDA wheels bring, is not installed: "
         f"pip install {_wheel(major)}"
     )
+
+
+def _load(name: str) -> ctypes.CDLL:
+    """Load a library of NVRTC's by its path or name.
+
+    It opens its builtins by their name alone, and those of a wheel do not lie where the loader looks: what is loaded
+    already is found all the same.
+    """
+    for builtins in sorted(Path(name).parent.glob("libnvrtc-builtins.so.*")) if Path(name).is_absolute() else ():
+        with contextlib.suppress(OSError):
+            ctypes.CDLL(str(builtins))
+    return ctypes.CDLL(name)
 
 
 def _wheel(major: str) -> str:
@@ -179,8 +192,10 @@ def _names(major: str, site: Iterable[tuple[str, Path]], windows: bool) -> Itera
                 f"{part}/{x}" for part in (f"cu{major}", "cuda_nvrtc") for x in (libraries if windows else ["lib"])
             ]
         for place in places:
-            # What NVRTC itself loads has a name like its own.
-            yield from (str(path) for path in sorted((folder / place).glob(pattern)) if "builtins" not in path.name)
+            # What NVRTC itself loads has a name like its own; so has a second build, which does not find what it loads.
+            others = ("builtins", ".alt.")
+            found = sorted((folder / place).glob(pattern))
+            yield from (str(path) for path in found if not any(other in path.name for other in others))
     if not windows:
         # Loaded by torch already, or where the loader looks.
         yield f"libnvrtc.so.{major}"

@@ -13,34 +13,76 @@ DEVICE i64 warp_smallest_units(Lanes<i64> x) {
 template <int RS, int CS>
 struct Pivot {
   typedef Sizes<RS, CS> S;
+  // The nodes of the cycle but for its top. Of few slots every node has its place here; of more only those on the cycle,
+  // so that a short one fills few places.
+  static constexpr bool GATHERED = S::SLOTS > 2;
   const Memory<RS, CS>& memory;
   const int row, column;  // nodes of the entering arc
-  Lanes<bool> over_row[S::SLOTS], over_column[S::SLOTS];  // nodes above the arc's ends
-  Lanes<bool> on[S::SLOTS];      // nodes on the cycle, but for its top
-  Lanes<bool> drains[S::SLOTS];  // of these, nodes whose arc to the parent sends less
+  int length;             // places in use
+  Lanes<int> node[S::SLOTS];
+  Lanes<bool> on[S::SLOTS];      // whether the place holds a node of the cycle
+  Lanes<bool> over_row[S::SLOTS];  // which lies above the entering arc's row, and not above its column
+  Lanes<bool> drains[S::SLOTS];  // whose arc to the parent sends less
   Lanes<i64> flow[S::SLOTS];
   Lanes<int> above[S::SLOTS];
   i64 theta;
   int leaving;
-  bool row_side;               // whether the leaving arc is on the row's side of the cycle
-  u32 subtree[S::SLOTS];       // of the leaving node
-  Lanes<bool> moved[S::SLOTS]; // the same by lane
+  bool row_side;                // whether the leaving arc is on the row's side of the cycle
+  u32 subtree[S::SLOTS];        // of the leaving node
+  Lanes<bool> moved[S::SLOTS];  // the same by slots of nodes
 
   DEVICE Pivot(const Memory<RS, CS>& memory, int row, int column) : memory(memory), row(row), column(column) {}
+
+  DEVICE bool empty(int k) const { return GATHERED && 32 * k >= length; }
 
   DEVICE void find_cycle() {
     const u32* rows_word = memory.mask + (row >> 5) * S::NODES;
     const u32* columns_word = memory.mask + (column >> 5) * S::NODES;
-    Lanes<i64> least = i64(1) << 53;
+    int* list = reinterpret_cast<int*>(memory.scratch);
+    length = 0;
     UNROLL
     for (int k = 0; k < S::SLOTS; k++) {
       const Lanes<int> x = lane_index() + 32 * k;
-      over_row[k] = has(load(rows_word, x), 1u << (row & 31));
-      over_column[k] = has(load(columns_word, x), 1u << (column & 31));
-      on[k] = over_row[k] != over_column[k];
-      drains[k] = on[k] && (k < RS ? over_row[k] : over_column[k]);
-      flow[k] = load(memory.flow, x);
-      above[k] = load(memory.parent, x);
+      const Lanes<bool> up = has(load(rows_word, x), 1u << (row & 31));
+      const Lanes<bool> other = has(load(columns_word, x), 1u << (column & 31));
+      node[k] = x;
+      over_row[k] = up;
+      on[k] = up != other;
+      if (GATHERED) {
+        const u32 found = ballot(on[k]);
+        if (!found) continue;
+        const Lanes<int> place = count_bits(found & ((Lanes<u32>(1u) << lane_index()) - 1u)) + length;
+        store(list, place, choose(up, x + S::NODES, x), on[k]);
+        length += count_bits(found);
+      }
+    }
+    if (GATHERED) gather(list);
+  }
+
+  DEVICE void gather(const int* list) {
+    sync_lanes();
+    UNROLL
+    for (int k = 0; k < S::SLOTS; k++) {
+      if (empty(k)) continue;
+      const Lanes<int> place = lane_index() + 32 * k;
+      on[k] = place < length;
+      const Lanes<int> entry = load_if(list, place, on[k], Lanes<int>(0));
+      over_row[k] = entry >= S::NODES;
+      node[k] = entry & (S::NODES - 1);
+    }
+  }
+
+  // Rows above the entering arc's row send less to their parents, and so do columns above its column; by theta, the
+  // least that any of them sends.
+  DEVICE void find_change() {
+    Lanes<i64> least = i64(1) << 53;
+    UNROLL
+    for (int k = 0; k < S::SLOTS; k++) {
+      if (empty(k)) continue;
+      const Lanes<bool> is_row = GATHERED ? node[k] < S::ROWS : Lanes<bool>(k < RS);
+      drains[k] = on[k] && over_row[k] == is_row;
+      flow[k] = load(memory.flow, node[k]);
+      above[k] = load(memory.parent, node[k]);
       least = choose(drains[k], smaller(flow[k], least), least);
     }
     theta = warp_smallest_units(least);
@@ -49,33 +91,17 @@ struct Pivot {
   // Of the arcs that block, the last on the way round keeps the tree strongly feasible: the column's side comes after
   // the row's; there the topmost node, whose subtree is the largest, on the row's side the one furthest down.
   DEVICE void find_leaving() {
-    u32 blocking[S::SLOTS];
+    Lanes<bool> blocks[S::SLOTS];
     int count = 0;
     UNROLL
     for (int k = 0; k < S::SLOTS; k++) {
-      blocking[k] = ballot(drains[k] && flow[k] == theta);
-      count += count_bits(blocking[k]);
-      if (blocking[k]) leaving = 32 * k + lowest(blocking[k]);
+      if (empty(k)) continue;
+      blocks[k] = drains[k] && flow[k] == theta;
+      const u32 blocking = ballot(blocks[k]);
+      count += count_bits(blocking);
+      if (blocking) leaving = GATHERED ? from_lane(node[k], lowest(blocking)) : 32 * k + lowest(blocking);
     }
-    if (count > 1) {
-      Lanes<u32> key = 0u;
-      Lanes<int> slot = 0;
-      UNROLL
-      for (int k = 0; k < S::SLOTS; k++) {
-        if (!blocking[k]) continue;
-        Lanes<int> size = 0;
-        for (int w = 0; w < S::SLOTS; w++)
-          size = size + count_bits(load(memory.mask, lane_index() + (32 * k + w * S::NODES)));
-        const Lanes<u32> rank = convert<u32>(k < RS ? 1024 - size : 1024 + size);
-        const Lanes<u32> counts = choose(lane_in(blocking[k]), rank, Lanes<u32>(0u));
-        const Lanes<bool> up = counts > key;
-        key = choose(up, counts, key);
-        slot = choose(up, Lanes<int>(32 * k), slot);
-      }
-      const u32 top = warp_max(key);
-      const int lane = lowest(ballot(key == top));
-      leaving = lane + from_lane(slot, lane);
-    }
+    if (count > 1) break_tie(blocks);
     row_side = leaving < S::ROWS;
     UNROLL
     for (int k = 0; k < S::SLOTS; k++) {
@@ -84,21 +110,44 @@ struct Pivot {
     }
   }
 
-  // The leaving node's subtree turns upside down on the path from the entering arc down to the leaving one, and then
-  // hangs on the entering arc: each node of that path takes the place of its parent. Nodes of the cycle outside the
-  // subtree gain or lose it. Every place has one writer; all reads come before the barrier.
-  DEVICE void turn() {
-    const int inner = row_side ? row : column, outer = row_side ? column : row;
-    Lanes<bool> pushes[S::SLOTS], stays[S::SLOTS], gains[S::SLOTS];
+  DEVICE void break_tie(const Lanes<bool>* blocks) {
+    Lanes<u32> key = 0u;
+    Lanes<int> who = 0;
     UNROLL
     for (int k = 0; k < S::SLOTS; k++) {
-      const Lanes<int> x = lane_index() + 32 * k;
-      pushes[k] = on[k] && moved[k] && x != leaving;
-      stays[k] = on[k] && !moved[k];
-      gains[k] = row_side ? over_column[k] : over_row[k];
+      if (empty(k)) continue;
+      Lanes<int> size = 0;
+      for (int w = 0; w < S::SLOTS; w++) size = size + count_bits(load(memory.mask, node[k] + w * S::NODES));
+      const Lanes<u32> rank = convert<u32>(choose(node[k] < S::ROWS, 1024 - size, 1024 + size));
+      const Lanes<bool> up = blocks[k] && rank > key;
+      key = choose(up, rank, key);
+      who = choose(up, node[k], who);
+    }
+    const u32 top = warp_max(key);
+    leaving = from_lane(who, lowest(ballot(key == top)));
+  }
+
+  DEVICE Lanes<bool> within_subtree(Lanes<int> x) const {
+    const Lanes<u32> word = load(memory.mask, (x >> 5) * S::NODES + leaving);
+    return has(word, Lanes<u32>(1u) << (x & 31));
+  }
+
+  // The leaving node's subtree turns upside down on the path from the entering arc down to the leaving one, and then
+  // hangs on the entering arc: each node of that path takes the place of its parent. Nodes of the cycle outside the
+  // subtree gain or lose it. Every place has one writer; all reads come before a barrier (the leaving node's own word is
+  // never empty). What comes next must begin with another.
+  DEVICE void turn() {
+    const int inner = row_side ? row : column, outer = row_side ? column : row;
+    Lanes<bool> pushes[S::SLOTS], stays[S::SLOTS];
+    UNROLL
+    for (int k = 0; k < S::SLOTS; k++) {
+      if (empty(k)) continue;
+      // The part of the cycle within the subtree is on the leaving arc's side, from the leaving node down.
+      const Lanes<bool> within = GATHERED ? within_subtree(node[k]) : moved[k];
+      pushes[k] = on[k] && within && node[k] != leaving;
+      stays[k] = on[k] && !within;
       flow[k] = flow[k] + choose(drains[k], Lanes<i64>(-theta), Lanes<i64>(theta));
     }
-    sync_lanes();
     UNROLL
     for (int w = 0; w < S::SLOTS; w++) {
       const u32 part = subtree[w];
@@ -106,29 +155,34 @@ struct Pivot {
       u32* word = memory.mask + w * S::NODES;
       Lanes<u32> old[S::SLOTS];
       UNROLL
-      for (int k = 0; k < S::SLOTS; k++) old[k] = load(word, lane_index() + 32 * k);
+      for (int k = 0; k < S::SLOTS; k++) {
+        if (empty(k)) continue;
+        old[k] = load(word, node[k]);
+      }
       sync_lanes();
       UNROLL
       for (int k = 0; k < S::SLOTS; k++) {
+        if (empty(k)) continue;
+        const Lanes<bool> gains = row_side ? !over_row[k] : over_row[k];
         const Lanes<u32> kept = old[k] & ~part;
-        store(word, lane_index() + 32 * k, choose(gains[k], kept | part, kept), stays[k]);
+        store(word, node[k], choose(gains, kept | part, kept), stays[k]);
         store(word, above[k], ~old[k] & part, pushes[k]);
       }
       store(word, Lanes<int>(inner), Lanes<u32>(part), lane_index() == 0);
     }
     UNROLL
     for (int k = 0; k < S::SLOTS; k++) {
-      const Lanes<int> x = lane_index() + 32 * k;
-      store(memory.flow, choose(pushes[k], above[k], x), flow[k], pushes[k] || stays[k]);
-      store(memory.parent, above[k], x, pushes[k]);
+      if (empty(k)) continue;
+      store(memory.flow, choose(pushes[k], above[k], node[k]), flow[k], pushes[k] || stays[k]);
+      store(memory.parent, above[k], node[k], pushes[k]);
     }
     store(memory.flow, Lanes<int>(inner), Lanes<i64>(theta), lane_index() == 0);
     store(memory.parent, Lanes<int>(inner), Lanes<int>(outer), lane_index() == 0);
-    sync_lanes();
   }
 
   DEVICE void run() {
     find_cycle();
+    find_change();
     find_leaving();
     turn();
   }

@@ -2,6 +2,9 @@
 #pragma once
 #include "costs.h"
 
+// Part of the largest excess that is good enough, as a divisor: fewer looks at all arcs against more pivots.
+constexpr int PART = 3;
+
 struct Best {
   Lanes<int> key;    // 32 times the excess, plus the row modulo 32
   Lanes<int> first;  // first row of its block of 32
@@ -44,29 +47,63 @@ struct Entering {
   double excess;  // the same in costs
 };
 
-// By whole numbers: exact, and each step is two operations.
+// Pricing by whole numbers, exact. Each column keeps the row that was its best when all arcs were looked at; as long as
+// one of these few arcs still has a good part of the largest excess of that time, no arc else is looked at.
 template <int RS, int CS>
-DEVICE bool price_whole(const Memory<RS, CS>& memory, int n, const Lanes<int>* v, const Lanes<bool>* held, int least,
-                        Entering& entering) {
-  Lanes<int> key = 0, first = 0, slot = 0;
-  Best best[CS];
-  best_rows<RS, CS>(memory, n, best);
-  UNROLL
-  for (int c = 0; c < CS; c++) {
-    const Lanes<int> excess = choose(held[c], best[c].key + v[c], Lanes<int>(0));
-    const Lanes<bool> up = excess > key;
-    key = choose(up, excess, key);
-    if (RS > 1) first = choose(up, best[c].first, first);
-    if (CS > 1) slot = choose(up, Lanes<int>(32 * c), slot);
+struct WholePricing {
+  const Memory<RS, CS>& memory;
+  const int n, least;       // rows; excess below which an arc may stay out
+  const Lanes<bool>* held;  // columns with mass
+  Lanes<int> v[CS];         // potentials of the columns, times 32
+  Lanes<int> row[CS];       // each column's arc
+  Lanes<int> cost[CS];      // minus its cost, times 32
+  int enough;               // excess for which an arc of these is taken
+
+  DEVICE WholePricing(const Memory<RS, CS>& memory, int n, int least, const Lanes<bool>* held)
+      : memory(memory), n(n), least(least), held(held), enough(1 << 27) {
+    UNROLL
+    for (int c = 0; c < CS; c++) row[c] = cost[c] = 0;
   }
-  const int top = warp_max(key);
-  if ((top >> 5) < least) return false;
-  const int lane = lowest(ballot(key == top));
-  entering.row = (top & 31) + (RS > 1 ? from_lane(first, lane) : 0);
-  entering.column = lane + (CS > 1 ? from_lane(slot, lane) : 0);
-  entering.whole = top >> 5;
-  return true;
-}
+
+  DEVICE void look_at_all() {
+    Best best[CS];
+    best_rows<RS, CS>(memory, n, best);
+    UNROLL
+    for (int c = 0; c < CS; c++) {
+      row[c] = (best[c].key & 31) + best[c].first;
+      cost[c] = best[c].key - load(memory.tag, row[c]);
+    }
+  }
+
+  // The largest excess among the columns' arcs, and its arc.
+  DEVICE void look(Entering& entering) const {
+    Lanes<int> key = 0, slot = 0;
+    UNROLL
+    for (int c = 0; c < CS; c++) {
+      const Lanes<int> excess = choose(held[c], load(memory.tag, row[c]) + cost[c] + v[c], Lanes<int>(0));
+      if (CS > 1) slot = choose(excess > key, Lanes<int>(c), slot);
+      key = larger(key, excess);
+    }
+    const int top = warp_max(key);
+    const int lane = lowest(ballot(key == top));
+    const int c = CS > 1 ? from_lane(slot, lane) : 0;
+    entering.row = 0;
+    UNROLL
+    for (int each = 0; each < CS; each++)
+      if (each == c) entering.row = from_lane(row[each], lane);
+    entering.column = 32 * c + lane;
+    entering.whole = top >> 5;
+  }
+
+  DEVICE bool price(Entering& entering) {
+    look(entering);
+    if (entering.whole >= enough) return true;
+    look_at_all();
+    look(entering);
+    enough = larger(least, entering.whole / PART);
+    return entering.whole >= least;
+  }
+};
 
 // In float64; `above` returns for each column the largest potential less cost.
 template <int RS, int CS, class Given>

@@ -155,7 +155,6 @@ struct Start {
       u32* word = memory.mask + w * S::NODES;
       store(word, at, load_if(word, at, lane < 2, Lanes<u32>(0u)) | below[w], lane < 2);
     }
-    sync_lanes();
   }
 
   // Returns the root of the tree.

@@ -254,6 +254,7 @@ struct Seen {
   int epoch = 0;
   int writer = -1;    // lane
   u32 readers = 0;    // bits of lanes
+  u32 atomics = 0;    // bits of lanes that wrote as lanes may together
   bool known = false; // written at all
 };
 struct Watch {
@@ -272,7 +273,7 @@ struct Watch {
     if (seen.epoch != epoch) {
       seen.epoch = epoch;
       seen.writer = -1;
-      seen.readers = 0;
+      seen.readers = seen.atomics = 0;
     }
     return seen;
   }
@@ -280,6 +281,15 @@ struct Watch {
     if (!fault.empty()) return;
     fault = std::string(what) + ": lanes " + std::to_string(lane) + " and " + std::to_string(other) +
             (inside(at) ? ", byte " + std::to_string(at - first) + " of the warp's memory" : ", in an output");
+  }
+  void others(u32 lanes, const char* what, uintptr_t at, int lane) {
+    if (lanes & ~(1u << lane)) complain(what, at, lane, lowest(lanes & ~(1u << lane)));
+  }
+  void join(const void* p, int lane) {
+    Seen& seen = fresh(inside((uintptr_t)p) ? shared[((uintptr_t)p - first) / 4] : elsewhere[(uintptr_t)p]);
+    if (seen.writer >= 0 && seen.writer != lane) complain("two writers", (uintptr_t)p, lane, seen.writer);
+    others(seen.readers, "written before a barrier", (uintptr_t)p, lane);
+    seen.atomics |= 1u << lane;
   }
   void read(const void* p, size_t bytes, int lane) {
     for (uintptr_t at = (uintptr_t)p; at < (uintptr_t)p + bytes; at += 4) {
@@ -292,6 +302,7 @@ struct Watch {
       Seen& seen = fresh(shared[(at - first) / 4]);
       if (!seen.known) complain("read before it was written", at, lane, lane);
       if (seen.writer >= 0 && seen.writer != lane) complain("read before a barrier", at, lane, seen.writer);
+      others(seen.atomics, "read before a barrier", at, lane);
       seen.readers |= 1u << lane;
     }
   }
@@ -299,7 +310,8 @@ struct Watch {
     for (uintptr_t at = (uintptr_t)p; at < (uintptr_t)p + bytes; at += 4) {
       Seen& seen = fresh(inside(at) ? shared[(at - first) / 4] : elsewhere[at]);
       if (seen.writer >= 0 && seen.writer != lane) complain("two writers", at, lane, seen.writer);
-      if (seen.readers & ~(1u << lane)) complain("written before a barrier", at, lane, lowest(seen.readers & ~(1u << lane)));
+      others(seen.readers, "written before a barrier", at, lane);
+      others(seen.atomics, "two writers", at, lane);
       seen.writer = lane;
       seen.known = true;
     }
@@ -308,6 +320,7 @@ struct Watch {
 static Watch watch;
 #define READ(P, LANE) watch.read(P, sizeof *(P), LANE)
 #define WRITE(P, LANE) watch.write(P, sizeof *(P), LANE)
+#define JOIN(P, LANE) watch.join(P, LANE)
 inline void sync_lanes() {
   COUNT(1);
   watch.epoch++;
@@ -315,6 +328,7 @@ inline void sync_lanes() {
 #else
 #define READ(P, LANE)
 #define WRITE(P, LANE)
+#define JOIN(P, LANE)
 inline void sync_lanes() { COUNT(1); }
 #endif
 
@@ -385,8 +399,11 @@ template <class I, class X, class C>
 inline void store_least(u32* to, const I& at, const X& x, const C& when) {
   COUNT(1);
   // Atomic: lanes may meet here, in any order.
-  for (int l = 0; l < WARP; l++)
-    if (of(when, l) && of(x, l) < to[of(at, l)]) to[of(at, l)] = of(x, l);
+  for (int l = 0; l < WARP; l++) {
+    if (!of(when, l)) continue;
+    JOIN(to + of(at, l), l);
+    if (of(x, l) < to[of(at, l)]) to[of(at, l)] = of(x, l);
+  }
 }
 inline void raise_flag(int* flag, int bits) { *flag |= bits; }
 

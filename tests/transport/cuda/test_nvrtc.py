@@ -192,6 +192,8 @@ def test_the_compiler_of_torchs_cuda_wheels_comes_first(tmp_path):
         tmp_path / "nvidia",
         "cu13/lib/libnvrtc.so.13",
         "cu13/lib/libnvrtc-builtins.so.13.0",
+        "cu13/lib/libnvrtc.alt.so.13",
+        "cu13/lib/libnvrtc-builtins.alt.so.13.0",
         "cuda_nvrtc/lib/libnvrtc.so.12",
         "cu13/bin/x86_64/nvrtc64_130_0.dll",
     )
@@ -281,3 +283,13 @@ print(hashlib.sha256(nvrtc.compiled(compiler, kernel, 90)).hexdigest())
     assert len(printed) == 1
     assert [process.returncode for process in running] == [0, 0, 0]
     assert len(list((tmp_path / "cuda").iterdir())) == 1
+
+
+def test_builtins_are_loaded_first_where_they_lie_beside(tmp_path, monkeypatch):
+    folder = touched(tmp_path, "libnvrtc.so.13", "libnvrtc-builtins.so.13.0", "libnvrtc-builtins.alt.so.13.0")
+    loaded = []
+    monkeypatch.setattr(nvrtc.ctypes, "CDLL", loaded.append)
+    nvrtc._load(str(folder / "libnvrtc.so.13"))
+    assert loaded == [str(folder / "libnvrtc-builtins.so.13.0"), str(folder / "libnvrtc.so.13")]
+    nvrtc._load("libnvrtc.so.13")
+    assert loaded[2:] == ["libnvrtc.so.13"]

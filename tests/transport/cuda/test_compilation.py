@@ -1,0 +1,73 @@
+"""Every kernel, compiled by CUDA's own compiler for GPUs that need not be there: no warnings, all in registers.
+
+Needs NVRTC (``pip install nvidia-cuda-nvrtc``; tox's environment ``nvrtc`` brings it), not a GPU.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+
+import pytest
+
+from otfew.transport.cuda import nvrtc, programs
+from otfew.transport.errors import DeviceError
+
+ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
+MOST_REGISTERS = 255
+REGISTERS_OF_AN_SM = 65_536
+
+
+@pytest.fixture(scope="module")
+def library():
+    """Find NVRTC of any version that knows all the architectures."""
+    for cuda in ("13.0", "12.8"):
+        try:
+            compiler = nvrtc.find(cuda)
+        except DeviceError:
+            continue
+        if {int(name.removeprefix("sm_")) for name in ARCHITECTURES} <= set(compiler.capabilities):
+            return compiler._library
+    pytest.skip("CUDA's run-time compiler is not installed: pip install nvidia-cuda-nvrtc")
+
+
+def compile_loudly(library, source, architecture):
+    """Compile one source; returns whether it compiled and all that the compilers said."""
+    options = [f"--gpu-architecture={architecture}", *nvrtc.OPTIONS, "--ptxas-options=-v"]
+    program, size = ctypes.c_void_p(), ctypes.c_size_t()
+    assert library.nvrtcCreateProgram(ctypes.byref(program), source.encode(), b"kernel.cu", 0, None, None) == 0
+    encoded = [option.encode() for option in options]
+    ended = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*encoded))
+    assert library.nvrtcGetProgramLogSize(program, ctypes.byref(size)) == 0
+    log = ctypes.create_string_buffer(size.value)
+    assert library.nvrtcGetProgramLog(program, log) == 0
+    library.nvrtcDestroyProgram(ctypes.byref(program))
+    return ended == 0, log.value.decode(errors="replace")
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("kernel", programs.all_kernels(), ids=lambda kernel: kernel.name)
+def test_kernels_compile_into_registers(kernel, architecture, library, capsys):
+    right, log = compile_loudly(library, kernel.source, architecture)
+    assert right, log[:2000]
+    assert "warning" not in log, log[:2000]
+    stack, stores, loads = (
+        int(re.search(rf"(\d+) bytes {what}", log)[1]) for what in ("stack frame", "spill stores", "spill loads")
+    )
+    registers = int(re.search(r"Used (\d+) registers", log)[1])
+    with capsys.disabled():
+        warps = REGISTERS_OF_AN_SM // (32 * (-(-registers // 8) * 8))
+        print(
+            f"\n{kernel.name} {architecture}: {registers} registers, hence {warps} warps an SM; {stack} bytes of stack"
+        )
+    assert stores == loads == 0
+    assert registers <= MOST_REGISTERS
+    if kernel.name.startswith("exact"):
+        assert stack == 0, "something in registers is indexed at run time"
+
+
+def test_the_check_sees_a_warning(library):
+    source = 'extern "C" __global__ void f(int* x) { int unused; x[0] = 1; }\n'
+    right, log = compile_loudly(library, source, "sm_90")
+    assert right
+    assert "warning" in log
