@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-from otfew.method import global_vectors
+from otfew.method import even_groups, global_vectors
 
 
 def shot_weights(support: Tensor, support_mask: Tensor | None) -> Tensor:
@@ -73,15 +73,11 @@ def labelled_items(vectors: Tensor, support_mask: Tensor | None) -> Iterator[tup
         Episode indices (group,), items (group, items, channels) in order of class and shot, labels (group, items)
         int64.
     """
-    episodes, way, shot, channels = vectors.shape
+    episodes, way, shot = vectors.shape[:3]
     items = vectors.flatten(1, 2)
-    labels = torch.arange(way, device=vectors.device).repeat_interleave(shot).expand(episodes, -1)
     if support_mask is None:
+        labels = torch.arange(way, device=vectors.device).repeat_interleave(shot).expand(episodes, -1)
         yield torch.arange(episodes, device=vectors.device), items, labels
         return
-    valid = support_mask.flatten(1)
-    counts = valid.sum(-1)
-    for count in sorted(set(counts.tolist())):
-        group = (counts == count).nonzero().squeeze(-1)
-        chosen = valid[group]
-        yield group, items[group][chosen].view(-1, count, channels), labels[group][chosen].view(-1, count)
+    for group, chosen in even_groups(support_mask, vectors.device):
+        yield group, items[group[:, None], chosen], chosen // shot

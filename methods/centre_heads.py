@@ -14,10 +14,15 @@ import torch
 from torch import Tensor
 
 from otfew.errors import UserError
-from otfew.transport import Sinkhorn, solve
+from otfew.transport import ConvergenceWarning, Sinkhorn, Status, solve
+from otfew.transport.arguments import OnFail
+from otfew.transport.complaints import warn
 
 TOLERANCE = 1e-6
 """Largest error of a query's assignments, which sum to 1, at which Sinkhorn stops; the published code's."""
+
+LOOK = 4
+"""Steps of k-means between two looks at whether it has ended, where a look waits for the device."""
 
 
 @dataclass(frozen=True)
@@ -85,12 +90,14 @@ class Mapping:
     lam: float
     slack: float | None = None
 
-    def __call__(self, distances: Tensor, prior: Tensor) -> Tensor:
+    def __call__(self, distances: Tensor, prior: Tensor, ended: list[Tensor] | None = None) -> Tensor:
         """Assign: (episodes, n_query, way), whose rows sum to 1.
 
         Args:
             distances: (episodes, n_query, way), the cost.
             prior: (episodes, way) of sum 1, share of each class.
+            ended: Where given, how problems ended is appended to it (episodes,) and not looked at: a look waits for
+                the device.
         """
         n_query = distances.shape[1]
         reg = 1 / self.lam
@@ -100,9 +107,24 @@ class Mapping:
             unbalanced=None if self.slack is None else (self.slack * reg, None),
         )
         # Classes are the rows: the compiled loop works along columns, and likes them to be many.
-        plan: Tensor = solve(distances.mT, prior, solver=solver, validate=False).plan
-        assigned: Tensor = n_query * plan.mT
+        on_fail: OnFail | None = None if ended is None else "ignore"
+        result = solve(distances.mT, prior, solver=solver, on_fail=on_fail, validate=False)
+        if ended is not None:
+            ended.append(result.status)
+        assigned: Tensor = n_query * result.plan.mT
         return assigned
+
+
+def report(ended: list[Tensor], reg: float) -> None:
+    """Warn where an assignment that was not looked at is short of its optimum."""
+    status = torch.stack(ended) if ended else None
+    failed = 0 if status is None else int((status != Status.OPTIMAL).sum())
+    if failed and status is not None:
+        warn(
+            f"sinkhorn did not reach the optimum of {failed} of {status.numel()} assignments of queries at "
+            f"reg {reg:.3g}; lower lam",
+            ConvergenceWarning,
+        )
 
 
 def log_assignments(assigned: Tensor) -> Tensor:
@@ -125,10 +147,14 @@ def map_head(episode: Episode, prior: Tensor, mapping: Mapping, alpha: float, n_
         Logarithms of the assignments (episodes, n_query, way).
     """
     weights = episode.support_weights()
+    ended: list[Tensor] | None = None if episode.points.is_cpu else []
     for _ in range(n_steps):
-        assigned = mapping(episode.distances(weights), prior)
+        assigned = mapping(episode.distances(weights), prior, ended)
         weights = weights + alpha * (episode.weights(assigned) - weights)
-    return log_assignments(mapping(episode.distances(weights), prior))
+    assigned = mapping(episode.distances(weights), prior, ended)
+    if ended is not None:
+        report(ended, 1 / mapping.lam)
+    return log_assignments(assigned)
 
 
 def ncm_head(episode: Episode, lam: float) -> Tensor:
@@ -150,12 +176,13 @@ def kmeans_head(episode: Episode, lam: float, n_steps: int) -> Tensor:
     weights = episode.support_weights()
     distances = episode.distances(weights)
     nearest = distances.argmin(-1)
-    for _ in range(n_steps):
+    look = 1 if distances.is_cpu else LOOK
+    for step in range(1, n_steps + 1):
         weights = episode.weights(torch.nn.functional.one_hot(nearest, distances.shape[-1]).to(distances))
         distances = episode.distances(weights)
         before, nearest = nearest, distances.argmin(-1)
         # Episodes that have ended stay as they are while others go on.
-        if torch.equal(before, nearest):
+        if step % look == 0 and torch.equal(before, nearest):
             break
     return -lam * distances
 

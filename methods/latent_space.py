@@ -29,30 +29,42 @@ def check_options(owner: str, beta: float, delta: float, gamma: float) -> None:
     checks.number(owner, "gamma", gamma, least=0)
 
 
-def check_vectors(vectors: Tensor, what: str, beta: float) -> None:
-    """Refuse what has no power transform.
+def check_points(support: Tensor, query: Tensor, beta: float) -> None:
+    """Refuse what has no power transform, with one look at both where a look waits for a device.
 
     Args:
-        vectors: (episodes, ..., channels).
-        what: "support" or "query", for the message.
+        support: (episodes, ..., channels).
+        query: (episodes, ..., channels).
         beta: Exponent. With 1 negative numbers are allowed, since nothing is transformed.
 
     Raises:
         UserError: A number that is not finite, or a negative one, naming the episode.
     """
-    if vectors.numel() == 0:
-        raise UserError(f"{what} is empty: its shape is {tuple(vectors.shape)}.")
-    low, high = torch.aminmax(vectors.detach())
+    both = {"support": support, "query": query}
+    for what, vectors in both.items():
+        if vectors.numel() == 0:
+            raise UserError(f"{what} is empty: its shape is {tuple(vectors.shape)}.")
+    bounds = torch.stack([x for vectors in both.values() for x in torch.aminmax(vectors.detach())]).tolist()
     # NaN passes neither comparison.
-    if not (low > -math.inf and high < math.inf):
-        episode = int((~torch.isfinite(vectors)).flatten(1).any(1).nonzero()[0])
-        raise UserError(f"{what} holds a NaN or an infinity in episode {episode}.")
-    if beta != 1 and low < 0:
-        episode = int((vectors < 0).flatten(1).any(1).nonzero()[0])
-        raise UserError(
-            f"{what} holds {vectors[episode].min():.3g} in episode {episode}, but the power transform x^{beta:g} needs "
-            "features of at least 0: take a backbone whose features end in ReLU, or beta=1, which transforms nothing."
-        )
+    least = -math.inf if beta == 1 else 0.0
+    if all(least <= x < math.inf and x > -math.inf for x in bounds):
+        return
+    for what, vectors in both.items():
+        bad = ~torch.isfinite(vectors)
+        if bool(bad.any()):
+            raise UserError(f"{what} holds a NaN or an infinity in episode {_first_episode(bad)}.")
+        negative = vectors < least
+        if bool(negative.any()):
+            episode = _first_episode(negative)
+            raise UserError(
+                f"{what} holds {float(vectors[episode].min()):.3g} in episode {episode}, but the power transform "
+                f"x^{beta:g} needs features of at least 0: take a backbone whose features end in ReLU, or beta=1, "
+                "which transforms nothing."
+            )
+
+
+def _first_episode(bad: Tensor) -> int:
+    return int(bad.flatten(1).any(1).nonzero()[0])
 
 
 def power(vectors: Tensor, beta: float) -> Tensor:
@@ -114,8 +126,7 @@ def latent_space(
     """
     check_options("latent_space", beta, delta, gamma)
     support = kept(support, support_mask)
-    check_vectors(support, "support", beta)
-    check_vectors(query, "query", beta)
+    check_points(support, query, beta)
     return transformed(support, query, beta, delta, gamma, joint, support_mask)
 
 

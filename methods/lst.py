@@ -21,7 +21,7 @@ from otfew.methods.centre_heads import (
     map_head,
     ncm_head,
 )
-from otfew.methods.latent_space import check_options, check_vectors, kept, transformed
+from otfew.methods.latent_space import check_options, check_points, kept, transformed
 from otfew.methods.presets import SOURCES, published
 from otfew.transport.precision import in_full_precision
 
@@ -32,6 +32,8 @@ TRANSFORMED = 1 << 20
 """Numbers that are transformed at once: more do not stay in a processor's cache, and take four times as long."""
 MAPPED = 1 << 22
 """Numbers of points, or of their products, that the heads work on at once."""
+ELSEWHERE = 1 << 27
+"""Either on other devices, where operations must be few and large: half a gigabyte in float32."""
 
 
 class LST(MethodBase):
@@ -144,8 +146,7 @@ class LST(MethodBase):
         way, shot = support.shape[1:3]
         mask = None if support_mask is None else support_mask.flatten(1)
         vectors, queries = kept(global_vectors(support).flatten(1, 2), mask), global_vectors(query)
-        check_vectors(vectors, "support", self.beta)
-        check_vectors(queries, "query", self.beta)
+        check_points(vectors, queries, self.beta)
         labels = torch.eye(way, dtype=queries.dtype, device=queries.device).repeat_interleave(shot, 0)
         labels = labels.expand(episodes, -1, -1) if mask is None else labels * mask[..., None]
         prior = queries.new_full((episodes, way), 1 / way)
@@ -153,14 +154,16 @@ class LST(MethodBase):
             prior = check_prior(class_prior, prior)
         points = self._points(vectors, queries, mask)
         are_products = fewer_products(points.shape[1], queries.shape[2])
-        step = max(1, MAPPED // points[0].numel())
+        step = max(1, (MAPPED if points.is_cpu else ELSEWHERE) // points[0].numel())
         parts = zip(*(torch.split(x, step) for x in (points, labels, prior)), strict=True)
         given = class_prior is not None
         return torch.cat([self._scores(Episode(some, are_products, own), shares, given) for some, own, shares in parts])
 
     def _points(self, support: Tensor, query: Tensor, mask: Tensor | None) -> Tensor:
         """Transform all episodes, a few at a time; see ``inner_points``."""
-        step = max(1, TRANSFORMED // ((support.shape[1] + query.shape[1]) * query.shape[2]))
+        step = max(
+            1, (TRANSFORMED if query.is_cpu else ELSEWHERE) // ((support.shape[1] + query.shape[1]) * query.shape[2])
+        )
         options = (self.beta, self.delta, self.gamma, self.joint)
         parts = []
         for start in range(0, len(query), step):

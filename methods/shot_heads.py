@@ -14,6 +14,7 @@ from otfew.errors import UserError
 from otfew.method import global_vectors, shot_mean
 from otfew.scores.emd import EMDScore
 from otfew.transport import Exact
+from otfew.transport.sending import send
 
 EvenHead = Callable[[Tensor, Tensor], Tensor]
 """Maps support (E, W, shot, N, C), the same number of shots in every class, and query (E, Q, M, C) to (E, Q, W)."""
@@ -202,14 +203,20 @@ def with_uneven_shots(head: EvenHead, support: Tensor, support_mask: Tensor | No
     """
     if support_mask is None:
         return head(support, query)
-    episodes, way, _, *node = support.shape
-    counts = support_mask.sum(-1)
+    # What is where is decided on the CPU, so that a device is asked once.
+    valid = support_mask.cpu()
+    counts = valid.sum(-1)
     distinct = sorted(set(counts.flatten().tolist()))
-    if len(distinct) == 1:
-        return head(support[support_mask].view(episodes, way, distinct[0], *node), query)
+    if len(distinct) == 1 and distinct[0] == support.shape[2]:
+        return head(support, query)
+    episodes, way = support.shape[:2]
     scores = query.new_zeros(episodes, way, query.shape[1])
     for count in distinct:
         episode, label = (counts == count).nonzero(as_tuple=True)
-        shots = support[episode, label][support_mask[episode, label]].view(len(episode), 1, count, *node)
-        scores = scores.index_put((episode, label), head(shots, query[episode])[..., 0])
+        shot = valid[episode, label].nonzero()[:, 1].view(-1, count)
+        episode, label, shot = (send(x, support.device) for x in (episode, label, shot))
+        shots = support[episode[:, None], label[:, None], shot]
+        if len(distinct) == 1:
+            return head(shots.view(episodes, way, *shots.shape[1:]), query)
+        scores = scores.index_put((episode, label), head(shots[:, None], query[episode])[..., 0])
     return scores.mT

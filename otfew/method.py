@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from otfew.errors import UserError
+from otfew.transport.sending import send
 
 
 @runtime_checkable
@@ -148,3 +149,21 @@ def shot_mean(support: Tensor, support_mask: Tensor | None = None) -> Tensor:
 def global_vectors(nodes: Tensor) -> Tensor:
     """Average node sets (..., nodes, channels) into global vectors (..., channels)."""
     return nodes.mean(-2)
+
+
+def even_groups(support_mask: Tensor, device: torch.device) -> Iterator[tuple[Tensor, Tensor]]:
+    """Group episodes with equally many shots that count, so that each group is a batch; a device is asked once.
+
+    Args:
+        support_mask: (episodes, way, shot) bool.
+        device: Where the indices are wanted.
+
+    Yields:
+        Episodes (group,), and the shots that count (group, count), numbered class by class, in order.
+    """
+    valid = support_mask.flatten(1).cpu()
+    counts = valid.sum(-1)
+    for count in sorted(set(counts.tolist())):
+        group = (counts == count).nonzero()[:, 0]
+        chosen = valid[group].nonzero()[:, 1].view(len(group), count)
+        yield send(group, device), send(chosen, device)

@@ -20,13 +20,16 @@ if TYPE_CHECKING:
 def pretended() -> Callable[..., AbstractContextManager[Machine]]:
     """Give what runs a pretended accelerator: ``with pretended() as machine: x = machine.away(x)``.
 
-    Kernels of ours are emulated there where there is a C++ compiler, but for ``pretended(kernels=False)``.
+    Kernels of ours are emulated there where there is a C++ compiler, but for ``pretended(kernels=False)``; an emulator
+    of one's own may be given instead, and options of ours.
     """
     from .devices.pretended import pretended as run
     from .transport.cuda.emulator import Emulator, compiler
 
-    def start(kernels: bool = True) -> AbstractContextManager[Machine]:
-        return run(Emulator() if kernels and compiler() else None)
+    def start(kernels: bool | Emulator = True, **options: bool) -> AbstractContextManager[Machine]:
+        if isinstance(kernels, bool):
+            kernels = Emulator(**options) if kernels and compiler() else None
+        return run(kernels)
 
     return start
 

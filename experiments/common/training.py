@@ -35,8 +35,8 @@ from otfew.training.validation import Validation
 CODE = tuple(
     f"otfew.{name}"
     for name in (
-        "backbones", "baselines", "data", "methods", "nodes", "pair_loss", "random", "retrieval", "scores", "training",
-        "transport",
+        "backbones", "baselines", "data", "devices", "methods", "nodes", "pair_loss", "random", "retrieval", "scores",
+        "training", "transport",
     )
 )  # fmt: skip
 """What a training computes with."""

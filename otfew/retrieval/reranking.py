@@ -21,6 +21,7 @@ from otfew.scores.emd import mean_similarity
 from otfew.scores.pairwise import NORM_EPS, centre, normalised_weights
 from otfew.scores.product_coupling import coupled
 from otfew.transport import Solver
+from otfew.transport.sending import send
 
 GATHER_BYTES = 1 << 20
 """About how many bytes of candidates' nodes are gathered for one matrix product: what the cache holds."""
@@ -60,7 +61,7 @@ class NodeSets:
         if nodes.ndim != 3 or 0 in nodes.shape:
             raise ValueError(f"nodes must be (images, nodes, channels) and not empty, got {tuple(nodes.shape)}")
         step = max(1, GATHER_BYTES // (4 * nodes[0].numel()))
-        parts = [_measured(part.to(device)) for part in torch.split(nodes, step)]
+        parts = [_measured(send(part, torch.device(device))) for part in torch.split(nodes, step)]
         return NodeSets(nodes, *(torch.cat(column) for column in zip(*parts, strict=True)))
 
     @property
@@ -112,12 +113,12 @@ def pose(sets: NodeSets, query: Tensor, candidates: Tensor) -> Pairs:
     at_home = sets.nodes.device
     flat = sets.nodes.view(len(sets.nodes), -1)
     step = max(1, GATHER_BYTES // (4 * n * channels))
-    units = centre(flat.index_select(0, query.to(at_home)).view(-1, n, channels).to(sets.device))
+    units = centre(send(flat.index_select(0, query.to(at_home)).view(-1, n, channels), sets.device))
     units = units * sets.inverse[query][..., None]
     dots = units.new_empty((*candidates.shape, n, n))
     for unit, row, out in zip(units, candidates.to(at_home), dots, strict=True):
         for part, place in zip(torch.split(row, step), torch.split(out, step), strict=True):
-            gathered = flat.index_select(0, part).to(sets.device).view(-1, channels)
+            gathered = send(flat.index_select(0, part), sets.device).view(-1, channels)
             place.copy_((unit @ gathered.mT).view(n, len(part), n).transpose(0, 1))
     dots = dots.flatten(0, 1)
     pair_query, pair_candidate = query.repeat_interleave(candidates.shape[1]), candidates.flatten()
@@ -213,7 +214,7 @@ def score_candidates(
         for left in range(0, candidates.shape[1], width):
             part = candidates[some, left : left + width]
             started = time.perf_counter()
-            pairs = pose(sets, query[some].to(sets.device), part.to(sets.device))
+            pairs = pose(sets, send(query[some], sets.device), send(part, sets.device))
             if sets.device.type != "cpu":
                 # Copying a number also waits for an accelerator, so that the clock sees the work.
                 float(pairs.pooled[0])

@@ -21,6 +21,7 @@ from otfew import checks
 from otfew.errors import UserError
 from otfew.scores.pairwise import check_pair, cr_weights
 from otfew.transport.precision import in_full_precision
+from otfew.transport.sending import send
 
 Labels = npt.NDArray[np.int64]
 
@@ -92,7 +93,7 @@ class Clustering(NodeWeights):
 
     The mean stands in the place of the cluster's first node. The other nodes keep their places and get weight zero, so
     that images with different numbers of clusters form one batch. Means are differentiable in the nodes, memberships
-    are constants.
+    are constants. Scikit-learn clusters on the CPU: nodes elsewhere are copied there, memberships back.
     """
 
     @abstractmethod
@@ -114,7 +115,7 @@ class Clustering(NodeWeights):
         each = np.zeros((len(images), n, n))
         for k, image in enumerate(images):
             each[k] = _memberships(self.labels(image))
-        member = torch.from_numpy(each).to(nodes).view(*nodes.shape[:-1], n)
+        member = send(torch.from_numpy(each), nodes.device, nodes.dtype).view(*nodes.shape[:-1], n)
         size = member.sum(-1, keepdim=True)
         means = torch.where(size > 0, member @ nodes / size.clamp_min(1), nodes)
         return means, size[..., 0] / n

@@ -17,7 +17,6 @@ from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_s
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, parts_of
 from otfew.transport.sending import send
-from otfew.transport.simplex.exact import Exact
 from otfew.transport.transforms import outside_graphs, refuse_transforms
 
 
@@ -44,14 +43,8 @@ def dense_parts(
         validate: Whether to check what the tensors hold.
         rtol: How far totals of a and b may differ, relative to the larger.
     """
-    if isinstance(solver, Exact) and not cost.is_cpu:
-        from otfew.transport.cuda.exact import parts_there
-
-        parts = parts_there(solver, cost, a, b, batch, looks, rtol if validate else math.inf)
-        if parts is not None:
-            return parts
-    if isinstance(solver, TensorSolver) and not cost.is_cpu:
-        parts = solver.solve_there(cost, a, b, batch, rtol if validate else math.inf)
+    if not cost.is_cpu:
+        parts = solver.solve_there(cost, a, b, batch, looks, rtol if validate else math.inf)
         if parts is not None:
             return parts
     if isinstance(solver, TensorSolver):

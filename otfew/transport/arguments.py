@@ -13,6 +13,7 @@ from otfew.transport.errors import ConvergenceError, ConvergenceWarning
 from otfew.transport.problem import Status
 from otfew.transport.registry import Solver
 from otfew.transport.result import Parts
+from otfew.transport.sending import send
 
 OnFail = Literal["raise", "warn", "ignore"]
 
@@ -81,9 +82,9 @@ def flat_weights(
     equal_totals: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Weights (problems, n) and (problems, m) in float64 on a device, b rescaled where totals must be equal."""
-    b = None if b is None else b.to(device, torch.float64)
+    b = None if b is None else send(b, device, torch.float64)
     if a is not None:
-        a = a.to(device, torch.float64)
+        a = send(a, device, torch.float64)
     else:
         total = torch.ones(1, dtype=torch.float64, device=device) if b is None else b.sum(-1, keepdim=True)
         a = (total / n).expand(*total.shape[:-1], n)

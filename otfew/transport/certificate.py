@@ -13,6 +13,7 @@ from torch import Tensor
 from otfew.transport.arguments import as_tensor
 from otfew.transport.precision import in_full_precision
 from otfew.transport.problem import Array, build, check_dtype, check_shapes, check_values, first_index
+from otfew.transport.sending import send
 from otfew.transport.transforms import outside_graphs, refuse_transforms
 
 _SUPPORTS = (0.0, 1e-12, 1e-8, 1e-5, 1e-3, 0.1)
@@ -235,15 +236,19 @@ def certify(plan: Any, cost: Any, a: Any = None, b: Any = None) -> Certificate:
     assert plan_t is not None
     assert cost_t is not None
     refuse_transforms(plan_t, cost_t, a_t, b_t)
+    device = cost_t.device
+    # Copied once, and looked at where they then are.
+    plan_t, cost_t = plan_t.detach().cpu(), cost_t.detach().cpu()
+    a_t, b_t = (None if x is None else x.detach().cpu() for x in (a_t, b_t))
     check_shapes(cost_t, a_t, b_t)
     check_values(cost_t, a_t, b_t)
     _check_plan(plan_t, cost_t)
     # A plan that carries the batch alone is as good as a cost that does.
-    shared = cost_t.detach().expand(torch.broadcast_shapes(plan_t.shape, cost_t.shape))  # type: ignore[no-untyped-call]
+    shared = cost_t.expand(torch.broadcast_shapes(plan_t.shape, cost_t.shape))  # type: ignore[no-untyped-call]
     batch = check_shapes(shared, a_t, b_t)
     problem = build(shared, a_t, b_t, batch)
     n, m = problem.shape
-    flows = plan_t.detach().cpu().double().expand(*batch, n, m).reshape(-1, n, m).numpy()
+    flows = plan_t.double().expand(*batch, n, m).reshape(-1, n, m).numpy()
     costs = problem.cost[problem.cost_index].astype(np.float64)
     rows, columns = problem.a[problem.a_index], problem.b[problem.b_index]
     columns = columns * (rows.sum(-1, keepdims=True) / columns.sum(-1, keepdims=True))
@@ -252,7 +257,7 @@ def certify(plan: Any, cost: Any, a: Any = None, b: Any = None) -> Certificate:
 
     def out(array: Array) -> Any:
         unfolded = array.reshape((*batch, *array.shape[1:]))
-        return unfolded if isinstance(cost, np.ndarray) else torch.from_numpy(unfolded).to(cost_t.device)
+        return unfolded if isinstance(cost, np.ndarray) else send(torch.from_numpy(unfolded), device)
 
     return Certificate(out(value), out(gap), out(error), (out(f), out(g)))
 
@@ -270,7 +275,7 @@ def _check_plan(plan: Tensor, cost: Tensor) -> None:
         raise ValueError(
             f"batch shapes of plan and cost do not broadcast: {tuple(plan.shape[:-2])}, {tuple(cost.shape[:-2])}"
         ) from None
-    flows = plan.detach().cpu().numpy()
+    flows = plan.numpy()
     # Comparisons with NaN are false; the slow search only where something is wrong.
     if flows.size == 0 or (flows.min() >= 0 and flows.max() < np.inf):
         return

@@ -124,7 +124,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
     """
     x, y = directions(x), directions(y)
     products = x @ y.mT
-    bound = products.new_tensor(NEAR)
+    bound = products.new_full((), NEAR)
     return _near_again(1 - products, bound, x, y, 0.5)
 
 

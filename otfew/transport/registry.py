@@ -60,6 +60,27 @@ class Solver(ABC):
         """Whether the totals of a and b must agree; if not, b is not rescaled."""
         return True
 
+    def solve_there(
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
+    ) -> Parts | None:
+        """Solve a batch of dense costs, not on the CPU, by a kernel of their device, where there is one for them.
+
+        Args:
+            cost: (*batch, n, m) float32 or float64; its batch, like that of a and b, broadcasts to ``batch``.
+            a: (*batch, n) or None, as the caller gave it.
+            b: (*batch, m) or None, not rescaled.
+            batch: Of all problems.
+            looks: Whether to wait for the device to see that all went well; if not, nothing that is made from the
+                answer waits either, and a plan whose mass is out of its dtype's range is handed out as it is.
+            rtol: How far totals of a and b may differ, relative to the larger; what ``check_values`` refuses is
+                refused, but nothing is where this is infinite.
+
+        Returns:
+            None where there is no such kernel; then ``solve`` is called.
+        """
+        del cost, a, b, batch, looks, rtol
+        return None
+
 
 class ArraySolver(Solver):
     """A solver of dense costs on the CPU in numpy; ``otfew.solve`` adds the envelope gradient of the value."""
@@ -94,25 +115,6 @@ class TensorSolver(Solver):
             a: (problems, n) float64 on the device of the cost.
             b: (problems, m) float64, of the same totals as a unless ``equal_totals`` is False.
         """
-
-    def solve_there(
-        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float
-    ) -> Parts | None:
-        """Solve a batch by a kernel of the cost's device, where there is one for such problems.
-
-        Args:
-            cost: (*batch, n, m) float32 or float64; its batch, like that of a and b, broadcasts to ``batch``.
-            a: (*batch, n) or None, as the caller gave it.
-            b: (*batch, m) or None, not rescaled.
-            batch: Of all problems.
-            rtol: How far totals of a and b may differ, relative to the larger; what ``check_values`` refuses is
-                refused, but nothing is where this is infinite.
-
-        Returns:
-            None where there is no such kernel; then ``solve`` is called.
-        """
-        del cost, a, b, batch, rtol
-        return None
 
 
 class PointSolver(Solver):

@@ -18,6 +18,7 @@ Three things are the pretence's own, since torch has no autocast, no ``new_tenso
 from __future__ import annotations
 
 import contextlib
+import copy
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -27,7 +28,7 @@ from unittest import mock
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 from torch.utils._pytree import tree_flatten, tree_map_only
 
@@ -136,12 +137,14 @@ class Machine(TorchDispatchMode):
         uploads: Likewise.
         draws: Likewise.
         launches: Kernels of ours among the operations, by name.
+        emulates: Whether there are any.
         where: For each count, the lines of ours that caused it, and how often.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.device = torch.device(KIND)
+        self.emulates = False
         self.clear()
 
     @classmethod
@@ -156,16 +159,18 @@ class Machine(TorchDispatchMode):
         self.where: dict[str, Counter[str]] = {name: Counter() for name in ("operations", "waits", "uploads", "draws")}
 
     def away(self, x: Any) -> Any:
-        """Move tensors, alone or in lists, tuples and dictionaries, to the device; nothing is counted.
+        """Copy tensors and modules, alone or in lists, tuples and dictionaries, to the device; nothing is counted.
 
         Leaves are new leaves, which want a gradient where the old ones did.
         """
 
-        def move(tensor: Tensor) -> Tensor:
-            return Elsewhere(tensor.detach().clone(), self).requires_grad_(tensor.requires_grad)
+        def move(given: Any) -> Any:
+            if isinstance(given, nn.Module):
+                return copy.deepcopy(given)._apply(move)
+            return Elsewhere(given.detach().clone(), self).requires_grad_(given.requires_grad)
 
         with _disable_current_modes():
-            return tree_map_only(Tensor, move, x)
+            return tree_map_only((Tensor, nn.Module), move, x)
 
     def home(self, x: Any) -> Any:
         """Copy tensors, alone or in lists, tuples and dictionaries, to the CPU, without graph; nothing is counted."""
@@ -304,6 +309,7 @@ def pretended(emulator: machines.Machine | None = None) -> Iterator[Machine]:
     """
     machine = Machine()
     made = None if emulator is None else PretendedKernels(machine, emulator)
+    machine.emulates = made is not None
     tensor, as_tensor, is_autocast_enabled, autocast = (
         torch.tensor, torch.as_tensor, torch.is_autocast_enabled, torch.autocast
     )  # fmt: skip

@@ -18,6 +18,7 @@ from otfew.transport.options import check_number
 from otfew.transport.problem import Status
 from otfew.transport.registry import PointSolver
 from otfew.transport.result import Parts
+from otfew.transport.sending import send
 
 Backend = Literal["auto", "tensorized", "online", "multiscale"]
 
@@ -128,4 +129,4 @@ class GeomLoss(PointSolver):
         error = column_error(g, next_g, b, self.reg)
         status = torch.where(error <= self.tol, int(Status.OPTIMAL), int(Status.MAX_ITER))
         status = torch.where(torch.isfinite(error), status, int(Status.FAILED)).to(torch.int8)
-        return Potentials(f, g, next_g, torch.tensor(n_iter, dtype=torch.int64, device=x.device), status)
+        return Potentials(f, g, next_g, send(torch.tensor(n_iter, dtype=torch.int64), x.device), status)

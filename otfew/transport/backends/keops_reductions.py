@@ -70,15 +70,22 @@ def obstacle(device: str) -> str | None:
     if device not in ("cpu", "cuda"):
         return f"KeOps does not work on {device}"
     import_quietly()
-    from keopscore.config import config, cuda_config
+    from keopscore.config import config
 
     if config.get_cxx_compiler() is None:
         return "KeOps finds no C++ compiler (install g++ or set CXX)"
     if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
         return "KeOps finds no Python.h (install the headers of Python)"
-    if device == "cuda" and not cuda_config.get_use_cuda():
+    return None if device == "cpu" else _obstacle_on_cuda()
+
+
+def _obstacle_on_cuda() -> str | None:
+    """Say what else keeps KeOps, which compiles for the CPU, from running on a GPU."""
+    from keopscore.config import cuda_config
+
+    if not cuda_config.get_use_cuda():
         return "KeOps finds no NVRTC library beside the GPU's driver (install NVIDIA's CUDA toolkit)"
-    if device == "cuda" and cuda_config.get_cuda_include_path() is None:
+    if cuda_config.get_cuda_include_path() is None:
         return "KeOps finds no CUDA headers (set CUDA_HOME to a toolkit with include/cuda.h and include/nvrtc.h)"
     return None
 

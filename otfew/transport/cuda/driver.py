@@ -6,9 +6,8 @@ import ctypes
 import functools
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -26,12 +25,12 @@ OLDEST = 80
 
 LANES = 32
 
+SHAPES = (1, 2, 4, 8)
+"""Warps that a block may have."""
+
 _MULTIPROCESSORS = 16
 _CAPABILITY = 75, 76
-_SHARED_A_MULTIPROCESSOR = 81
 _SHARED_A_BLOCK = 97
-_BLOCKS = 106
-_SHARED_RESERVED = 111
 """What ``cuDeviceGetAttribute`` calls what it is asked for."""
 
 _MAX_DYNAMIC_SHARED = 8
@@ -53,6 +52,7 @@ class Driver:
         library.cuCtxPushCurrent_v2.argtypes = [handle]
         library.cuModuleGetFunction.argtypes = [handle, handle, ctypes.c_char_p]
         library.cuFuncSetAttribute.argtypes = [handle, number, number]
+        library.cuOccupancyMaxActiveBlocksPerMultiprocessor.argtypes = [handle, handle, number, ctypes.c_size_t]
         library.cuLaunchKernel.argtypes = [handle, *[size] * 7, handle, handle, handle]
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -78,45 +78,18 @@ class Driver:
         return value.value
 
 
-@dataclass(frozen=True)
-class Limits:
-    """What bounds the warps that are at work at a time; memory is shared memory in bytes.
+def warps_a_block(resident: Sequence[int], wanted: int) -> int:
+    """Choose how many problems share a block: the fewest that let as many as possible be at work at a time.
 
-    Attributes:
-        multiprocessors: Of the GPU.
-        blocks: On a multiprocessor at a time.
-        memory: Of a multiprocessor.
-        block_memory: That one block may ask for.
-        reserved: That each block takes for itself.
+    One finishes blocks soonest and spreads few problems over all multiprocessors; more are for kernels of which a
+    multiprocessor holds more warps than blocks.
+
+    Args:
+        resident: Warps that a multiprocessor holds, for each of ``SHAPES``.
+        wanted: Problems for each multiprocessor.
     """
-
-    multiprocessors: int
-    blocks: int
-    memory: int
-    block_memory: int
-    reserved: int
-
-    @staticmethod
-    def of(driver: Driver, device: int) -> Limits:
-        """Ask the driver."""
-        wanted = _MULTIPROCESSORS, _BLOCKS, _SHARED_A_MULTIPROCESSOR, _SHARED_A_BLOCK, _SHARED_RESERVED
-        return Limits(*(driver.asked(attribute, device) for attribute in wanted))
-
-    def warps_a_block(self, problems: int, warp_bytes: int) -> int:
-        """Choose how many problems share a block: the fewest that let as many as possible be at work at a time.
-
-        One finishes blocks soonest and spreads few problems over all multiprocessors; more are for GPUs that run out of
-        blocks before they run out of memory.
-        """
-        wanted = min(LANES, -(-problems // self.multiprocessors))
-        best, most = 1, 0
-        for warps in (1, 2, 4, 8):
-            if warps * warp_bytes > self.block_memory:
-                break
-            resident = warps * min(self.blocks, self.memory // (warps * warp_bytes + self.reserved))
-            if min(resident, wanted) > most:
-                best, most = warps, min(resident, wanted)
-        return best
+    enough = min(wanted, max(resident))
+    return next(warps for warps, held in zip(SHAPES, resident, strict=True) if held >= enough)
 
 
 class Gpu:
@@ -138,8 +111,10 @@ class Gpu:
         driver.call("cuDevicePrimaryCtxRetain", ctypes.byref(self._context), ordinal.value)
         major, minor = (driver.asked(attribute, ordinal.value) for attribute in _CAPABILITY)
         self.capability = 10 * major + minor
-        self.limits = Limits.of(driver, ordinal.value)
+        self._multiprocessors = driver.asked(_MULTIPROCESSORS, ordinal.value)
+        self._block_bytes = driver.asked(_SHARED_A_BLOCK, ordinal.value)
         self._functions: dict[str, ctypes.c_void_p] = {}
+        self._resident: dict[tuple[str, int], list[int]] = {}
         self._lock = threading.Lock()
 
     def address(self, tensor: Tensor) -> int:
@@ -156,12 +131,14 @@ class Gpu:
             return
         with self._current():
             function = self._functions.get(kernel.name) or self._load(kernel)
-            warps = self.limits.warps_a_block(problems, kernel.shared_bytes)
+            size = kernel.shared_bytes
+            resident = self._resident.get((kernel.name, size)) or self._hold(kernel.name, function, size)
+            warps = warps_a_block(resident, -(-problems // self._multiprocessors))
             stream = torch.cuda.current_stream(self.device).cuda_stream
             given = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
             self._driver.call(
-                "cuLaunchKernel", function, -(-problems // warps), 1, 1, LANES * warps, 1, 1,
-                warps * kernel.shared_bytes, stream, given, None,
+                "cuLaunchKernel", function, -(-problems // warps), 1, 1, LANES * warps, 1, 1, warps * size, stream,
+                given, None,
             )  # fmt: skip
 
     def _load(self, kernel: Kernel) -> ctypes.c_void_p:
@@ -171,9 +148,21 @@ class Gpu:
                 module, function = ctypes.c_void_p(), ctypes.c_void_p()
                 self._driver.call("cuModuleLoadData", ctypes.byref(module), code)
                 self._driver.call("cuModuleGetFunction", ctypes.byref(function), module, kernel.name.encode())
-                self._driver.call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED, self.limits.block_memory)
+                self._driver.call("cuFuncSetAttribute", function, _MAX_DYNAMIC_SHARED, self._block_bytes)
                 self._functions[kernel.name] = function
             return self._functions[kernel.name]
+
+    def _hold(self, name: str, function: ctypes.c_void_p, size: int) -> list[int]:
+        """Ask how many warps of a function, with their bytes of shared memory, a multiprocessor holds."""
+        resident = []
+        for warps in SHAPES:
+            blocks = ctypes.c_int()
+            if warps * size <= self._block_bytes:
+                asked = function, LANES * warps, warps * size
+                self._driver.call("cuOccupancyMaxActiveBlocksPerMultiprocessor", ctypes.byref(blocks), *asked)
+            resident.append(warps * blocks.value)
+        self._resident[name, size] = resident
+        return resident
 
     @contextmanager
     def _current(self) -> Iterator[None]:

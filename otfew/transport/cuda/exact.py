@@ -13,7 +13,7 @@ from torch import Tensor
 
 from otfew.transport.complaints import warn_once
 from otfew.transport.cuda import machines, programs
-from otfew.transport.cuda.launches import Found, launched, plain
+from otfew.transport.cuda.launches import Found, Options, launched, plain
 from otfew.transport.cuda.machines import Machine
 from otfew.transport.cuda.partial import Dummies
 from otfew.transport.cuda.settling import OPEN, settled
@@ -21,14 +21,13 @@ from otfew.transport.envelope import differentiable, wants_gradient
 from otfew.transport.problem import INVALID, Status, check_values
 from otfew.transport.result import Parts, check_range
 from otfew.transport.sending import send
-from otfew.transport.simplex.exact import Exact
 
 RAN = "exact (a warp a problem)"
 """What results call this code."""
 
 
 def parts_there(
-    solver: Exact, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
+    solver: Options, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
 ) -> Parts | None:
     """Solve problems on the device of their costs.
 
@@ -58,7 +57,7 @@ def parts_there(
     return _parts(found, cost, a, b, batch, checked=rtol < math.inf)
 
 
-def _machine(solver: Exact, cost: Tensor, batch: torch.Size) -> Machine | None:
+def _machine(solver: Options, cost: Tensor, batch: torch.Size) -> Machine | None:
     """Find what runs the kernel for these problems, or say why the CPU will solve them."""
     # Of an empty batch there is nothing to solve.
     if not 0 < batch.numel() < 2**31:
@@ -88,7 +87,7 @@ def _there(weights: Tensor | None, cost: Tensor) -> Tensor | None:
 
 def _balanced(
     machine: Machine,
-    solver: Exact,
+    solver: Options,
     cost: Tensor,
     a: Tensor | None,
     b: Tensor | None,
@@ -113,7 +112,7 @@ def _balanced(
 
 def _partial(
     machine: Machine,
-    solver: Exact,
+    solver: Options,
     cost: Tensor,
     a: Tensor | None,
     b: Tensor | None,

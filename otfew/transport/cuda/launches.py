@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -12,7 +12,27 @@ from otfew.transport.cuda.arguments import MOST_DIMS, ExactProblems, PlanTimes
 from otfew.transport.cuda.layout import Layout, layout, strided
 from otfew.transport.cuda.machines import Machine
 from otfew.transport.cuda.outputs import Outputs, Slab
-from otfew.transport.simplex.exact import Exact
+from otfew.transport.partial import Mass
+from otfew.transport.problem import Problem, Solution
+
+
+class Options(Protocol):
+    """What the kernel, and what is done about it, depend on: ``otfew.Exact``."""
+
+    @property
+    def tol(self) -> float:
+        """See ``Exact``."""
+
+    @property
+    def max_iter(self) -> int | None:
+        """See ``Exact``."""
+
+    @property
+    def mass(self) -> Mass | None:
+        """See ``Exact``."""
+
+    def solve_all(self, problem: Problem) -> Solution:
+        """Transport all the mass on the CPU, whatever ``mass`` is."""
 
 
 class Found:
@@ -119,7 +139,7 @@ def laid_out(
 
 
 def launched(
-    machine: Machine, solver: Exact, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float
+    machine: Machine, solver: Options, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float
 ) -> tuple[Found, Tensor]:
     """Launch the kernel, and do not wait for it.
 

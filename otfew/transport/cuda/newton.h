@@ -14,7 +14,8 @@ constexpr double RIDGE = 1e-13;    // what rounding could take from a matrix who
 constexpr double TINY = 2.2250738585072014e-308;
 constexpr int ROWS_AT_A_TIME = 4;  // added to the matrix together: it is read and written less often
 
-// Numbers of 32 nodes, one a lane, and which of them there are.
+// Numbers of 32 nodes, one a lane, and which of them there are. Loops over groups are ROLLED: most problems have one or
+// two, and code that is four times as long takes its time, too.
 struct Group {
   Lanes<int> j;
   Lanes<bool> in;
@@ -86,6 +87,7 @@ template <class T>
 DEVICE double pass_row(const NewtonMemory& memory, Entries<T> cost, double offset, const Side& a, int i, int m,
                        double inverse, double tau, double* row) {
   Lanes<double> highest = -infinity();
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     const Lanes<double> score = load_some(memory.log_b, g) - (cost(i, g) - offset) * inverse + load_some(memory.psi, g);
@@ -94,6 +96,7 @@ DEVICE double pass_row(const NewtonMemory& memory, Entries<T> cost, double offse
   }
   const double top = warp_largest(highest);
   Lanes<double> sums = 0.0;
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     const Lanes<double> part = exponential(load_some(row, g) - top);
@@ -107,6 +110,7 @@ DEVICE double pass_row(const NewtonMemory& memory, Entries<T> cost, double offse
   store_one(a.potential, i, phi);
   const double share = mass / sum;
   const double left = mass > TINY ? square_root(tau / mass) : 0.0;
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     const Lanes<double> entry = load_some(row, g) * share;
@@ -122,10 +126,12 @@ template <class T>
 DEVICE double pass_rows(const NewtonMemory& memory, Entries<T> cost, double offset, const Side& a, int m, double level,
                         double tau) {
   const double inverse = 1.0 / level;
+  ROLLED
   for (int at = 0; at < triangle(m); at += 32) {
     const Group g = group(at, triangle(m));
     store(memory.matrix, g.j, Lanes<double>(0.0), g.in);
   }
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     store(memory.columns, g.j, Lanes<double>(0.0), g.in);
@@ -139,12 +145,14 @@ DEVICE double pass_rows(const NewtonMemory& memory, Entries<T> cost, double offs
         carried += pass_row(memory, cost, offset, a, first + b, m, inverse, tau, row);
         continue;
       }
+      ROLLED
       for (int at = 0; at < m; at += 32) {
         const Group g = group(at, m);
         store(row, g.j, Lanes<double>(0.0), g.in);
       }
     }
     sync_lanes();
+    ROLLED
     for (int at = 0; at < m; at += 32) {
       const Group g = group(at, m);
       const Lanes<double> w = load_some(memory.rows, g), x = load_some(memory.rows + m, g);
@@ -168,6 +176,7 @@ DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool sin
   // `rows` has room for two vectors: the scale that makes the diagonal one, and the direction of the null space.
   double *root = memory.rows, *direction = memory.rows + m;
   Lanes<double> squares = 0.0;
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     const Lanes<double> goal = load_some(memory.goal, g), columns = load_some(memory.columns, g);
@@ -185,6 +194,7 @@ DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool sin
   sync_lanes();
   for (int i = 0; i < m; i++) {
     double* row = memory.matrix + triangle(i);
+    ROLLED
     for (int at = 0; at <= i; at += 32) {
       const Group g = group(at, i + 1);
       const Lanes<double> scaled = load_some(row, g) * load_some(root, g) * load_one(root, i);
@@ -197,6 +207,7 @@ DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool sin
   for (int k = 0; k < m; k++) {
     const double* row = memory.matrix + triangle(k);
     double pivot = 0.0;
+    ROLLED
     for (int at = k / 32 * 32; at < m; at += 32) {
       const Group g = group(at, m);
       const Lanes<bool> below = g.in && g.j >= k;
@@ -209,6 +220,7 @@ DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool sin
     }
     const double y = load_one(memory.step, k) / pivot;
     sync_lanes();
+    ROLLED
     for (int at = k / 32 * 32; at < m; at += 32) {
       const Group g = group(at, m);
       const Lanes<bool> below = g.in && g.j >= k;
@@ -222,6 +234,7 @@ DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool sin
     const double* row = memory.matrix + triangle(k);
     const double y = load_one(memory.step, k) / load_one(row, k), scaled = y * load_one(root, k);
     sync_lanes();
+    ROLLED
     for (int at = 0; at <= k; at += 32) {
       const Group g = group(at, k + 1);
       const Lanes<double> rest = load_some(memory.step, g) - load_some(row, g) * y;
@@ -234,6 +247,7 @@ DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool sin
 // Move the potentials by a step shortened where it is long; see ``_newton``.
 DEVICE void take_step(const NewtonMemory& memory, int m, double tau_a, double tau_b, double light) {
   Lanes<double> high = -infinity(), low = infinity();
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     const Lanes<double> step = load_some(memory.step, g);
@@ -247,6 +261,7 @@ DEVICE void take_step(const NewtonMemory& memory, int m, double tau_a, double ta
   double length = larger((above - below) + 3.0 * (1.0 - tau_a) * longest, (1.0 / tau_b - 1.0) * longest);
   if (length < TINY) length = TINY;
   const double factor = from_lane(logarithm_of_one_and(Lanes<double>(length)), 0) / length;
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     const Lanes<double> step = load_some(memory.step, g);
@@ -260,6 +275,7 @@ DEVICE void take_step(const NewtonMemory& memory, int m, double tau_a, double ta
 
 // The potentials belong to another regularisation: they are over `level` and become over `next`.
 DEVICE void change_level(double* psi, int m, double level, double next) {
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     store(psi, g.j, load_some(psi, g) * (level / next), g.in);
@@ -270,6 +286,7 @@ DEVICE void change_level(double* psi, int m, double level, double next) {
 template <class T>
 DEVICE void extend(Entries<T> cost, double offset, const Side& a, const Side& b, double reg) {
   const double inverse = 1.0 / reg, tau = damping(b.rho, reg);
+  ROLLED
   for (int at = 0; at < b.size; at += 32) {
     const Group g = group(at, b.size);
     const Lanes<bool> empty = g.in && load_some(b.weights, g) == 0.0;
@@ -303,6 +320,7 @@ DEVICE Outcome newton(char* room, Entries<T> cost, double offset, double spread,
   const double dearest = larger(soft_a ? a.rho : 0.0, soft_b ? b.rho : 0.0);
   double level = soft ? smaller(spread, dearest) : spread;
   if (warm || level < reg) level = reg;
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     const Lanes<double> weight = load_some(b.weights, g);
@@ -324,6 +342,7 @@ DEVICE Outcome newton(char* room, Entries<T> cost, double offset, double spread,
     sync_lanes();
     const double carried = pass_rows(memory, cost, offset, a, m, level, tau_a);
     Lanes<double> most = 0.0, furthest = 0.0, all = 0.0, goals = 0.0;
+    ROLLED
     for (int at = 0; at < m; at += 32) {
       const Group g = group(at, m);
       Lanes<double> goal = load_some(b.weights, g);
@@ -350,6 +369,7 @@ DEVICE Outcome newton(char* room, Entries<T> cost, double offset, double spread,
       shift = price * logarithm_of_one(rows / wanted) / level;
     }
     if (magnitude(shift) > 1.0) {
+      ROLLED
       for (int at = 0; at < m; at += 32) {
         const Group g = group(at, m);
         store(memory.psi, g.j, load_some(memory.psi, g) - shift, g.in);
@@ -365,6 +385,7 @@ DEVICE Outcome newton(char* room, Entries<T> cost, double offset, double spread,
       level = next;
     }
   }
+  ROLLED
   for (int at = 0; at < m; at += 32) {
     const Group g = group(at, m);
     store(b.potential, g.j, load_some(memory.psi, g), g.in);

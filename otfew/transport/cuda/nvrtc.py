@@ -22,7 +22,7 @@ from otfew.transport.errors import DeviceError
 if TYPE_CHECKING:
     from otfew.transport.cuda.programs import Kernel
 
-OPTIONS = ("--std=c++17", "--fmad=false")
+OPTIONS = ("-std=c++17", "-fmad=false")
 """Products are rounded before they are added: a GPU then computes the bits that the same source computes elsewhere."""
 
 
@@ -70,7 +70,7 @@ class Nvrtc:
         )
         self._check(created)
         try:
-            options = [option.encode() for option in (f"--gpu-architecture={target}", *OPTIONS)]
+            options = [option.encode() for option in (f"-arch={target}", *OPTIONS)]
             ended = library.nvrtcCompileProgram(program, len(options), (ctypes.c_char_p * len(options))(*options))
             if ended:
                 log = self._read(program, "ProgramLog").rstrip(b"\0").decode(errors="replace").splitlines()

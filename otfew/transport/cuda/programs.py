@@ -40,14 +40,7 @@ _EXACT = (
     "network_simplex.h",
 )
 _PLAN = (*WARP, "arguments.h", "plan.h")
-_ENTROPIC = (
-    *WARP,
-    "entropic_arguments.h",
-    "elementary.h",
-    "newton.h",
-    "sinkhorn.h",
-    "entropic_kernels.cu",
-)
+_ENTROPIC = (*WARP, "entropic_arguments.h", "elementary.h", "newton.h", "sinkhorn.h")
 _GIVEN = {torch.float32: ("f32", "float"), torch.float64: ("f64", "double")}
 _LOCAL = re.compile(r'^#(pragma once|include ".*")$', re.MULTILINE)
 
@@ -59,7 +52,7 @@ class Kernel:
     Attributes:
         name: Of its entry in the compiled code.
         instance: The last line of its source, which makes the entry.
-        parts: Files of its source, each after those it includes.
+        parts: Files of its source, each after those it includes: of this folder, or "package:file".
         arguments: Its one argument, passed by value; its ``problems`` tells how many there are.
         shared_bytes: Shared memory of a warp, a multiple of 16; a block of w warps needs w times as much.
     """
@@ -83,9 +76,13 @@ class Kernel:
 
 @functools.cache
 def source(parts: tuple[str, ...]) -> str:
-    """Files of this package as one text, without what only ties them together."""
-    folder = resources.files(__package__)
-    return "".join(_LOCAL.sub("", (folder / part).read_text(encoding="utf-8")) for part in parts)
+    """Files of kernels as one text, without what only ties them together."""
+    return "".join(_LOCAL.sub("", _file(part)) for part in parts)
+
+
+def _file(part: str) -> str:
+    package, _, name = part.rpartition(":")
+    return (resources.files(package or __package__) / name).read_text(encoding="utf-8")
 
 
 @functools.cache
@@ -162,4 +159,4 @@ def all_kernels() -> list[Kernel]:
     sides = (32, 64, 128)
     exacts = [exact(n, m, dtype) for n in sides for m in sides for dtype in _GIVEN]
     entropics = [found[0] for dtype in _GIVEN if (found := entropic(LARGEST, LARGEST, dtype)) is not None]
-    return exacts + [plan_times(dtype) for dtype in _GIVEN] + entropics
+    return [*exacts, *(plan_times(dtype) for dtype in _GIVEN), *entropics]

@@ -6,17 +6,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otfew.transport.cuda.launches import Found
+from otfew.transport.cuda.launches import Found, Options
 from otfew.transport.problem import UNSURE, Status, build
 from otfew.transport.sending import send
-from otfew.transport.simplex.exact import Exact
 
 OPEN = 1 << UNSURE | 1 << Status.FAILED
 """Bits of a flag that say that there are such problems: costs far above those that a plan uses hide what it pays, or
 numbers are near the end of their range."""
 
 
-def settled(solver: Exact, found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> bool:
+def settled(solver: Options, found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> bool:
     """Solve on the CPU what the kernel left open, and put it in place.
 
     Args:

@@ -4,6 +4,7 @@
 // memory until it is solved, and knows nothing of the others: an answer is the same, bit for bit, whatever its
 // batch-mates and wherever it stands.
 #pragma once
+#include "entry.h"
 #include "newton.h"
 
 constexpr double LEAST_TOTAL = 1e-290, LARGEST_TOTAL = 1e290;  // otfew.transport.problem.TOTALS_RANGE
@@ -41,6 +42,7 @@ struct Total {
 DEVICE Total total_of(const double* weights, i64 step, int size) {
   Lanes<double> sum = 0.0;
   Lanes<bool> sound = true;
+  ROLLED
   for (int at = 0; at < size; at += 32) {
     const Group g = group(at, size);
     const Lanes<double> w = load(weights, convert<i64>(g.j) * step, g.in, Lanes<double>(0.0));
@@ -52,6 +54,7 @@ DEVICE Total total_of(const double* weights, i64 step, int size) {
 
 // Write weights over `divisor`; without any, equal ones of the sum `total`.
 DEVICE void write_unit(const double* weights, i64 step, double total, double divisor, double* unit, int size) {
+  ROLLED
   for (int at = 0; at < size; at += 32) {
     const Group g = group(at, size);
     Lanes<double> w = total / size;
@@ -66,6 +69,7 @@ DEVICE void multiply(const T* matrix, int out_step, int in_step, const T* x, T* 
   const Lanes<T> zero = T(0);
   // Lanes hold the sums, or, where these are few, the terms; counted in instructions.
   if ((outs + 31) / 32 * ins * 4 <= outs * ((ins + 31) / 32 * 5 + 12)) {
+    ROLLED
     for (int at = 0; at < outs; at += 32) {
       const Group g = group(at, outs);
       const Lanes<int> place = g.j * out_step;
@@ -76,6 +80,7 @@ DEVICE void multiply(const T* matrix, int out_step, int in_step, const T* x, T* 
   } else {
     for (int i = 0; i < outs; i++) {
       Lanes<T> sum = zero;
+      ROLLED
       for (int at = 0; at < ins; at += 32) {
         const Group g = group(at, ins);
         sum = sum + load(matrix, g.j * in_step + i * out_step, g.in, zero) * load(x, g.j, g.in, zero);
@@ -93,6 +98,7 @@ template <class T>
 DEVICE Survey look_over(Entries<T> cost, int n, int m) {
   Lanes<double> sum = 0.0, low = infinity(), high = -infinity();
   for (int i = 0; i < n; i++) {
+    ROLLED
     for (int at = 0; at < m; at += 32) {
       const Group g = group(at, m);
       const Lanes<double> x = cost(i, g);
@@ -112,6 +118,7 @@ DEVICE void stage(Entries<T> cost, int n, int m, T* to, int stride) {
   const i64 step = down ? cost.col : cost.row, pace = down ? cost.row : cost.col;
   const int to_step = down ? 1 : stride, to_pace = down ? stride : 1;
   for (int i = 0; i < outer; i++) {
+    ROLLED
     for (int at = 0; at < inner; at += 32) {
       const Group g = group(at, inner);
       const Lanes<T> x = load(cost.at, convert<i64>(g.j) * pace + i * step, g.in, Lanes<T>(T(0)));
@@ -123,6 +130,7 @@ DEVICE void stage(Entries<T> cost, int n, int m, T* to, int stride) {
 // Write -log of sums as potentials.
 template <class T>
 DEVICE void write_potentials(const T* sums, double* potential, int size) {
+  ROLLED
   for (int at = 0; at < size; at += 32) {
     const Group g = group(at, size);
     store(potential, g.j, -logarithm(convert<double>(load(sums, g.j, g.in, Lanes<T>(T(1))))), g.in);
@@ -132,6 +140,7 @@ DEVICE void write_potentials(const T* sums, double* potential, int size) {
 // Write weights in the costs' dtype.
 template <class T>
 DEVICE void narrow(const double* weights, T* to, int size) {
+  ROLLED
   for (int at = 0; at < size; at += 32) {
     const Group g = group(at, size);
     store(to, g.j, convert<T>(load_some(weights, g)), g.in);
@@ -140,6 +149,7 @@ DEVICE void narrow(const double* weights, T* to, int size) {
 
 DEVICE double weighted_sum(const double* weights, const double* potential, int size) {
   Lanes<double> sum = 0.0;
+  ROLLED
   for (int at = 0; at < size; at += 32) {
     const Group g = group(at, size);
     sum = sum + load_some(weights, g) * load_some(potential, g);
@@ -149,6 +159,7 @@ DEVICE double weighted_sum(const double* weights, const double* potential, int s
 
 template <class T>
 DEVICE void divide(const T* weights, const T* sums, T* to, int size) {
+  ROLLED
   for (int at = 0; at < size; at += 32) {
     const Group g = group(at, size);
     store(to, g.j, load(weights, g.j, g.in, Lanes<T>(T(0))) / load(sums, g.j, g.in, Lanes<T>(T(1))), g.in);
@@ -164,6 +175,7 @@ struct Scaling {
 template <class T>
 DEVICE Scaling scale_plain(PlainMemory<T>& memory, int n, int m, T offset, T inverse, double tol, i64 max_iter) {
   for (int i = 0; i < n; i++) {
+    ROLLED
     for (int at = 0; at < m; at += 32) {
       const Group g = group(at, m);
       T* const row = memory.kernel + i * memory.stride;
@@ -184,6 +196,7 @@ DEVICE Scaling scale_plain(PlainMemory<T>& memory, int n, int m, T offset, T inv
     multiply(memory.kernel, 1, memory.stride, memory.u, memory.sums, m, n);
     sync_lanes();
     Lanes<T> worst = T(0);
+    ROLLED
     for (int at = 0; at < m; at += 32) {
       const Group g = group(at, m);
       const Lanes<T> zero = T(0), sums = load(memory.sums, g.j, g.in, zero);
@@ -203,6 +216,7 @@ template <class T>
 DEVICE void write_scaled(const PlainMemory<T>& memory, T* plan, int n, int m) {
   for (int i = 0; i < n; i++) {
     const T u = load_one(memory.u, i);
+    ROLLED
     for (int at = 0; at < m; at += 32) {
       const Group g = group(at, m);
       const Lanes<T> zero = T(0), entry = load(memory.kernel, g.j + i * memory.stride, g.in, zero) * u;
@@ -217,6 +231,7 @@ DEVICE void write_plan(Entries<T> cost, double offset, const Side& a, const Side
   const double inverse = 1.0 / reg;
   for (int i = 0; i < a.size; i++) {
     const double weight = load_one(a.weights, i), phi = load_one(a.potential, i);
+    ROLLED
     for (int at = 0; at < b.size; at += 32) {
       const Group g = group(at, b.size);
       const Lanes<double> exponent = load_some(b.potential, g) + phi - (cost(i, g) - offset) * inverse;
@@ -313,3 +328,6 @@ DEVICE void solve_entropic(const EntropicProblems& s, int k, char* room) {
   const int bits = (found.status == OPTIMAL ? 0 : 1 << found.status) | (fits ? 0 : 1 << MISFIT);
   if (bits) raise_flag(s.flag, bits);
 }
+
+#define ENTROPIC(NAME, GIVEN) \
+  KERNEL(NAME, EntropicProblems, entropic_bytes<GIVEN>(problems), (solve_entropic<GIVEN>(problems, k, memory)))

@@ -13,6 +13,7 @@ typedef unsigned long long u64;
 
 #define DEVICE __device__ __forceinline__
 #define UNROLL _Pragma("unroll")
+#define ROLLED _Pragma("unroll 1")
 #define ALL_LANES 0xffffffffu
 
 template <class T>

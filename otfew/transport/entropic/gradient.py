@@ -75,7 +75,7 @@ def _adjoint(
 def plan_grads(solved: Solved, upstream: Tensor) -> Grads:
     """Gradients of <upstream, plan> in cost, a and b, in float64; ``upstream`` (problems, n, m) float64."""
     density, a, b = solved.density(), solved.a, solved.b
-    reg = a.new_tensor([[solved.reg]])
+    reg = a.new_full((1, 1), solved.reg)
     tau_a, tau_b = damping(solved.rhos[0], reg), damping(solved.rhos[1], reg)
     if solved.cost.shape[2] <= solved.cost.shape[1]:
         x, y, plan = _adjoint(density, a, b, tau_a, tau_b, upstream, solved.balanced)

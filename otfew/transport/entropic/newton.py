@@ -293,10 +293,11 @@ def _flip(dual: Dual) -> Dual:
 def _extend(dual: Dual, cost: Tensor, a: Tensor, b: Tensor, reg: float, rho: float | None) -> Dual:
     """Give columns without weight the potential that they would have with a little."""
     empty = b == 0
-    if not bool(empty.any()):
+    # Elsewhere a look costs more than the potentials.
+    if b.is_cpu and not bool(empty.any()):
         return dual
     log_a = a.where(a > 0, 1.0).log().where(a > 0, -math.inf)
-    best = -damping(rho, cost.new_tensor(reg)) * torch.logsumexp((log_a + dual.phi)[..., None] - cost / reg, 1)
+    best = -damping(rho, cost.new_full((), reg)) * torch.logsumexp((log_a + dual.phi)[..., None] - cost / reg, 1)
     return Dual(dual.phi, torch.where(empty, best, dual.psi), dual.error, dual.status, dual.n_iter)
 
 

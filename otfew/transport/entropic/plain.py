@@ -19,6 +19,9 @@ REACH = {torch.float32: 20.0, torch.float64: 170.0}
 ITERATIONS = 100
 """After so many a problem is better served by Newton's method."""
 
+UNEXTRAPOLATED, SMALL_SIDE = 32, 256
+"""The same where none is extrapolated, and nodes of the smaller side up to which it is so."""
+
 PATIENCE = 6
 """Plain iterations of a problem before the next are extrapolated from the last, where these take long to compute."""
 

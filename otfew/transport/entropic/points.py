@@ -137,7 +137,7 @@ def sinkhorn(
         rest = going.nonzero()[:, 0]
         if not len(rest):
             break
-        stale = bool(hot.any())
+        stale = stale and bool(hot.any())
         if len(rest) < (1 if x.is_cpu else WORTH_MOVING) * len(index):
             out, stale = _put(out, index, found), True
             x, y, a, b, log_a, log_b, next_g, temperature, index, going = (

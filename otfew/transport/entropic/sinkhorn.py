@@ -34,6 +34,7 @@ from otfew.transport.options import check_count
 from otfew.transport.problem import Status, check_values
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
+from otfew.transport.sending import send
 
 Gradient = Literal["implicit", "unrolled"]
 
@@ -122,16 +123,16 @@ class Sinkhorn(TensorSolver):
         return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
 
     def solve_there(
-        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
     ) -> Parts | None:
-        """Solve small problems by a kernel where the device runs one; see ``TensorSolver.solve_there``."""
+        """Solve small problems by a kernel where the device runs one; see ``Solver.solve_there``."""
         machine = None if self.gradient == "unrolled" else machine_for(cost.device)
         if machine is None or not batch.numel():
             return None
         n, m = cost.shape[-2:]
         flat, weights = (
             flat_batch(cost, batch, 2),
-            [None if x is None else flat_batch(x.detach().to(cost.device, torch.float64), batch, 1) for x in (a, b)],
+            [None if x is None else flat_batch(send(x.detach(), cost.device, torch.float64), batch, 1) for x in (a, b)],
         )
 
         def run(rtol: float) -> Entropic | None:
@@ -151,7 +152,7 @@ class Sinkhorn(TensorSolver):
         graph = None
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (cost, a, b)):
             graph = (flat, *flat_weights(n, m, a, b, batch, cost.device, self.equal_totals))
-        return self._implicit_parts(graph, solved, value, flag.sound, flag.fits)
+        return self._implicit_parts(graph, solved, value, flag.sound, flag.fits if looks else lambda: True)
 
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         inputs = (cost, a, b)
@@ -300,36 +301,49 @@ class Sinkhorn(TensorSolver):
                 dual.status, dual.n_iter,
             )  # fmt: skip
             return solved, scale * dual_value(solved), False
-        most = self.max_iter if min(cost.shape[1:]) > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
+        side = min(cost.shape[1:])
+        most = self.max_iter if side > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
+        if not cost.is_cpu and side <= sinkhorn_plain.SMALL_SIDE:
+            most = sinkhorn_plain.UNEXTRAPOLATED
         plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter))
         solved = Solved(
             cost, plain.a, plain.b, plain.mass, self.reg, self.rhos, plain.phi, plain.psi, plain.offset, plain.error,
             plain.status, plain.n_iter, plain.plan,
         )  # fmt: skip
-        if _all_optimal(plain.status):
+        if cost.is_cpu and _all_optimal(plain.status):
             return solved, plain.value, True
         left = plain.status != Status.OPTIMAL
-        self._finish(solved, plain.plan, left)
+        if not self._finish(solved, plain.plan, left):
+            return solved, plain.value, True
         # Those that had converged keep the value that they would have alone, to the last bit.
         return solved, torch.where(left, plain.mass * dual_value(solved), plain.value), False
 
-    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> None:
-        """Solve in the log domain what the plain domain left over, in place: near its end, or from the start."""
+    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> bool:
+        """Solve in the log domain what the plain domain left over, in place: near its end, or from the start.
+
+        Returns:
+            Whether anything was left.
+        """
         near = left & (solved.n_iter > 0) & torch.isfinite(solved.error)
-        for group, warm in ((near, True), (left & ~near, False)):
-            index = group.nonzero()[:, 0]
-            used = solved.n_iter[index]
-            budget = self.max_iter - int(used.max()) if warm and len(index) else self.max_iter
-            if not len(index) or budget < 1:
+        far = left & ~near
+        # One look at the device for all that is asked of it.
+        look = torch.stack([near.sum(), far.sum(), (solved.n_iter * near).max()]) if len(left) else left.new_zeros(3)
+        many_near, many_far, most_used = look.tolist()
+        for group, size, warm in ((near, many_near, True), (far, many_far, False)):
+            budget = self.max_iter - most_used if warm else self.max_iter
+            if not size or budget < 1:
                 continue
+            index = group.to(torch.int8).argsort(descending=True, stable=True)[:size]
             net = solved.cost[index].double() - solved.offset[index, None, None]
             a, b = solved.a[index], solved.b[index]
             start = (solved.phi[index], solved.psi[index]) if warm else None
             found = sinkhorn_newton.maximise(net, a, b, self.reg, self.rhos, self.tol, budget, start)
+            solved.n_iter[index] = found.n_iter + solved.n_iter[index] * warm
             solved.phi[index], solved.psi[index], solved.error[index] = found.phi, found.psi, found.error
-            solved.status[index], solved.n_iter[index] = found.status, found.n_iter + used * warm
+            solved.status[index] = found.status
             made = a[..., None] * density(net, found.phi, found.psi, self.reg) * b[:, None]
             plan[index] = made.to(plan.dtype)
+        return bool(many_near or many_far)
 
 
 def _once(make: Make) -> Make:

@@ -10,12 +10,14 @@ from typing import ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from otfew.transport.certificate import c_transform, missed
 from otfew.transport.options import check_count, check_number, is_positive
 from otfew.transport.partial import Mass, with_dummies, without_dummies
 from otfew.transport.problem import TOTALS_RTOL, UNSURE, Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
+from otfew.transport.result import Parts
 from otfew.transport.simplex.scales import RESOLUTION, Answer, Rule, settle
 from otfew.transport.threads import share_out
 
@@ -76,6 +78,14 @@ class Exact(ArraySolver):
     def checks_values(self) -> bool:
         """With dummy nodes, what is unsound may no longer look so to the kernel."""
         return self.mass is None
+
+    def solve_there(
+        self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
+    ) -> Parts | None:
+        """Solve problems of at most 128 rows and columns where their device runs the kernel; see ``Solver``."""
+        from otfew.transport.cuda.exact import parts_there
+
+        return parts_there(self, cost, a, b, batch, looks, rtol)
 
     def solve(self, problem: Problem) -> Solution:
         """Solve every problem of the batch."""

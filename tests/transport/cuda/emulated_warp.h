@@ -20,6 +20,7 @@ typedef unsigned long long u64;
 
 #define DEVICE inline
 #define UNROLL
+#define ROLLED
 
 constexpr int WARP = 32;
 static bool backwards = false;  // stores begin with the last lane

@@ -19,7 +19,7 @@ from otfew.transport import complaints
 from otfew.transport.cuda import driver, machines
 from otfew.transport.errors import DeviceError
 
-H100 = {16: 132, 75: 9, 76: 0, 81: 233472, 97: 232448, 106: 32, 111: 1024}
+H100 = {16: 132, 75: 9, 76: 0, 97: 232448}
 """What an H100 answers to ``cuDeviceGetAttribute``."""
 
 TORCHS = 0x7F0000000100
@@ -45,8 +45,8 @@ class Kernel:
 class Cuda:
     """A libcuda in Python, on which threads have contexts of their own."""
 
-    def __init__(self, attributes=H100, fails=None):
-        self.attributes, self.fails = attributes, fails or {}
+    def __init__(self, attributes=H100, fails=None, blocks=32, registers=65_536):
+        self.attributes, self.fails, self.blocks, self.registers = attributes, fails or {}, blocks, registers
         self.launches, self.loaded, self.shared, self.here = [], [], [], threading.local()
 
     def __getattr__(self, name):
@@ -99,6 +99,12 @@ class Cuda:
     def modulegetfunction(self, out, module, name):
         assert module.value == 7
         out._obj.value = 0x7F0000000200 + len(self.loaded)
+
+    def occupancymaxactiveblockspermultiprocessor(self, out, function, threads, size):
+        assert function.value in range(0x7F0000000200, 0x7F0000000300)
+        assert self.shared
+        assert size <= self.attributes[97]
+        out._obj.value = min(self.blocks, self.registers // (threads * 80), 233472 // (size + 1024))
 
     def funcsetattribute(self, function, attribute, value):
         self.shared.append((function.value, attribute, value))
@@ -177,23 +183,31 @@ def test_a_batch_may_have_more_than_65535_problems(gpu, problems):
 
 
 @pytest.mark.parametrize(
-    ("limits", "problems", "warp_bytes", "warps"),
+    ("blocks", "problems", "size", "warps"),
     [
-        (H100, 375, 4_200, 1),
-        (H100, 100_000, 4_200, 1),
-        (H100, 100_000, 75_000, 1),
+        # 25 x 25 on an H100: registers hold 25 warps, in as many blocks.
+        (32, 375, 5_000, 1),
+        (32, 100_000, 5_000, 1),
+        (32, 100_000, 83_968, 1),
         # Sixteen blocks a multiprocessor: two warps in each fill it, unless there are too few problems.
-        (H100 | {106: 16, 81: 102_400, 97: 101_376}, 100_000, 1_000, 2),
-        (H100 | {106: 16, 81: 102_400, 97: 101_376}, 375, 1_000, 1),
-        (H100 | {106: 4}, 100_000, 1_000, 8),
-        # Four would not fit in one block's memory.
-        (H100 | {106: 4, 97: 49_152}, 100_000, 20_000, 2),
-        (H100, 1, 232_448, 1),
+        (16, 100_000, 1_000, 2),
+        (16, 375, 1_000, 1),
+        (16, 132 * 16, 1_000, 1),
+        (16, 132 * 16 + 1, 1_000, 2),
+        (4, 100_000, 1_000, 8),
+        # Memory holds two however they are blocked.
+        (4, 100_000, 100_000, 1),
+        (32, 1, 232_448, 1),
+        (32, 10, 0, 1),
     ],
 )
-def test_warps_share_a_block_where_blocks_run_out_first(limits, problems, warp_bytes, warps):
-    given = driver.Limits(*(limits[attribute] for attribute in (16, 106, 81, 97, 111)))
-    assert given.warps_a_block(problems, warp_bytes) == warps
+def test_warps_share_a_block_where_blocks_run_out_first(gpu, blocks, problems, size, warps):
+    cuda = Cuda(blocks=blocks)
+    machine = gpu(cuda)
+    for _ in range(2):
+        machine.launch(Kernel(shared_bytes=size), problems, Arguments())
+    for _, gx, _, _, bx, _, _, shared, _, _ in cuda.launches:
+        assert (gx, bx, shared) == (-(-problems // warps), 32 * warps, warps * size)
 
 
 def test_what_the_driver_refuses_is_one_sentence(gpu):
@@ -212,6 +226,7 @@ def test_what_the_driver_refuses_is_one_sentence(gpu):
 
 
 STUB = r"""
+#include <stddef.h>
 #include <stdint.h>
 #include <string.h>
 static uint64_t seen[14];
@@ -222,6 +237,8 @@ int cuModuleGetFunction(uint64_t* out, uint64_t module, const char* name) {
   *out = 0x7f0000000200ull; seen[13] = module; return name[0] != 'k'; }
 int cuFuncSetAttribute(uint64_t function, int attribute, int value) {
   return function != 0x7f0000000200ull || attribute != 8 || value != 232448; }
+int cuOccupancyMaxActiveBlocksPerMultiprocessor(int* out, uint64_t function, int threads, size_t size) {
+  *out = threads; return function != 0x7f0000000200ull || size != 5000000000ull; }
 int cuLaunchKernel(uint64_t f, unsigned a, unsigned b, unsigned c, unsigned d, unsigned e, unsigned g, unsigned shared,
                    uint64_t stream, void** given, void** extra) {
   uint64_t all[11] = {f, a, b, c, d, e, g, shared, stream, 0, (uint64_t)extra};
@@ -244,6 +261,10 @@ def test_handles_and_numbers_arrive_whole_in_compiled_code(tmp_path):
     calls.call("cuCtxPushCurrent_v2", context)
     calls.call("cuModuleGetFunction", ctypes.byref(function), ctypes.c_void_p(0x7F0000000500), b"k")
     calls.call("cuFuncSetAttribute", function, 8, 232448)
+    blocks = ctypes.c_int()
+    name = "cuOccupancyMaxActiveBlocksPerMultiprocessor"
+    calls.call(name, ctypes.byref(blocks), function, 256, 5_000_000_000)
+    assert blocks.value == 256
     arguments = Arguments(0x7F0000000400, 375, 1e-9)
     given = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
     calls.call("cuLaunchKernel", function, 2**31 - 1, 1, 2, 32, 3, 4, 232448, 0x7F0000000300, given, None)

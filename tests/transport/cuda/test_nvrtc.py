@@ -91,7 +91,7 @@ def test_an_architecture_that_it_knows_is_compiled_to_machine_code():
     assert (compiler.version, compiler.capabilities) == ((13, 0), (75, 80, 90, 120))
     assert compiler.compile("source", "k", compiler.target(90)) == CODE["CUBIN"]
     assert library.programs == [("source", "k.cu")]
-    assert library.options == [["--gpu-architecture=sm_90", "--std=c++17", "--fmad=false"]]
+    assert library.options == [["-arch=sm_90", "-std=c++17", "-fmad=false"]]
     assert library.open == 0
 
 
@@ -101,7 +101,7 @@ def test_one_that_is_too_new_is_left_to_the_driver_to_finish(capability, target)
     compiler = nvrtc.Nvrtc(library)
     assert compiler.target(capability) == target
     assert compiler.compile("source", "k", target) == CODE["PTX"]
-    assert library.options[0][0] == f"--gpu-architecture={target}"
+    assert library.options[0][0] == f"-arch={target}"
 
 
 def test_one_that_is_too_old_is_refused():
