@@ -221,7 +221,7 @@ def surely_finite(cost: Tensor) -> bool:
         return math.isfinite(np.add.reduce(values.numpy(), None))
 
 
-def _surely_sound(cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool, totals_rtol: float) -> bool:
+def surely_sound(cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool, totals_rtol: float) -> bool:
     """Pass what is sound: on the CPU in numpy, which looks at a small problem's values in a third of torch's time."""
     if not cost.is_cpu:
         return _surely_sound_elsewhere(cost.detach(), a, b, equal_totals, totals_rtol)
@@ -282,7 +282,7 @@ def check_values(
         ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and
             batch index.
     """
-    if _surely_sound(cost, a, b, equal_totals, totals_rtol):
+    if surely_sound(cost, a, b, equal_totals, totals_rtol):
         return
     if not surely_finite(cost):
         bad = ~torch.isfinite(cost)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import otfew
-from otfew.methods import METHODS
+from otfew.methods import METHODS, centre_heads
+from otfew.transport import ConvergenceWarning
 from otfew.transport.costs import pairwise
 
 needs_compiler = pytest.mark.skipif(
@@ -155,6 +156,40 @@ def test_point_clouds_are_looked_at_every_eight_iterations(pretended):
         found = otfew.solve_points(*there, solver=solver)
         steps = int(expected.n_iter.max())
         assert steps > 40
-        spend(machine, steps // 8 + 10, 110 * steps)
+        spend(machine, steps // 8 + 8, 110 * steps)
         torch.testing.assert_close(machine.home(found.value), expected.value, rtol=1e-5, atol=1e-6)
         assert machine.home(found.n_iter).tolist() == expected.n_iter.tolist()
+
+
+def test_gradients_of_point_clouds_are_looked_at_every_eight_steps(pretended):
+    x, y = draw(4, 30, 3), draw(4, 20, 3, seed=1)
+    solver = otfew.KeOps(reg=0.1, backend="torch")
+
+    def gradient(x, y):
+        x = x.detach().requires_grad_()
+        return torch.autograd.grad(otfew.solve_points(x, y, solver=solver).value_linear.sum(), x)[0]
+
+    expected = gradient(x, y)
+    with pretended() as machine:
+        there = machine.away((x, y))
+        leaf = there[0].requires_grad_()
+        linear = otfew.solve_points(leaf, there[1], solver=solver).value_linear.sum()
+        machine.clear()
+        found = torch.autograd.grad(linear, leaf)[0]
+        assert machine.operations > 500
+        spend(machine, 6, 5_000)
+        torch.testing.assert_close(machine.home(found), expected, rtol=1e-4, atol=1e-6)
+
+
+@needs_compiler
+def test_assignments_short_of_their_optimum_are_said_once(pretended, episodes, monkeypatch):
+    monkeypatch.setattr(centre_heads, "TOLERANCE", 1e-290)
+    with pretended() as machine:
+        support, query = machine.away([x[:, :2] if x.ndim == 5 else x[:, :6] for x in episodes])
+        machine.clear()
+        with pytest.warns(
+            ConvergenceWarning, match=r"of \d of 4 assignments of queries at reg 0\.1; lower lam"
+        ) as said:
+            METHODS["lst"](n_steps=1)(support, query)
+        assert len(said) == 1
+        assert machine.waits == 2

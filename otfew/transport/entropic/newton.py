@@ -257,9 +257,12 @@ def _climb(
         ended = now.open if used == max_iter else (solved | broken) & now.open
         if not on_cpu or bool(ended.any()):
             state = torch.where(solved, int(Status.OPTIMAL), int(Status.MAX_ITER)).where(~broken, int(Status.FAILED))
-            steps = torch.full_like(now.index, used)
-            found = _settle(found, ended, Dual(point.phi, psi, worst, state.to(torch.int8), steps))
+            dual = Dual(point.phi, psi, worst, state.to(torch.int8), torch.full_like(now.index, used))
             now = replace(now, open=now.open & ~ended)
+            if on_cpu:
+                _write(out, now.index[ended], _keep(dual, ended))
+            else:
+                found = _settle(found, ended, dual)
             if used == max_iter:
                 break
             # Where a look waits for the device, problems that have ended go along for some steps.
@@ -268,15 +271,22 @@ def _climb(
                 if not len(rest):
                     break
                 if len(rest) < (1 if on_cpu else WORTH_MOVING) * len(now.index):
-                    out = _put(out, now.index, found)
-                    found, now, point = _keep(found, rest), _keep(now, rest), _keep(point, rest)
+                    if not on_cpu:
+                        out, found = _put(out, now.index, found), _keep(found, rest)
+                    now, point = _keep(now, rest), _keep(point, rest)
                     psi, last, strayed = psi[rest], last[rest], strayed[rest]
                     taus = taus[0][rest], taus[1][rest]
         g = _move(now, point, psi, taus, rhos, LIGHT * tol) * now.level
         left = (strayed <= LEVEL_TOL) & ~last
         level = torch.where(left[:, None], (now.level / FALL).clamp_min(reg), now.level)
         now = replace(now, g=g, level=level)
-    return _put(out, now.index, found)
+    return out if on_cpu else _put(out, now.index, found)
+
+
+def _write(out: Dual, index: Tensor, dual: Dual) -> None:
+    """Write what some of the problems ended with into that of all of them."""
+    for field in fields(Dual):
+        getattr(out, field.name)[index] = getattr(dual, field.name)
 
 
 def _put(out: Dual, index: Tensor, found: Dual) -> Dual:

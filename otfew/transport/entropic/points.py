@@ -124,8 +124,8 @@ def sinkhorn(
         done = (error <= tol) & (temperature <= reg) & ~failed
         state = torch.where(done, int(Status.OPTIMAL), int(Status.MAX_ITER))
         state = state.where(~failed, int(Status.FAILED)).to(torch.int8)
-        # A problem keeps the potentials with which it ended while others go on.
-        found = Potentials(
+        # Where a look waits for the device, a problem that has ended keeps its potentials while others go on.
+        found = Potentials(f, g, next_g, found.n_iter + 1, state) if x.is_cpu else Potentials(
             f.where(going[:, None], found.f), g.where(going[:, None], found.g),
             next_g.where(going[:, None], found.next_g), found.n_iter + going, state.where(going, found.status),
         )  # fmt: skip

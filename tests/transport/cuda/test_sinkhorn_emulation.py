@@ -18,6 +18,7 @@ from otfew.transport.cuda.sinkhorn import solve_entropic
 from otfew.transport.entropic.solved import entropic_gap, marginal_error, primal_value
 from otfew.transport.problem import INVALID, Status
 
+from . import entropic_golden
 from .emulator import Emulator, LanesMetError, compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")
@@ -334,3 +335,32 @@ def test_few_problems_of_many_are_left_to_newton(monkeypatch):
     assert (switched.n_iter[[0, 2]] < quick.n_iter[[0, 2]]).all()
     assert (switched.n_iter[[0, 2]] > 4).all()
     torch.testing.assert_close(switched.plan, quick.plan, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize(("name", "case"), entropic_golden.cases(), ids=[name for name, _ in entropic_golden.cases()])
+def test_answers_are_the_same_bits_as_ever(name, case):
+    assert entropic_golden.answer(Emulator(), case) == entropic_golden.stored()[name]
+
+
+@pytest.mark.parametrize("rhos", [HARD, (0.5, None), (None, 0.5), (2.0, 1.0)], ids=str)
+@pytest.mark.parametrize("shape", [(20, 17), (17, 20)])
+@pytest.mark.parametrize("reg", [0.1, 0.004])
+def test_nodes_without_weight_have_the_potentials_that_they_would_have_with_a_little(reg, shape, rhos):
+    cost, a, b = problems(5, 3, *shape, kinds=("zeros", "zeros"))
+    found = solve(cost, a, b, reg, rhos, tol=1e-12).solved
+    unbalanced = None if rhos == HARD else rhos
+    expected = otfew.solve(cost, a, b, solver=otfew.Sinkhorn(reg=reg, tol=1e-12, unbalanced=unbalanced))
+    assert (a == 0).any()
+    assert (b == 0).any()
+    torch.testing.assert_close(found.potentials(), expected.potentials, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_goes_between_two_nodes_without_weight_however_cheap(dtype):
+    cost, a, b = problems(5, 2, 20, 17, dtype)
+    a[:, 3], b[:, 4] = 0, 0
+    cost[:, 3, 4] = -20
+    found = solve(cost, a, b, 0.004).solved
+    assert found.status.tolist() == [Status.OPTIMAL] * 2
+    assert found.plan[:, 3, 4].tolist() == [0, 0]
+    assert found.plan.isfinite().all()
