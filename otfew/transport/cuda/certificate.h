@@ -17,10 +17,40 @@ struct Measured {
   double error;         // largest deviation of the plan's sums, in mass
 };
 
-// Arcs in the order of the nodes that hang on them, without the root; their sums against the weights.
+// Largest deviation of the plan's sums from the weights. `amounts`, in memory, and `sums`: what each node's arc to its
+// parent carries; what children carry is added here.
 template <int RS, int CS, class Given>
-DEVICE Measured write_arcs(const Costs<Given>& costs, const Memory<RS, CS>& memory, int root, i64 total, const Weights<RS>& a,
-                           const Weights<CS>& b, const Outputs& out) {
+DEVICE double largest_miss(const Costs<Given>& costs, const Memory<RS, CS>& memory, const double* amounts,
+                           const Weights<RS>& a, const Weights<CS>& b, Lanes<double>* sums) {
+  typedef Sizes<RS, CS> S;
+  const Lanes<double> none = 0.0;
+  UNROLL
+  for (int r = 0; r < RS; r++) sums[r] = sums[r] - a.w[r];
+  UNROLL
+  for (int c = 0; c < CS; c++) sums[RS + c] = sums[RS + c] - b.w[c] * (a.total / b.total);
+  for (int x = 0; x < costs.n; x++) {
+    const Lanes<int> above = load_one(memory.parent, x);
+    const Lanes<double> amount = load_one(amounts, x);
+    UNROLL
+    for (int c = 0; c < CS; c++)
+      sums[RS + c] = sums[RS + c] + choose(lane_index() + (S::ROWS + 32 * c) == above, amount, none);
+  }
+  for (int x = S::ROWS; x < S::ROWS + costs.m; x++) {
+    const Lanes<int> above = load_one(memory.parent, x);
+    const Lanes<double> amount = load_one(amounts, x);
+    UNROLL
+    for (int r = 0; r < RS; r++) sums[r] = sums[r] + choose(lane_index() + 32 * r == above, amount, none);
+  }
+  Lanes<double> worst = 0.0;
+  UNROLL
+  for (int k = 0; k < S::SLOTS; k++) worst = larger(worst, magnitude(sums[k]));
+  return warp_largest(worst);
+}
+
+// Arcs in the order of the nodes that hang on them, without the root; `total`: units of all mass.
+template <int RS, int CS, class Given>
+DEVICE Measured write_arcs(const Costs<Given>& costs, const Memory<RS, CS>& memory, int root, i64 total,
+                           const Weights<RS>& a, const Weights<CS>& b, const Outputs& out) {
   typedef Sizes<RS, CS> S;
   Lanes<double> value = 0.0, gross = 0.0, least = INFINITE, most = -INFINITE;
   double* amounts = reinterpret_cast<double*>(memory.scratch);
@@ -50,31 +80,8 @@ DEVICE Measured write_arcs(const Costs<Given>& costs, const Memory<RS, CS>& memo
     store(amounts, x, sums[k]);
   }
   sync_lanes();
-  UNROLL
-  for (int r = 0; r < RS; r++) sums[r] = sums[r] - a.w[r];
-  UNROLL
-  for (int c = 0; c < CS; c++) sums[RS + c] = sums[RS + c] - b.w[c] * (a.total / b.total);
-  // What children send counts at their parents.
-  for (int x = 0; x < costs.n; x++) {
-    const int above = load_one(memory.parent, x);
-    if (above < 0) continue;
-    const double amount = load_one(amounts, x);
-    UNROLL
-    for (int c = 0; c < CS; c++)
-      sums[RS + c] = sums[RS + c] + choose(lane_index() + (S::ROWS + 32 * c) == above, Lanes<double>(amount), Lanes<double>(0.0));
-  }
-  for (int x = S::ROWS; x < S::ROWS + costs.m; x++) {
-    const int above = load_one(memory.parent, x);
-    if (above < 0) continue;
-    const double amount = load_one(amounts, x);
-    UNROLL
-    for (int r = 0; r < RS; r++)
-      sums[r] = sums[r] + choose(lane_index() + 32 * r == above, Lanes<double>(amount), Lanes<double>(0.0));
-  }
-  Lanes<double> worst = 0.0;
-  UNROLL
-  for (int k = 0; k < S::SLOTS; k++) worst = larger(worst, magnitude(sums[k]));
-  return {warp_sum(value), warp_sum(gross), warp_smallest(least), warp_largest(most), warp_largest(worst)};
+  const double error = largest_miss<RS, CS>(costs, memory, amounts, a, b, sums);
+  return {warp_sum(value), warp_sum(gross), warp_smallest(least), warp_largest(most), error};
 }
 
 // Whether no cost between nodes with mass is below `price`.

@@ -33,8 +33,8 @@ DEVICE double extreme_factor(const Costs<Given>& costs, const u32* rows, const L
   return double_of_bits((u64)(2045 - exponent) << 52);
 }
 
-// Write costs less `origin`, or half that times a factor, as float32 into the warp's memory; returns the sum of their magnitudes
-// of the lane that has most; without a factor it is not finite where any cost is not.
+// Write costs less `origin`, or half that times a factor, as float32 into the warp's memory. Returns the sum of their
+// magnitudes of the lane that has most; without a factor it is not finite where any cost is not.
 template <int RS, int CS, bool FACTOR, class Given>
 DEVICE float stage_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows,
                          const Lanes<bool>* held, Given origin, double factor) {
@@ -82,10 +82,33 @@ DEVICE void row_means(const Memory<RS, CS>& memory, int n, int m, const u32* col
   sync_lanes();
 }
 
-// Turn the staged costs of a slot of columns into whole numbers, negative and times 32, as pricing reads them.
+// Find each column's least cost after that, and the largest that is left in columns with mass.
+template <int RS, int CS>
+DEVICE float column_lows(const Memory<RS, CS>& memory, int n, const u32* rows, const Lanes<bool>* held,
+                         const float* means, Lanes<float>* low) {
+  const float* staged = reinterpret_cast<const float*>(memory.cost);
+  Lanes<float> far = 0.f;
+  UNROLL
+  for (int c = 0; c < CS; c++) {
+    low[c] = float_of_bits(0x7f800000u);
+    Lanes<float> high = -float_of_bits(0x7f800000u);
+    for (int i = 0; i < n; i++) {
+      if (!bit_at<RS>(rows, i)) continue;
+      const Lanes<int> at = lane_index() + (32 * c + i * Memory<RS, CS>::S::STRIDE);
+      const Lanes<float> x = load(staged, at) - load_one(means, i);
+      low[c] = smaller(low[c], x);
+      high = larger(high, x);
+    }
+    far = choose(held[c], larger(far, high - low[c]), far);
+  }
+  return warp_largest(far);
+}
+
+// Turn the staged costs of a slot of columns into whole numbers, negative and times 32, as pricing reads them; zero
+// where the scale is, as in columns without mass.
 template <int RS, int CS>
 DEVICE void whole_costs(const Memory<RS, CS>& memory, int n, int c, const u32* rows, const float* means,
-                        Lanes<float> low, float scale) {
+                        Lanes<float> low, Lanes<float> scale) {
   const float* staged = reinterpret_cast<const float*>(memory.cost);
   for (int i = 0; i < (n + 3) / 4 * 4; i++) {
     const Lanes<int> at = lane_index() + (32 * c + i * Memory<RS, CS>::S::STRIDE);
@@ -113,36 +136,22 @@ DEVICE Reduction<CS> reduce_costs(const Costs<Given>& costs, const Memory<RS, CS
   sync_lanes();
   float* means = reinterpret_cast<float*>(memory.scratch);
   row_means<RS, CS>(memory, costs.n, costs.m, columns, means);
-  const float* staged = reinterpret_cast<const float*>(memory.cost);
   Lanes<float> low[CS];
-  Lanes<float> far = 0.f;
-  UNROLL
-  for (int c = 0; c < CS; c++) {
-    low[c] = float_of_bits(0x7f800000u);
-    Lanes<float> high = -float_of_bits(0x7f800000u);
-    for (int i = 0; i < costs.n; i++) {
-      if (!bit_at<RS>(rows, i)) continue;
-      const Lanes<float> x =
-          load(staged, lane_index() + (32 * c + i * Memory<RS, CS>::S::STRIDE)) - load_one(means, i);
-      low[c] = smaller(low[c], x);
-      high = larger(high, x);
-    }
-    far = choose(held[c], larger(far, high - low[c]), far);
-    reduction.low[c] = convert<double>(low[c]) / factor;
-    store(memory.low, lane_index() + 32 * c, reduction.low[c]);
-  }
-  const float spread = warp_largest(far);
+  const float spread = column_lows<RS, CS>(memory, costs.n, rows, held, means, low);
   // float32 sees no more than this of costs that the rows' and columns' own levels make large.
   const float seen = larger(spread, reach * 1e-7f);
   reduction.spread = double(seen) / factor;
-  const int nodes = count_nodes<RS>(rows) + count_nodes<CS>(columns);
   // What a path of all nodes sums up to stays within reach.
-  const float most = smaller(float(1 << 20), float((1 << 25) / nodes));
-  const float scale = seen > 0.f ? most / seen : 0.f;
-  reduction.whole = seen > 0.f ? (int)most : 0;
+  const int nodes = count_nodes<RS>(rows) + count_nodes<CS>(columns);
+  reduction.whole = seen > 0.f ? smaller(1 << 20, Memory<RS, CS>::S::REACH / nodes) : 0;
+  const float scale = seen > 0.f ? float(reduction.whole) / seen : 0.f;
   UNROLL
-  for (int c = 0; c < CS; c++)
-    whole_costs<RS, CS>(memory, costs.n, c, rows, means, low[c], scale);
+  for (int c = 0; c < CS; c++) {
+    const Lanes<float> own = choose(held[c], Lanes<float>(scale), Lanes<float>(0.f));
+    whole_costs<RS, CS>(memory, costs.n, c, rows, means, low[c], own);
+    reduction.low[c] = convert<double>(low[c]) / factor;
+    store(memory.low, lane_index() + 32 * c, reduction.low[c]);
+  }
   UNROLL
   for (int r = 0; r < RS; r++) {
     const Lanes<int> i = lane_index() + 32 * r;

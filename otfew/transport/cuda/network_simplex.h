@@ -186,7 +186,10 @@ struct Exact {
                                double& rounding) {
     Lanes<double> sum = 0.0;
     UNROLL
-    for (int c = 0; c < CS; c++) sum = sum + choose(lane_index() + 32 * c < costs.m, g[c] * (b.w[c] / b.total), Lanes<double>(0.0));
+    for (int c = 0; c < CS; c++) {
+      const Lanes<bool> is = lane_index() + 32 * c < costs.m;
+      sum = sum + choose(is, g[c] * (b.w[c] / b.total), Lanes<double>(0.0));
+    }
     const double shift = warp_sum(sum);
     Lanes<double> earned = 0.0, rows_weigh = 0.0, columns_weigh = 0.0;
     UNROLL

@@ -13,23 +13,23 @@ DEVICE i64 warp_smallest_units(Lanes<i64> x) {
 template <int RS, int CS>
 struct Pivot {
   typedef Sizes<RS, CS> S;
-  // The nodes of the cycle but for its top. Of few slots every node has its place here; of more only those on the cycle,
-  // so that a short one fills few places.
+  // The nodes of the cycle but for its top. Of few slots every node has its place here; of more only those on the
+  // cycle, so that a short one fills few places.
   static constexpr bool GATHERED = S::SLOTS > 2;
   const Memory<RS, CS>& memory;
   const int row, column;  // nodes of the entering arc
   int length;             // places in use
   Lanes<int> node[S::SLOTS];
-  Lanes<bool> on[S::SLOTS];      // whether the place holds a node of the cycle
+  Lanes<bool> on[S::SLOTS];        // whether the place holds a node of the cycle
   Lanes<bool> over_row[S::SLOTS];  // which lies above the entering arc's row, and not above its column
-  Lanes<bool> drains[S::SLOTS];  // whose arc to the parent sends less
+  Lanes<bool> drains[S::SLOTS];    // and whose arc to the parent sends less
   Lanes<i64> flow[S::SLOTS];
   Lanes<int> above[S::SLOTS];
   i64 theta;
   int leaving;
   bool row_side;                // whether the leaving arc is on the row's side of the cycle
   u32 subtree[S::SLOTS];        // of the leaving node
-  Lanes<bool> moved[S::SLOTS];  // the same by slots of nodes
+  Lanes<bool> moved[S::SLOTS];  // the same, by slots of nodes
 
   DEVICE Pivot(const Memory<RS, CS>& memory, int row, int column) : memory(memory), row(row), column(column) {}
 
@@ -134,8 +134,8 @@ struct Pivot {
 
   // The leaving node's subtree turns upside down on the path from the entering arc down to the leaving one, and then
   // hangs on the entering arc: each node of that path takes the place of its parent. Nodes of the cycle outside the
-  // subtree gain or lose it. Every place has one writer; all reads come before a barrier (the leaving node's own word is
-  // never empty). What comes next must begin with another.
+  // subtree gain or lose it. Every place has one writer; all reads come before a barrier (the leaving node's own word
+  // is never empty). What comes next must begin with another.
   DEVICE void turn() {
     const int inner = row_side ? row : column, outer = row_side ? column : row;
     Lanes<bool> pushes[S::SLOTS], stays[S::SLOTS];

@@ -44,8 +44,8 @@ struct Memory {
   int* cost;       // [n, rounded up to 4][STRIDE] minus 32 times the whole-number costs
 
   DEVICE static int bytes(int n) {
-    return 8 * (2 * S::ROWS + 32 * CS) + 8 * S::NODES + 12 * S::NODES + 4 * S::SLOTS * S::NODES + 4 * S::NODES + 4 * S::ROWS +
-           4 * ((n + 3) / 4 * 4) * S::STRIDE;
+    const int by_row = 8 + 8 + 4, by_column = 8, by_node = 8 + 12 + 4 * S::SLOTS + 4;
+    return by_row * S::ROWS + by_column * 32 * CS + by_node * S::NODES + 4 * ((n + 3) / 4 * 4) * S::STRIDE;
   }
   DEVICE explicit Memory(char* from) {
     mean = reinterpret_cast<double*>(from);
@@ -61,7 +61,8 @@ struct Memory {
 };
 
 // Row potential of rows that may not be priced: below all others, and far enough from overflow.
-constexpr int CLOSED = -(1 << 30) - (1 << 30) + (1 << 26);
+constexpr int LOWEST = -2147483647 - 1;
+constexpr int CLOSED = LOWEST + (1 << 26);
 
 // Sets of nodes of a side are bits, the same in all lanes. Slots are chosen by comparing: numbers in registers have no
 // addresses.
@@ -93,4 +94,3 @@ DEVICE int first_of(const u32* nodes) {
     if (nodes[k]) first = 32 * k + lowest(nodes[k]);
   return first;
 }
-constexpr int LOWEST = -2147483647 - 1;

@@ -27,7 +27,7 @@ struct Start {
       store(memory.flow, lane + 32 * k, Lanes<i64>(i64(0)));
       UNROLL
       for (int w = 0; w < S::SLOTS; w++)
-        store(memory.mask, lane + (32 * k + w * S::NODES), choose(Lanes<bool>(w == k), Lanes<u32>(1u) << lane, Lanes<u32>(0u)));
+        store(memory.mask, lane + (32 * k + w * S::NODES), w == k ? Lanes<u32>(1u) << lane : Lanes<u32>(0u));
     }
     UNROLL
     for (int r = 0; r < RS; r++) {

@@ -3,8 +3,8 @@
 #include "problem.h"
 
 // Every tree arc (i, j) has cost u_i + v_j, and the root's potential is zero. Each node sums the costs of its path
-// with alternating signs, twice as far at each step: `arc` gives the cost of the arc from node x of slot k to its
-// parent. Potentials of nodes outside the tree are zero.
+// with alternating signs, twice as far at each step: `arc` gives the cost of an arc by its row and
+// column. Potentials of nodes outside the tree are zero.
 template <class T, int RS, int CS, class Arc>
 DEVICE void tree_potentials(const Memory<RS, CS>& memory, int root, const Arc& arc, Lanes<T>* potential) {
   typedef Sizes<RS, CS> S;
@@ -19,7 +19,8 @@ DEVICE void tree_potentials(const Memory<RS, CS>& memory, int root, const Arc& a
     top[k] = choose(hangs, above, Lanes<int>(root));
     const Lanes<int> row = k < RS ? lane + 32 * k : top[k];
     const Lanes<int> column = (k < RS ? top[k] : lane + 32 * k) - S::ROWS;
-    potential[k] = choose(hangs, arc(choose(hangs, row, Lanes<int>(0)), choose(hangs, column, Lanes<int>(0))), Lanes<T>(T(0)));
+    const Lanes<T> cost = arc(choose(hangs, row, Lanes<int>(0)), choose(hangs, column, Lanes<int>(0)));
+    potential[k] = choose(hangs, cost, Lanes<T>(T(0)));
   }
   bool first = true;
   u32 under = 1;

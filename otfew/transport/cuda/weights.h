@@ -73,7 +73,8 @@ DEVICE void units_of(const Weights<S>& weights, i64 total, bool uniform, Lanes<i
   UNROLL
   for (int k = 0; k < S; k++) {
     const Lanes<double> share = weights.w[k] / weights.total;
-    units[k] = uniform ? choose(share > 0.0, Lanes<i64>(total / count), Lanes<i64>(i64(0))) : nearest_i64(share * double(total));
+    const Lanes<i64> each = choose(share > 0.0, Lanes<i64>(total / count), Lanes<i64>(i64(0)));
+    units[k] = uniform ? each : nearest_i64(share * double(total));
     sum = sum + units[k];
     const Lanes<float> size = convert<float>(share);
     const Lanes<bool> more = size > most;
