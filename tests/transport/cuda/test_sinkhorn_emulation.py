@@ -161,6 +161,9 @@ def test_hard_problems_converge_as_on_the_cpu(kind, weights, fraction):
         found = solve(costs, a, b, fraction * spread)
         expected = otfew.solve(costs, a, b, solver=otfew.Sinkhorn(reg=fraction * spread))
         assert torch.equal(found.solved.status, expected.status)
+        if fraction < 0.05:
+            # Beyond the plain domain the steps are the same, but for rounding.
+            assert ((found.solved.n_iter - expected.n_iter).abs() <= 2).all()
         assert (marginal_error(found.solved) <= 1e-6 + 4 * torch.finfo(dtype).eps).all()
         assert found.solved.phi.isfinite().all()
         assert found.solved.psi.isfinite().all()
