@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: compare test check bench lint format clean
+.PHONY: compare test check bench device-check lint format clean
 
 compare: $(VENV)/.installed
 	$(RUN) -m experiments.compare $(ARGS)
@@ -19,6 +19,14 @@ check: $(VENV)/.tox
 
 bench: $(VENV)/.tox
 	$(VENV)/bin/tox run -e bench
+
+# With DEVICE_PYTHON, else a python3 that has otfew, torch and pytest, else that of $(VENV). OUT: folder of the record.
+HAS_OTFEW := import importlib.util as u, sys; sys.exit(any(u.find_spec(n) is None for n in ("otfew.experiments", "torch", "pytest")))
+device-check:
+	@python="$(DEVICE_PYTHON)"; \
+	if [ -z "$$python" ] && python3 -c '$(HAS_OTFEW)' 2>/dev/null; then python=python3; fi; \
+	if [ -z "$$python" ]; then make --no-print-directory $(VENV)/.dev && python=$(RUN); fi; \
+	exec "$$python" -m otfew.experiments.device_check $(if $(OUT),--output "$(OUT)") $(ARGS)
 
 lint: $(VENV)/.tox
 	$(VENV)/bin/tox run -e lint,type
@@ -37,6 +45,11 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "installing otfew into $(VENV) (a few minutes, once)"
 	$(PIP) -e ".[all]"
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "installing otfew and its tests into $(VENV) (a few minutes, once)"
+	$(PIP) -e ".[dev]"
 	@touch $@
 
 $(VENV)/.tox: constraints.txt | $(VENV)/bin/python

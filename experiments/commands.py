@@ -8,6 +8,7 @@ COMMANDS = {
     "compare": "run methods on the same episodes and compare them",
     "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",
     "cross-domain": "one backbone on several data sets: Table 5 of the DeepEMD paper",
+    "device-check": "check and time this machine's GPU: its tests, then kernels, methods and trainings",
     "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
     "long-tail": "OT re-weighting for long-tailed training against its rivals",
     "extractors": "kinds of nodes with the same methods: Table 3 of the DeepEMD paper",

@@ -100,7 +100,11 @@ def __getattr__(name: str) -> Any:
     elif name == "__version__":
         from importlib import metadata
 
-        value = metadata.version("otfew")
+        try:
+            value = metadata.version("otfew")
+        except metadata.PackageNotFoundError:
+            # Found by PYTHONPATH, as on a borrowed machine.
+            value = "0.0+uninstalled"
     else:
         raise AttributeError(f"module 'otfew' has no attribute {name!r}")
     globals()[name] = value

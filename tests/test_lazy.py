@@ -72,6 +72,23 @@ def test_version_is_that_of_the_installation():
     assert otfew.__version__ == importlib.metadata.version("otfew")
 
 
+def test_without_an_installation_there_is_a_version_too():
+    code = """
+import importlib.metadata
+found = importlib.metadata.version
+def version(name):
+    if name == "otfew":
+        raise importlib.metadata.PackageNotFoundError(name)
+    return found(name)
+importlib.metadata.version = version
+import otfew
+from otfew.runs.identity import versions
+print(otfew.__version__, versions()["otfew"], versions()["numpy"] == found("numpy"))
+"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said.split() == ["0.0+uninstalled", "0.0+uninstalled", "True"]
+
+
 def test_pickles_name_the_module_that_has_the_class():
     data = pickle.dumps(otfew.Sinkhorn(reg=0.5))
     assert b"otfew.transport.entropic.sinkhorn" in data

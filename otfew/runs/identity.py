@@ -31,7 +31,17 @@ _known: dict[str, tuple[_Stamp, str]] = {}
 def versions() -> dict[str, str]:
     """Versions that figures may depend on."""
     names = ("otfew", "torch", "numpy", "numba", "scipy", "scikit-learn")
-    return {name: importlib.metadata.version(name) for name in names}
+    return {name: _version(name) for name in names}
+
+
+def _version(name: str) -> str:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        if name != "otfew":
+            raise
+        # Found by PYTHONPATH, as on a borrowed machine; ``otfew.__version__`` says the same.
+        return "0.0+uninstalled"
 
 
 def short_hash(identity: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 from otfew.errors import UserError
 from otfew.random.generators import drawn
 from otfew.random.keys import hashed
+from otfew.training.resampling import augmented
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,16 @@ class Augmentation:
             raise UserError(f"`colour` must lie in [0, 1], not {self.colour}.")
 
 
+def by_kornia(images: Tensor) -> bool:
+    """Tell whether kornia does what it has drawn: on the CPU, where hundreds of operations a batch cost nothing."""
+    return images.is_cpu
+
+
 class Augment:
     """Augments batches; the outcome is a function of the images and the key, whatever was drawn before.
 
-    Crops, flips and colours are drawn on the CPU, so that they are the same on every device.
+    Crops, flips and colours are drawn on the CPU, so that they are the same on every device; kornia does there what it
+    has drawn, and other devices are told the same in fewer operations.
 
     Args:
         augmentation: What to do.
@@ -59,6 +66,7 @@ class Augment:
             strength = augmentation.colour
             steps.append(kornia.ColorJitter(brightness=strength, contrast=strength, saturation=strength))
         self._steps = kornia.AugmentationSequential(*steps, data_keys=["input"])
+        self._resolution = resolution
 
     @torch.no_grad()
     def __call__(self, images: Tensor, *key: int) -> Tensor:
@@ -72,5 +80,9 @@ class Augment:
             (images, 3, resolution, resolution), on the same device.
         """
         with drawn(hashed(*key)):
-            result: Tensor = self._steps(images)
-        return result
+            if by_kornia(images):
+                result: Tensor = self._steps(images)
+                return result
+            parameters = self._steps.forward_parameters(images.shape)
+        by_name: Any = {parameter.name.partition("_")[0]: parameter.data for parameter in parameters}
+        return augmented(images, by_name, self._resolution)

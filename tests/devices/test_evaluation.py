@@ -1,12 +1,17 @@
 """Episodes on the pretended device: features go there once, and a method's answer is the one thing waited for."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import _disable_current_modes
 
 import otfew
 from otfew import api, catalogue, devices
+from otfew.backbones import ARCHITECTURES
 from otfew.baselines.protonet import ProtoNet
+from otfew.classifier import FewShotClassifier, few_shot
 from otfew.evaluation import placement
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.evaluation.placement import gathered, placed
@@ -147,3 +152,27 @@ def test_compare_runs_there(pretended, monkeypatch, tmp_path):
         assert machine.waits == 2 * len(METHODS), machine.report()
     for name in METHODS:
         np.testing.assert_array_equal(found.episodes[name], expected.episodes[name])
+
+
+def test_a_classifier_of_ones_own_pictures_runs_there(pretended, monkeypatch):
+    def outside(module):  # the pretence makes no storages
+        with _disable_current_modes():
+            return copy(module)
+
+    copy = few_shot.copy.deepcopy
+    monkeypatch.setattr(few_shot, "copy", SimpleNamespace(deepcopy=outside))
+    torch.manual_seed(0)
+    module = ARCHITECTURES["resnet12-quarter"]()
+    pictures = [np.full((32, 32, 3), 40 * i, np.uint8) for i in range(6)]
+    labels = ["dark", "dark", "dark", "light", "light", "light"]
+
+    def answers(device):
+        options = {"backbone": module, "method": "deepemd-fcn", "resolution": 32, "device": device}
+        return FewShotClassifier(**options).fit(pictures, labels).decision_function(pictures[::2])
+
+    expected = answers("cpu")
+    with pretended() as machine:
+        found = answers(machine.device)
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    # Whether features and logits are numbers, what the kernel says, and the answers.
+    assert machine.waits <= 8, machine.report()
