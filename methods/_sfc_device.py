@@ -20,6 +20,7 @@ from otfew.transport.cuda.arguments import ExactProblems
 from otfew.transport.cuda.machines import Machine
 from otfew.transport.cuda.outputs import Slab
 from otfew.transport.cuda.programs import Kernel
+from otfew.transport.problem import UNSURE
 from otfew.transport.sending import send
 
 _BYTES = 1 << 30
@@ -127,7 +128,8 @@ def descend_there(
             fit.update(chosen, done, len(step), momentum if count else 0.0, 1 - dampening if count else 1.0)
             done += len(step)
         fitted.append(fit.result())
-    return None if int(flag) else torch.cat(fitted)
+    # A plan that is optimal to the rounding of its costs is good enough for a step.
+    return None if int(flag) & ~(1 << UNSURE) else torch.cat(fitted)
 
 
 class _Fit:

@@ -19,6 +19,8 @@ from otfew.runs.files import cache_directory, parse_json, write_atomically
 
 ABOVE = ("methods", "baselines", "experiments")
 """Packages that a wheel puts into the folder of ``otfew`` and a checkout beside it: never part of ``otfew`` itself."""
+_SOURCES = ("*.py", "*.h")
+"""Modules, and what kernels of a GPU are compiled from."""
 _VERSION = "otfew syntax 1"
 _NO_SOURCE = "no source"
 _Stamp = tuple[int, int, int]
@@ -41,8 +43,8 @@ def code_digest(*packages: str) -> str:
     """Hash what the code of modules says, without importing them.
 
     What is hashed is the syntax tree of every module, without docstrings: comments, formatting and where a module lies
-    change nothing, on any version of Python. Digests of files are kept in the cache folder under their size and times,
-    so that a start reads only files that have changed.
+    change nothing, on any version of Python. Of kernels' sources it is the bytes. Digests of files are kept in the
+    cache folder under their size and times, so that a start reads only files that have changed.
 
     A module without a source file (compiled, typed at a prompt, not installed) counts by its name alone: changes in it
     are not noticed.
@@ -72,7 +74,7 @@ def package_of(kind: type) -> str:
 
 
 def sources(package: str) -> list[tuple[str, Path | None]]:
-    """List the modules of a package, or a module alone, with their source files, without importing them.
+    """List the modules of a package, and sources of kernels beside them, or a module alone, without importing them.
 
     Args:
         package: Dotted name.
@@ -88,8 +90,10 @@ def sources(package: str) -> list[tuple[str, Path | None]]:
         return [(package, origin)]
     root = origin.parent
     found: list[tuple[str, Path | None]] = []
-    for path in sorted(root.rglob("*.py")):
-        parts = path.relative_to(root).with_suffix("").parts
+    for path in sorted(path for pattern in _SOURCES for path in root.rglob(pattern)):
+        parts = path.relative_to(root).parts
+        if path.suffix == ".py":
+            parts = (*parts[:-1], path.stem)
         if package == "otfew" and len(parts) > 1 and parts[0] in ABOVE:
             continue
         found.append((".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)]), path))
@@ -139,8 +143,10 @@ def _digest(path: Path) -> str:
     """Hash the syntax tree of a file, or its bytes where they are no Python that this version can read."""
     data = path.read_bytes()
     try:
-        tree = ast.parse(data)
+        tree = ast.parse(data) if path.suffix == ".py" else None
     except (SyntaxError, ValueError):
+        tree = None
+    if tree is None:
         return hashlib.sha256(data).hexdigest()
     return hashlib.sha256("\0".join(_words(tree)).encode(errors="surrogatepass")).hexdigest()
 

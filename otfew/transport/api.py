@@ -125,6 +125,7 @@ def solve(
             unknown solver; the message names the argument and the batch index.
         ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum.
+        DeviceError: A RuntimeError: a kernel cannot be compiled or launched on a GPU that should run it.
 
     Example:
         >>> import numpy as np

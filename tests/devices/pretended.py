@@ -206,6 +206,10 @@ class Machine(TorchDispatchMode):
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Do an operation with the values, having counted it and refused what a GPU refuses."""
+        if torch.is_inference_mode_enabled() and _is_composite(func):
+            # Elsewhere autograd has taken such operations apart before they come here.
+            with self:
+                return func.decompose(*args, **kwargs)
         name = func._schema.name.partition("::")[2]
         self.operated()
         same_sizes = name == "as_strided_" and tuple(args[1]) == tuple(args[0].shape)
@@ -227,8 +231,7 @@ class Machine(TorchDispatchMode):
             goes_away = bool(away) if asked is None else asked.type == KIND
             self._look_at(func, name, args, kwargs, away, here)
         generator = kwargs.get("generator")
-        idle = name == "dropout" and not args[2]
-        if goes_away and torch.Tag.nondeterministic_seeded in func.tags and not idle:
+        if goes_away and torch.Tag.nondeterministic_seeded in func.tags:
             if generator is not None:
                 raise RuntimeError(f"Expected a {KIND!r} device type for generator but found 'cpu' ({name})")
             self.draws += 1
@@ -354,6 +357,10 @@ def _lists_moved(index: Any, device: torch.device) -> Any:
     if isinstance(index, tuple):
         return tuple(_lists_moved(part, device) for part in index)
     return torch.tensor(index, device=device) if isinstance(index, list | np.ndarray) else index
+
+
+def _is_composite(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), torch._C.DispatchKey.CompositeImplicitAutograd)
 
 
 def _inside(x: Any) -> Any:

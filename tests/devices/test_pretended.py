@@ -250,3 +250,20 @@ def test_tensors_that_the_pretence_cannot_see_are_refused(pretended):
     unseen = torch.empty(3, device=KIND)
     with pretended() as machine, pytest.raises(RuntimeError, match="could not see"):
         machine.away(torch.zeros(3)) + unseen
+
+
+def test_inference_mode_hides_no_copy_and_no_view(pretended):
+    """Torch hands operations over whole there, which it takes apart elsewhere."""
+    table = torch.arange(6.0)
+    with pretended() as machine:
+        there = machine.away(table)
+        with torch.inference_mode():
+            x = torch.ones(6).to(machine.device) + there.view(6)
+            y = torch.nn.functional.dropout(x.view(2, 3), training=False)
+            assert x.cpu()[2] == 3
+            assert (y.shape, y.device) == ((2, 3), machine.device)
+        pooled = torch.nn.functional.adaptive_avg_pool2d(
+            machine.away(torch.arange(16.0).view(1, 2, 2, 4)).to(memory_format=torch.channels_last), 1
+        )
+        assert (machine.uploads, machine.waits, machine.draws) == (1, 1, 0), machine.report()
+    assert machine.home(pooled).flatten().tolist() == [3.5, 11.5]

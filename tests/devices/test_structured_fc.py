@@ -102,6 +102,8 @@ def test_uneven_shots(emulated, support, uneven):
     head, nodes, score = StructuredFC(epochs=3), support(shot=2), SCORES["cross-reference"]
     expected = head.fit(nodes, uneven, score, 12.5)
     torch.testing.assert_close(fitted(emulated, head, nodes, score, uneven), expected, rtol=0, atol=1e-10)
+    # One look at the mask, and one at the end of either group's fit.
+    assert emulated.waits == 3
 
 
 def test_an_episode_does_not_depend_on_those_that_are_fitted_with_it(emulated, support, monkeypatch):

@@ -107,6 +107,16 @@ def test_a_file_that_is_no_python_counts_by_its_bytes(package):
     assert code_digest("parcel") != before
 
 
+def test_sources_of_kernels_count_by_their_bytes(package):
+    digests = [code_digest("parcel")]
+    for text in ("#pragma once", "#pragma twice", "# a line of Python's"):
+        (package / "inner" / "kernel.h").write_text(text)
+        digests.append(code_digest("parcel"))
+    assert len(set(digests)) == 4
+    assert ("parcel.inner.kernel.h", package / "inner" / "kernel.h") in sources("parcel")
+    assert any(name == "otfew.transport.cuda.warp.h" for name, _ in sources("otfew.transport"))
+
+
 @pytest.mark.parametrize("name", ["no_such_package_here", "parcel.no_such_module", "json.decoder.nothing", "zlib"])
 def test_what_has_no_source_counts_by_its_name(package, name):
     assert sources(name) == [(name, None)]

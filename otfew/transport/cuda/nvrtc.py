@@ -145,13 +145,15 @@ def find(cuda: str) -> Nvrtc:
     for name in _names(major, _site(), sys.platform == "win32"):
         try:
             found = Nvrtc(_load(name))
+            # It may load and yet not find what it needs to compile.
+            found.compile('extern "C" __global__ void probe() {}', "probe", f"sm_{found.capabilities[-1]}")
         except (OSError, AttributeError, DeviceError):
             continue
         # What a later one makes, the driver that serves this torch might not load.
         if found.version[0] <= int(major):
             return found
     raise DeviceError(
-        "CUDA's run-time compiler (NVRTC), which torch's CUDA wheels bring, is not installed: "
+        "CUDA's run-time compiler (NVRTC), which torch's CUDA wheels bring, is not installed or does not work: "
         f"pip install {_wheel(major)}"
     )
 

@@ -32,7 +32,8 @@ class Exact(ArraySolver):
     at any size up to 4,000 x 4,000, so nothing is handed to it.
 
     Costs on a CUDA device of compute capability 8.0 or later, of at most 128 rows and columns, are solved there, where
-    they lie, by kernels that are compiled at their first use; at ties the plan may be another one than on the CPU.
+    they lie, by kernels that are compiled at their first use; at ties the plan may be another one than on the CPU, and
+    with ``mass`` the last bits may depend on the size of the batch.
     Problems that the kernel is not sure of, since costs differ by many digits, are settled on the CPU. All else that is
     not on the CPU is copied there and back, which a warning says once.
 

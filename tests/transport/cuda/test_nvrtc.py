@@ -229,7 +229,7 @@ def loads(monkeypatch):
 def test_the_systems_compiler_is_the_last_resort_unless_it_is_too_new(loads):
     loads(libnvrtc_of_the_system=Library(version=(12, 4)))
     assert nvrtc.find("13.0").version == (12, 4)
-    with pytest.raises(DeviceError, match=r"not installed: pip install nvidia-cuda-nvrtc-cu11$"):
+    with pytest.raises(DeviceError, match=r"not installed or does not work: pip install nvidia-cuda-nvrtc-cu11$"):
         nvrtc.find("11.8")
 
 
@@ -238,9 +238,14 @@ def test_a_library_that_is_none_is_passed_over(loads):
     assert nvrtc.find("13.0").version == (13, 0)
 
 
+def test_one_that_cannot_compile_is_passed_over(loads):
+    loads(libnvrtc_so_13=Library(fails={"CompileProgram": 7}), libnvrtc_of_the_system=Library(version=(12, 9)))
+    assert nvrtc.find("13.0").version == (12, 9)
+
+
 def test_without_any_it_says_what_to_install(loads):
     loads()
-    with pytest.raises(DeviceError, match=r"not installed: pip install 'nvidia-cuda-nvrtc==13\.\*'$"):
+    with pytest.raises(DeviceError, match=r"not installed or does not work: pip install 'nvidia-cuda-nvrtc==13\.\*'$"):
         nvrtc.find("13.0")
 
 
