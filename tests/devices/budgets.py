@@ -1,8 +1,9 @@
 """What calls may cost on a device, forward and backward together: a gate for its speed that needs no device.
 
 Each line is what was counted on the pretended device, and a tenth more of operations. An operation takes the host some
-microseconds whatever its size; a wait leaves the device idle besides. See ``tests/devices/pretended.py`` for what is counted, and the tests
-beside it for the calls. ``OTFEW_COUNTS=FILE pytest -n 0 tests/devices`` writes down what is counted now.
+microseconds whatever its size; a wait leaves the device idle besides. See ``tests/devices/pretended.py`` for what is
+counted, and the tests beside it for the calls. ``OTFEW_COUNTS=FILE pytest -n 0 tests/devices`` writes down what is
+counted now.
 """
 
 from __future__ import annotations
