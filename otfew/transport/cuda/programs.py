@@ -106,7 +106,7 @@ def exact_bytes(n: int, m: int) -> int:
     rows, columns = 32 * slots(n), 32 * slots(m)
     nodes = rows + columns
     words = nodes // 32
-    return 8 * (2 * rows + columns) + (8 + 12 + 4 * words + 4) * nodes + 4 * rows + 4 * (-(-n // 4) * 4) * (columns + 1)
+    return 8 * (2 * rows + 2 * columns) + (8 + 12 + 4 * words + 4) * nodes + 4 * rows + 4 * (-(-n // 4) * 4) * (columns + 1)
 
 
 @functools.cache

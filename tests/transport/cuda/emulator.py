@@ -17,7 +17,7 @@ from torch import Tensor
 from otfew.transport.cuda.programs import Kernel, source
 
 WARP = (Path(__file__).parent / "emulated_warp.h").read_text(encoding="utf-8")
-FLAGS = ("-O2", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-w")
+FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-w")
 
 
 def compiler() -> str | None:
