@@ -12,6 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from otfew import devices
+
 Row = dict[str, Any]
 """One figure: JSON-ready."""
 
@@ -66,8 +68,7 @@ class Bench:
 
     def wait(self) -> None:
         """Wait for the device to have done what it was told."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        devices.settle(self.device)
 
     def once(self, call: Call) -> float:
         """Time one call, from an idle device to an idle device, in seconds."""
@@ -114,10 +115,8 @@ class Bench:
 
     def fits(self, size: float) -> bool:
         """Tell whether so many bytes leave room on the device for as many again."""
-        if self.device.type != "cuda":
-            return True
-        free, _ = torch.cuda.mem_get_info(self.device)
-        return 2 * size < free
+        free = devices.room(self.device)
+        return free is None or 2 * size < free
 
 
 def tracked(*tensors: Tensor) -> list[Tensor]:

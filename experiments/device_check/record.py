@@ -7,7 +7,6 @@ import importlib.metadata
 import json
 import platform
 import re
-import sys
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import torch
 from otfew.errors import UserError
 from otfew.experiments.device_check.bars import judged
 from otfew.experiments.device_check.bench import Row
+from otfew.experiments.device_check.config import Config
 from otfew.runs.directory import to_json
 from otfew.runs.files import write_atomically
 from otfew.runs.identity import code_digest
@@ -33,25 +33,23 @@ class Record:
     Args:
         folder: Where it is written.
         device: That is checked.
-        line: The command, as it was typed.
-        minutes: That the whole may take.
-        toy: Whether sizes are tiny.
+        config: The command line.
     """
 
-    def __init__(self, folder: Path, device: torch.device, line: str, minutes: float, toy: bool) -> None:
+    def __init__(self, folder: Path, device: torch.device, config: Config) -> None:
         card = describe(device)
-        self.path = folder / f"device-{slug(card['name'], toy)}.json"
+        self.path = folder / f"device-{slug(card['name'], config.toy)}.json"
         self.content: dict[str, Any] = {
             "command": "device-check",
             "format": FORMAT,
-            "line": line,
-            "toy": toy,
+            "line": typed(config),
+            "toy": config.toy,
             "card": card,
             "host": {"processor": processor(), "cores": cores(), "system": platform.system()},
             "versions": versions(),
             "code": code_digest(*CODE),
             "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "minutes": minutes,
+            "minutes": config.minutes,
             "parts": {},
             "bars": [],
         }
@@ -133,10 +131,15 @@ def processor() -> str:
     return named[0] if named else platform.processor() or platform.machine()
 
 
-def typed() -> str:
+def typed(config: Config) -> str:
     """Spell the command as it can be typed, without paths."""
-    words = [word for word in sys.argv[1:] if word.startswith("--")]
-    return " ".join(["python -m experiments.device_check", *words])
+    usual = Config()
+    words = ["python -m experiments.device_check"]
+    words += [f"--minutes {config.minutes:g}"] * (config.minutes != usual.minutes)
+    words += [f"--parts {' '.join(config.parts)}"] * (config.parts != usual.parts)
+    words += [f"--device {config.device}"] * (config.device != usual.device)
+    words += ["--toy"] * config.toy
+    return " ".join(words)
 
 
 def load(path: Path) -> dict[str, Any]:

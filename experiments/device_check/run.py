@@ -17,7 +17,7 @@ from otfew.experiments.device_check import report, suite
 from otfew.experiments.device_check.bench import Bench, Row
 from otfew.experiments.device_check.config import Config
 from otfew.experiments.device_check.parts import TESTS, Part, chosen, measure, seconds
-from otfew.experiments.device_check.record import Record, typed
+from otfew.experiments.device_check.record import Record
 from otfew.experiments.device_check.worker import BrokenError, rows_of
 from otfew.experiments.solver_timings.measure import in_a_line
 from otfew.reporting.tables import terminal
@@ -53,7 +53,7 @@ def check(config: Config, console: Console) -> bool:
     def say(text: str) -> None:
         console.print(text, markup=False, highlight=False, soft_wrap=True)
 
-    record = Record(_folder(config), device, typed(), config.minutes, config.toy)
+    record = Record(_folder(config), device, config)
     say(f"{record.content['card']['name']}; {', '.join(f'{n} {v}' for n, v in record.content['versions'].items())}")
     until = started + 60 * config.minutes - RESERVE * min(1.0, config.minutes)
     for place, part in enumerate(parts):

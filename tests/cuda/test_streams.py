@@ -8,6 +8,8 @@ import torch
 import otfew
 from otfew.transport.cuda.machines import machine_for
 
+from .places import on_each
+
 BLIND = {"validate": False, "on_fail": "ignore"}
 """With which nobody looks at what a solve came to."""
 
@@ -33,7 +35,7 @@ def step(leaves, **options):
 
 @pytest.mark.usefixtures("kernels")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-@pytest.mark.parametrize("n", [25, 49, 100])
+@pytest.mark.parametrize(("place", "n"), on_each([25, 49, 100], [25]), indirect=["place"])
 def test_no_wait_where_nobody_looks(n, dtype, place, problems):
     leaves = place.away([x.requires_grad_() for x in problems("bar", 3, n, dtype=dtype)])
     step(leaves, **BLIND)  # compiles and loads

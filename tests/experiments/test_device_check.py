@@ -18,6 +18,7 @@ from otfew.experiments.device_check import bars, command, exact, page, parts, re
 from otfew.experiments.device_check import run as checking
 from otfew.experiments.device_check.bench import CARD, Bench
 from otfew.experiments.device_check.command import main
+from otfew.experiments.device_check.config import Config
 from otfew.transport.cuda import machines
 
 ROOT = Path(__file__).parents[2]
@@ -407,6 +408,13 @@ def test_the_figures_of_the_docs_are_those_of_the_records():
     records = [record.load(path) for path in sorted((ROOT / "docs" / "results").glob("device-*.json"))]
     written = text.partition(page.BEGIN)[2].partition(page.END)[0]
     assert written.strip() == page.figures(records).strip()
+
+
+def test_the_line_can_be_typed_again():
+    assert record.typed(Config()) == "python -m experiments.device_check"
+    config = Config(minutes=2.5, parts=("exact", "points"), device="cuda:1", output=Path("/somewhere"))
+    line = "python -m experiments.device_check --minutes 2.5 --parts exact points --device cuda:1"
+    assert record.typed(config) == line
 
 
 def test_names_of_cards_become_names_of_files():
