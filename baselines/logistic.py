@@ -49,8 +49,8 @@ class Logistic(Baseline):
 
     logit_c = <w_c, q / |q|> + b_c, with q the mean of the query's nodes; w and b minimise C * sum of cross-entropies
     + |w|^2 / 2 over the support's vectors, one item a shot, by scikit-learn's ``LogisticRegression`` (multinomial;
-    binary for two classes). Uneven shots: a class counts as often as it has shots. No gradient flows into the
-    support.
+    binary for two classes), on the CPU wherever the nodes are. Uneven shots: a class counts as often as it has shots.
+    No gradient flows into the support.
 
     Args:
         C: Inverse strength of the penalty; 1 as in the paper's code.

@@ -56,7 +56,9 @@ def dense_parts(
         return solver.solve(flat, *flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals))
     assert isinstance(solver, ArraySolver)
     # Copied once, and looked at where they then are.
-    here_cost, here_a, here_b = _here(cost), None if a is None else _here(a), None if b is None else _here(b)
+    here_cost = cost if cost.is_cpu else cost.detach().cpu()
+    here_a = a if a is None or a.is_cpu else a.detach().cpu()
+    here_b = b if b is None or b.is_cpu else b.detach().cpu()
     checks = validate and solver.checks_values and rtol <= TOTALS_RTOL
     if validate and not checks:
         check_values(here_cost, here_a, here_b, solver.equal_totals, rtol)
@@ -72,7 +74,8 @@ def dense_parts(
 
     def value() -> Tensor:
         # A copy: whoever writes into it leaves the gradients alone.
-        return send(torch.from_numpy(solution.value).reshape(batch), cost.device, copy=True)
+        found = torch.from_numpy(solution.value).reshape(batch)
+        return found.clone() if cost.is_cpu else send(found, cost.device)
 
     made = (
         value()
@@ -80,10 +83,6 @@ def dense_parts(
         else differentiable(value, SolvedInNumpy(solution, problem.shape), cost, a, b, batch)
     )
     return parts_of(made.reshape(-1), solution, cost)
-
-
-def _here(tensor: Tensor) -> Tensor:
-    return tensor if tensor.is_cpu else tensor.detach().cpu()
 
 
 @outside_graphs
@@ -125,6 +124,7 @@ def solve(
             unknown solver; the message names the argument and the batch index.
         ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum.
+        DeviceError: A RuntimeError: a kernel cannot be compiled or launched on a GPU that should run it.
 
     Example:
         >>> import numpy as np

@@ -1,8 +1,9 @@
 """What calls may cost on a device, forward and backward together: a gate for its speed that needs no device.
 
-Each line is what was counted on the pretended device, and a tenth more of operations: an operation is about 5 us of the
-host's time, a wait 10 us and an idle device. See ``tests/devices/pretended.py`` for what is counted, and the tests
-beside it for the calls. ``OTFEW_COUNTS=FILE pytest -n 0 tests/devices`` writes down what is counted now.
+Each line is what was counted on the pretended device, and a tenth more of operations. An operation takes the host some
+microseconds whatever its size; a wait leaves the device idle besides. See ``tests/devices/pretended.py`` for what is
+counted, and the tests beside it for the calls. ``OTFEW_COUNTS=FILE pytest -n 0 tests/devices`` writes down what is
+counted now.
 """
 
 from __future__ import annotations
@@ -44,17 +45,17 @@ BUDGETS: dict[str, Budget] = {
     "sinkhorn, implicit, unchecked": Budget(465, 1),
     "sinkhorn, unrolled, checked": Budget(1884, 4),
     "sinkhorn, unrolled, unchecked": Budget(1844, 3),
-    "points, sqeuclidean, exact": Budget(111, 4),
-    "points, sqeuclidean, sinkhorn": Budget(507, 4),
-    "points, sqeuclidean, geomloss": Budget(2312, 14),
-    "points, euclidean, exact": Budget(106, 4),
-    "points, euclidean, sinkhorn": Budget(502, 4),
-    "points, euclidean, geomloss": Budget(2494, 14),
-    "points, cosine, exact": Budget(227, 4),
-    "points, cosine, sinkhorn": Budget(623, 4),
-    "points, cosine, geomloss": Budget(2497, 14),
-    "points, lp:3, exact": Budget(111, 4),
-    "points, lp:3, sinkhorn": Budget(507, 4),
+    "points, sqeuclidean, exact": Budget(100, 2),
+    "points, sqeuclidean, sinkhorn": Budget(496, 2),
+    "points, sqeuclidean, geomloss": Budget(2592, 8),
+    "points, euclidean, exact": Budget(95, 2),
+    "points, euclidean, sinkhorn": Budget(491, 2),
+    "points, euclidean, geomloss": Budget(2715, 8),
+    "points, cosine, exact": Budget(216, 2),
+    "points, cosine, sinkhorn": Budget(612, 2),
+    "points, cosine, geomloss": Budget(2777, 8),
+    "points, lp:3, exact": Budget(100, 2),
+    "points, lp:3, sinkhorn": Budget(496, 2),
     "costs, sqeuclidean": Budget(24),
     "costs, euclidean": Budget(20),
     "costs, cosine": Budget(140),

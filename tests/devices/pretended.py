@@ -3,8 +3,7 @@
 Values are real, so control flow that looks at data runs; what a GPU would make the host wait for is counted, with the
 line of ours that asked for it. What is counted:
 
-* operations: everything that torch dispatches, views and work on the CPU included, each about 5 us of the host's time;
-  a kernel of ours is one;
+* operations: everything that torch dispatches, views and work on the CPU included; a kernel of ours is one;
 * waits: the host needs a value, or a size that depends on values: ``item``, ``bool``, ``tolist``, ``cpu``, ``nonzero``,
   boolean masks;
 * uploads: copies from the host that are not ``non_blocking``: a GPU finishes first what it was told before, so these

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from otfew.transport.complaints import warn_once
 from otfew.transport.cuda import machines, programs
-from otfew.transport.cuda.launches import Found, Options, launched, plain
+from otfew.transport.cuda.launches import Batch, Found, Options, launched, plain
 from otfew.transport.cuda.machines import Machine
 from otfew.transport.cuda.partial import Dummies
 from otfew.transport.cuda.settling import OPEN, settled
@@ -51,9 +51,8 @@ def parts_there(
     machine = _machine(solver, cost, batch)
     if machine is None:
         return None
-    there = _there(a, cost), _there(b, cost)
-    solve = _balanced if solver.mass is None else _partial
-    found = solve(machine, solver, cost, *there, batch, looks, rtol)
+    there = Batch(cost, _there(a, cost), _there(b, cost), batch)
+    found = (_balanced if solver.mass is None else _partial)(machine, solver, there, looks, rtol)
     return _parts(found, cost, a, b, batch, checked=rtol < math.inf)
 
 
@@ -85,46 +84,27 @@ def _there(weights: Tensor | None, cost: Tensor) -> Tensor | None:
     return send(plain(weights), cost.device, torch.float64)
 
 
-def _balanced(
-    machine: Machine,
-    solver: Options,
-    cost: Tensor,
-    a: Tensor | None,
-    b: Tensor | None,
-    batch: torch.Size,
-    looks: bool,
-    rtol: float,
-) -> Found:
+def _balanced(machine: Machine, solver: Options, batch: Batch, looks: bool, rtol: float) -> Found:
     """Solve problems whose sides have the same totals."""
-    found, flag = launched(machine, solver, cost, a, b, batch, rtol)
+    found, flag = launched(machine, solver, batch, rtol)
     if not looks:
         return found
     trouble = int(flag)
     if rtol < math.inf and trouble >> INVALID & 1:
-        check_values(cost, a, b, totals_rtol=rtol)
+        check_values(*batch[:3], totals_rtol=rtol)
         # Sound after all, by a rounding error in a total.
-        found, flag = launched(machine, solver, cost, a, b, batch, math.inf)
+        found, flag = launched(machine, solver, batch, math.inf)
         trouble = int(flag)
-    ended = not trouble & OPEN or settled(solver, found, cost, a, b, batch)
+    ended = not trouble & OPEN or settled(solver, found, batch)
     found.sound = ended and not trouble & ~OPEN
     return found
 
 
-def _partial(
-    machine: Machine,
-    solver: Options,
-    cost: Tensor,
-    a: Tensor | None,
-    b: Tensor | None,
-    batch: torch.Size,
-    looks: bool,
-    rtol: float,
-) -> Found:
+def _partial(machine: Machine, solver: Options, batch: Batch, looks: bool, rtol: float) -> Found:
     """Solve problems of which only part of the mass is transported: dummy nodes take the rest."""
     assert solver.mass is not None
-    dummies = Dummies(cost, a, b, batch, solver.mass)
-    extended = dummies.extended
-    found, flag = launched(machine, solver, *extended, batch, math.inf)
+    dummies = Dummies(batch, solver.mass)
+    found, flag = launched(machine, solver, dummies.extended, math.inf)
     rest = dummies.removed(machine, found)
     if not looks:
         return rest
@@ -132,10 +112,10 @@ def _partial(
     trouble = int(flag | dummies.unsound(rtol < math.inf).int() << INVALID | failed << Status.FAILED)
     if trouble >> INVALID & 1:
         if rtol < math.inf:
-            check_values(cost, a, b, equal_totals=False)
+            check_values(*batch[:3], equal_totals=False)
         dummies.complain()
     if trouble & OPEN:
-        settled(solver, found, *extended, batch)
+        settled(solver, found, dummies.extended)
         rest = dummies.removed(machine, found)
     rest.sound = not trouble or bool((rest.outputs.tensor("status") == Status.OPTIMAL).all())
     return rest

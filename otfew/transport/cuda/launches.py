@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +33,22 @@ class Options(Protocol):
 
     def solve_all(self, problem: Problem) -> Solution:
         """Transport all the mass on the CPU, whatever ``mass`` is."""
+
+
+class Batch(NamedTuple):
+    """Problems on a device, as they lie there.
+
+    Attributes:
+        cost: (*shape, n, m), or what broadcasts to it.
+        a: (*shape, n) float64, likewise, or None.
+        b: (*shape, m) float64, likewise, or None.
+        shape: Of the batch.
+    """
+
+    cost: Tensor
+    a: Tensor | None
+    b: Tensor | None
+    shape: torch.Size
 
 
 class Found:
@@ -138,33 +154,29 @@ def laid_out(
     return out
 
 
-def launched(
-    machine: Machine, solver: Options, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float
-) -> tuple[Found, Tensor]:
+def launched(machine: Machine, solver: Options, batch: Batch, rtol: float) -> tuple[Found, Tensor]:
     """Launch the kernel, and do not wait for it.
 
     Args:
         machine: Of the device.
         solver: Its options, of which ``mass`` is left to the caller.
-        cost: (*batch, n, m), or what broadcasts to it.
-        a: (*batch, n) float64 on the device, likewise, or None.
-        b: (*batch, m), likewise.
-        batch: Its shape.
-        rtol: See ``parts_there``.
+        batch: The problems.
+        rtol: How far totals of a and b may differ, relative to the larger; infinite where nothing is to be checked.
 
     Returns:
         What will be found, and the flag (1,), int32, that gathers 1 << status of what is not optimal.
     """
+    cost, a, b, shape = batch
     n, m = cost.shape[-2:]
-    problems, device = batch.numel(), cost.device
+    problems, device = shape.numel(), cost.device
     cost = plain(cost)
-    where = layout(batch, strided(cost, 2), strided(a, 1), strided(b, 1))
+    where = layout(shape, strided(cost, 2), strided(a, 1), strided(b, 1))
     if len(where.size) > MOST_DIMS:
-        cost = cost.expand(*batch, n, m).contiguous()
-        a, b = (None if x is None else x.expand(*batch, x.shape[-1]).contiguous() for x in (a, b))
-        where = layout(batch, strided(cost, 2), strided(a, 1), strided(b, 1))
+        cost = cost.expand(*shape, n, m).contiguous()
+        a, b = (None if x is None else x.expand(*shape, x.shape[-1]).contiguous() for x in (a, b))
+        where = layout(shape, strided(cost, 2), strided(a, 1), strided(b, 1))
     slab = Slab(machine, device, problems, n, m)
-    value = torch.empty(batch, dtype=torch.float64, device=device)
+    value = torch.empty(shape, dtype=torch.float64, device=device)
     flag = torch.zeros(1, dtype=torch.int32, device=device)
     arguments = ExactProblems(
         cost=machine.address(cost),

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from otfew.transport.arguments import flat_weights
 from otfew.transport.certificate import EPS
-from otfew.transport.cuda.launches import Found, laid_out
+from otfew.transport.cuda.launches import Batch, Found, laid_out
 from otfew.transport.cuda.machines import Machine
 from otfew.transport.cuda.outputs import Loose
 from otfew.transport.partial import Mass, transported
@@ -21,28 +21,27 @@ class Dummies:
     """Problems with a dummy row and a dummy column.
 
     Args:
-        cost: (*batch, n, m), or what broadcasts to it.
-        a: (*batch, n) float64 on its device, likewise, or None.
-        b: (*batch, m), likewise, or None.
-        batch: Its shape.
+        batch: The problems.
         mass: How much to transport.
 
     Attributes:
-        extended: Costs, a and b with dummies, which broadcast to the batch.
+        extended: Problems with dummies.
     """
 
-    def __init__(self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, mass: Mass) -> None:
+    def __init__(self, batch: Batch, mass: Mass) -> None:
+        cost, a, b, shape = batch
         n, m = cost.shape[-2:]
-        self._cost, self._batch, self._mass = cost.detach(), batch, mass
-        self._a, self._b = flat_weights(n, m, a, b, batch, cost.device, equal_totals=False)
+        self._cost, self._shape, self._mass = cost.detach(), shape, mass
+        self._a, self._b = flat_weights(n, m, a, b, shape, cost.device, equal_totals=False)
         self._totals = torch.stack([self._a.sum(-1), self._b.sum(-1)], -1)
         self._least = self._totals.amin(-1, keepdim=True)
         self._moved = self._least if mass == "min" else self._least.clamp(max=mass)
         kept = (self._totals - self._moved).clamp(min=0)
-        self.extended = (
+        self.extended = Batch(
             self._padded(),
-            torch.cat([self._a, kept[:, 1:]], -1).reshape(*batch, n + 1),
-            torch.cat([self._b, kept[:, :1]], -1).reshape(*batch, m + 1),
+            torch.cat([self._a, kept[:, 1:]], -1).reshape(*shape, n + 1),
+            torch.cat([self._b, kept[:, :1]], -1).reshape(*shape, m + 1),
+            shape,
         )
 
     def _padded(self) -> Tensor:
@@ -82,13 +81,13 @@ class Dummies:
         Raises:
             ValueError: See ``otfew.transport.partial``.
         """
-        transported(self._a.cpu().numpy(), self._b.cpu().numpy(), self._mass, tuple(self._batch))
+        transported(self._a.cpu().numpy(), self._b.cpu().numpy(), self._mass, tuple(self._shape))
 
     def removed(self, machine: Machine, found: Found) -> Found:
         """Take the dummies out of what was found and certify what is left; see ``otfew.transport.partial``."""
         problems, n, m = len(self._a), *self._cost.shape[-2:]
         moved, tensor = self._moved, found.outputs.tensor
-        cost = self._cost.expand(*self._batch, n, m).reshape(problems, n, m).double()
+        cost = self._cost.expand(*self._shape, n, m).reshape(problems, n, m).double()
         rows, cols, flow = tensor("rows"), tensor("cols"), tensor("flow")
         real = (rows < n) & (cols < m)
         rows, cols, flow = (torch.where(real, x, 0) for x in (rows, cols, flow))
@@ -123,7 +122,7 @@ class Dummies:
             "marginal_error": (torch.maximum(over, (flow.sum(-1, keepdim=True) - moved).abs()) / moved)[:, 0],
             "status": torch.where(failed[:, 0], int(Status.FAILED), tensor("status")),
         }
-        return Found(machine, Loose(machine, outputs), value.reshape(self._batch), shape, balanced=False, arcs=arcs)
+        return Found(machine, Loose(machine, outputs), value.reshape(self._shape), shape, balanced=False, arcs=arcs)
 
 
 def _rounding(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor) -> Tensor:

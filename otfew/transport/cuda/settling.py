@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otfew.transport.cuda.launches import Found, Options
+from otfew.transport.cuda.launches import Batch, Found, Options
 from otfew.transport.problem import UNSURE, Status, build
 from otfew.transport.sending import send
 
@@ -15,29 +15,27 @@ OPEN = 1 << UNSURE | 1 << Status.FAILED
 numbers are near the end of their range."""
 
 
-def settled(solver: Options, found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> bool:
+def settled(solver: Options, found: Found, batch: Batch) -> bool:
     """Solve on the CPU what the kernel left open, and put it in place.
 
     Args:
         solver: Its options, of which ``mass`` is left to the caller.
         found: What the kernel found.
-        cost: (*batch, n, m), or what broadcasts to it, on the device.
-        a: (*batch, n), likewise, or None.
-        b: (*batch, m), likewise, or None.
-        batch: Its shape.
+        batch: The problems.
 
     Returns:
         Whether all of these problems are optimal now.
     """
+    cost, a, b, shape = batch
     status = found.outputs.tensor("status")
     index = ((status == UNSURE) | (status == Status.FAILED)).nonzero()[:, 0]
-    where = torch.unravel_index(index, batch) if batch else ()
+    where = torch.unravel_index(index, shape) if shape else ()
 
     def chosen(tensor: Tensor | None, item: torch.Size) -> Tensor | None:
         """The part of a tensor that belongs to these problems, on the CPU."""
         if tensor is None:
             return None
-        return tensor.detach().expand(*batch, *item)[where].reshape(-1, *item).cpu()
+        return tensor.detach().expand(*shape, *item)[where].reshape(-1, *item).cpu()
 
     n, m = cost.shape[-2:]
     costs = chosen(cost, torch.Size([n, m]))

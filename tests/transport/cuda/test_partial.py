@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from otfew.transport.cuda.launches import Batch
 from otfew.transport.cuda.partial import Dummies
 from otfew.transport.partial import with_dummies
 from otfew.transport.problem import build
@@ -24,7 +25,7 @@ COST, A, B = (
 def test_costs_and_weights_with_dummies(cost, dtype, sides, mass):
     batch, cost = torch.Size([2, 3]), cost.to(dtype)
     wanted, _ = with_dummies(build(cost, *sides, batch), mass)
-    made = Dummies(cost, *sides, batch, mass).extended
+    made = Dummies(Batch(cost, *sides, batch), mass).extended[:3]
     assert made[0].dtype == dtype
     for found, pool, index in zip(
         made, (wanted.cost, wanted.a, wanted.b), (wanted.cost_index, wanted.a_index, wanted.b_index), strict=True
