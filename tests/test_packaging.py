@@ -46,6 +46,7 @@ def test_every_module_is_in(folder, names):
 
 def test_data_files_are_in(names):
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/data/splits").glob("*.json")}
+    expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/transport/cuda").glob("*.[hc]*")}
     zoo = "otfew/backbones/zoo/glyphs-resnet12-quarter"
     assert expected | {f"{zoo}.safetensors", f"{zoo}.json", "otfew/py.typed"} <= set(names)
     assert {"otfew/experiments/claims.toml", "otfew/experiments/claims.lock"} <= set(names)

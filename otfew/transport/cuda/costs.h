@@ -2,9 +2,7 @@
 #pragma once
 #include "problem.h"
 
-template <int CS>
 struct Reduction {
-  Lanes<double> low[CS];  // what was taken from each column, after the rows' means
   double spread;          // largest cost that is left
   int whole;              // the same in whole numbers, 0 where there is none to tell them apart by
   bool finite;            // whether all costs are
@@ -121,9 +119,9 @@ DEVICE void whole_costs(const Memory<RS, CS>& memory, int n, int c, const u32* r
 
 // `rows`, `columns`: bits of the nodes with mass; `held`: the same of columns, by lane.
 template <int RS, int CS, class Given>
-DEVICE Reduction<CS> reduce_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows,
+DEVICE Reduction reduce_costs(const Costs<Given>& costs, const Memory<RS, CS>& memory, const u32* rows,
                                   const u32* columns, const Lanes<bool>* held) {
-  Reduction<CS> reduction;
+  Reduction reduction;
   const Given origin = load_one(costs.at, first_of<RS>(rows) * costs.row + first_of<CS>(columns) * costs.col);
   double factor = 1.0;
   reduction.finite = true;
@@ -149,8 +147,7 @@ DEVICE Reduction<CS> reduce_costs(const Costs<Given>& costs, const Memory<RS, CS
   for (int c = 0; c < CS; c++) {
     const Lanes<float> own = choose(held[c], Lanes<float>(scale), Lanes<float>(0.f));
     whole_costs<RS, CS>(memory, costs.n, c, rows, means, low[c], own);
-    reduction.low[c] = convert<double>(low[c]) / factor;
-    store(memory.low, lane_index() + 32 * c, reduction.low[c]);
+    store(memory.low, lane_index() + 32 * c, convert<double>(low[c]) / factor);
   }
   UNROLL
   for (int r = 0; r < RS; r++) {

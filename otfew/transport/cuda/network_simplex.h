@@ -28,25 +28,26 @@ struct Exact {
   typedef Sizes<RS, CS> S;
   const Costs<Given> costs;
   const Memory<RS, CS> memory;
-  const Weights<RS> a;
-  const Weights<CS> b;
+  const Side side_a, side_b;
+  const double total_a, total_b;
   const double tol;
   const i64 max_iter;
   u32 rows[RS], columns[CS];  // bits of the nodes with mass
   Lanes<bool> held[CS];       // the same of columns, by lane
-  Reduction<CS> reduction;
+  Reduction reduction;
   i64 total;  // units of all mass
   int root;
   i64 pivots;
   int status;
   Lanes<double> above[CS];  // largest row potential less reduced cost of each column
 
-  DEVICE Exact(const Costs<Given>& costs, char* memory, const Weights<RS>& a, const Weights<CS>& b, double tol,
-               i64 max_iter)
-      : costs(costs), memory(memory), a(a), b(b), tol(tol), max_iter(max_iter), pivots(0), status(OPTIMAL) {}
+  DEVICE Exact(const Costs<Given>& costs, char* memory, const Side& side_a, const Side& side_b, double total_a,
+               double total_b, double tol, i64 max_iter)
+      : costs(costs), memory(memory), side_a(side_a), side_b(side_b), total_a(total_a), total_b(total_b), tol(tol),
+        max_iter(max_iter), pivots(0), status(OPTIMAL) {}
 
   // Returns whether the costs are finite.
-  DEVICE bool prepare() {
+  DEVICE bool prepare(const Weights<RS>& a, const Weights<CS>& b) {
     Lanes<i64> units[S::SLOTS];
     bool uniform;
     total = total_units<RS, CS>(a, b, uniform);
@@ -84,7 +85,7 @@ struct Exact {
   }
 
   // Potentials in float64 from the tree: rows' in memory, rows without mass out of the way.
-  DEVICE void exact_potentials(Lanes<double>* v) {
+  DEVICE void exact_potentials() {
     const auto arc = [this](Lanes<int> row, Lanes<int> column) {
       // Not the column's own lane as a rule: minima are read as they were stored.
       const Lanes<i64> at = convert<i64>(row) * costs.row + convert<i64>(column) * costs.col;
@@ -98,21 +99,35 @@ struct Exact {
       store(memory.u, lane_index() + 32 * r, choose(in, p[r], Lanes<double>(-INFINITE)));
     }
     UNROLL
-    for (int c = 0; c < CS; c++) v[c] = p[RS + c];
+    for (int c = 0; c < CS; c++) store(memory.v, lane_index() + 32 * c, p[RS + c]);
     sync_lanes();
   }
 
   // The moved subtree's potentials follow its new arc: rows' by `shift`, columns' against it.
-  template <class T>
-  DEVICE void follow(const Pivot<RS, CS>& pivot, T* u, Lanes<T>* v, T excess) {
-    const T shift = pivot.row_side ? -excess : excess;
+  DEVICE void follow(const Pivot<RS, CS>& pivot, int excess, Lanes<int>* v) {
+    const int shift = pivot.row_side ? -excess : excess;
     UNROLL
     for (int r = 0; r < RS; r++) {
       const Lanes<int> i = lane_index() + 32 * r;
-      store(u, i, load(u, i) + shift, pivot.moved[r]);
+      store(memory.tag, i, load(memory.tag, i) + shift, pivot.moved[r]);
     }
     UNROLL
     for (int c = 0; c < CS; c++) v[c] = choose(pivot.moved[RS + c], v[c] - shift, v[c]);
+    sync_lanes();
+  }
+
+  DEVICE void follow_exactly(const Pivot<RS, CS>& pivot, double excess) {
+    const double shift = pivot.row_side ? -excess : excess;
+    UNROLL
+    for (int r = 0; r < RS; r++) {
+      const Lanes<int> i = lane_index() + 32 * r;
+      store(memory.u, i, load(memory.u, i) + shift, pivot.moved[r]);
+    }
+    UNROLL
+    for (int c = 0; c < CS; c++) {
+      const Lanes<int> j = lane_index() + 32 * c;
+      store(memory.v, j, load(memory.v, j) - shift, pivot.moved[RS + c]);
+    }
     sync_lanes();
   }
 
@@ -121,7 +136,6 @@ struct Exact {
     const double allowed = reduction.spread * larger(1e-13 + 4e-16 * costs.m, tol);
     const int least = 1 + (int)smaller(tol * double(reduction.whole), 1e9);
     WholePricing<RS, CS> whole(memory, costs.n, least, held);
-    Lanes<double> v[CS];
     whole_potentials(whole.v);
     bool exact = false, stale = true;
     int steps = 0;
@@ -130,11 +144,11 @@ struct Exact {
       if (!exact) exact = pivots >= max_iter || !whole.price(entering);
       if (exact) {
         if (stale) {
-          exact_potentials(v);
+          exact_potentials();
           stale = false;
           steps = 0;
         }
-        if (!price_exactly<RS, CS>(costs, memory, reduction, v, held, allowed, above, entering)) {
+        if (!price_exactly<RS, CS>(costs, memory, reduction.spread, held, allowed, above, entering)) {
           if (steps < REFRESH) return;
           stale = true;
           continue;
@@ -149,9 +163,9 @@ struct Exact {
       pivots++;
       steps++;
       if (exact)
-        follow<double>(pivot, memory.u, v, entering.excess);
+        follow_exactly(pivot, entering.excess);
       else
-        follow<int>(pivot, memory.tag, whole.v, entering.whole * 32);
+        follow(pivot, entering.whole * 32, whole.v);
     }
   }
 
@@ -172,8 +186,9 @@ struct Exact {
     }
     UNROLL
     for (int c = 0; c < CS; c++) {
-      g[c] = flat ? Lanes<double>(0.0) : reduction.low[c] - above[c];
-      lows = choose(held[c], larger(lows, magnitude(reduction.low[c])), lows);
+      const Lanes<double> low = load(memory.low, lane_index() + 32 * c);
+      g[c] = flat ? Lanes<double>(0.0) : low - above[c];
+      lows = choose(held[c], larger(lows, magnitude(low)), lows);
       extended = extended || ballot(!held[c] && lane_index() + 32 * c < costs.m);
     }
     if (extended) extend<RS, CS>(costs, memory, rows, columns, f, g);
@@ -182,8 +197,8 @@ struct Exact {
 
   // Put potentials in the gauge sum_j g_j b_j = 0, write them and tell value less dual value, and by how much rounding
   // may hide more: in these sums, and in reduced costs (`hidden`, for each unit of mass).
-  DEVICE void write_potentials(Lanes<double>* f, Lanes<double>* g, double hidden, const Outputs& out, double& dual,
-                               double& rounding) {
+  DEVICE void write_potentials(const Weights<RS>& a, const Weights<CS>& b, Lanes<double>* f, Lanes<double>* g,
+                               double hidden, const Outputs& out, double& dual, double& rounding) {
     Lanes<double> sum = 0.0;
     UNROLL
     for (int c = 0; c < CS; c++) {
@@ -215,11 +230,13 @@ struct Exact {
   }
 
   DEVICE void finish(const ExactProblems& problems, int k, const Outputs& out) {
+    const Weights<RS> a = read_weights<RS>(side_a, total_a);
+    const Weights<CS> b = read_weights<CS>(side_b, total_b);
     const Measured seen = write_arcs<RS, CS>(costs, memory, root, total, a, b, out);
     Lanes<double> f[RS], g[CS];
     const double hidden = potentials(seen, f, g);
     double dual, rounding;
-    write_potentials(f, g, hidden, out, dual, rounding);
+    write_potentials(a, b, f, g, hidden, out, dual, rounding);
     const int nodes = count_nodes<RS>(rows) + count_nodes<CS>(columns) + 16;
     const double allowed = CERTAIN * (seen.value - seen.least * a.total) + 16.0 * EPS * nodes * seen.gross +
                            tol * reduction.spread * a.total;
@@ -258,14 +275,16 @@ DEVICE void solve_exact(const ExactProblems& problems, int k, char* memory) {
   if (at_a) at_a += offset_of(k, problems.dims, problems.size, problems.a_stride);
   if (at_b) at_b += offset_of(k, problems.dims, problems.size, problems.b_stride);
   // A missing side is uniform with the total of the other.
-  const Weights<CS> given = read_weights<CS>(at_b, problems.b_step, m, 1.0 / m);
-  const Weights<RS> a = read_weights<RS>(at_a, problems.a_step, n, given.total / n);
-  const Weights<CS> b = at_b || !at_a ? given : read_weights<CS>(at_b, problems.b_step, m, a.total / m);
+  Side side_a = {at_a, problems.a_step, n, 1.0 / n}, side_b = {at_b, problems.b_step, m, 1.0 / m};
+  if (!at_b && at_a) side_b.share = checked_weights<RS>(side_a).total / m;
+  const Weights<CS> b = checked_weights<CS>(side_b);
+  if (!at_a) side_a.share = b.total / n;
+  const Weights<RS> a = checked_weights<RS>(side_a);
   const bool agree = magnitude(a.total - b.total) <= problems.totals_rtol * larger(a.total, b.total);
   const Given* cost = (const Given*)problems.cost + offset_of(k, problems.dims, problems.size, problems.cost_stride);
   const Costs<Given> costs = {cost, problems.cost_row, problems.cost_col, n, m};
-  Exact<RS, CS, Given> problem(costs, memory, a, b, problems.tol, problems.max_iter);
-  if (!agree || !problem.prepare()) {
+  Exact<RS, CS, Given> problem(costs, memory, side_a, side_b, a.total, b.total, problems.tol, problems.max_iter);
+  if (!agree || !problem.prepare(a, b)) {
     write_nothing<RS, CS>(problems, k, out);
     return;
   }

@@ -107,20 +107,20 @@ struct WholePricing {
 
 // In float64; `above` returns for each column the largest potential less cost.
 template <int RS, int CS, class Given>
-DEVICE bool price_exactly(const Costs<Given>& costs, const Memory<RS, CS>& memory, const Reduction<CS>& reduction,
-                          const Lanes<double>* v, const Lanes<bool>* held, double least, Lanes<double>* above,
-                          Entering& entering) {
-  const double unit = 1.0 / larger(reduction.spread, 1e-300);
+DEVICE bool price_exactly(const Costs<Given>& costs, const Memory<RS, CS>& memory, double spread,
+                          const Lanes<bool>* held, double least, Lanes<double>* above, Entering& entering) {
+  const double unit = 1.0 / larger(spread, 1e-300);
   Lanes<float> key = 0.f;
   Lanes<int> row = 0, slot = 0;
   Lanes<double> excess = 0.0;
   UNROLL
   for (int c = 0; c < CS; c++) {
     Lanes<i64> at = costs.column(lane_index() + 32 * c);
+    const Lanes<double> low = load(memory.low, lane_index() + 32 * c);
     Lanes<double> best = -INFINITE;
     Lanes<int> best_row = 0;
     for (int i = 0; i < costs.n; i++) {
-      const Lanes<double> cost = convert<double>(load(costs.at, at)) - load_one(memory.mean, i) - reduction.low[c];
+      const Lanes<double> cost = convert<double>(load(costs.at, at)) - load_one(memory.mean, i) - low;
       const Lanes<double> x = load_one(memory.u, i) - cost;
       at = at + costs.row;
       const Lanes<bool> up = x > best;
@@ -128,7 +128,7 @@ DEVICE bool price_exactly(const Costs<Given>& costs, const Memory<RS, CS>& memor
       best_row = choose(up, Lanes<int>(i), best_row);
     }
     above[c] = best;
-    const Lanes<double> over = best + v[c];
+    const Lanes<double> over = best + load(memory.v, lane_index() + 32 * c);
     const Lanes<bool> counts = held[c] && over > least;
     const Lanes<float> rank = choose(counts, convert<float>(over * unit), Lanes<float>(0.f));
     const Lanes<bool> up = rank > key;

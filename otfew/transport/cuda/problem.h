@@ -36,6 +36,7 @@ struct Memory {
   double* mean;    // [ROWS] what was taken from each row of the costs
   double* low;     // [32 CS] what was taken from each column after that
   double* u;       // [ROWS] potentials of the rows
+  double* v;       // [32 CS] potentials of the columns
   i64* flow;       // [NODES] on the arc to the parent
   char* scratch;   // [12 * NODES bytes]
   u32* mask;       // [SLOTS][NODES] subtrees: bit l of mask[k][x] tells that node 32 k + l hangs under x or is x
@@ -44,14 +45,15 @@ struct Memory {
   int* cost;       // [n, rounded up to 4][STRIDE] minus 32 times the whole-number costs
 
   DEVICE static int bytes(int n) {
-    const int by_row = 8 + 8 + 4, by_column = 8, by_node = 8 + 12 + 4 * S::SLOTS + 4;
+    const int by_row = 8 + 8 + 4, by_column = 8 + 8, by_node = 8 + 12 + 4 * S::SLOTS + 4;
     return by_row * S::ROWS + by_column * 32 * CS + by_node * S::NODES + 4 * ((n + 3) / 4 * 4) * S::STRIDE;
   }
   DEVICE explicit Memory(char* from) {
     mean = reinterpret_cast<double*>(from);
     low = mean + S::ROWS;
     u = low + 32 * CS;
-    flow = reinterpret_cast<i64*>(u + S::ROWS);
+    v = u + S::ROWS;
+    flow = reinterpret_cast<i64*>(v + 32 * CS);
     scratch = reinterpret_cast<char*>(flow + S::NODES);
     mask = reinterpret_cast<u32*>(scratch + 12 * S::NODES);
     parent = reinterpret_cast<int*>(mask + S::SLOTS * S::NODES);
@@ -60,21 +62,18 @@ struct Memory {
   }
 };
 
-// Row potential of rows that may not be priced: below all others, and far enough from overflow.
 constexpr int LOWEST = -2147483647 - 1;
+// Row potential of rows that may not be priced: below all others, and far enough from overflow.
 constexpr int CLOSED = LOWEST + (1 << 26);
 
-// Sets of nodes of a side are bits, the same in all lanes. Slots are chosen by comparing: numbers in registers have no
-// addresses.
+// Sets of nodes of a side are bits, the same in all lanes. Shifted, not indexed: numbers in registers have no
+// addresses, and a choice between two of them the compiler may turn into one between their addresses.
 template <int S>
 DEVICE bool bit_at(const u32* nodes, int x) {
-  u32 word = nodes[0];
-  UNROLL
-  for (int k = 1; k < S; k++) {
-    const u32 other = nodes[k];
-    word = (x >> 5) == k ? other : word;
-  }
-  return has(word, 1u << (x & 31));
+  if (S == 1) return has(nodes[0], 1u << x);
+  const u64 first = (u64)nodes[0] | (u64)nodes[S > 1 ? 1 : 0] << 32;
+  const u64 second = (u64)nodes[S > 2 ? 2 : 0] | (u64)nodes[S > 2 ? 3 : 0] << 32;
+  return (((S > 2 && x >= 64) ? second : first) >> (x & 63) & 1) != 0;
 }
 DEVICE Lanes<bool> lane_in(u32 nodes) { return has(nodes, Lanes<u32>(1u) << lane_index()); }
 template <int S>

@@ -106,7 +106,8 @@ def exact_bytes(n: int, m: int) -> int:
     rows, columns = 32 * slots(n), 32 * slots(m)
     nodes = rows + columns
     words = nodes // 32
-    return 8 * (2 * rows + columns) + (8 + 12 + 4 * words + 4) * nodes + 4 * rows + 4 * (-(-n // 4) * 4) * (columns + 1)
+    by_row, by_column, by_node = 8 + 8 + 4, 8 + 8, 8 + 12 + 4 * words + 4
+    return by_row * rows + by_column * columns + by_node * nodes + 4 * (-(-n // 4) * 4) * (columns + 1)
 
 
 @functools.cache

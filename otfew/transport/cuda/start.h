@@ -127,7 +127,7 @@ struct Start {
     u32 others = 0;
     UNROLL
     for (int r = 0; r < RS; r++) {
-      if ((root >> 5) == r) rest[r] &= ~(1u << (root & 31));
+      rest[r] &= (root >> 5) == r ? ~(1u << (root & 31)) : ~0u;
       others |= rest[r];
     }
     if (others) hang(rest, column, root);

@@ -5,25 +5,44 @@
 constexpr double LEAST_TOTAL = 1e-290;  // otfew.transport.problem.TOTALS_RANGE
 constexpr double LARGEST_TOTAL = 1e290;
 
+// Where a side's weights lie; `at` null: `share` for each node.
+struct Side {
+  const double* at;
+  i64 step;
+  int count;
+  double share;
+};
+
 template <int S>
 struct Weights {
   Lanes<double> w[S];  // zero beyond the last node
-  double total;        // NaN where a weight is negative, NaN or INFINITE, or the total is out of range
+  double total;
 };
 
-// `at` null: `share` for each node.
+// Weights again, once their total is known: they are not kept in registers meanwhile.
 template <int S>
-DEVICE Weights<S> read_weights(const double* at, i64 step, int count, double share) {
+DEVICE Weights<S> read_weights(const Side& side, double total) {
   Weights<S> weights;
+  weights.total = total;
+  UNROLL
+  for (int k = 0; k < S; k++) {
+    const Lanes<int> x = lane_index() + 32 * k;
+    const Lanes<bool> is = x < side.count;
+    Lanes<double> w = side.share;
+    if (side.at) w = load(side.at, convert<i64>(choose(is, x, Lanes<int>(0))) * side.step);
+    weights.w[k] = choose(is, w, Lanes<double>(0.0));
+  }
+  return weights;
+}
+
+// The total is NaN where a weight is negative, NaN or infinite, or the total is out of range.
+template <int S>
+DEVICE Weights<S> checked_weights(const Side& side) {
+  Weights<S> weights = read_weights<S>(side, 0.0);
   Lanes<double> sum = 0.0;
   Lanes<bool> sound = true;
   UNROLL
   for (int k = 0; k < S; k++) {
-    const Lanes<int> x = lane_index() + 32 * k;
-    const Lanes<bool> is = x < count;
-    Lanes<double> w = share;
-    if (at) w = load(at, convert<i64>(choose(is, x, Lanes<int>(0))) * step);
-    weights.w[k] = choose(is, w, Lanes<double>(0.0));
     sound = sound && weights.w[k] >= 0.0;
     sum = sum + weights.w[k];
   }

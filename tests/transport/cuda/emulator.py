@@ -16,8 +16,9 @@ from torch import Tensor
 
 from otfew.transport.cuda.programs import Kernel, source
 
-WARP = (Path(__file__).parent / "emulated_warp.h").read_text(encoding="utf-8")
-FLAGS = ("-O2", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-w")
+_WARP, _WATCH = ((Path(__file__).parent / name).read_text(encoding="utf-8") for name in ("emulated_warp.h", "watch.h"))
+WARP = _WARP.replace('#include "watch.h"\n', _WATCH)
+FLAGS = ("-O1", "-std=c++17", "-ffp-contract=off", "-fPIC", "-shared", "-w")
 
 
 def compiler() -> str | None:

@@ -218,3 +218,19 @@ def test_nothing_is_asked_of_a_device_whose_user_asks_for_nothing(device):
     if device.kernels:
         assert device.waits == 0
         assert device.uploads == 0
+
+
+@pytest.mark.parametrize("options", [{"reg": 1e-3}, {"reg": 0.05, "unbalanced": 0.5}, {"reg": 0.1}], ids=str)
+def test_a_problem_keeps_what_it_ended_with_while_others_go_on(pretended, options):
+    """In torch, where a device is looked at every few steps: iterations and answers are those of each alone."""
+    cost, a, b = problems(8)
+    cost = cost * torch.logspace(-1, 1, 8, dtype=torch.float64)[:, None, None]
+    solver = otfew.Sinkhorn(**options)
+    with pretended(kernels=False) as machine:
+        together = otfew.solve(*machine.away((cost, a, b)), solver=solver)
+        steps = machine.home(together.n_iter).tolist()
+        assert len(set(steps)) > 3
+        for k in range(8):
+            alone = otfew.solve(*machine.away((cost[k], a[k], b[k])), solver=solver)
+            assert int(alone.n_iter) == steps[k]
+            torch.testing.assert_close(machine.home(together.value)[k], machine.home(alone.value), rtol=1e-12, atol=0)
