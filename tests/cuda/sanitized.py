@@ -15,6 +15,7 @@ from torch import Tensor
 
 import otfew
 from otfew import Exact, Sinkhorn
+from otfew.methods import DeepEMD, StructuredFC, _sfc_device
 from otfew.transport.cuda import machines
 from otfew.transport.cuda.programs import all_kernels
 
@@ -84,12 +85,25 @@ def step(device: torch.device, n: int, m: int, dtype: torch.dtype, count: int, s
     assert all(bool(torch.isfinite(x).all()) for x in everything), (n, m, dtype, solver)
 
 
+def fit(device: torch.device, dtype: torch.dtype) -> None:
+    """Fit the structured fully connected layer of DeepEMD to an episode of two classes."""
+    generator = torch.Generator().manual_seed(0)
+    support = torch.rand(1, 2, 3, 9, 16, generator=generator, dtype=torch.float64).to(dtype)
+    query = torch.rand(1, 4, 9, 16, generator=generator, dtype=torch.float64).to(dtype)
+    method = DeepEMD(shot_head=StructuredFC(epochs=2))
+    assert bool(torch.isfinite(method(support.to(device), query.to(device))).all())
+
+
 def main(device: torch.device, count: int = 50, sides: tuple[int, ...] = SIDES) -> set[str]:
     """Run all kernels; returns the names of those that never ran."""
     note = noted(device)
     for run in steps(device, count, sides):
         run()
-    return {kernel.name for kernel in all_kernels()} - note.names
+    names = {kernel.name for kernel in all_kernels()}
+    for dtype in (torch.float32, torch.float64):
+        fit(device, dtype)
+        names |= {_sfc_device.pose(dtype).name, _sfc_device.move(dtype, 1, 9).name}
+    return names - note.names
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import torch
 
 import otfew
 from otfew import ConvergenceError, Exact, Status
+from otfew.transport.cuda import driver
 from otfew.transport.cuda.machines import machine_for
 
 from .conftest import KINDS
@@ -113,19 +114,30 @@ def test_the_same_bits_again(place, problems):
         same_bits(first, place.home(outputs(otfew.solve(*given))))
 
 
+def at_most(most):
+    """Choose the largest shape of a block that the device holds, up to so many warps: ``driver.warps_a_block``."""
+
+    def warps(resident, wanted):
+        return max(shape for shape, held in zip(driver.SHAPES, resident, strict=True) if held and shape <= most)
+
+    return warps
+
+
+def test_shapes_of_blocks_are_chosen_where_these_tests_choose_them():
+    """The next test needs a GPU; that what it replaces is there, is known here."""
+    resident = [8] * len(driver.SHAPES)
+    assert driver.warps_a_block(resident, 1) in driver.SHAPES
+    assert [at_most(shape)(resident, 1) for shape in driver.SHAPES] == list(driver.SHAPES)
+    assert at_most(8)([8, 8, *[0] * (len(driver.SHAPES) - 2)], 1) == driver.SHAPES[1]
+
+
 @pytest.mark.cuda
 @pytest.mark.parametrize("n", [25, 49, 100])
 def test_the_same_bits_whatever_the_launch(n, problems, monkeypatch):
-    from otfew.transport.cuda.driver import Limits
-
     given = [x.cuda() for x in problems("bar", 50, n, dtype=torch.float32)]
     found = []
-    for warps in (1, 2, 4, 8):
-        monkeypatch.setattr(
-            Limits,
-            "warps_a_block",
-            lambda limits, problems, memory, most=warps: max(1, min(most, limits.block_memory // max(memory, 1))),
-        )
+    for warps in driver.SHAPES:
+        monkeypatch.setattr(driver, "warps_a_block", at_most(warps))
         found.append(outputs(otfew.solve(*given)))
     for other in found[1:]:
         same_bits(found[0], other)

@@ -23,7 +23,9 @@ FOUND = 77
 
 def words(tool, sanitizer="compute-sanitizer", ours_only=True):
     """A tool on the script, which looks at our kernels alone where it can be told so: that is much quicker."""
-    ours = [word for name in ("exact", "plan", "entropic") for word in ("--kernel-regex", f"kns={name}")] * ours_only
+    ours = [
+        word for name in ("exact", "plan", "entropic", "sfc") for word in ("--kernel-regex", f"kns={name}")
+    ] * ours_only
     called = [sanitizer, "--tool", tool, "--error-exitcode", str(FOUND), "--print-limit", "5", *ours]
     return [*called, sys.executable, str(SCRIPT)]
 
