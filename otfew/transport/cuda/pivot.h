@@ -16,6 +16,7 @@ struct Pivot {
   // The nodes of the cycle but for its top. Of few slots every node has its place here; of more only those on the
   // cycle, so that a short one fills few places.
   static constexpr bool GATHERED = S::SLOTS > 2;
+  static constexpr int ABOVE_ROW = 1024;  // beside a gathered node's number: it lies above the row
   const Memory<RS, CS>& memory;
   const int row, column;  // nodes of the entering arc
   int length;             // places in use
@@ -52,7 +53,7 @@ struct Pivot {
         const u32 found = ballot(on[k]);
         if (!found) continue;
         const Lanes<int> place = count_bits(found & ((Lanes<u32>(1u) << lane_index()) - 1u)) + length;
-        store(list, place, choose(up, x + S::NODES, x), on[k]);
+        store(list, place, choose(up, x + ABOVE_ROW, x), on[k]);
         length += count_bits(found);
       }
     }
@@ -67,8 +68,8 @@ struct Pivot {
       const Lanes<int> place = lane_index() + 32 * k;
       on[k] = place < length;
       const Lanes<int> entry = load_if(list, place, on[k], Lanes<int>(0));
-      over_row[k] = entry >= S::NODES;
-      node[k] = entry & (S::NODES - 1);
+      over_row[k] = entry >= ABOVE_ROW;
+      node[k] = entry & (ABOVE_ROW - 1);
     }
   }
 
