@@ -159,23 +159,23 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
     going = whole.abs().flatten(1).amax(1) <= REACH[cost.dtype]
     whole = whole.where(going[:, None, None], 0.0).exp_()
     kernel, a, b = whole, unit_a.to(cost.dtype), unit_b.to(cost.dtype)
-    p, error, n_iter = torch.ones_like(a), torch.zeros_like(offset), torch.zeros_like(going, dtype=torch.int64)
+    # The first iteration makes p and error.
+    p, error, n_iter = a, offset, torch.zeros_like(going, dtype=torch.int64)
     # Products and sums, not matrix products, which may be rounded to TF32.
     q = torch.where(going[:, None], (kernel * a[..., None]).sum(1), 1.0)
     ended: list[tuple[Tensor, tuple[Tensor, ...]]] = []
     index = torch.arange(len(cost), device=cost.device)
     for used in range(1, max_iter + 1):
         v = b / q
-        sums_p = (kernel * v[:, None]).sum(2)
-        sums_q = (kernel * (a / sums_p)[..., None]).sum(1)
-        worst = (v * sums_q - b).abs().amax(1)
-        # A problem keeps the scalings with which it converged while others go on.
-        p, error = torch.where(going[:, None], sums_p, p), worst.where(going, error)
+        p = (kernel * v[:, None]).sum(2)
+        sums = (kernel * (a / p)[..., None]).sum(1)
+        error = (v * sums - b).abs().amax(1)
         n_iter = n_iter + going
-        going = going & ~(worst <= tol)
+        going = going & ~(error <= tol)
         if used == max_iter:
             break
-        q = torch.where(going[:, None], sums_q, q)
+        # A problem that has converged keeps its q, and with it all else, while others go on.
+        q = torch.where(going[:, None], sums, q)
         if used % CHECK == 0:
             rest = going.nonzero()[:, 0]
             if not len(rest):

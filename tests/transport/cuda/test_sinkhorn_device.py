@@ -234,3 +234,4 @@ def test_a_problem_keeps_what_it_ended_with_while_others_go_on(pretended, option
             alone = otfew.solve(*machine.away((cost[k], a[k], b[k])), solver=solver)
             assert int(alone.n_iter) == steps[k]
             torch.testing.assert_close(machine.home(together.value)[k], machine.home(alone.value), rtol=1e-12, atol=0)
+            torch.testing.assert_close(machine.home(together.plan)[k], machine.home(alone.plan), rtol=1e-9, atol=1e-14)

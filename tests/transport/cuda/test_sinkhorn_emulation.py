@@ -381,3 +381,14 @@ def test_steps_of_no_length(shape):
     assert found.solved.status.tolist() == [Status.OPTIMAL] * 2
     torch.testing.assert_close(found.solved.plan, torch.full_like(cost, 1 / 8 if shape != (1, 1) else 1.0))
     torch.testing.assert_close(found.value, cost.mean((1, 2)))
+
+
+@pytest.mark.parametrize("far", [0, 1, 10, 100])
+@pytest.mark.parametrize("light", [1e-9, 1e-12, 1e-15, 1e-30])
+def test_columns_that_carry_next_to_nothing_hold_nobody_up(far, light):
+    cost, a, b = problems(int(far), 16, 9, 8)
+    cost[:, :, 2] += far
+    cost[:, 3, 5] -= far / 2
+    b[:, 2], b[:, 5] = light, 10 * light
+    found = solve(cost, a, b * (a.sum(-1) / b.sum(-1))[:, None], 1e-3, max_iter=400).solved
+    assert (found.status == Status.OPTIMAL).all()
