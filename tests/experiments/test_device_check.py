@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from otfew.errors import UserError
-from otfew.experiments.common.cli import run
+from otfew.experiments.common.cli import parse, run
 from otfew.experiments.device_check import bars, command, exact, page, parts, record, report, suite, worker
 from otfew.experiments.device_check import run as checking
 from otfew.experiments.device_check.bench import CARD, Bench
@@ -408,6 +409,16 @@ def test_the_figures_of_the_docs_are_those_of_the_records():
     records = [record.load(path) for path in sorted((ROOT / "docs" / "results").glob("device-*.json"))]
     written = text.partition(page.BEGIN)[2].partition(page.END)[0]
     assert written.strip() == page.figures(records).strip()
+
+
+def test_commands_on_the_pages_can_be_typed():
+    found = []
+    for name in ("docs/gpu.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        found += re.findall(r"(?:-m experiments\.device_check|make device-check ARGS=\")([^`#\n\"]*)", text)
+    assert len(found) >= 4
+    for words in found:
+        parse(Config, "device-check", words.split())
 
 
 def test_the_line_can_be_typed_again():
