@@ -129,16 +129,26 @@ def make_embedder(backbone: Any, kind: Any, resolution: Any, crop: Any, device: 
     if resolution is not None and not isinstance(resolution, numbers.Integral):
         raise UserError(f"resolution is {resolution!r}: give whole pixels, or None.")
     extractor = parse(kind)
-    if isinstance(backbone, nn.Module):
-        backbone = of_module(copy.deepcopy(backbone))
-    elif isinstance(backbone, str | Path) or backbone is None:
-        backbone = load_backbone(None if backbone is None else str(backbone))
-    elif not isinstance(backbone, Backbone):
+    found = as_backbone(backbone)
+    side = found.card.resolution if resolution is None else int(resolution)
+    return Embedder(placed(found, devices.pick(device)), extractor, Preparation(side, crop))
+
+
+def as_backbone(given: Any) -> Backbone:
+    """Load what names a backbone, or wrap a module, which is copied.
+
+    Raises:
+        UserError: It is neither, or does not load.
+    """
+    if isinstance(given, nn.Module):
+        return of_module(copy.deepcopy(given))
+    if isinstance(given, str | Path) or given is None:
+        return load_backbone(None if given is None else str(given))
+    if not isinstance(given, Backbone):
         raise UserError(
-            f"backbone is {backbone!r}: give a name, a path, package.module:factory, a torch module or a Backbone."
+            f"backbone is {given!r}: give a name, a path, package.module:factory, a torch module or a Backbone."
         )
-    side = backbone.card.resolution if resolution is None else int(resolution)
-    return Embedder(placed(backbone, devices.pick(device)), extractor, Preparation(side, crop))
+    return given
 
 
 def together(batches: Iterable[tuple[list[T], Tensor]]) -> Iterator[tuple[list[T], Tensor]]:
