@@ -73,16 +73,21 @@ class Embedder:
             # Inference tensors cannot enter a method that differentiates.
             yield [item[2] for item in batch], found.cpu() if found.device.type in WITHOUT_DOUBLES else found.clone()
 
-    def views(self, image: Shown) -> npt.NDArray[np.float32]:
+    def views(self, image: Shown, key: str | None = None) -> npt.NDArray[np.float32]:
         """Cut an image into views (n_views, resolution, resolution, 3) with values in [0, 255].
 
         Floating throughout: decoded files and the user's tensors may stand in one list.
 
+        Args:
+            image: Decoded.
+            key: What random crops draw from; None makes one of the pixels, see ``key``.
+
         Raises:
             UserError: The image is too small for this kind of nodes.
         """
+        name = self.key(image) if key is None else key
         try:
-            return self.extractor.views(image.pixels, self.preparation, self.key(image)).astype(np.float32)
+            return self.extractor.views(image.pixels, self.preparation, name).astype(np.float32)
         except UserError as error:
             raise UserError(f"image {image.place}: {error}") from error
 

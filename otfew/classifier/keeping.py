@@ -6,7 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +25,6 @@ ALSO_KEPT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
 
 _NOT_KEPT = frozenset({"backbone", "device"})
 """Settings that are of a machine, or kept otherwise."""
-_PATH_PARTS = 2
-"""Of a photo's path, class folder and file are kept; where it lay on somebody's disk is nobody else's affair."""
 
 
 def save(classifier: Any, path: str | Path, *, embed_backbone: bool, thumbnails: bool) -> Path:
@@ -54,7 +52,7 @@ def save(classifier: Any, path: str | Path, *, embed_backbone: bool, thumbnails:
         "backbone": backbone,
         "classes": labels_to_json(known.classes),
         "photos": [
-            {"name": _shown(photo), "size": list(photo.size), "key": photo.key, "drift": photo.drift}
+            {"name": photo.title, "size": list(photo.size), "key": photo.key, "drift": photo.drift}
             for photo in known.photos
         ],
         "also": {
@@ -136,11 +134,6 @@ def _bytes(parts: list[bytes]) -> Tensor:
         if any(parts)
         else torch.zeros(0, dtype=torch.uint8)
     )
-
-
-def _shown(photo: Photo) -> str:
-    """Name a photo without the folders above its class's."""
-    return "/".join(PurePath(photo.path).parts[-_PATH_PARTS:]) if photo.path else photo.name
 
 
 def _checked(path: str | Path) -> Path:
