@@ -28,8 +28,9 @@ def draw(told: Explanation) -> Any:
     figure, axes = make_figure(2, 3, (13, 10.2))
     for place, (title, picture, marks) in zip(axes.flat, panels(told), strict=True):
         _show(place, picture, title)
-        for mark in marks if picture is not None else ():
-            _mark(place, mark, picture.shape)
+        if picture is not None:
+            for mark in marks:
+                _mark(place, mark, picture.shape)
     figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.13, wspace=0.03, hspace=0.14)
     figure.text(0.012, 0.015, "\n".join(_wrapped(told.sentences())), fontsize=9, color=INK, va="bottom")
     return figure

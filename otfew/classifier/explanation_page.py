@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 from html import escape
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -12,6 +13,8 @@ from otfew.classifier.explanation import Explanation
 from otfew.classifier.explanation_figure import Mark, panels, shrunk
 from otfew.data.base import Image
 from otfew.reporting.plain import plain
+
+Row: TypeAlias = "tuple[object, ...]"
 
 _QUALITY = 85
 _STYLE = """
@@ -30,13 +33,12 @@ def page(told: Explanation) -> str:
     """Write an explanation as HTML: see ``Explanation.to_html``."""
     first, *others = (_text(sentence) for sentence in told.sentences())
     figures = "".join(_figure(title, picture, marks) for title, picture, marks in panels(told))
-    photos = [
+    photos: list[Row] = [
         (one.name, one.label, "the only one of its class" if one.effect is None else f"{one.effect:+.3f}")
         for one in told.evidence
     ]
-    flows = [
-        (flow.number, f"{flow.share:.3f}", f"{flow.similarity:.3f}", f"{flow.rival_similarity:.3f}")
-        for flow in told.flows
+    flows: list[Row] = [
+        (one.number, f"{one.share:.3f}", f"{one.similarity:.3f}", f"{one.rival_similarity:.3f}") for one in told.flows
     ]
     title = _text(f"{told.name}: {told.answer}")
     return (
@@ -47,12 +49,8 @@ def page(told: Explanation) -> str:
         f"<title>{title}</title><style>{_STYLE}</style></head><body>\n"
         f"<h1>{first}</h1>\n<ul>{''.join(f'<li>{sentence}</li>' for sentence in others)}</ul>\n"
         f'<div class="panels">{figures}</div>\n'
-        + _table(
-            "Labelled photos: the lead that the answer would lose without them", ("photo", "label", "lead"), photos
-        )
-        + _table(
-            "Flows", ("number", "share of all mass", "similarity to the answer's", "to the runner-up's photo"), flows
-        )
+        + _table("Labelled photos, and the lead that the answer would lose without", ("photo", "label", "lead"), photos)
+        + _table("Flows", ("number", "share of all mass", "similarity to the answer's", "to the runner-up's"), flows)
         + "</body></html>\n"
     )
 
@@ -91,7 +89,7 @@ def _outline(mark: Mark, scale: float, size: float) -> str:
     return drawn
 
 
-def _table(caption: str, head: tuple[str, ...], rows: list[tuple[object, ...]]) -> str:
+def _table(caption: str, head: tuple[str, ...], rows: list[Row]) -> str:
     cells = "".join("<tr>" + "".join(f"<td>{_text(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
     heads = "".join(f"<th>{_text(name)}</th>" for name in head)
     return f"<h2>{_text(caption)}</h2><table><tr>{heads}</tr>{cells}</table>\n"
