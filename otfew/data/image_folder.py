@@ -26,15 +26,17 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     Args:
         root: The folder.
         split: Which part.
-        options: ``split_seed``.
+        options: ``split_seed`` and ``depth``.
 
     Raises:
         UserError: No class folder with images is there, the split has none, or as ``class_folders``.
     """
-    given: dict[Split, ClassFolders] = {name: class_folders(root / name) for name in split_folders(root)}
+    given: dict[Split, ClassFolders] = {
+        name: class_folders(root / name, options.depth) for name in split_folders(root, options.depth)
+    }
     if given:
         return _given(root, split, given)
-    folders = class_folders(root) if root.is_dir() else ClassFolders({}, ())
+    folders = class_folders(root, options.depth) if root.is_dir() else ClassFolders({}, ())
     if not folders.images:
         raise UserError(
             f"{root} has no class folders with images in them; put the images of each class in a folder of its own "

@@ -25,7 +25,8 @@ from sklearn.utils.validation import check_is_fitted
 from otfew import catalogue, devices
 from otfew.backbones import ARCHITECTURES, of_module, weights
 from otfew.backbones.base import Backbone, Card
-from otfew.classifier.few_shot import FewShotClassifier, _placed
+from otfew.classifier.embedder import placed
+from otfew.classifier.few_shot import FewShotClassifier
 from otfew.data import load
 from otfew.errors import UserError
 from otfew.method import MethodBase
@@ -159,9 +160,9 @@ def test_a_folder_is_read_as_the_data_set_reads_it(tmp_path):
         coloured(tmp_path / left, label="blue")
     for left in ("red/._1.png", "red/Thumbs.db", "red/desktop.ini", "red/.hidden.jpg"):
         (tmp_path / left).write_bytes(b"\0\5\x16\7")
-    (tmp_path / "red" / "2.heic").write_bytes(b"")
+    (tmp_path / "red" / "2.avif").write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    with pytest.warns(UserWarning, match="1 folders without images|1 .heic") as warned:
+    with pytest.warns(UserWarning, match="1 folders without images|1 .avif") as warned:
         classifier = FewShotClassifier(backbone(), method="cosine-centroid").fit_folder(tmp_path)
     images = load("image-folder", "test", tmp_path)
     assert tuple(classifier.classes_) == images.classes == ("red", "\xe9te")
@@ -474,11 +475,11 @@ def test_a_copy_goes_where_there_is_a_device(fitted, monkeypatch):
 def test_a_backbone_of_the_callers_stays_where_it_is():
     # The meta device stands for an accelerator.
     mine = of_module(torch.nn.Conv2d(3, 4, 2))
-    moved = _placed(mine, torch.device("meta"))
+    moved = placed(mine, torch.device("meta"))
     assert next(moved.module.parameters()).device.type == "meta"
     assert next(mine.module.parameters()).device.type == "cpu"
     assert moved.card == mine.card
-    assert _placed(mine, torch.device("cpu")) is mine
+    assert placed(mine, torch.device("cpu")) is mine
 
 
 class Brightest(MethodBase):
