@@ -14,7 +14,7 @@ import numpy.typing as npt
 from otfew.classifier.calibration import Calibration, HeldOut, Quality, quality
 from otfew.classifier.holdouts import Indices, Photos
 from otfew.classifier.rejection import Detection
-from otfew.classifier.selection import Choice, Judged
+from otfew.classifier.selection import Choice, reason_of
 from otfew.classifier.temperature import unit_means
 from otfew.statistics.intervals import Z
 
@@ -164,55 +164,6 @@ class Evidence:
             f"temperature {c.temperature:.3g} ({c.expected:.3g} expected from {c.source}), {c.photos} held-out photos: "
             f"log-loss {q.log_loss[0]:.3f} -> {q.log_loss[1]:.3f}, Brier {q.brier[0]:.3f} -> {q.brier[1]:.3f}"
         )
-
-
-def reason_of(choice: Choice) -> str:
-    """Say why a candidate was chosen, and what the next one would have been."""
-    chosen = choice.judged[choice.chosen]
-    if not choice.units:
-        return f"{chosen.candidate}, first by prior alone: no photo could be held out"
-    others = [j for i, j in enumerate(choice.judged) if i != choice.chosen and j.loss is not None]
-    if choice.moved:
-        first = next(j.candidate for j in choice.judged if j.loss is not None)
-        return (
-            f"{chosen.candidate}, chosen by held-out photos: {_figure(chosen.gain, '+.1f')} in log-loss of "
-            f"{choice.units} photos over {first}, the prior's first (p {_figure(chosen.p, '.2g')}, corrected for "
-            f"{len(others)} candidates)"
-        )
-    rival = min(others, key=lambda j: j.loss if j.loss is not None else math.inf, default=None)
-    told = f"{chosen.candidate}, first by prior"
-    if rival is None or rival.gain is None or rival.p is None:
-        return told
-    return (
-        f"{told}; {rival.candidate} {rival.gain:+.1f} in log-loss of {choice.units} photos, not enough to move "
-        f"(p {rival.p:.2g})"
-    )
-
-
-def table_of(choice: Choice) -> tuple[list[str], list[list[str]]]:
-    """Lay the candidates out as text, in the prior's order: head and rows."""
-    head = ["candidate", "cost", "prior\nlog-loss", "held-out\nlog-loss", "held-out %", "gain", "p", ""]
-
-    def row(i: int, judged: Judged) -> list[str]:
-        figures = [
-            _figure(judged.prior_loss, ".3f"),
-            _figure(judged.loss, ".3f"),
-            _figure(None if judged.accuracy is None else 100 * judged.accuracy, ".1f"),
-            _figure(judged.gain, "+.1f"),
-            _figure(judged.p, ".3g"),
-        ]
-        return [
-            str(judged.candidate),
-            f"{judged.cost:.1f}",
-            *figures,
-            "chosen" if i == choice.chosen else judged.reason,
-        ]
-
-    return head, [row(i, judged) for i, judged in enumerate(choice.judged)]
-
-
-def _figure(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)
 
 
 def wilson(right: float, count: int, z: float = Z) -> tuple[float, float]:

@@ -7,7 +7,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,18 +20,20 @@ from torch import nn
 
 from otfew import devices
 from otfew.backbones import Backbone
-from otfew.classifier import answering, fitting
+from otfew.classifier import answering, fitting, rejection, trust
+from otfew.classifier.automatic import Examined
 from otfew.classifier.door import Door, OnError, Shown
 from otfew.classifier.embedder import WITHOUT_DOUBLES, make_embedder, placed, together
 from otfew.classifier.labelled import Labelled
 from otfew.classifier.pictures import Picture
+from otfew.classifier.trusted import Trusted, unless_it_fails
 from otfew.data.class_folders import class_folders, split_folders
 from otfew.data.class_labels import as_labels
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
 
 
-class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class FewShotClassifier(Trusted, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     """Classifies images after seeing a few of each class; nothing is trained.
 
     An image is a path, the bytes of an image file, an open file, a PIL image, an array (height, width, 3) or (height,
@@ -44,9 +46,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     Args:
         backbone: Name, path of a .safetensors file, ``package.module:factory``, a ``Backbone``, or a module from
             normalised images to maps (images, channels, h, w); None takes efficientnet-lite0 if it is installed.
-        method: Name of a few-shot method, or an object that follows ``otfew.method.FewShotMethod``.
-        nodes: Kind of nodes, such as "grid:2,3"; None takes what the method prefers.
-        resolution: Side in pixels; None takes that of the backbone's training.
+        method: Name of a few-shot method, or an object that follows ``otfew.method.FewShotMethod``; "auto" chooses
+            among methods, resolutions, crops and networks: the first by a prior ranking from other data, unless
+            held-out photos speak for another beyond chance (``selection_`` says which and why).
+        nodes: Kind of nodes, such as "grid:2,3"; None takes what the method prefers, or with "auto" tries several.
+        resolution: Side in pixels; None takes that of the backbone's training, or with "auto" tries several.
         crop: "none" or "center".
         options: Further options of the method's constructor, where it is given by name.
         batch_size: Images that are prepared at once.
@@ -55,6 +59,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         on_error: "raise" refuses the first image that cannot be used; "skip" leaves such images out, warns once and
             lists them in ``skipped_``. Answers keep their places: a skipped image has None among labels, NaN among
             scores.
+        reject: Share of photos of known classes that may be refused; ``predict`` then answers ``otfew.UNKNOWN`` where
+            it is not sure enough. None refuses nothing. Needs 1 / ``reject`` - 1 photos that can be held out.
+        unknown_label: What refused photos are labelled with in place of ``otfew.UNKNOWN``.
+        cache: Folder where the nodes of labelled photos are kept by content, for the next ``fit``; None keeps them in
+            the memory of the process alone.
 
     Attributes:
         classes_: Labels seen in ``fit``, sorted.
@@ -62,10 +71,14 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         support_mask_: (1, way, shot) bool, False at the padding.
         groups_: (1, way, shot) int64, equal for near-duplicates, -1 at the padding.
         labelled_: The same in the order of ``fit``, with names and thumbnails: ``otfew.classifier.labelled.Labelled``.
+        selection_: Candidates and why one was chosen (``otfew.classifier.selection.Choice``; print it), or None where
+            the method was given.
+        calibration_: Temperature and threshold.
+        report_: What held-out photos say: accuracy, confusions, labels that look wrong; ``report_.lines()`` says it.
         skipped_: (place, name, reason) of each image that the last call left out, whichever it was.
 
     Example:
-        >>> classifier = FewShotClassifier(method="deepemd-fcn")  # doctest: +SKIP
+        >>> classifier = FewShotClassifier(reject=0.05)  # doctest: +SKIP
         >>> classifier.fit_folder("birds/labelled").predict(["birds/new.jpg"])  # doctest: +SKIP
     """
 
@@ -78,7 +91,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
     def __init__(
         self,
         backbone: str | Path | Backbone | nn.Module | None = None,
-        method: str | FewShotMethod = "deepemd-fcn",
+        method: str | FewShotMethod = trust.AUTO,
         nodes: str | None = None,
         resolution: int | None = None,
         crop: str = "none",
@@ -86,6 +99,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         batch_size: int = 32,
         device: str | torch.device = "auto",
         on_error: OnError = "raise",
+        reject: float | None = None,
+        unknown_label: Any = None,
+        cache: str | Path | None = None,
     ) -> None:
         self.backbone = backbone
         self.method = method
@@ -96,6 +112,9 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         self.batch_size = batch_size
         self.device = device
         self.on_error = on_error
+        self.reject = reject
+        self.unknown_label = unknown_label
+        self.cache = cache
 
     def fit(self, images: Iterable[Picture], labels: Iterable[Any]) -> FewShotClassifier:
         """Keep the nodes of labelled images; classes may have different numbers of them.
@@ -113,14 +132,32 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         names, door = as_labels(labels), Door(self.on_error)
         fitting.two_classes(names)
+        rejection.check_rate(self.reject)
+        if isinstance(self.method, str) and self.method == trust.AUTO:
+            return self._fit_automatically(images, names, door)
         method = answering.build_method(self.method, self.options)
         kind = method.nodes if self.nodes is None else self.nodes
         embedder = make_embedder(self.backbone, kind, self.resolution, self.crop, self.device)
         photos, nodes, kept = fitting.extract(images, names, embedder, door, self._images_at_once())
         labelled = fitting.assemble(photos, nodes, kept, embedder)
-        # All at the end: what fails half-way leaves an earlier fit as it was.
-        self.method_, self.embedder_ = method, embedder
-        self._settle(labelled, door)
+        with unless_it_fails(self):
+            self.method_, self.embedder_, self.selection_ = method, embedder, None
+            self._settle(labelled, door)
+        return self
+
+    def _fit_automatically(self, images: Iterable[Picture], names: npt.NDArray[Any], door: Door) -> FewShotClassifier:
+        """Choose among candidates."""
+        chosen = trust.choose(
+            images,
+            names,
+            door,
+            given=(self.backbone, self.nodes, self.resolution, self.crop, self.device, self.options),
+            size=self._images_at_once(),
+            folder=None if self.cache is None else Path(self.cache),
+        )
+        with unless_it_fails(self):
+            self.method_, self.embedder_, self.selection_ = chosen.method, chosen.embedder, chosen.examined.choice
+            self._settle(chosen.labelled, door, chosen.examined)
         return self
 
     def fit_folder(self, folder: str | Path, depth: int = 1) -> FewShotClassifier:
@@ -153,7 +190,7 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         return self.fit([path for _, path in files], [name for name, _ in files])
 
     def predict(self, images: Iterable[Picture]) -> npt.NDArray[Any]:
-        """Classify images: (images,) of the labels' dtype.
+        """Classify images: (images,) of the labels' dtype; with ``reject``, ``otfew.UNKNOWN`` where it is not sure.
 
         Raises:
             NotFittedError: Before ``fit``.
@@ -161,16 +198,20 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
         """
         scores = self._scores(images)
         missing = np.isnan(scores).any(1)
+        told = self._with_unknown(self.classes_[scores[~missing].argmax(1)], scores[~missing])
         if not missing.any():
-            return cast("npt.NDArray[Any]", self.classes_[scores.argmax(1)])
+            return told
         answers = np.full(len(scores), None, object)
-        answers[~missing] = self.classes_[scores[~missing].argmax(1)]
+        answers[~missing] = told
         return answers
 
     def predict_proba(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
-        """Softmax of the method's logits: (images, classes) in the order of ``classes_``. Not calibrated."""
-        scores = torch.from_numpy(self._scores(images))
-        return cast("npt.NDArray[np.float64]", torch.softmax(scores, 1).numpy())
+        """Calibrated probabilities: (images, classes) in the order of ``classes_``.
+
+        The softmax of the method's logits over a temperature, which held-out labelled photos settle together with what
+        other data let expect: see ``otfew.classifier.temperature``.
+        """
+        return self._shares(self._scores(images))
 
     def decision_function(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
         """The method's logits: (images, classes) in the order of ``classes_``.
@@ -211,10 +252,11 @@ class FewShotClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]
             self.__dict__ |= _moved(self.__dict__, device)
             self._arrange()
 
-    def _settle(self, labelled: Labelled, door: Door) -> None:
+    def _settle(self, labelled: Labelled, door: Door, examined: Examined | None = None) -> None:
         """Take labelled photos in place of those known before."""
         self.labelled_, self.classes_ = labelled, labelled.classes
         self._arrange()
+        self._assess(examined)
         self._report(door)
 
     def _arrange(self) -> None:

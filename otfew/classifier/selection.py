@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -110,6 +112,25 @@ class Choice:
         """Return the chosen one."""
         return self.judged[self.chosen].candidate
 
+    def describe(self) -> dict[str, Any]:
+        """Return the candidates with what was found of each, JSON-ready."""
+        rows = []
+        for judged in self.judged:
+            row = asdict(judged)
+            candidate = row.pop("candidate")
+            rows.append({"method": candidate["method"], **candidate["view"], **row})
+        return {"chosen": self.chosen, "moved": self.moved, "units": self.units, "candidates": rows}
+
+    def __str__(self) -> str:
+        """Return the table of candidates in the prior's order, and the reason."""
+        head, rows = table_of(self)
+        cells = [[cell.replace("\n", " ") for cell in row] for row in (head, *rows)]
+        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells
+        ]
+        return "\n".join([*lines, reason_of(self)])
+
 
 def choose(
     ranked: Sequence[Judged],
@@ -155,3 +176,52 @@ def choose(
     everything = tuple(told.get(judged.candidate, judged) for judged in ranked)
     place = next(i for i, judged in enumerate(ranked) if judged.candidate == able[best].candidate)
     return Choice(place, everything, moved=best > 0, units=table.shape[1])
+
+
+def reason_of(choice: Choice) -> str:
+    """Say why a candidate was chosen, and what the next one would have been."""
+    chosen = choice.judged[choice.chosen]
+    if not choice.units:
+        return f"{chosen.candidate}, first by prior alone: no photo could be held out"
+    others = [j for i, j in enumerate(choice.judged) if i != choice.chosen and j.loss is not None]
+    if choice.moved:
+        first = next(j.candidate for j in choice.judged if j.loss is not None)
+        return (
+            f"{chosen.candidate}, chosen by held-out photos: {_figure(chosen.gain, '+.1f')} in log-loss of "
+            f"{choice.units} photos over {first}, the prior's first (p {_figure(chosen.p, '.2g')}, corrected for "
+            f"{len(others)} candidates)"
+        )
+    rival = min(others, key=lambda j: j.loss if j.loss is not None else math.inf, default=None)
+    told = f"{chosen.candidate}, first by prior"
+    if rival is None or rival.gain is None or rival.p is None:
+        return told
+    return (
+        f"{told}; {rival.candidate} {rival.gain:+.1f} in log-loss of {choice.units} photos, not enough to move "
+        f"(p {rival.p:.2g})"
+    )
+
+
+def table_of(choice: Choice) -> tuple[list[str], list[list[str]]]:
+    """Lay the candidates out as text, in the prior's order: head and rows."""
+    head = ["candidate", "cost", "prior\nlog-loss", "held-out\nlog-loss", "held-out %", "gain", "p", ""]
+
+    def row(i: int, judged: Judged) -> list[str]:
+        figures = [
+            _figure(judged.prior_loss, ".3f"),
+            _figure(judged.loss, ".3f"),
+            _figure(None if judged.accuracy is None else 100 * judged.accuracy, ".1f"),
+            _figure(judged.gain, "+.1f"),
+            _figure(judged.p, ".3g"),
+        ]
+        return [
+            str(judged.candidate),
+            f"{judged.cost:.1f}",
+            *figures,
+            "chosen" if i == choice.chosen else judged.reason,
+        ]
+
+    return head, [row(i, judged) for i, judged in enumerate(choice.judged)]
+
+
+def _figure(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

@@ -12,11 +12,11 @@ from otfew.classifier import automatic
 from otfew.classifier.automatic import examine, ranked, shots
 from otfew.classifier.calibration import calibrate, detection, hold_out, quality, settle
 from otfew.classifier.candidates import Candidate, View
-from otfew.classifier.evidence import gather, reason_of, table_of, wilson
+from otfew.classifier.evidence import gather, wilson
 from otfew.classifier.holdouts import Answers, Photos, nested, rounds, single
 from otfew.classifier.prior import TABLE, Cell, Prior, from_json
 from otfew.classifier.prior import load as load_prior
-from otfew.classifier.selection import better
+from otfew.classifier.selection import better, reason_of, table_of
 from otfew.classifier.temperature import Expected, cross_fit, softmax
 
 GOOD, POOR = View("net", 8, "fcn"), View("net", 11, "fcn")
