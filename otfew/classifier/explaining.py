@@ -50,6 +50,7 @@ class Case:
         known: The labelled photos.
         embedder: From images to nodes.
         shares: From logits (images, classes) to probabilities.
+        limit: Confidence below which a photo is refused, or None.
     """
 
     image: Shown
@@ -57,6 +58,7 @@ class Case:
     known: Labelled
     embedder: Embedder
     shares: Callable[[npt.NDArray[np.float64]], npt.NDArray[np.float64]]
+    limit: float | None = None
 
 
 def explain(case: Case, *, seed: int = 0) -> Explanation:
@@ -79,6 +81,7 @@ def explain(case: Case, *, seed: int = 0) -> Explanation:
         method=case.judge.name,
         answer=_plain(classes[first]),
         confidence=float(shares[first]),
+        refused=case.limit is not None and bool(shares[first] < case.limit),
         runner_up=_plain(classes[second]),
         runner_up_confidence=float(shares[second]),
         boxes=boxes,

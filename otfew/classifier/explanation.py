@@ -112,6 +112,7 @@ class Explanation:
         method: That decided.
         answer: Class with the highest score.
         confidence: Its probability.
+        refused: Whether that is too low for an answer, so that ``predict`` says unknown.
         runner_up: Class with the second highest.
         runner_up_confidence: Its probability.
         boxes: (nodes, 4) where the nodes are in the photo.
@@ -129,6 +130,7 @@ class Explanation:
     method: str
     answer: Any
     confidence: float
+    refused: bool
     runner_up: Any
     runner_up_confidence: float
     boxes: Boxes
@@ -151,6 +153,8 @@ class Explanation:
             f"counted most: {self._counted(self.answer)} for {self.answer}, {self._counted(self.runner_up)} for "
             f"{self.runner_up}",
         ]
+        if self.refused:
+            told.insert(1, "that is not sure enough for an answer: unknown")
         if self.opinion.decided:
             told.append("the numbered flows are DeepEMD's, which decided")
         else:

@@ -6,7 +6,7 @@ import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -18,19 +18,20 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from otfew.backbones import Backbone
-from otfew.classifier import answering, explaining, fitting
+from otfew.classifier import answering, explaining, fitting, rejection, trust
 from otfew.classifier.door import Door, OnError, Shown
 from otfew.classifier.embedder import make_embedder, together
 from otfew.classifier.explanation import Explanation
 from otfew.classifier.fitted import Fitted
 from otfew.classifier.pictures import Picture
+from otfew.classifier.trusted import Trusted, unless_it_fails
 from otfew.data.class_folders import class_folders, split_folders
 from otfew.data.class_labels import as_labels
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
 
 
-class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
+class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
     """Classifies images after seeing a few of each class; nothing is trained.
 
     An image is a path, the bytes of an image file, an open file, a PIL image, an array (height, width, 3) or (height,
@@ -43,9 +44,11 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
     Args:
         backbone: Name, path of a .safetensors file, ``package.module:factory``, a ``Backbone``, or a module from
             normalised images to maps (images, channels, h, w); None takes efficientnet-lite0 if it is installed.
-        method: Name of a few-shot method, or an object that follows ``otfew.method.FewShotMethod``.
-        nodes: Kind of nodes, such as "grid:2,3"; None takes what the method prefers.
-        resolution: Side in pixels; None takes that of the backbone's training.
+        method: Name of a few-shot method, or an object that follows ``otfew.method.FewShotMethod``; "auto" chooses
+            among methods, resolutions, crops and networks: the first by a prior ranking from other data, unless
+            held-out photos speak for another beyond chance (``selection_`` says which and why).
+        nodes: Kind of nodes, such as "grid:2,3"; None takes what the method prefers, or with "auto" tries several.
+        resolution: Side in pixels; None takes that of the backbone's training, or with "auto" tries several.
         crop: "none" or "center".
         options: Further options of the method's constructor, where it is given by name.
         batch_size: Images that are prepared at once.
@@ -54,6 +57,11 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         on_error: "raise" refuses the first image that cannot be used; "skip" leaves such images out, warns once and
             lists them in ``skipped_``. Answers keep their places: a skipped image has None among labels, NaN among
             scores.
+        reject: Share of photos of known classes that may be refused; ``predict`` then answers ``otfew.UNKNOWN`` where
+            it is not sure enough. None refuses nothing. Needs 1 / ``reject`` - 1 photos that can be held out.
+        unknown_label: What refused photos are labelled with in place of ``otfew.UNKNOWN``.
+        cache: Folder where the nodes of labelled photos are kept by content, for the next ``fit``; None keeps them in
+            the memory of the process alone.
 
     Attributes:
         classes_: Labels seen in ``fit``, sorted.
@@ -61,10 +69,14 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         support_mask_: (1, way, shot) bool, False at the padding.
         groups_: (1, way, shot) int64, equal for near-duplicates, -1 at the padding.
         labelled_: The same in the order of ``fit``, with names and thumbnails: ``otfew.classifier.labelled.Labelled``.
+        selection_: Candidates and why one was chosen (``otfew.classifier.selection.Choice``; print it), or None where
+            the method was given.
+        calibration_: Temperature and threshold.
+        report_: What held-out photos say: accuracy, confusions, labels that look wrong; ``report_.lines()`` says it.
         skipped_: (place, name, reason) of each image that the last call left out, whichever it was.
 
     Example:
-        >>> classifier = FewShotClassifier(method="deepemd-fcn")  # doctest: +SKIP
+        >>> classifier = FewShotClassifier(reject=0.05)  # doctest: +SKIP
         >>> classifier.fit_folder("birds/labelled").predict(["birds/new.jpg"])  # doctest: +SKIP
     """
 
@@ -77,7 +89,7 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
     def __init__(
         self,
         backbone: str | Path | Backbone | nn.Module | None = None,
-        method: str | FewShotMethod = "deepemd-fcn",
+        method: str | FewShotMethod = trust.AUTO,
         nodes: str | None = None,
         resolution: int | None = None,
         crop: str = "none",
@@ -85,6 +97,9 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         batch_size: int = 32,
         device: str | torch.device = "auto",
         on_error: OnError = "raise",
+        reject: float | None = None,
+        unknown_label: Any = None,
+        cache: str | Path | None = None,
     ) -> None:
         self.backbone = backbone
         self.method = method
@@ -95,6 +110,9 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         self.batch_size = batch_size
         self.device = device
         self.on_error = on_error
+        self.reject = reject
+        self.unknown_label = unknown_label
+        self.cache = cache
 
     def fit(self, images: Iterable[Picture], labels: Iterable[Any]) -> FewShotClassifier:
         """Keep the nodes of labelled images; classes may have different numbers of them.
@@ -112,15 +130,34 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         """
         names, door = as_labels(labels), Door(self.on_error)
         fitting.two_classes(names)
+        rejection.check_rate(self.reject)
+        if isinstance(self.method, str) and self.method == trust.AUTO:
+            return self._fit_automatically(images, names, door)
         method = answering.build_method(self.method, self.options)
         kind = method.nodes if self.nodes is None else self.nodes
         embedder = make_embedder(self.backbone, kind, self.resolution, self.crop, self.device)
         photos, nodes, kept = fitting.extract(images, names, embedder, door, self._images_at_once())
         labelled = fitting.assemble(photos, nodes, kept, embedder)
-        # All at the end: what fails half-way leaves an earlier fit as it was.
-        self.recipe_ = (self.method, dict(self.options or {}))
-        self.method_, self.embedder_ = method, embedder
-        self._settle(labelled, door)
+        with unless_it_fails(self):
+            self.recipe_ = (self.method, dict(self.options or {}))
+            self.method_, self.embedder_, self.selection_ = method, embedder, None
+            self._settle(labelled, door)
+        return self
+
+    def _fit_automatically(self, images: Iterable[Picture], names: npt.NDArray[Any], door: Door) -> FewShotClassifier:
+        """Choose among candidates."""
+        chosen = trust.choose(
+            images,
+            names,
+            door,
+            given=(self.backbone, self.nodes, self.resolution, self.crop, self.device, self.options),
+            size=self._images_at_once(),
+            folder=None if self.cache is None else Path(self.cache),
+        )
+        with unless_it_fails(self):
+            self.recipe_ = (chosen.method.name, {})
+            self.method_, self.embedder_, self.selection_ = chosen.method, chosen.embedder, chosen.examined.choice
+            self._settle(chosen.labelled, door, chosen.examined)
         return self
 
     def fit_folder(self, folder: str | Path, depth: int = 1) -> FewShotClassifier:
@@ -153,7 +190,7 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         return self.fit([path for _, path in files], [name for name, _ in files])
 
     def predict(self, images: Iterable[Picture]) -> npt.NDArray[Any]:
-        """Classify images: (images,) of the labels' dtype.
+        """Classify images: (images,) of the labels' dtype; with ``reject``, ``otfew.UNKNOWN`` where it is not sure.
 
         Raises:
             NotFittedError: Before ``fit``.
@@ -161,14 +198,19 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         """
         scores = self._scores(images)
         missing = np.isnan(scores).any(1)
+        told = self._with_unknown(self.classes_[scores[~missing].argmax(1)], scores[~missing])
         if not missing.any():
-            return cast("npt.NDArray[Any]", self.classes_[scores.argmax(1)])
+            return told
         answers = np.full(len(scores), None, object)
-        answers[~missing] = self.classes_[scores[~missing].argmax(1)]
+        answers[~missing] = told
         return answers
 
     def predict_proba(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
-        """Softmax of the method's logits: (images, classes) in the order of ``classes_``. Not calibrated."""
+        """Calibrated probabilities: (images, classes) in the order of ``classes_``.
+
+        The softmax of the method's logits over a temperature, which held-out labelled photos settle together with what
+        other data let expect: see ``otfew.classifier.temperature``.
+        """
         return self._shares(self._scores(images))
 
     def decision_function(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
@@ -197,9 +239,9 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         """
         check_is_fitted(self, "support_")
         shown = next(Door().read([image]))
-        return explaining.explain(
-            explaining.Case(shown, self._judge, self.labelled_, self.embedder_, self._shares), seed=seed
-        )
+        limit = None if self.reject is None else self.calibration_.threshold
+        case = explaining.Case(shown, self._judge, self.labelled_, self.embedder_, self._shares, limit)
+        return explaining.explain(case, seed=seed)
 
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn that images are no table; strings are paths."""
@@ -208,10 +250,6 @@ class FewShotClassifier(ClassifierMixin, Fitted):  # type: ignore[misc]
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
-
-    def _shares(self, scores: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-        """Turn logits (images, classes) into probabilities."""
-        return cast("npt.NDArray[np.float64]", torch.softmax(torch.from_numpy(scores), 1).numpy())
 
     def _scores(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
         """Ask the method about images: (images, classes), NaN where an image was left out."""

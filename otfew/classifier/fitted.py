@@ -5,7 +5,7 @@ from __future__ import annotations
 import numbers
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -17,10 +17,12 @@ from torch import Tensor, nn
 from otfew import devices
 from otfew.backbones import Backbone
 from otfew.classifier import answering, fitting, keeping
+from otfew.classifier.automatic import Examined
 from otfew.classifier.door import Door, OnError, Skipped
 from otfew.classifier.embedder import WITHOUT_DOUBLES, Embedder, placed
 from otfew.classifier.labelled import Labelled
 from otfew.classifier.pictures import Picture
+from otfew.classifier.trusted import unless_it_fails
 from otfew.data.class_labels import as_labels
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
@@ -29,7 +31,7 @@ Self = TypeVar("Self", bound="Fitted")
 
 
 class Fitted(BaseEstimator):  # type: ignore[misc]
-    """The half of a classifier that knows labelled photos, however it came to know them."""
+    """What ``FewShotClassifier`` knows of labelled photos, however it came to know them; not for use alone."""
 
     backbone: str | Path | Backbone | nn.Module | None
     batch_size: int
@@ -46,6 +48,10 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
     embedder_: Embedder
     skipped_: tuple[Skipped, ...]
     _judge: answering.Judge
+
+    if TYPE_CHECKING:
+
+        def _assess(self, examined: Examined | None = None) -> None: ...
 
     def add(self: Self, images: Iterable[Picture], labels: Iterable[Any]) -> Self:
         """Learn more photos, of these classes or of new ones, as if all had been fitted at once.
@@ -68,7 +74,9 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         names, door = as_labels(labels), Door(self.on_error)
         fitting.both(self.classes_, names)
         photos, nodes, kept = fitting.extract(images, names, self.embedder_, door, self._images_at_once())
-        self._settle(fitting.joined(self.labelled_, photos, nodes, kept, self.embedder_), door)
+        known = fitting.joined(self.labelled_, photos, nodes, kept, self.embedder_)
+        with unless_it_fails(self):
+            self._settle(known, door)
         return self
 
     def remove(self: Self, label: Any) -> Self:
@@ -79,15 +87,17 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
             UserError: There is no such class, or fewer than two would be left.
         """
         check_is_fitted(self, "labelled_")
-        self._settle(fitting.without(self.labelled_, label, self.embedder_), Door(self.on_error))
+        known = fitting.without(self.labelled_, label, self.embedder_)
+        with unless_it_fails(self):
+            self._settle(known, Door(self.on_error))
         return self
 
     def save(self, path: str | Path, *, embed_backbone: bool = False, thumbnails: bool = True) -> Path:
         """Keep the fitted classifier in one file, which ``load`` reads: no pickle, nothing that runs.
 
         It holds labels, nodes in half precision (to which ``fit`` has rounded them), the method with its options, the
-        kind of nodes, resolution, crop, and small pictures of the labelled photos, with their names but not the folders
-        above them.
+        kind of nodes, resolution, crop, temperature and threshold, how an automatic choice was made, and small pictures
+        of the labelled photos, with their names but not the folders above them.
 
         Args:
             path: Of the file; usually ends in ".otfew". What was there is replaced.
@@ -134,7 +144,9 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         self.recipe_ = (name, dict(options))
         self.embedder_ = embedder
         place = next(embedder.backbone.module.parameters(), torch.empty(0)).device
-        self._settle(labelled.to(torch.device("cpu") if place.type in WITHOUT_DOUBLES else place), Door())
+        self.labelled_ = labelled.to(torch.device("cpu") if place.type in WITHOUT_DOUBLES else place)
+        self.classes_, self.skipped_ = labelled.classes, ()
+        self._arrange()
 
     def __getstate__(self) -> dict[str, Any]:
         """Bring weights and nodes to the CPU, so that a pickle can be read where there is no accelerator."""
@@ -158,10 +170,11 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
             self.__dict__ |= _moved(self.__dict__, device)
             self._arrange()
 
-    def _settle(self, labelled: Labelled, door: Door) -> None:
+    def _settle(self, labelled: Labelled, door: Door, examined: Examined | None = None) -> None:
         """Take labelled photos in place of those known before."""
         self.labelled_, self.classes_ = labelled, labelled.classes
         self._arrange()
+        self._assess(examined)
         self._report(door)
 
     def _arrange(self) -> None:

@@ -48,7 +48,7 @@ def extract(
     # What is no container of images is told before their number is.
     shown, given = door.read(images), count(images)
     if given is not None:
-        _check_counts(given, labels)
+        check_counts(given, labels)
     places: list[int] = []
     photos: list[Photo] = []
     found: list[Tensor] = []
@@ -56,10 +56,8 @@ def extract(
         places += [place for place, _ in noted]
         photos += [photo for _, photo in noted]
         found.append(rounded(nodes))
-    _check_counts(door.count, labels)
-    for skipped in door.skipped:
-        if labels[skipped.place] not in labels[places]:
-            raise UserError(f"no image of class {labels[skipped.place]} can be used; the first: {skipped}")
+    check_counts(door.count, labels)
+    refuse_missing(door, labels, places)
     return photos, torch.cat(found), labels[places]
 
 
@@ -151,7 +149,14 @@ def _drift(photo: Photo, embedder: Embedder) -> float | None:
     return drift if np.isfinite(drift) else None
 
 
-def _check_counts(images: int, labels: npt.NDArray[Any]) -> None:
+def refuse_missing(door: Door, labels: npt.NDArray[Any], places: Sequence[int]) -> None:
+    """Raise ``UserError`` where a class has lost all of its images."""
+    for skipped in door.skipped:
+        if labels[skipped.place] not in labels[list(places)]:
+            raise UserError(f"no image of class {labels[skipped.place]} can be used; the first: {skipped}")
+
+
+def check_counts(images: int, labels: npt.NDArray[Any]) -> None:
     """Raise ``UserError`` unless there is a label for each image."""
     if images != len(labels):
         raise UserError(f"there are {images} images but {len(labels)} labels: give a label for each.")

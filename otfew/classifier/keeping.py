@@ -6,6 +6,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,19 @@ import torch
 from torch import Tensor
 
 from otfew.classifier import kept_backbone, model_file
+from otfew.classifier.calibration import Calibration
 from otfew.classifier.embedder import Embedder, make_embedder
 from otfew.classifier.kept_values import from_json, labels_from_json, labels_to_json, to_json
 from otfew.classifier.labelled import Labelled, Photo, halved, unhalved
 from otfew.errors import UserError
 from otfew.runs.identity import versions
 
-ALSO_KEPT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {}
-"""Fitted attribute -> functions to JSON and from it. One that a classifier lacks is not written."""
+ALSO_KEPT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "calibration_": (asdict, lambda record: Calibration(**record)),
+}
+"""Fitted attribute -> functions to JSON and from it."""
 
-_NOT_KEPT = frozenset({"backbone", "device"})
+_NOT_KEPT = frozenset({"backbone", "cache", "device"})
 """Settings that are of a machine, or kept otherwise."""
 
 
@@ -55,9 +59,8 @@ def save(classifier: Any, path: str | Path, *, embed_backbone: bool, thumbnails:
             {"name": photo.title, "size": list(photo.size), "key": photo.key, "drift": photo.drift}
             for photo in known.photos
         ],
-        "also": {
-            name: out(getattr(classifier, name)) for name, (out, _) in ALSO_KEPT.items() if hasattr(classifier, name)
-        },
+        "also": {name: out(getattr(classifier, name)) for name, (out, _) in ALSO_KEPT.items()},
+        "selection": None if classifier.selection_ is None else classifier.selection_.describe(),
     }
     arrays |= model_file.packed(halves, "nodes")
     arrays |= {
@@ -83,7 +86,7 @@ def load(kind: type, path: str | Path, *, backbone: Any, device: str | torch.dev
         settings = {name: from_json(value, arrays) for name, value in record["settings"].items()}
         known = _labelled(record, arrays)
         options = from_json(record["method"]["options"], arrays)
-        also = {name: back(record["also"][name]) for name, (_, back) in ALSO_KEPT.items() if name in record["also"]}
+        also = {name: back(record["also"][name]) for name, (_, back) in ALSO_KEPT.items()}
         own = network if record["backbone"]["embedded"] else record["backbone"]["name"]
         made = kind(backbone=own if backbone is None else backbone, device=device, **settings)
         made.restore(record["method"]["name"], options, embedder, known)

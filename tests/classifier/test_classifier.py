@@ -389,7 +389,8 @@ def test_two_classes_have_one_score_as_scikit_learn_has_it():
     scores, shares = classifier.decision_function(images), classifier.predict_proba(images)
     assert scores.shape == (8,)
     assert shares.shape == (8, 2)
-    np.testing.assert_allclose(scores, np.log(shares[:, 1] / shares[:, 0]), rtol=1e-6)
+    temperature = classifier.calibration_.temperature
+    np.testing.assert_allclose(scores / temperature, np.log(shares[:, 1] / shares[:, 0]), rtol=1e-6)
     assert classifier.classes_[(scores > 0).astype(int)].tolist() == classifier.predict(images).tolist()
     assert classifier.decision_function([]).shape == (0,)
     np.testing.assert_array_equal(cross_val_score(classifier, images, labels, cv=2, scoring="roc_auc"), 1)
