@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.classifier.candidates import Candidate
-from otfew.classifier.temperature import Expected, cross_fit, log_losses, unit_means
 from otfew.random.keys import key128
+from otfew.statistics.temperature import Expected, cross_fit, log_losses, unit_means
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
