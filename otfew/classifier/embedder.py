@@ -73,16 +73,21 @@ class Embedder:
             # Inference tensors cannot enter a method that differentiates.
             yield [item[2] for item in batch], found.cpu() if found.device.type in WITHOUT_DOUBLES else found.clone()
 
-    def views(self, image: Shown) -> npt.NDArray[np.float32]:
+    def views(self, image: Shown, key: str | None = None) -> npt.NDArray[np.float32]:
         """Cut an image into views (n_views, resolution, resolution, 3) with values in [0, 255].
 
         Floating throughout: decoded files and the user's tensors may stand in one list.
 
+        Args:
+            image: Decoded.
+            key: What random crops draw from; None makes one of the pixels, see ``key``.
+
         Raises:
             UserError: The image is too small for this kind of nodes.
         """
+        name = self.key(image) if key is None else key
         try:
-            return self.extractor.views(image.pixels, self.preparation, self.key(image)).astype(np.float32)
+            return self.extractor.views(image.pixels, self.preparation, name).astype(np.float32)
         except UserError as error:
             raise UserError(f"image {image.place}: {error}") from error
 
@@ -129,16 +134,26 @@ def make_embedder(backbone: Any, kind: Any, resolution: Any, crop: Any, device: 
     if resolution is not None and not isinstance(resolution, numbers.Integral):
         raise UserError(f"resolution is {resolution!r}: give whole pixels, or None.")
     extractor = parse(kind)
-    if isinstance(backbone, nn.Module):
-        backbone = of_module(copy.deepcopy(backbone))
-    elif isinstance(backbone, str | Path) or backbone is None:
-        backbone = load_backbone(None if backbone is None else str(backbone))
-    elif not isinstance(backbone, Backbone):
+    found = as_backbone(backbone)
+    side = found.card.resolution if resolution is None else int(resolution)
+    return Embedder(placed(found, devices.pick(device)), extractor, Preparation(side, crop))
+
+
+def as_backbone(given: Any) -> Backbone:
+    """Load what names a backbone, or wrap a module, which is copied.
+
+    Raises:
+        UserError: It is neither, or does not load.
+    """
+    if isinstance(given, nn.Module):
+        return of_module(copy.deepcopy(given))
+    if isinstance(given, str | Path) or given is None:
+        return load_backbone(None if given is None else str(given))
+    if not isinstance(given, Backbone):
         raise UserError(
-            f"backbone is {backbone!r}: give a name, a path, package.module:factory, a torch module or a Backbone."
+            f"backbone is {given!r}: give a name, a path, package.module:factory, a torch module or a Backbone."
         )
-    side = backbone.card.resolution if resolution is None else int(resolution)
-    return Embedder(placed(backbone, devices.pick(device)), extractor, Preparation(side, crop))
+    return given
 
 
 def together(batches: Iterable[tuple[list[T], Tensor]]) -> Iterator[tuple[list[T], Tensor]]:

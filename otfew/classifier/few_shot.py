@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numbers
 import os
 import warnings
 from collections.abc import Iterable, Mapping
@@ -12,19 +11,18 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import ClassifierMixin
 from sklearn.utils import Tags
 from sklearn.utils.metadata_routing import UNUSED
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from otfew import devices
 from otfew.backbones import Backbone
-from otfew.classifier import answering, fitting, rejection, trust
-from otfew.classifier.automatic import Examined
+from otfew.classifier import answering, explaining, fitting, rejection, trust
 from otfew.classifier.door import Door, OnError, Shown
-from otfew.classifier.embedder import WITHOUT_DOUBLES, make_embedder, placed, together
-from otfew.classifier.labelled import Labelled
+from otfew.classifier.embedder import make_embedder, together
+from otfew.classifier.explanation import Explanation
+from otfew.classifier.fitted import Fitted
 from otfew.classifier.pictures import Picture
 from otfew.classifier.trusted import Trusted, unless_it_fails
 from otfew.data.class_folders import class_folders, split_folders
@@ -33,7 +31,7 @@ from otfew.errors import UserError
 from otfew.method import FewShotMethod
 
 
-class FewShotClassifier(Trusted, ClassifierMixin, BaseEstimator):  # type: ignore[misc]
+class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
     """Classifies images after seeing a few of each class; nothing is trained.
 
     An image is a path, the bytes of an image file, an open file, a PIL image, an array (height, width, 3) or (height,
@@ -141,6 +139,7 @@ class FewShotClassifier(Trusted, ClassifierMixin, BaseEstimator):  # type: ignor
         photos, nodes, kept = fitting.extract(images, names, embedder, door, self._images_at_once())
         labelled = fitting.assemble(photos, nodes, kept, embedder)
         with unless_it_fails(self):
+            self.recipe_ = (self.method, dict(self.options or {}))
             self.method_, self.embedder_, self.selection_ = method, embedder, None
             self._settle(labelled, door)
         return self
@@ -156,6 +155,7 @@ class FewShotClassifier(Trusted, ClassifierMixin, BaseEstimator):  # type: ignor
             folder=None if self.cache is None else Path(self.cache),
         )
         with unless_it_fails(self):
+            self.recipe_ = (chosen.method.name, {})
             self.method_, self.embedder_, self.selection_ = chosen.method, chosen.embedder, chosen.examined.choice
             self._settle(chosen.labelled, door, chosen.examined)
         return self
@@ -222,6 +222,27 @@ class FewShotClassifier(Trusted, ClassifierMixin, BaseEstimator):  # type: ignor
         scores = self._scores(images)
         return scores if len(self.classes_) > 2 else scores[:, 1] - scores[:, 0]
 
+    def explain(self, image: Picture, *, seed: int = 0) -> Explanation:
+        """Say why an image gets its answer: which labelled photos and which regions counted, and whether that holds.
+
+        The maps are of the method that decides: what a class's logit owes to each node. The numbered flows are those of
+        DeepEMD on the same nodes, a second opinion where another method decided. A deletion test blurs the regions that
+        speak for the answer most and, 19 times, as many drawn at random.
+
+        Args:
+            image: One image.
+            seed: Of the random removals.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+            UserError: The image cannot be used, or the places of the nodes are unknown.
+        """
+        check_is_fitted(self, "support_")
+        shown = next(Door().read([image]))
+        limit = None if self.reject is None else self.calibration_.threshold
+        case = explaining.Case(shown, self._judge, self.labelled_, self.embedder_, self._shares, limit)
+        return explaining.explain(case, seed=seed)
+
     def __sklearn_tags__(self) -> Tags:
         """Tell scikit-learn that images are no table; strings are paths."""
         tags = super().__sklearn_tags__()
@@ -229,50 +250,6 @@ class FewShotClassifier(Trusted, ClassifierMixin, BaseEstimator):  # type: ignor
         tags.input_tags.two_d_array = False
         tags.input_tags.string = True
         return tags
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Bring weights and nodes to the CPU, so that a pickle can be read where there is no accelerator."""
-        state = dict(super().__getstate__())
-        if isinstance(self.backbone, Backbone):
-            state["backbone"] = placed(self.backbone, torch.device("cpu"))
-        if "labelled_" in state:
-            state |= _moved(state, torch.device("cpu"))
-            for arranged in ("support_", "support_mask_", "groups_", "_judge"):
-                del state[arranged]
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Go back to the device that was asked for, or stay on the CPU where there is none such."""
-        super().__setstate__(state)
-        if "labelled_" in state:
-            try:
-                device = devices.pick(self.device)
-            except UserError:
-                device = torch.device("cpu")
-            self.__dict__ |= _moved(self.__dict__, device)
-            self._arrange()
-
-    def _settle(self, labelled: Labelled, door: Door, examined: Examined | None = None) -> None:
-        """Take labelled photos in place of those known before."""
-        self.labelled_, self.classes_ = labelled, labelled.classes
-        self._arrange()
-        self._assess(examined)
-        self._report(door)
-
-    def _arrange(self) -> None:
-        """Lay out for the method what is known."""
-        self.support_, self.support_mask_ = self.labelled_.episode()
-        groups = np.full(self.support_mask_.shape, -1, np.int64)
-        for c in range(len(self.classes_)):
-            own = self.labelled_.groups[self.labelled_.labels == c]
-            groups[0, c, : len(own)] = own
-        self.groups_ = groups
-        self._judge = answering.Judge.of(self.method_, self.support_, self.support_mask_)
-
-    def _report(self, door: Door) -> None:
-        """Keep the list of images that were left out, and warn of them."""
-        self.skipped_ = tuple(door.skipped)
-        door.tell()
 
     def _scores(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
         """Ask the method about images: (images, classes), NaN where an image was left out."""
@@ -288,19 +265,7 @@ class FewShotClassifier(Trusted, ClassifierMixin, BaseEstimator):  # type: ignor
         self._report(door)
         return scores
 
-    def _images_at_once(self) -> int:
-        """Check ``batch_size``, which may change after ``fit``."""
-        if not isinstance(self.batch_size, numbers.Integral) or self.batch_size < 1:
-            raise UserError(f"batch_size is {self.batch_size!r}: give a whole number of at least 1.")
-        return int(self.batch_size)
-
 
 def _place(image: Shown) -> int:
     """Remember where among the images one stands."""
     return image.place
-
-
-def _moved(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """Return what ``fit`` found, on a device."""
-    place = torch.device("cpu") if device.type in WITHOUT_DOUBLES else device
-    return {"embedder_": state["embedder_"].on(device), "labelled_": state["labelled_"].to(place)}

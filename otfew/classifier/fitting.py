@@ -43,6 +43,8 @@ def extract(
     def note(image: Shown) -> tuple[int, Photo]:
         return image.place, Photo.of(image, embedder.key(image))
 
+    if not len(labels):
+        raise UserError("there are no images: give at least one, with its label.")
     # What is no container of images is told before their number is.
     shown, given = door.read(images), count(images)
     if given is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 from typing import Any
 
 import cv2
@@ -19,6 +20,7 @@ from otfew.data.decoding.image import decode_image
 THUMBNAIL = 256
 """Longest side of the pictures that are kept, pixels; 15 to 25 kB each."""
 _QUALITY = 80
+_PATH_PARTS = 2
 _TOP = 15
 """Nodes are scaled to below 2 to this power before they are rounded to half precision."""
 _EXPONENTS = 100
@@ -58,6 +60,11 @@ class Photo:
         _, encoded = cv2.imencode(".jpg", small[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         path = "" if image.path is None else str(image.path)
         return cls(image.name, path, (height, width), encoded.tobytes(), print_of(pixels), key)
+
+    @property
+    def title(self) -> str:
+        """What it is called before others: see ``short``."""
+        return short(self.name, self.path)
 
     def picture(self) -> Image:
         """Decode the thumbnail: (height, width, 3) uint8 RGB."""
@@ -120,6 +127,16 @@ class Labelled:
     def to(self, device: torch.device) -> Labelled:
         """Move the nodes to a device."""
         return replace(self, nodes=self.nodes.to(device))
+
+
+def short(name: str, path: object) -> str:
+    """Call a photo by its class folder and file: where these lie on somebody's disk is nobody else's affair.
+
+    Args:
+        name: Its path, or "image K".
+        path: Absolute; "" or None where it came in memory or from a saved classifier.
+    """
+    return "/".join(PurePath(str(path)).parts[-_PATH_PARTS:]) if path else name
 
 
 def halved(nodes: Tensor) -> tuple[Tensor, Tensor]:
