@@ -197,8 +197,10 @@ def test_each_view_is_extracted_once_and_kept(tmp_path, monkeypatch):
     files[0].write_bytes(data)
     files[1].write_bytes(b"nonsense")
     monkeypatch.setattr(several, "STORE", FeatureStore())
-    with pytest.warns(UserWarning, match="are damaged; extracting them again"):
-        FewShotClassifier(network(), cache=tmp_path).fit(images, labels)
+    with pytest.warns(UserWarning, match="are damaged; extracting them again") as warned:
+        mended = FewShotClassifier(network(), cache=tmp_path).fit(images, labels).predict_proba(images)
+    assert len(warned) == 2
+    np.testing.assert_array_equal(mended, first)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FewShotClassifier(network(6), cache=tmp_path).fit(images, labels)
