@@ -19,9 +19,9 @@ from otfew.classifier.candidates import Candidate, View
 from otfew.classifier.holdouts import Answers, Indices, Photos, Question, nested, rounds, single
 from otfew.classifier.prior import Prior
 from otfew.classifier.selection import Choice, Judged, choose
-from otfew.classifier.temperature import Expected, cross_fit, softmax, stack
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
+from otfew.statistics.temperature import Expected, cross_fit, softmax, stack
 
 Floats = npt.NDArray[np.float64]
 

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.classifier.holdouts import Answers, Indices, Photos, Question, rounds, single
-from otfew.classifier.rejection import LEAST_CLASSES, Detection, auroc, threshold
-from otfew.classifier.temperature import Expected, brier, cross_fit, log_losses, softmax, stack, unit_means
+from otfew.classifier.rejection import LEAST_CLASSES, Detection, threshold
 from otfew.method import FewShotMethod
+from otfew.statistics.detection import auroc
+from otfew.statistics.temperature import Expected, brier, cross_fit, log_losses, softmax, stack, unit_means
 
 Floats = npt.NDArray[np.float64]
 

@@ -15,8 +15,8 @@ from otfew.classifier.calibration import Calibration, HeldOut, Quality, quality
 from otfew.classifier.holdouts import Indices, Photos
 from otfew.classifier.rejection import Detection
 from otfew.classifier.selection import Choice, reason_of
-from otfew.classifier.temperature import unit_means
 from otfew.statistics.intervals import Z
+from otfew.statistics.temperature import unit_means
 
 Floats = npt.NDArray[np.float64]
 

@@ -209,7 +209,7 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         """Calibrated probabilities: (images, classes) in the order of ``classes_``.
 
         The softmax of the method's logits over a temperature, which held-out labelled photos settle together with what
-        other data let expect: see ``otfew.classifier.temperature``.
+        other data let expect: see ``otfew.statistics.temperature``.
         """
         return self._shares(self._scores(images))
 

@@ -19,11 +19,16 @@ from otfew.classifier.calibration import Calibration
 from otfew.classifier.embedder import Embedder, make_embedder
 from otfew.classifier.kept_values import from_json, labels_from_json, labels_to_json, to_json
 from otfew.classifier.labelled import Labelled, Photo, halved, unhalved
+from otfew.classifier.selection import Choice
 from otfew.errors import UserError
 from otfew.runs.identity import versions
 
 ALSO_KEPT: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
     "calibration_": (asdict, lambda record: Calibration(**record)),
+    "selection_": (
+        lambda choice: None if choice is None else choice.describe(),
+        lambda record: None if record is None else Choice.from_record(record),
+    ),
 }
 """Fitted attribute -> functions to JSON and from it."""
 
@@ -60,7 +65,6 @@ def save(classifier: Any, path: str | Path, *, embed_backbone: bool, thumbnails:
             for photo in known.photos
         ],
         "also": {name: out(getattr(classifier, name)) for name, (out, _) in ALSO_KEPT.items()},
-        "selection": None if classifier.selection_ is None else classifier.selection_.describe(),
     }
     arrays |= model_file.packed(halves, "nodes")
     arrays |= {

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from otfew.classifier.candidates import Candidate, View
-from otfew.classifier.temperature import Expected
+from otfew.statistics.temperature import Expected
 
 TABLE = Path(__file__).with_name("prior.json")
 FORMAT = 1

@@ -16,7 +16,6 @@ from otfew.backbones import Backbone
 from otfew.backbones import load as load_backbone
 from otfew.classifier.candidates import Candidate, View, candidates
 from otfew.classifier.prior import FORMAT, Cell
-from otfew.classifier.temperature import fit, from_scale, grid, log_losses
 from otfew.data import DataOptions, ImageSet
 from otfew.data import load as load_images
 from otfew.data.preparation import Preparation
@@ -26,6 +25,7 @@ from otfew.random.keys import digest
 from otfew.runs.files import cache_directory
 from otfew.runs.identity import versions
 from otfew.runs.watch import SILENT, Watch
+from otfew.statistics.temperature import fit, from_scale, grid, log_losses
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]

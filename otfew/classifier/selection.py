@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from otfew.classifier.candidates import Candidate
-from otfew.classifier.temperature import Expected, cross_fit, log_losses, unit_means
+from otfew.classifier.candidates import Candidate, View
 from otfew.random.keys import key128
+from otfew.statistics.temperature import Expected, cross_fit, log_losses, unit_means
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
@@ -120,6 +120,16 @@ class Choice:
             candidate = row.pop("candidate")
             rows.append({"method": candidate["method"], **candidate["view"], **row})
         return {"chosen": self.chosen, "moved": self.moved, "units": self.units, "candidates": rows}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Choice:
+        """Undo ``describe``."""
+        rows = []
+        for row in record["candidates"]:
+            view = View(row["backbone"], int(row["resolution"]), row["nodes"])
+            parts = {name: row[name] for name in ("cost", "prior_loss", "loss", "accuracy", "gain", "p", "reason")}
+            rows.append(Judged(Candidate(row["method"], view), **parts))
+        return cls(int(record["chosen"]), tuple(rows), bool(record["moved"]), int(record["units"]))
 
     def __str__(self) -> str:
         """Return the table of candidates in the prior's order, and the reason."""

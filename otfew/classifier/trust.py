@@ -23,9 +23,9 @@ from otfew.classifier.labelled import Labelled
 from otfew.classifier.resemblance import Resemblance, resemble
 from otfew.classifier.selection import Choice
 from otfew.classifier.several import extract_several
-from otfew.classifier.temperature import Expected
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
+from otfew.statistics.temperature import Expected
 
 Floats = npt.NDArray[np.float64]
 

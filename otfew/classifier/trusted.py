@@ -20,7 +20,7 @@ from otfew.classifier.evidence import Evidence
 from otfew.classifier.pictures import Picture
 from otfew.classifier.resemblance import Resemblance
 from otfew.classifier.selection import Choice
-from otfew.classifier.temperature import softmax
+from otfew.statistics.temperature import softmax
 
 if TYPE_CHECKING:
     from otfew.classifier.embedder import Embedder

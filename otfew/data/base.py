@@ -69,12 +69,14 @@ class DataOptions:
         split_seed: Seed of the class split that ``image-folder`` draws.
         depth: Levels from the folder of ``image-folder`` down to its class folders, see ``class_folders``.
         download: Fetch what is missing where the publisher allows it.
+        all_classes: Leave the classes of ``image-folder`` together: no split of them is drawn.
     """
 
     cub_split: choices.CubSplit = "feat"
     split_seed: int = 0
     depth: int = 1
     download: bool = True
+    all_classes: bool = False
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     Args:
         root: The folder.
         split: Which part.
-        options: ``split_seed`` and ``depth``.
+        options: ``split_seed``, ``depth`` and ``all_classes``.
 
     Raises:
         UserError: No class folder with images is there, the split has none, or as ``class_folders``.
@@ -42,6 +42,9 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
             f"{root} has no class folders with images in them; put the images of each class in a folder of its own "
             f"(CLASS/NAME.jpg; {', '.join(sorted(suffix[1:] for suffix in SUFFIXES))})."
         )
+    if options.all_classes:
+        names = tuple(folders.images)
+        return _image_set(root, split, folders, names, "all", (f"all {len(names)} classes of the folder",))
     return _drawn(root, split, options.split_seed, folders)
 
 

@@ -17,7 +17,7 @@ from otfew.classifier.holdouts import Answers, Photos, nested, rounds, single
 from otfew.classifier.prior import TABLE, Cell, Prior, from_json
 from otfew.classifier.prior import load as load_prior
 from otfew.classifier.selection import better, reason_of, table_of
-from otfew.classifier.temperature import Expected, cross_fit, softmax
+from otfew.statistics.temperature import Expected, cross_fit, softmax
 
 GOOD, POOR = View("net", 8, "fcn"), View("net", 11, "fcn")
 METHODS = ("cosine-centroid", "matchingnet", "knn")

@@ -10,7 +10,6 @@ from sklearn.metrics import roc_auc_score
 import otfew
 from otfew.classifier.rejection import (
     UNKNOWN,
-    auroc,
     check_rate,
     label_of_unknown,
     needed,
@@ -18,6 +17,7 @@ from otfew.classifier.rejection import (
     with_unknown,
 )
 from otfew.errors import UserError
+from otfew.statistics.detection import auroc
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.05, 0.1, 0.3])

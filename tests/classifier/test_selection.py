@@ -6,7 +6,7 @@ from scipy import stats
 
 from otfew.classifier.candidates import CROPS, Candidate, View, candidates, larger
 from otfew.classifier.selection import LEVEL, Judged, better, choose
-from otfew.classifier.temperature import Expected
+from otfew.statistics.temperature import Expected
 
 NET = "efficientnet-lite0"
 

@@ -1,7 +1,9 @@
 """The classifier with method="auto", refusals and sets, end to end on pictures that a pooled mean tells apart."""
 
+import json
 import pickle
 import warnings
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ import otfew
 from otfew.backbones.base import Backbone, Card
 from otfew.classifier import FewShotClassifier, several
 from otfew.classifier.feature_store import FeatureStore
+from otfew.classifier.selection import Choice
 from otfew.errors import UserError
 
 COLOURS = {"red": (200, 30, 30), "green": (30, 200, 30), "blue": (30, 30, 200), "grey": (110, 110, 110)}
@@ -169,6 +172,7 @@ def test_answers_are_a_function_of_the_photos_alone(fitted):
     np.testing.assert_array_equal(restored.predict_proba(new), again.predict_proba(new))
     assert restored.report_ == again.report_
     assert restored.selection_ == again.selection_
+    assert Choice.from_record(json.loads(json.dumps(again.selection_.describe()))) == again.selection_
 
 
 def test_each_view_is_extracted_once_and_kept(tmp_path, monkeypatch):
@@ -193,8 +197,10 @@ def test_each_view_is_extracted_once_and_kept(tmp_path, monkeypatch):
     files[0].write_bytes(data)
     files[1].write_bytes(b"nonsense")
     monkeypatch.setattr(several, "STORE", FeatureStore())
-    with pytest.warns(UserWarning, match="are damaged; extracting them again"):
-        FewShotClassifier(network(), cache=tmp_path).fit(images, labels)
+    with pytest.warns(UserWarning, match="are damaged; extracting them again") as warned:
+        mended = FewShotClassifier(network(), cache=tmp_path).fit(images, labels).predict_proba(images)
+    assert len(warned) == 2
+    np.testing.assert_array_equal(mended, first)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FewShotClassifier(network(6), cache=tmp_path).fit(images, labels)
@@ -217,3 +223,29 @@ def test_a_photo_that_is_skipped_is_skipped_in_every_view():
         classifier = FewShotClassifier(network(), on_error="skip").fit(images, labels)
     assert [s.place for s in classifier.skipped_] == [5]
     assert classifier.report_.photos == 15
+
+
+def test_what_was_chosen_is_kept_with_a_saved_classifier(fitted, tmp_path):
+    loaded = FewShotClassifier.load(fitted.save(tmp_path / "own.otfew"), backbone=network())
+    assert loaded.selection_ == fitted.selection_
+    assert loaded.calibration_ == fitted.calibration_
+    new = deck(3, start=970)[0]
+    np.testing.assert_array_equal(loaded.predict_proba(new), fitted.predict_proba(new))
+    assert loaded.predict(new).tolist() == fitted.predict(new).tolist()
+    # Held out again, the photos say the same; the choice itself is not judged anew.
+    assert asdict(loaded.report_.calibration) == pytest.approx(asdict(fitted.calibration_))
+    assert not loaded.report_.accuracy.nested
+    assert loaded.report_.choice == fitted.selection_
+
+
+def test_photos_that_are_added_change_what_is_known(tmp_path):
+    images, labels = deck(6)
+    classifier = FewShotClassifier(network(), reject=0.2).fit(images, labels)
+    before = classifier.report_
+    classifier.add(*deck(2, start=400))
+    assert classifier.report_.photos == before.photos + 8
+    assert classifier.selection_ == before.choice
+    assert classifier.calibration_ != before.calibration
+    with pytest.raises(UserError, match="`reject`"):
+        classifier.set_params(reject=0.001).add(*deck(1, start=450))
+    assert classifier.report_.photos == before.photos + 8

@@ -7,7 +7,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 from sklearn.metrics import log_loss
 
-from otfew.classifier.temperature import (
+from otfew.statistics.temperature import (
     REACH,
     Expected,
     brier,
