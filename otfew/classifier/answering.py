@@ -10,7 +10,7 @@ from torch import Tensor
 
 from otfew import catalogue
 from otfew.errors import UserError
-from otfew.method import FewShotMethod, check_method
+from otfew.method import FewShotMethod, check_method, shot_mean
 
 
 @dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Judge:
 
     Attributes:
         method: What scores.
-        support: (1, way, shot, nodes, channels), short classes padded.
-        mask: (1, way, shot) bool, False at the padding.
+        support: (1, way, shot, nodes, channels), short classes padded; or what gives the same answers.
+        mask: (1, way, shot) bool, False at the padding; None for none.
     """
 
     method: FewShotMethod
@@ -29,10 +29,17 @@ class Judge:
 
     @classmethod
     def of(cls, method: FewShotMethod, support: Tensor, mask: Tensor) -> Judge:
-        """Prepare what each question needs again: a method that pools gets one node a photo, averaged once."""
+        """Prepare what each question needs again.
+
+        A method that pools gets one node a photo, averaged once; DeepEMD with its usual head, which compares with the
+        mean of a class's maps, gets that mean, which it would take the same of every time.
+        """
+        whole = None if bool(mask.all()) else mask
         if method.pools:
             support = support.mean(-2, keepdim=True)
-        return cls(method, support, None if bool(mask.all()) else mask)
+        if isinstance(method, catalogue.find("deepemd")) and method.shot_head.name == "mean":  # type: ignore[attr-defined]
+            support, whole = shot_mean(support, whole)[:, :, None], None
+        return cls(method, support, whole)
 
     def __call__(self, nodes: Tensor) -> Tensor:
         """Score images (images, nodes, channels), all of one episode: (images, way).

@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -37,8 +36,6 @@ REMOVALS = 19
 SHARE = 0.15
 """Of the nodes, removed at once."""
 _AT_ONCE = 64
-_BLUR = 8
-"""Pixels to a side that a blurred photo keeps."""
 
 
 @dataclass(frozen=True)
@@ -233,7 +230,7 @@ def _boxes(embedder: Embedder, count: int, size: tuple[int, ...], key: str) -> B
 
 
 def _deletion(case: Case, boxes: Boxes, effects: Floats, pair: tuple[int, int], seed: int) -> Deletion | None:
-    """Blur the regions that speak for the answer most, and as many at random, some times over."""
+    """Paint over the regions that speak for the answer most, and as many at random, some times over."""
     count = len(boxes)
     if count == 1:
         return None
@@ -242,8 +239,7 @@ def _deletion(case: Case, boxes: Boxes, effects: Floats, pair: tuple[int, int], 
     chosen = [np.argsort(-effects, kind="stable")[:removed]]
     chosen += [np.argsort([next(draws) for _ in range(count)])[:removed] for _ in range(REMOVALS)]
     pixels = _eight_bits(case.image)
-    blurred = _blurred(pixels)
-    changed = (replace(case.image, pixels=_replaced(pixels, blurred, boxes[which])) for which in chosen)
+    changed = (replace(case.image, pixels=_painted_over(pixels, boxes[which])) for which in chosen)
     key = case.embedder.key(case.image)
     nodes = _nodes(itertools.chain([case.image], changed), case.embedder, key)
     logits = _ask(case.judge, nodes)
@@ -251,18 +247,13 @@ def _deletion(case: Case, boxes: Boxes, effects: Floats, pair: tuple[int, int], 
     return Deletion(boxes[chosen[0]], float(leads[0]), float(leads[1]), leads[2:])
 
 
-def _blurred(pixels: Image) -> Image:
-    """Leave nothing of a photo but broad patches of colour."""
-    height, width = pixels.shape[:2]
-    small = cv2.resize(pixels, (_BLUR, _BLUR), interpolation=cv2.INTER_AREA)
-    return np.asarray(cv2.resize(small, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-
-
-def _replaced(pixels: Image, other: Image, boxes: Boxes) -> Image:
-    """Take the pixels of some boxes from another picture."""
-    changed = pixels.copy()
+def _painted_over(pixels: Image, boxes: Boxes) -> Image:
+    """Replace what is in some boxes by the mean colour of the rest."""
+    rest = np.ones(pixels.shape[:2], bool)
     for x0, y0, x1, y1 in np.rint(boxes).astype(int):
-        changed[y0:y1, x0:x1] = other[y0:y1, x0:x1]
+        rest[y0:y1, x0:x1] = False
+    changed = pixels.copy()
+    changed[~rest] = np.rint(pixels[rest].mean(0)) if rest.any() else pixels.mean((0, 1))
     return changed
 
 

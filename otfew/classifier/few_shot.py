@@ -226,8 +226,8 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         """Say why an image gets its answer: which labelled photos and which regions counted, and whether that holds.
 
         The maps are of the method that decides: what a class's logit owes to each node. The numbered flows are those of
-        DeepEMD on the same nodes, a second opinion where another method decided. A deletion test blurs the regions that
-        speak for the answer most and, 19 times, as many drawn at random.
+        DeepEMD on the same nodes, a second opinion where another method decided. A deletion test paints over the
+        regions that speak for the answer most and, 19 times, as many drawn at random.
 
         Args:
             image: One image.

@@ -75,7 +75,7 @@ class Opinion:
 
 @dataclass(frozen=True)
 class Deletion:
-    """What becomes of the answer's lead when the regions that speak for it most are blurred.
+    """What becomes of the answer's lead when the regions that speak for it most are painted over.
 
     Attributes:
         regions: (regions, 4) boxes in the photo.
@@ -178,7 +178,7 @@ def _deleted(test: Deletion) -> str:
     count, times = len(test.regions), len(test.random)
     regions = "outlined region" if count == 1 else f"{count} outlined regions"
     measured = (
-        f"blurring the {regions} takes the lead from {test.before:.2f} to {test.after:.2f}, as many at random to "
+        f"painting over the {regions} takes the lead from {test.before:.2f} to {test.after:.2f}, as many at random to "
         f"{test.random.mean():.2f} on average, as low in {int((test.random <= test.after).sum())} of {times}"
     )
     verdict = "the map shows what the answer rests on" if test.tells else "the map explains no more than chance would"
