@@ -18,8 +18,9 @@ from otfew import catalogue
 from otfew.classifier.answering import Judge
 from otfew.classifier.door import Shown
 from otfew.classifier.embedder import Embedder
-from otfew.classifier.explanation import Deletion, Evidence, Explanation, Floats, Flow, Opinion
+from otfew.classifier.explanation import Explanation
 from otfew.classifier.labelled import Labelled, Photo, short
+from otfew.classifier.reasons import Deletion, Evidence, Floats, Flow, Opinion
 from otfew.data.base import Image
 from otfew.data.decoding.image import read_image
 from otfew.errors import UserError
@@ -112,18 +113,18 @@ def _ask(judge: Judge, nodes: Tensor) -> Floats:
 
 
 def _without_each(judge: Judge, nodes: Tensor) -> Floats:
-    """Score the photo with each node replaced by the mean of the others: (nodes, classes).
+    """Score the photo without each node: (nodes, classes).
 
-    A method that pools sees the mean of the others alone; one that compares nodes meets a node that is like all and
-    tells nothing. The number of nodes, which some methods rely on, stays.
+    A user's own method, which may rely on the number of nodes, gets the mean of the others in its place.
     """
     count = len(nodes)
     if count == 1:
         return _ask(judge, nodes[None])
-    others = (nodes.sum(0) - nodes) / (count - 1)
-    replaced = nodes.expand(count, *nodes.shape).clone()
-    replaced[torch.arange(count), torch.arange(count)] = others
-    return _ask(judge, replaced)
+    others = ~torch.eye(count, dtype=torch.bool, device=nodes.device)
+    left = torch.stack([nodes[row] for row in others])
+    if type(judge.method) not in catalogue.methods().values():
+        left = torch.cat([left, left.mean(1, keepdim=True)], 1)
+    return _ask(judge, left)
 
 
 def _evidence(case: Case, nodes: Tensor, first: int, second: int) -> tuple[Evidence, ...]:

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from otfew.classifier.explanation import Explanation
+from otfew.classifier.reasons import Reasons
 from otfew.data.base import Image
 from otfew.nodes.boxes import Boxes
 from otfew.reporting.canvas import COLOURS, INK, caption, make_figure
@@ -19,11 +19,13 @@ SIDE = 900
 """Pictures are drawn with at most so many pixels to a side."""
 _FOR, _AGAINST = np.array([0.76, 0.27, 0.05]), np.array([0.19, 0.41, 0.56])
 """Colours of regions that speak for a class and against it."""
+_TITLE = 54
+"""Characters that fit over a picture."""
 _GREY = 0.35
 """Of a region's own colour, what is left where it counts nothing."""
 
 
-def draw(told: Explanation) -> Any:
+def draw(told: Reasons) -> Any:
     """Draw an explanation: maps above, numbered flows below, the sentences under them."""
     figure, axes = make_figure(2, 3, (13, 10.2))
     for place, (title, picture, marks) in zip(axes.flat, panels(told), strict=True):
@@ -44,7 +46,7 @@ class Mark:
         box: In pixels of the picture.
         text: Written at its corner.
         colour: Of the outline.
-        repeats: How many marks before it lie on the same box.
+        repeats: How many marks before it have the same corner.
     """
 
     box: tuple[float, ...]
@@ -53,7 +55,7 @@ class Mark:
     repeats: int = 0
 
 
-def panels(told: Explanation) -> list[tuple[str, Image | None, list[Mark]]]:
+def panels(told: Reasons) -> list[tuple[str, Image | None, list[Mark]]]:
     """Lay out the six pictures of an explanation: title of two lines, picture, and what is marked in it."""
     for_answer, lead = told.for_answer, told.for_answer - told.for_runner_up
     for_map = heat(told.picture, told.boxes, for_answer / max(np.abs(for_answer).max(), 1e-12))
@@ -70,12 +72,12 @@ def panels(told: Explanation) -> list[tuple[str, Image | None, list[Mark]]]:
         (f"for {told.answer} (orange)\nor rather {told.runner_up} (blue)", lead_map, []),
         (f"DeepEMD's {len(flows)} strongest flows,\n{opinion}", told.picture, _numbered([f.here for f in flows])),
         (
-            f"answer: {told.answer}, {best.name}\n{_listed([flow.similarity for flow in flows])}",
+            f"answer: {_with_photo(told.answer, best.name)}\n{_listed([f.similarity for f in flows])}",
             best.picture,
             _numbered([flow.there for flow in flows]),
         ),
         (
-            f"runner-up: {told.runner_up}, {rival.name}\n{_listed([flow.rival_similarity for flow in flows])}",
+            f"runner-up: {_with_photo(told.runner_up, rival.name)}\n{_listed([f.rival_similarity for f in flows])}",
             rival.picture,
             _numbered([flow.rival for flow in flows]),
         ),
@@ -85,9 +87,14 @@ def panels(told: Explanation) -> list[tuple[str, Image | None, list[Mark]]]:
 def _numbered(boxes: list[tuple[float, ...]]) -> list[Mark]:
     """Number regions from 1, each in its colour."""
     return [
-        Mark(box, str(i + 1), COLOURS[i % len(COLOURS)], sum(other == box for other in boxes[:i]))
+        Mark(box, str(i + 1), COLOURS[i % len(COLOURS)], sum(other[:2] == box[:2] for other in boxes[:i]))
         for i, box in enumerate(boxes)
     ]
+
+
+def _with_photo(label: Any, name: str) -> str:
+    """Name a class and a photo of it, the class once where the photo's folder is called like it."""
+    return name if name.startswith(f"{label}/") else f"{label}, {name}"
 
 
 def _listed(similar: list[float]) -> str:
@@ -114,11 +121,12 @@ def heat(picture: Image, boxes: Boxes, values: npt.NDArray[np.float64]) -> Image
     # Cells become a smooth map, which hides no edge of the picture.
     cell = max(1.0, float(np.sqrt(np.prod(small.shape[:2]) / len(boxes))))
     mean = cv2.GaussianBlur(mean, (0, 0), cell / 3)
+    mean = mean * (np.abs(values).max() / max(np.abs(mean).max(), 1e-12))
     grey = np.repeat(cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)[..., None], 3, 2) / 255
     strength = np.clip(np.abs(mean), 0, 1)[..., None] ** 0.7
     colour = np.where(mean[..., None] >= 0, _FOR, _AGAINST)
     shown = (1 - 0.75 * strength) * (_GREY * small / 255 + (1 - _GREY) * grey) + 0.75 * strength * colour
-    return np.rint(255 * np.clip(shown, 0, 1)).astype(np.uint8)
+    return np.asarray(np.rint(255 * np.clip(shown, 0, 1)), np.uint8)
 
 
 def shrunk(picture: Image) -> tuple[Image, float]:
@@ -136,8 +144,14 @@ def _show(axes: Any, picture: Image | None, title: str) -> None:
         axes.text(0.5, 0.5, "its picture was not kept", ha="center", va="center", fontsize=9, color=INK)
     else:
         axes.imshow(shrunk(picture)[0], interpolation="nearest")
-    axes.set_title("\n".join(caption(line) for line in title.split("\n")), fontsize=9, color=INK)
+    axes.set_title("\n".join(caption(_cut(line)) for line in title.split("\n")), fontsize=9, color=INK)
     axes.set_axis_off()
+
+
+def _cut(line: str) -> str:
+    """Leave out the middle of what is too long for a title."""
+    half = _TITLE // 2
+    return line if len(line) <= _TITLE else f"{line[: half - 1]}…{line[-half:]}"
 
 
 def _mark(axes: Any, mark: Mark, shape: tuple[int, ...]) -> None:

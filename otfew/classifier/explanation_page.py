@@ -9,8 +9,8 @@ from typing import TypeAlias
 import cv2
 import numpy as np
 
-from otfew.classifier.explanation import Explanation
 from otfew.classifier.explanation_figure import Mark, panels, shrunk
+from otfew.classifier.reasons import Reasons
 from otfew.data.base import Image
 from otfew.reporting.plain import plain
 
@@ -29,7 +29,7 @@ th { border-bottom: 1px solid #5b5b5b } td:first-child, th:first-child { text-al
 """
 
 
-def page(told: Explanation) -> str:
+def page(told: Reasons) -> str:
     """Write an explanation as HTML: see ``Explanation.to_html``."""
     first, *others = (_text(sentence) for sentence in told.sentences())
     figures = "".join(_figure(title, picture, marks) for title, picture, marks in panels(told))

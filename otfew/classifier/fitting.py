@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from otfew.classifier.door import Door, Shown
-from otfew.classifier.duplicates import groups, least_similarity, middle, probes
+from otfew.classifier.duplicates import groups, middle, probes, reaches
 from otfew.classifier.embedder import Embedder
 from otfew.classifier.labelled import Labelled, Photo, rounded
 from otfew.classifier.pictures import count
 from otfew.data.class_labels import as_labels, classes_of
 from otfew.errors import UserError
 from otfew.features.extract import embed
+
+NOTHING = "there are no images: give at least one, with its label."
 
 
 def extract(
@@ -44,7 +46,7 @@ def extract(
         return image.place, Photo.of(image, embedder.key(image))
 
     if not len(labels):
-        raise UserError("there are no images: give at least one, with its label.")
+        raise UserError(NOTHING)
     # What is no container of images is told before their number is.
     shown, given = door.read(images), count(images)
     if given is not None:
@@ -78,7 +80,7 @@ def assemble(photos: Sequence[Photo], nodes: Tensor, labels: npt.NDArray[Any], e
     measured = with_drifts(photos, embedder)
     vectors = nodes.mean(1).cpu().numpy()
     drifts = [photo.drift for photo in (measured[i] for i in probes(prints)) if photo.drift is not None]
-    found = groups(vectors, prints, least_similarity(vectors, indices, drifts))
+    found = groups(vectors, prints, reaches(vectors, indices, drifts))
     return Labelled(nodes, indices, classes, tuple(measured), found)
 
 
@@ -105,10 +107,11 @@ def both(known: npt.NDArray[Any], more: npt.NDArray[Any]) -> npt.NDArray[Any]:
     Raises:
         UserError: Text beside numbers.
     """
+    if not len(more):
+        raise UserError(NOTHING)
     if (known.dtype.kind in "UO") != (more.dtype.kind in "UO"):
-        raise UserError(
-            f"the labels are {more.dtype} but those known are {known.dtype}: give labels of one kind ({known[0]!r})."
-        )
+        one, other = more.tolist()[0], known.tolist()[0]
+        raise UserError(f"the label {one!r} is of another kind than those known, such as {other!r}: give one kind.")
     if known.dtype.kind == "O" or more.dtype.kind == "O":
         return np.concatenate([known.astype(object), more.astype(object)])
     return as_labels(np.concatenate([known, more]))

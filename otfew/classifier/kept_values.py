@@ -36,7 +36,7 @@ def to_json(value: Any, where: str, arrays: dict[str, Tensor]) -> Any:
         case None | bool() | int() | float() | str():
             found: Any = value
         case Tensor():
-            arrays[where] = value
+            arrays[where] = value.detach().clone()
             found = {_TENSOR: where}
         case list() | tuple():
             items = [to_json(item, f"{where}.{i}", arrays) for i, item in enumerate(value)]
@@ -52,7 +52,7 @@ def _object(value: Any, where: str, arrays: dict[str, Tensor]) -> dict[str, Any]
     """Describe an object of options by its class and fields."""
     kind = type(value)
     if not _is_ours(kind, kind.__module__):
-        raise UserError(f"{where} is a {kind.__name__}, which cannot be saved: give it by name, with numbers and text.")
+        raise UserError(f"{where} is of type {kind.__name__}, which cannot be saved: give its name, numbers and text.")
     options = {field.name: getattr(value, field.name) for field in dataclasses.fields(kind) if field.init}
     return {_OBJECT: f"{kind.__module__}:{kind.__qualname__}", "options": to_json(options, where, arrays)}
 
