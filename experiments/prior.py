@@ -13,7 +13,7 @@ from otfew.experiments.common.cli import parse, run
 class Config:
     """Run the classifier's candidates on validation classes and write what to expect of each.
 
-    Birds, CIFAR-FS and Omniglot by their validation or training classes, and CIFAR-10; never a test split.
+    Photographs: birds (validation classes of CUB) and CIFAR-FS (training classes); never a test split.
     """
 
     backbones: tuple[str, ...] = ("efficientnet-lite0",)

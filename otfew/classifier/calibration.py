@@ -10,7 +10,7 @@ import numpy.typing as npt
 from otfew.classifier.holdouts import Answers, Indices, Photos, Question, rounds, single
 from otfew.classifier.rejection import LEAST_CLASSES, Detection, threshold
 from otfew.method import FewShotMethod
-from otfew.statistics.detection import auroc
+from otfew.statistics.detection import auroc, sureness
 from otfew.statistics.temperature import Expected, brier, cross_fit, log_losses, softmax, stack, unit_means
 
 Floats = npt.NDArray[np.float64]
@@ -25,7 +25,8 @@ class Calibration:
         expected: Temperature that other data let expect; equal to the other where nothing could be held out.
         source: Where that expectation comes from.
         photos: Held-out photos that the fit rests on, near-duplicates counting once.
-        threshold: Confidence below which a photo is refused; None where nothing is.
+        threshold: Sureness below which a photo is refused, see ``otfew.statistics.detection.sureness``; None where
+            nothing is.
         rate: Share of known photos that may be refused; None likewise.
     """
 
@@ -55,9 +56,9 @@ class HeldOut:
     labels: Indices
     units: Indices
 
-    def confidences(self) -> Floats:
-        """Return the largest probability of each unit, averaged over its rows: (units,)."""
-        return unit_means(self.probabilities.max(1), self.units)[0]
+    def sureness(self) -> Floats:
+        """Return how sure the method is of each unit, averaged over its rows: (units,)."""
+        return unit_means(sureness(self.logits), self.units)[0]
 
     def by_photo(self) -> tuple[Indices, Floats]:
         """Average probabilities over the rows of each photo: (photos,) which, and (photos, way)."""
@@ -144,9 +145,9 @@ def settle(held: HeldOut, temperature: float, expected: Expected, rate: float | 
     Raises:
         UserError: Too few photos for the rate.
     """
-    confidences = held.confidences() if len(held.labels) else np.zeros(0)
-    limit = None if rate is None else threshold(confidences, rate)
-    return Calibration(temperature, float(np.exp(expected.log_mean)), expected.source, len(confidences), limit, rate)
+    sure = held.sureness() if len(held.labels) else np.zeros(0)
+    limit = None if rate is None else threshold(sure, rate)
+    return Calibration(temperature, float(np.exp(expected.log_mean)), expected.source, len(sure), limit, rate)
 
 
 def detection(method: FewShotMethod, photos: Photos, held: HeldOut, calibration: Calibration) -> Detection | None:
@@ -156,7 +157,7 @@ def detection(method: FewShotMethod, photos: Photos, held: HeldOut, calibration:
         method: Not transductive.
         photos: All of them.
         held: Photos of known classes, held out.
-        calibration: Temperature and threshold.
+        calibration: With the threshold.
     """
     if photos.way < LEAST_CLASSES or not len(held.labels):
         return None
@@ -171,11 +172,11 @@ def detection(method: FewShotMethod, photos: Photos, held: HeldOut, calibration:
         labels = np.searchsorted(kept, np.where(np.isin(photos.labels, kept), photos.labels, kept[0]))
         fewer = Photos(photos.nodes, labels, len(kept), photos.units)
         logits = Answers(method, fewer)(Question(tuple(rest.tolist()), tuple(out.tolist())))
-        sure.append(softmax(logits, calibration.temperature).max(1))
+        sure.append(sureness(logits))
         units.append(photos.units[out])
     if not sure:
         return None
     unknown = unit_means(np.concatenate(sure), np.concatenate(units))[0]
     limit = calibration.threshold
     found = None if limit is None else float((unknown < limit).mean())
-    return Detection(auroc(held.confidences(), unknown), found, len(sure))
+    return Detection(auroc(held.sureness(), unknown), found, len(sure))

@@ -68,8 +68,17 @@ those that need base classes or see all new photos at once.
 """
 
 
+MANY = 600
+"""Labelled photos beyond which whole maps are too large to be kept and matched: their averages and crops remain."""
+_ON_MANY = {"fcn": ("cosine-centroid", "matchingnet"), "larger": (), "crops": HEADS["crops"]}
+
+
 def candidates(
-    backbones: Sequence[tuple[str, int]], *, nodes: str | None = None, resolution: int | None = None
+    backbones: Sequence[tuple[str, int]],
+    *,
+    nodes: str | None = None,
+    resolution: int | None = None,
+    photos: int = 0,
 ) -> list[Candidate]:
     """List what is tried.
 
@@ -77,15 +86,17 @@ def candidates(
         backbones: Name and resolution of training of each.
         nodes: The only kind of nodes, where the user has settled it.
         resolution: The only resolution, where the user has settled it.
+        photos: How many are labelled; beyond ``MANY`` fewer candidates are tried.
     """
     found = []
+    table = _ON_MANY if photos > MANY else HEADS
     for backbone, side in backbones:
         sides = (resolution,) if resolution else (side, larger(side))
         for kind, wanted in (("fcn", sides[0]), ("larger", sides[-1]), ("crops", sides[0])):
             if kind == "larger" and len(set(sides)) == 1:
                 continue
             spec = nodes or (CROPS if kind == "crops" else "fcn")
-            heads = HEADS["crops"] if nodes and kind == "fcn" else HEADS[kind]
+            heads = table["crops"] if nodes and kind == "fcn" else table[kind]
             found += [Candidate(head, View(backbone, wanted, spec)) for head in heads]
     return list(dict.fromkeys(found))
 

@@ -28,6 +28,7 @@ from otfew.nodes.boxes import Boxes, node_boxes
 from otfew.random.draws import uniforms
 from otfew.scores.node_weights import NodeWeights, resolve_weights
 from otfew.scores.pairwise import similarities
+from otfew.statistics.detection import sureness
 from otfew.transport import Solver, solve
 
 FLOWS = 5
@@ -48,7 +49,7 @@ class Case:
         known: The labelled photos.
         embedder: From images to nodes.
         shares: From logits (images, classes) to probabilities.
-        limit: Confidence below which a photo is refused, or None.
+        limit: Sureness below which a photo is refused, or None; see ``otfew.statistics.detection.sureness``.
     """
 
     image: Shown
@@ -79,7 +80,7 @@ def explain(case: Case, *, seed: int = 0) -> Explanation:
         method=case.judge.name,
         answer=_plain(classes[first]),
         confidence=float(shares[first]),
-        refused=case.limit is not None and bool(shares[first] < case.limit),
+        refused=case.limit is not None and bool(sureness(logits[None])[0] < case.limit),
         runner_up=_plain(classes[second]),
         runner_up_confidence=float(shares[second]),
         boxes=boxes,

@@ -180,7 +180,7 @@ def padded(nodes: Tensor, labels: Indices, way: int, known: Sequence[int]) -> tu
     if bool(valid.all()):
         return support, None
     mask = valid[None].to(nodes.device)
-    return support.masked_fill(~mask[..., None, None], 0), mask
+    return support.masked_fill_(~mask[..., None, None], 0), mask
 
 
 def checked(method: FewShotMethod, support: Tensor, query: Tensor, mask: Tensor | None) -> Floats:

@@ -1,4 +1,4 @@
-"""Answers that are none: how sure a photo must be, by the share of known photos that may be refused."""
+"""Answers that are none: how sure a classifier must be, by the share of known photos that may be refused."""
 
 from __future__ import annotations
 
@@ -59,28 +59,28 @@ def needed(rate: float) -> int:
     return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
-def threshold(confidences: Floats, rate: float) -> float:
-    """Settle the confidence below which a photo is refused.
+def threshold(sure: Floats, rate: float) -> float:
+    """Settle the sureness below which a photo is refused, see ``otfew.statistics.detection.sureness``.
 
     Of n held-out photos of known classes and a new one, whichever is the k-th least sure is any of them with equal
     chance where they are exchangeable. So the new one is below the k-th of the n with a chance of at most
     k / (n + 1), with k = floor(rate (n + 1)).
 
     Args:
-        confidences: (n,) of held-out photos, one for each unit.
+        sure: (n,) of held-out photos, one for each unit.
         rate: Share of known photos that may be refused.
 
     Raises:
         UserError: Fewer than 1 / rate - 1 photos stand behind it.
     """
-    count = len(confidences)
+    count = len(sure)
     if count < needed(rate):
         raise UserError(
             f"`reject` {rate:g} needs {needed(rate)} labelled photos that can be held out, and there are {count}: give "
             f"more, or a rate of at least {math.ceil(1000 / (count + 1)) / 1000:g}."
         )
     k = math.floor(rate * (count + 1) + 1e-9)
-    return float(np.sort(confidences)[k - 1])
+    return float(np.sort(sure)[k - 1])
 
 
 def label_of_unknown(given: object, classes: Labels) -> Any:

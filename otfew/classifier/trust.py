@@ -99,6 +99,7 @@ def choose(
         list(sides.items()),
         nodes=next(iter(networks.values())).extractor.spec if nodes else None,
         resolution=resolution,
+        photos=len(names),
     )
     views = list(dict.fromkeys(candidate.view for candidate in tried))
     embedders = {

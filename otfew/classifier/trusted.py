@@ -20,6 +20,7 @@ from otfew.classifier.evidence import Evidence
 from otfew.classifier.pictures import Picture
 from otfew.classifier.resemblance import Resemblance
 from otfew.classifier.selection import Choice
+from otfew.statistics.detection import sureness
 from otfew.statistics.temperature import softmax
 
 if TYPE_CHECKING:
@@ -126,7 +127,7 @@ class Trusted:
         limit = None if self.reject is None else self.calibration_.threshold
         if limit is None or not len(labels):
             return labels
-        refused = self._shares(scores).max(1) < limit
+        refused = sureness(scores) < limit
         return rejection.with_unknown(labels, refused, rejection.label_of_unknown(self.unknown_label, self.classes_))
 
     def _assess(self, examined: Examined | None = None) -> None:

@@ -1,8 +1,8 @@
 """Episodes that also ask about images of classes that nobody has labelled, and what methods make of them.
 
 Who answers everything is never right about such images; a method that is less sure of them than of others can refuse
-them. Its sureness is the largest of the probabilities that softmax(logits / T) gives. T is fitted on other episodes of
-the run: those of even numbers give it to those of odd ones, and the other way round.
+them: see ``otfew.statistics.detection.sureness``. Log-loss and Brier score are of softmax(logits / T), with a T fitted
+on other episodes of the run: those of even numbers give it to those of odd ones, and the other way round.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from otfew.evaluation.estimates import rounded, to_record
 from otfew.random.keys import key128
 from otfew.random.shuffle import draw
 from otfew.random.words import stream
-from otfew.statistics.detection import auroc
+from otfew.statistics.detection import auroc, sureness
 from otfew.statistics.intervals import estimate
 from otfew.statistics.temperature import brier, fit, from_scale, grid, log_losses, softmax
 
@@ -117,7 +117,7 @@ def open_figures(logits: Floats, answers: Indices) -> OpenFigures:
     areas, losses, scores = np.empty(episodes), np.empty(episodes), np.empty(episodes)
     for e in range(episodes):
         shares = softmax(logits[e], found[int(parity[e])])
-        sure = shares.max(1)
+        sure = sureness(logits[e])
         areas[e] = auroc(sure[:known], sure[known:])
         losses[e] = log_losses(logits[e, :known], answers[e], np.array([found[int(parity[e])]])).mean()
         scores[e] = brier(shares[:known], answers[e]).mean()

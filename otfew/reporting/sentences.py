@@ -120,8 +120,8 @@ def _unknown_lines(results: Mapping[str, Any]) -> list[str]:
     return [
         f"{count} more classes in each episode have no labelled images, {results['protocol']['query']} images each: "
         "AUROC is the chance that one of these is less sure than one of a known class; log-loss and Brier score (0 to "
-        "2) are of the known ones; sureness is the largest probability, by a temperature fitted on the other half of "
-        "the episodes; ± are halves of 95 % intervals over episodes"
+        "2) are of the known ones, by a temperature fitted on the other half of the episodes; sureness is how far the "
+        "best logit is ahead of their mean; ± are halves of 95 % intervals over episodes"
     ]
 
 

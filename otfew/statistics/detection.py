@@ -8,6 +8,23 @@ import numpy.typing as npt
 Floats = npt.NDArray[np.float64]
 
 
+def sureness(logits: Floats) -> Floats:
+    """Say how sure a method is that an image is of one of its classes: how far the best logit is ahead of their mean.
+
+    The largest probability says which class it is rather than whether it is any: of an image that two known classes
+    claim alike it is small, of a strange image that one class happens to claim it is large. This measure was chosen
+    over it on validation classes of birds and CIFAR-FS, never on test classes.
+
+    Args:
+        logits: (images, way).
+
+    Returns:
+        (images,), at least 0.
+    """
+    ahead: Floats = logits.max(1) - logits.mean(1)
+    return ahead
+
+
 def auroc(known: Floats, unknown: Floats) -> float:
     """Compute the chance that an unknown photo's score is below a known one's, ties counting half.
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from otfew.classifier.candidates import CROPS, Candidate, View, candidates, larger
+from otfew.classifier.candidates import CROPS, MANY, Candidate, View, candidates, larger
 from otfew.classifier.selection import LEVEL, Judged, better, choose
 from otfew.statistics.temperature import Expected
 
@@ -113,3 +113,7 @@ def test_candidates_are_methods_by_resolutions_by_crops_by_backbones():
     }
     assert View(NET, 224, "grid:2,3").pixels == 13 * 224**2
     assert larger(8) == 8
+    # Thousands of photos leave out what would not fit into memory.
+    many = candidates([(NET, 224)], photos=MANY + 1)
+    assert set(many) < set(candidates([(NET, 224)], photos=MANY))
+    assert not {c for c in many if c.view.nodes == "fcn" and c.method == "deepemd"}
