@@ -16,6 +16,7 @@ COMMANDS = {
     "metatrain": "train a backbone end to end on episodes, through a method and its transport solver",
     "metric-learning": "compare losses of metric learning on the same batches",
     "pretrain": "train a backbone on base classes",
+    "prior": 'renew the table behind the classifier\'s method="auto": candidates on validation classes',
     "reproduce": "the claims of the papers, judged by runs: the reproduction ledger",
     "list": "the names of data sets, backbones, nodes, methods and solvers",
     "retrieve": "find images of the same class, ranked again node by node: Table 8 of the DeepEMD paper",

@@ -31,6 +31,10 @@ class Config(WithRun, WithEpisodes, WithBackbone, WithOneSet):
     """Methods, or all that apply."""
     shot: int = 1
     """Labelled images of each class."""
+    fixed_classes: bool = False
+    """Every class in each episode, for classes that are these and no others: intervals are then over photos."""
+    unknown_classes: int = 0
+    """Classes in an episode without labelled images: adds how well they are told, log-loss and Brier score."""
     nodes: str = ""
     """Kind of nodes for all methods. Default: what each method prefers."""
     reference: str = ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from otfew.api import compare
     from otfew.classifier.few_shot import FewShotClassifier
+    from otfew.classifier.rejection import UNKNOWN
     from otfew.reporting.result import Comparison, load
     from otfew.transport import (
         POT,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = [
     "POT",
     "QPTH",
+    "UNKNOWN",
     "Certificate",
     "Comparison",
     "ConvergenceError",
@@ -65,6 +67,7 @@ _PLACES = {
     "Comparison": "otfew.reporting.result",
     "load": "otfew.reporting.result",
     "FewShotClassifier": "otfew.classifier.few_shot",
+    "UNKNOWN": "otfew.classifier.rejection",
     "POT": "otfew.transport",
     "QPTH": "otfew.transport",
     "Certificate": "otfew.transport",

@@ -14,8 +14,9 @@ from otfew.backbones import Backbone
 from otfew.choices import ClassPrior, Crop, CubSplit, Part
 from otfew.data import DataOptions
 from otfew.errors import UserError
-from otfew.evaluation.episodes import Protocol
+from otfew.evaluation.episodes import Indices, Protocol
 from otfew.evaluation.figures import FORMAT
+from otfew.evaluation.fixed_classes import copies_of
 from otfew.evaluation.guard import refuse_overlap
 from otfew.evaluation.lineup import PLAIN, Entry, Given, choose, pick_reference
 from otfew.evaluation.study import Panel, Record, Study, Terms, Where, sample
@@ -42,6 +43,8 @@ def compare(
     shot: int = 1,
     query: int = 15,
     query_balance: str = "balanced",
+    fixed_classes: bool = False,
+    unknown_classes: int = 0,
     class_prior: ClassPrior = "uniform",
     episodes: int = 600,
     seed: int = 1,
@@ -74,6 +77,11 @@ def compare(
         shot: Labelled images of each class.
         query: Images to classify of each class.
         query_balance: "balanced", or "dirichlet:ALPHA" for as many queries in all, divided at random.
+        fixed_classes: Every class in each episode, for classes that are these and no others: ``way`` is without effect,
+            intervals are over photos in place of classes, and an episode that asks for more than the poorest class has
+            shrinks. A folder's classes are not divided into splits then.
+        unknown_classes: Classes in an episode that have no labelled images: how well they are told from known ones is
+            part of the report, with log-loss and Brier score.
         class_prior: What transductive methods are told of the classes' shares in the queries.
         episodes: How many episodes.
         seed: Of the episodes.
@@ -113,7 +121,9 @@ def compare(
             case (str(name), Mapping()):
                 catalogue.find(name)
     if isinstance(features, str | Path) or features is None:
-        options = DataOptions(cub_split=cub_split, split_seed=split_seed, download=download)
+        options = DataOptions(
+            cub_split=cub_split, split_seed=split_seed, download=download, all_classes=bool(fixed_classes)
+        )
         material = open_material(
             dataset,
             None if features is None else Path(features),
@@ -130,7 +140,16 @@ def compare(
     else:
         material = features
         refuse_overlap(material.overlap, allow_overlap)
-    sampler = sample(material, way=way, shot=shot, query=query, seed=seed, query_balance=query_balance)
+    sampler = sample(
+        material,
+        way=way,
+        shot=shot,
+        query=query,
+        seed=seed,
+        query_balance=query_balance,
+        fixed_classes=(lambda: _copies(material, nodes, terms.device)) if fixed_classes else None,
+        unknown_classes=unknown_classes,
+    )
     entries, not_run = choose(given, material, solver, terms.device)
     more = {
         "solver": solver if isinstance(solver, str) else repr(solver),
@@ -215,6 +234,12 @@ def pick_device(name: str) -> str:
     if name in {"auto", "cuda"} and here.size > 1 and torch.cuda.is_available():
         name = f"cuda:{here.local_rank % torch.cuda.device_count()}"
     return str(devices.pick(name, among=("cuda",)))  # methods need float64, which MPS lacks
+
+
+def _copies(material: Material, nodes: str, device: str) -> Indices:
+    """Find the copies among a material's images, by features that methods will ask for anyway."""
+    pooled = material.features(material.nodes_spec(nodes or "fcn"), device).pooled
+    return copies_of(pooled.nodes[:, 0].numpy())
 
 
 def _described(entry: Entry) -> Record:

@@ -19,7 +19,8 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 NUMBER = re.compile(r"[+-]?\d+\.\d+")
 README = ROOT / "README.md"
 PHOTOGRAPHS = {"flows.png", "flows-photos.png", "full-flows-photos.png", "reconstruction-photos.png"}
-"""Pictures of the photographs in docs/photos, whose licence allows it."""
+PHOTOGRAPHS |= {"own-photos-why.png"}
+"""Pictures of the photographs in docs/photos and examples/photos, whose licence allows it."""
 DRAWN = {"flows-glyphs.png"}
 
 

@@ -14,9 +14,10 @@ from otfew.data.glyph_drawing.recipe import RESOLUTION
 from otfew.data.glyphs import GlyphSet
 from otfew.evaluation.episodes import Indices, Protocol, Sampler
 from otfew.evaluation.estimates import to_record
-from otfew.experiments.show_flows.scenes import Boxes, covered, in_picture, look
+from otfew.experiments.show_flows.scenes import covered, in_picture, look
 from otfew.features.material import ImageMaterial
 from otfew.nodes import parse
+from otfew.nodes.boxes import Boxes
 from otfew.nodes.sampling import Sampling
 from otfew.scores.node_weights import resolve_weights
 from otfew.scores.pairwise import similarities

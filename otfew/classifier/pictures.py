@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Set
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from otfew.data.decoding.picture import is_pil
+from otfew.classifier.places import files_of
+from otfew.data.decoding.picture import is_file, is_pil
 from otfew.errors import UserError
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from PIL.Image import Image as PILImage
 
-Picture: TypeAlias = "str | os.PathLike[str] | npt.NDArray[Any] | Tensor | PILImage"
+Picture: TypeAlias = "str | os.PathLike[str] | bytes | BinaryIO | npt.NDArray[Any] | Tensor | PILImage"
 """One image: what ``otfew.data.decoding.picture.decode_picture`` takes."""
 
 ADVICE = "give a list of images"
@@ -27,11 +31,14 @@ def in_order(images: Any) -> Iterator[Any]:
 
     Args:
         images: A list, tuple, iterator, pandas Series or Index, data set with ``[]`` and a length, array or tensor of
-            four dimensions. An index of its own counts for nothing.
+            four dimensions. An index of its own counts for nothing. Or the name of a folder, or a pattern: the images
+            that ``otfew.classifier.places.find_photos`` finds there.
 
     Raises:
         UserError: One image or one path in place of a list, or a container that holds its items in no order.
     """
+    if isinstance(images, str | os.PathLike) and (listed := _listed(images)):
+        return iter(listed)
     if _is_picture(images):
         raise UserError(f"the images are {_told(images)}: {ADVICE}, of one in [ ] if there is only one.")
     unordered = isinstance(images, Mapping | Set) and not isinstance(images, KeysView)
@@ -51,7 +58,9 @@ def in_order(images: Any) -> Iterator[Any]:
 
 
 def count(images: Any) -> int | None:
-    """Count images before any is touched; None where the container does not tell."""
+    """Count images before any is touched; None where the container does not tell, or is a name."""
+    if isinstance(images, str | os.PathLike):
+        return None
     try:
         return len(images)
     except TypeError:
@@ -73,9 +82,17 @@ def _check_dimensions(images: npt.NDArray[Any] | Tensor) -> None:
         )
 
 
+def _listed(place: str | os.PathLike[str]) -> list[Path] | None:
+    """List what a folder or a pattern stands for; None for a file, which is one image in place of a list."""
+    name = os.path.expanduser(os.fsdecode(place))
+    if not name or "\0" in name or os.path.isfile(name):
+        return None
+    return files_of(place)
+
+
 def _is_picture(image: Any) -> bool:
     """Tell a single image that numpy does not know as such."""
-    return isinstance(image, str | bytes | bytearray | memoryview | os.PathLike) or is_pil(image)
+    return isinstance(image, str | bytes | bytearray | memoryview | os.PathLike) or is_pil(image) or is_file(image)
 
 
 def _told(image: Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from otfew.data.base import Image, ImageSet
+from otfew.data.decoding import heic
 from otfew.data.decoding.image import SUFFIXES, read_image
 from otfew.errors import UserError
 
@@ -41,7 +42,7 @@ def subfolders(folder: Path) -> list[Path]:
     Raises:
         UserError: The folder cannot be listed.
     """
-    return sorted((path for path in _entries(folder) if os.path.isdir(path)), key=_by_name)
+    return sorted((path for path in entries(folder) if os.path.isdir(path)), key=_by_name)
 
 
 def named_folders(folder: Path) -> dict[str, Path]:
@@ -69,7 +70,8 @@ def images_in(folder: Path) -> list[Path]:
 
 def is_image(path: Path) -> bool:
     """Whether a file counts as an image, by its suffix."""
-    return path.suffix.lower() in SUFFIXES
+    suffix = path.suffix.lower()
+    return suffix in SUFFIXES or (suffix in heic.SUFFIXES and heic.installed())
 
 
 def files_in(folder: Path) -> list[Path]:
@@ -90,14 +92,18 @@ def files_in(folder: Path) -> list[Path]:
             continue
         seen.add(real)
         folders: list[Path] = []
-        for path in _entries(current):
+        for path in entries(current):
             (folders if os.path.isdir(path) else found).append(path)
         waiting += reversed(folders)
     return sorted(found, key=lambda path: path.relative_to(folder).as_posix())
 
 
-def _entries(folder: Path) -> list[Path]:
-    """What a folder holds, sorted by name, without what people do not see."""
+def entries(folder: Path) -> list[Path]:
+    """What a folder holds, sorted by name, without what people do not see.
+
+    Raises:
+        UserError: The folder cannot be listed.
+    """
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries)

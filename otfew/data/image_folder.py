@@ -26,20 +26,25 @@ def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     Args:
         root: The folder.
         split: Which part.
-        options: ``split_seed``.
+        options: ``split_seed``, ``depth`` and ``all_classes``.
 
     Raises:
         UserError: No class folder with images is there, the split has none, or as ``class_folders``.
     """
-    given: dict[Split, ClassFolders] = {name: class_folders(root / name) for name in split_folders(root)}
+    given: dict[Split, ClassFolders] = {
+        name: class_folders(root / name, options.depth) for name in split_folders(root, options.depth)
+    }
     if given:
         return _given(root, split, given)
-    folders = class_folders(root) if root.is_dir() else ClassFolders({}, ())
+    folders = class_folders(root, options.depth) if root.is_dir() else ClassFolders({}, ())
     if not folders.images:
         raise UserError(
             f"{root} has no class folders with images in them; put the images of each class in a folder of its own "
             f"(CLASS/NAME.jpg; {', '.join(sorted(suffix[1:] for suffix in SUFFIXES))})."
         )
+    if options.all_classes:
+        names = tuple(folders.images)
+        return _image_set(root, split, folders, names, "all", (f"all {len(names)} classes of the folder",))
     return _drawn(root, split, options.split_seed, folders)
 
 

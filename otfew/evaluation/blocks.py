@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from otfew.evaluation.episodes import Protocol
+from otfew.evaluation.episodes import Keeps, Protocol
 from otfew.method import FewShotMethod
 from otfew.runs.blocks import Column, Form
 from otfew.runs.identity import code_digest, package_of
@@ -22,7 +22,15 @@ def code_of(methods: Iterable[FewShotMethod]) -> str:
     return code_digest(*CODE, *sorted({package_of(type(method)) for method in methods}))
 
 
-def form_of(names: Sequence[str], episodes: int, protocol: Protocol, setup: str, code: str) -> Form:
+def form_of(
+    names: Sequence[str],
+    episodes: int,
+    protocol: Protocol,
+    setup: str,
+    code: str,
+    keeps: Keeps = "",
+    unknown: int = 0,
+) -> Form:
     """Say what a block of episodes is.
 
     Args:
@@ -31,7 +39,14 @@ def form_of(names: Sequence[str], episodes: int, protocol: Protocol, setup: str,
         protocol: Of the episodes.
         setup: Name of the array that says who ran them.
         code: What ``code_of`` returned.
+        keeps: What it keeps of every query, see ``otfew.evaluation.episodes.Sampler``.
+        unknown: Queries of an episode that are of unknown classes.
     """
+    known = protocol.way * protocol.query
+    each = {
+        "right": Column((episodes, known), "i", 0, 1),
+        "logits": Column((episodes, known + unknown, protocol.way), "f"),
+    }
     # The queries of an unbalanced episode may all be of one class.
     most = protocol.query * (1 if protocol.balanced else protocol.way)
     columns = {setup: Column((3,), "i", least=1)}
@@ -39,4 +54,6 @@ def form_of(names: Sequence[str], episodes: int, protocol: Protocol, setup: str,
         columns[f"{name}.correct"] = Column((episodes, protocol.way), "i", 0, most)
         columns[f"{name}.seconds"] = Column(least=0)
         columns[f"{name}.material"] = Column(kind="U")
+        if keeps:
+            columns[f"{name}.{keeps}"] = each[keeps]
     return Form(columns, code)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from numbers import Integral
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +23,7 @@ from otfew.random.words import stream
 
 Indices = npt.NDArray[np.int64]
 VERSION = "otfew episodes 1"
+Keeps = Literal["", "right", "logits"]
 
 
 @dataclass(frozen=True)
@@ -96,16 +98,20 @@ class Episodes:
         query: (episodes, way, query) int64, indices of the way * query images to classify, class after class: where
             the protocol is balanced, a row for each class.
         counts: (episodes, way) int64, how many of them each class has.
+        unknown: (episodes, classes, query) int64, images of classes that have no support, which are asked about behind
+            the others; None where there are none.
     """
 
     classes: Indices
     support: Indices
     query: Indices
     counts: Indices
+    unknown: Indices | None = None
 
     def __getitem__(self, span: slice) -> Episodes:
         """Keep some of them."""
-        return Episodes(self.classes[span], self.support[span], self.query[span], self.counts[span])
+        unknown = None if self.unknown is None else self.unknown[span]
+        return Episodes(self.classes[span], self.support[span], self.query[span], self.counts[span], unknown)
 
     @property
     def answers(self) -> Indices:
@@ -132,12 +138,20 @@ class Sampler:
         labels: (images,) indices into ``classes``, in the order of the images.
         classes: Names, for messages.
 
+    Attributes:
+        keeps: What the evaluator keeps of every query beside right answers of each class: "" for nothing, "right" for
+            whether it was right, "logits".
+        settings: What a run's protocol says beside, JSON-ready.
+
     Raises:
         UserError: Fewer classes than ``way``, a class with fewer than shot + query images, or a label that is none.
     """
 
+    keeps: Keeps = ""
+
     def __init__(self, protocol: Protocol, labels: npt.ArrayLike, classes: Sequence[str]) -> None:
         self.protocol = protocol
+        self.settings: dict[str, Any] = {}
         array = as_indices(labels, len(classes))
         counts = np.bincount(array, minlength=len(classes)).tolist()
         if protocol.way > len(classes):
@@ -163,6 +177,11 @@ class Sampler:
         self._key = protocol.key()
         self._balance = parse(protocol.query_balance)
         self._balance_key = protocol.balance_key()
+
+    @property
+    def unknown(self) -> int:
+        """Images of unknown classes in an episode."""
+        return 0
 
     def __call__(self, start: int, stop: int) -> Episodes:
         """Draw episodes ``start`` to ``stop - 1``."""

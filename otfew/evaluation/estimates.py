@@ -13,16 +13,19 @@ from otfew.evaluation.episodes import Indices
 from otfew.statistics.intervals import Estimate, estimate
 
 Floats = npt.NDArray[np.float64]
+KEYS = {"classes": "class_ci", "photos": "photo_ci"}
+"""What a jackknife goes over -> where its interval stands."""
 
 
 def to_record(value: Estimate) -> dict[str, Any]:
     """Put an estimate into JSON; an interval that cannot be had is null, with the reason."""
+    over = KEYS[value.over]
     record: dict[str, Any] = {
         "mean": rounded(value.mean),
         "episode_ci": rounded(value.episode_half_width),
-        "class_ci": rounded(value.jackknife.half_width),
+        over: rounded(value.jackknife.half_width),
     }
-    return record | ({"class_ci_missing": value.jackknife.reason} if value.jackknife.reason else {})
+    return record | ({f"{over}_missing": value.jackknife.reason} if value.jackknife.reason else {})
 
 
 def shown(value: Estimate) -> bool:

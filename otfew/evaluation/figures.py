@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otfew.evaluation.episodes import Indices
-from otfew.evaluation.estimates import rounded, to_record
+from otfew.evaluation.estimates import KEYS, rounded, to_record
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
+from otfew.statistics import photos
 from otfew.statistics.intervals import Estimate, estimate, holm, p_value, verdict
 
 FORMAT = 1
@@ -28,6 +29,7 @@ def compare(
     class_names: Sequence[str],
     reference: str,
     told: Mapping[str, str] | None = None,
+    roles: photos.Roles | None = None,
 ) -> dict[str, Any]:
     """Compute every figure of a comparison.
 
@@ -42,6 +44,7 @@ def compare(
         class_names: Names of all classes of the split.
         reference: Name of an entry: that of its group; the other has ``REFERENCES`` or its first.
         told: Name -> what a method that has use for it is told of the classes' shares in the queries.
+        roles: Of photos in episodes that have every class each: intervals are then over photos, in place of classes.
 
     Returns:
         JSON-ready: "methods" by name, "transport_adds" by name of transport method, and, where there are both groups,
@@ -50,7 +53,7 @@ def compare(
     told = told or {}
     methods: dict[str, Any] = {
         entry.name: {
-            "accuracy": accuracy(scores[entry.name], classes, class_names),
+            "accuracy": accuracy(scores[entry.name], classes, class_names, roles),
             "nodes": entry.nodes,
             "transductive": entry.kind.transductive,
             **({"class_prior": told[entry.name]} if told.get(entry.name) else {}),
@@ -60,22 +63,29 @@ def compare(
     references = _references(entries, reference)
     for group, to in references.items():
         others = [e.name for e in entries if e.kind.transductive is group and e.name != to]
-        for name, difference in differences(others, to, scores, classes, class_names).items():
+        for name, difference in differences(others, to, scores, classes, class_names, roles).items():
             methods[name]["difference"] = difference
-    record = {"methods": methods, "transport_adds": _transport_adds(entries, scores, classes, class_names)}
+    record = {"methods": methods, "transport_adds": _transport_adds(entries, scores, classes, class_names, roles)}
     if len(references) == 2:
-        between = estimate(scores[references[True]].accuracy - scores[references[False]].accuracy, classes, class_names)
+        between = _estimate(scores[references[True]], scores[references[False]], classes, class_names, roles)
         record["across_groups"] = {"method": references[True], "to": references[False], **_record(between)}
     return record
 
 
-def accuracy(scores: Scores, classes: Indices, class_names: Sequence[str]) -> dict[str, Any]:
+def accuracy(
+    scores: Scores, classes: Indices, class_names: Sequence[str], roles: photos.Roles | None = None
+) -> dict[str, Any]:
     """Estimate a mean accuracy with its two intervals, JSON-ready; arguments as in ``compare``."""
-    return _record(estimate(scores.accuracy, classes, class_names))
+    return _record(_estimate(scores, None, classes, class_names, roles))
 
 
 def differences(
-    names: Sequence[str], to: str, scores: Mapping[str, Scores], classes: Indices, class_names: Sequence[str]
+    names: Sequence[str],
+    to: str,
+    scores: Mapping[str, Scores],
+    classes: Indices,
+    class_names: Sequence[str],
+    roles: photos.Roles | None = None,
 ) -> dict[str, dict[str, Any]]:
     """Pair each of some with one other, as one family for Holm's correction.
 
@@ -85,11 +95,12 @@ def differences(
         scores: By name.
         classes: (episodes, way), the classes of each episode.
         class_names: Names of all classes of the split.
+        roles: As in ``compare``.
 
     Returns:
         Name -> "to", "mean", "episode_ci", "class_ci", "p", "p_holm", "verdict", JSON-ready.
     """
-    found = _differences(scores, [(name, to) for name in names], classes, class_names)
+    found = _differences(scores, [(name, to) for name in names], classes, class_names, roles)
     return {name: {"to": to, **difference} for name, difference in zip(names, found, strict=True)}
 
 
@@ -108,6 +119,7 @@ def _transport_adds(
     scores: Mapping[str, Scores],
     classes: Indices,
     class_names: Sequence[str],
+    roles: photos.Roles | None,
 ) -> dict[str, Any]:
     """Compare each transport method with its best control on the same nodes."""
     pairs, adds = [], {}
@@ -122,7 +134,8 @@ def _transport_adds(
         else:
             kind = "transductive control" if group else "control"
             adds[entry.name] = {"control": None, "reason": f"no {kind} ran on nodes {entry.nodes}"}
-    for (name, control), difference in zip(pairs, _differences(scores, pairs, classes, class_names), strict=True):
+    found = _differences(scores, pairs, classes, class_names, roles)
+    for (name, control), difference in zip(pairs, found, strict=True):
         adds[name] = {"control": control, **difference}
     return adds
 
@@ -132,9 +145,10 @@ def _differences(
     pairs: Sequence[tuple[str, str]],
     classes: Indices,
     class_names: Sequence[str],
+    roles: photos.Roles | None,
 ) -> list[dict[str, Any]]:
     """Paired differences of (method, other), corrected as one family."""
-    found = [estimate(scores[a].accuracy - scores[b].accuracy, classes, class_names) for a, b in pairs]
+    found = [_estimate(scores[a], scores[b], classes, class_names, roles) for a, b in pairs]
     raw = [p_value(difference) for difference in found]
     return [
         {
@@ -147,9 +161,23 @@ def _differences(
     ]
 
 
+def _estimate(
+    own: Scores, other: Scores | None, classes: Indices, class_names: Sequence[str], roles: photos.Roles | None
+) -> Estimate:
+    """Estimate a mean accuracy, or the difference of two, over classes or over photos."""
+    if roles is None:
+        return estimate(own.accuracy - (0 if other is None else other.accuracy), classes, class_names)
+    assert own.right is not None
+    values = own.right.astype(float)
+    if other is not None:
+        assert other.right is not None
+        values -= other.right
+    return photos.estimate(values, roles)
+
+
 def _record(value: Estimate) -> dict[str, Any]:
     """Put an estimate into JSON, with the share of its interval over classes that is sampling noise."""
     record = to_record(value)
     if not value.jackknife.reason:
-        record["class_ci_noise_share"] = rounded(value.jackknife.noise_share)
+        record[f"{KEYS[value.over]}_noise_share"] = rounded(value.jackknife.noise_share)
     return record

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,9 @@ BLOCK = 50
 """Episodes in a block: the unit that is computed, kept, resumed and given to one of several processes."""
 BATCH_BYTES = 256 << 20
 """About how much memory the nodes and pairwise products of a batch of episodes may take."""
+
+BOUND = 1e30
+"""Largest logit that is kept."""
 
 SETUP = "setup"
 """Entry of a block: processes, threads of each, episodes."""
@@ -92,12 +96,16 @@ class Scores:
         queries: Queries of an episode, divided by its classes; each class has as many where episodes are balanced.
         seconds: Time in the method's calls, from gathered features to logits: the sum over all processes.
         setups: On how many processes and threads it was taken.
+        right: (episodes, way * queries) int64, 1 where a query was classified rightly; None where that was not kept.
+        logits: (episodes, way * queries + unknown, way) float32; None where they were not kept.
     """
 
     correct: npt.NDArray[np.int64]
     queries: int
     seconds: float
     setups: tuple[Setup, ...] = ()
+    right: npt.NDArray[np.int64] | None = None
+    logits: npt.NDArray[np.float32] | None = None
 
     @property
     def accuracy(self) -> npt.NDArray[np.float64]:
@@ -154,12 +162,13 @@ def evaluate(
     groups: dict[int, list[Ready]] = {}
     for entry in ready:
         groups.setdefault(id(entry.features), []).append(entry)
-    runner = _Runner(list(groups.values()), sampler.protocol.query, torch.device(device), progress)
+    runner = _Runner(list(groups.values()), sampler, torch.device(device), progress)
     _agree(ready, directory)
     ranges = [(start, min(start + BLOCK, n_episodes)) for start in range(0, n_episodes, BLOCK)]
     code = code_of(entry.method for entry in ready) if directory else ""
     names = [entry.name for entry in ready]
-    forms = [form_of(names, stop - start, sampler.protocol, SETUP, code) for start, stop in ranges]
+    kinds = sampler.keeps, sampler.unknown
+    forms = [form_of(names, stop - start, sampler.protocol, SETUP, code, *kinds) for start, stop in ranges]
     kept = {i: block for i in range(len(ranges)) if (block := _kept(i, ranges[i], ready, directory, forms[i], note))}
     blocks = processes.from_main(kept)
     for index in blocks:
@@ -187,9 +196,15 @@ def evaluate(
             sampler.protocol.query,
             float(sum(block[f"{entry.name}.seconds"] for block in ordered)),
             setups,
+            **({sampler.keeps: _joined(ordered, f"{entry.name}.{sampler.keeps}")} if sampler.keeps else {}),
         )
         for entry in ready
     }
+
+
+def _joined(blocks: Sequence[Arrays], name: str) -> npt.NDArray[Any]:
+    """Put an array of several blocks together."""
+    return np.concatenate([block[name] for block in blocks])
 
 
 def _agree(ready: Sequence[Ready], directory: RunDirectory | None) -> None:
@@ -243,16 +258,22 @@ def batch_episodes(way: int, shot: int, query: int, nodes: int, channels: int) -
 class _Runner:
     """Runs blocks of episodes through groups of entries that share features."""
 
-    def __init__(self, groups: list[list[Ready]], queries: int, device: torch.device, progress: Progress) -> None:
+    def __init__(self, groups: list[list[Ready]], sampler: Sampler, device: torch.device, progress: Progress) -> None:
         self._groups = groups
-        self._queries = queries
+        self._queries = sampler.protocol.query
+        self._unknown = sampler.unknown
+        self._keeps = sampler.keeps
         self._device = device
         self._progress = progress
         self._warm = False
         self._nodes: dict[int, Tensor] = {}
 
     def block(self, episodes: Episodes, start: int) -> Arrays:
-        """Count each entry's right answers: "NAME.correct" (episodes, way) and "NAME.seconds" ()."""
+        """Count each entry's right answers: "NAME.correct" (episodes, way) and "NAME.seconds" ().
+
+        What the sampler keeps of every query stands in "NAME.right" or "NAME.logits".
+        """
+        kept: dict[str, list[npt.NDArray[Any]]] = {}
         correct: dict[str, list[npt.NDArray[np.int64]]] = {entry.name: [] for group in self._groups for entry in group}
         seconds = dict.fromkeys(correct, 0.0)
         for number, group in enumerate(self._groups):
@@ -263,18 +284,23 @@ class _Runner:
                 part = episodes[i : i + size]
                 support = gathered(nodes, part.support, self._device)
                 query = gathered(nodes, part.query, self._device).flatten(1, 2)
+                if part.unknown is not None:
+                    query = torch.cat([query, gathered(nodes, part.unknown, self._device).flatten(1, 2)], 1)
                 if i == 0 and not self._warm:
                     # The first call compiles; its time belongs to no episode.
                     for entry in group:
                         self._ask(entry, part[:1], support[:1], query[:1])
                 settle(self._device)
                 for entry in group:
-                    right, elapsed = self._score(entry, part, support, query, start + i)
+                    right, each, elapsed = self._score(entry, part, support, query, start + i)
+                    if self._keeps:
+                        kept.setdefault(f"{entry.name}.{self._keeps}", []).append(each)
                     correct[entry.name].append(right)
                     seconds[entry.name] += elapsed
                     self._progress(len(right), entry.name)
         self._warm = True
         arrays: Arrays = {f"{name}.correct": np.concatenate(parts) for name, parts in correct.items()}
+        arrays |= {name: np.concatenate(parts) for name, parts in kept.items()}
         arrays |= {f"{entry.name}.material": np.array(entry.material) for group in self._groups for entry in group}
         arrays[SETUP] = np.array([processes.world().size, torch.get_num_threads(), len(episodes)])
         return arrays | {f"{name}.seconds": np.array(value) for name, value in seconds.items()}
@@ -297,17 +323,21 @@ class _Runner:
 
     def _score(
         self, entry: Ready, episodes: Episodes, support: Tensor, query: Tensor, start: int
-    ) -> tuple[npt.NDArray[np.int64], float]:
-        """Call a method on a batch of episodes and count right answers for each class."""
+    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], float]:
+        """Call a method on a batch of episodes: right answers of each class, what is kept of each query, seconds."""
         logits, elapsed = self._ask(entry, episodes, support, query)
         n_episodes, way = episodes.counts.shape
-        expected = (n_episodes, way * self._queries, way)
+        known = way * self._queries
+        expected = (n_episodes, known + self._unknown, way)
         if logits.shape != expected:
             raise UserError(f"method {entry.name!r} answered with shape {tuple(logits.shape)}, not {expected}.")
         bad = torch.isnan(logits).flatten(1).any(1).nonzero()
         if len(bad):
             raise UserError(f"method {entry.name!r} answered NaN in episode {start + int(bad[0])}: check its options.")
         truth = torch.from_numpy(episodes.answers)
-        hits = (logits.argmax(-1) == truth).long()
+        hits = (logits[:, :known].argmax(-1) == truth).long()
         right = torch.zeros(n_episodes, way, dtype=torch.int64).scatter_add_(1, truth, hits)
-        return right.numpy(), elapsed
+        if self._keeps == "logits":
+            # What is kept must be finite; softmax does not tell the bound from infinity.
+            return right.numpy(), logits.float().clamp(-BOUND, BOUND).numpy(), elapsed
+        return right.numpy(), hits.numpy(), elapsed

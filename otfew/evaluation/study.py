@@ -8,15 +8,18 @@ from numbers import Integral
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from otfew.choices import ClassPrior
 from otfew.errors import UserError
 from otfew.evaluation import figures
 from otfew.evaluation.episodes import Episodes, Indices, Protocol, Sampler
+from otfew.evaluation.fixed_classes import FixedClasses
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Ready, Scores, evaluate
 from otfew.evaluation.running import get_ready, query_settings, takes_prior, timings
+from otfew.evaluation.unknown_classes import UnknownClasses, open_records
 from otfew.features.extract import BASE_IMAGES
 from otfew.features.material import Material
 from otfew.runs.directory import RunDirectory
@@ -86,6 +89,7 @@ class Panel:
             **self.material.describe(),
             **{name: getattr(p, name) for name in ("way", "shot", "query", "seed")},
             **query_settings(self.sampler, terms.class_prior, [entry.kind for entry in self.entries]),
+            **self.sampler.settings,
             "episodes": terms.episodes,
             "allow_overlap": terms.allow_overlap,
             "device": terms.device.partition(":")[0],
@@ -109,6 +113,7 @@ class FirstShots(Sampler):
 
     def __init__(self, sampler: Sampler, shot: int) -> None:
         self.protocol = replace(sampler.protocol, shot=shot)
+        self.settings = sampler.settings
         self._sampler = sampler
 
     def __call__(self, start: int, stop: int) -> Episodes:
@@ -118,9 +123,28 @@ class FirstShots(Sampler):
 
 
 def sample(
-    material: Material, *, way: int, shot: int, query: int, seed: int = 1, query_balance: str = "balanced"
+    material: Material,
+    *,
+    way: int,
+    shot: int,
+    query: int,
+    seed: int = 1,
+    query_balance: str = "balanced",
+    fixed_classes: Callable[[], Indices] | None = None,
+    unknown_classes: int = 0,
 ) -> Sampler:
     """Make the sampler of a material's episodes, keyed by what the material says that it is.
+
+    Args:
+        material: What is drawn from.
+        way: Classes of an episode.
+        shot: Labelled images of each.
+        query: Images of each to classify.
+        seed: Of the episodes.
+        query_balance: As in ``Protocol``.
+        fixed_classes: Every class in each episode, whatever ``way`` says; tells which images are copies of one another:
+            (images,) ids.
+        unknown_classes: Classes without support, of which images are asked about too.
 
     Raises:
         UserError: A number out of range, or fewer classes or images than an episode needs.
@@ -128,7 +152,12 @@ def sample(
     data = material.describe()["data"]
     keys = {name: data[name] for name in ("dataset", "variant", "split")}
     protocol = Protocol(**keys, seed=seed, way=way, shot=shot, query=query, query_balance=query_balance)
-    return Sampler(protocol, material.labels, material.classes)
+    if fixed_classes is not None:
+        if unknown_classes:
+            raise UserError("`fixed_classes` has every class in each episode, so that `unknown_classes` are none.")
+        return FixedClasses(protocol, material.labels, material.classes, fixed_classes())
+    sampler = Sampler(protocol, material.labels, material.classes)
+    return UnknownClasses(sampler, material.labels, material.classes, unknown_classes) if unknown_classes else sampler
 
 
 @dataclass(frozen=True)
@@ -202,15 +231,22 @@ class Study:
         directory, ready = self._folder(panel), self._ready[panel.key]
         scores = self._score(panel, ready, directory)
         classes = panel.sampler(0, self.terms.episodes).classes
+        sampler = panel.sampler
+        roles = sampler.roles(self.terms.episodes) if isinstance(sampler, FixedClasses) else None
         told = {e.name: r.class_prior for e, r in zip(panel.entries, ready, strict=True) if takes_prior(e.kind)}
         record = {
             "protocol": panel.protocol(self.terms),
             "not_run": dict(panel.not_run),
             "class_names": list(panel.material.classes),
-            **figures.compare(panel.entries, scores, classes, panel.material.classes, panel.reference, told),
+            **figures.compare(panel.entries, scores, classes, panel.material.classes, panel.reference, told, roles),
         }
+        if panel.sampler.unknown:
+            answers = panel.sampler(0, self.terms.episodes).answers
+            logits = {name: np.asarray(s.logits, dtype=np.float64) for name, s in scores.items()}
+            for name, found in open_records(logits, answers, classes, panel.material.classes).items():
+                record["methods"][name]["unknown"] = found
         p = panel.sampler.protocol
-        images = p.way * (p.shot + p.query)
+        images = p.way * (p.shot + p.query) + panel.sampler.unknown
         times = timings(ready, scores, images, self.terms.device, torch.get_num_threads())
         return Finished(record, times, scores, classes, directory)
 

@@ -175,7 +175,7 @@ def base_mean(
     for c in range(len(train.classes)):
         members = np.flatnonzero(train.labels == c).tolist()
         chosen += sorted(members, key=lambda i: digest(train.names[i]))[:BASE_IMAGES]
-    part = _subset(train, chosen)
+    part = subset(train, chosen)
     features = extract(part, backbone, _Pooled(extractor), preparation, cache, progress=progress, note=note)
     return features.nodes.double().mean((0, 1)).float()
 
@@ -263,7 +263,7 @@ def _decoded(
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _subset(images: ImageSet, indices: list[int]) -> ImageSet:
+def subset(images: ImageSet, indices: list[int]) -> ImageSet:
     """Keep some images; the digest in the cache's key tells the result from the whole."""
     return replace(
         images,

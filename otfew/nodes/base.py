@@ -18,6 +18,9 @@ class Extractor(Protocol):
     Attributes:
         spec: Canonical form of the argument ``nodes`` ("fcn", "grid:2,3"); part of cache keys and reports.
         n_views: Views of each image that go through the backbone.
+
+    One that never looks at the name of an image says so with an attribute ``draws`` that is False: then nobody needs to
+    make a name of the pixels of an image that has none.
     """
 
     @property

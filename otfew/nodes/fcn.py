@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,7 @@ class FCN:
         with_map: Whether the map's locations are nodes too.
     """
 
+    draws: ClassVar[bool] = False
     levels: tuple[int, ...] = ()
     with_map: bool = True
 

@@ -41,6 +41,11 @@ class Grid(PatchExtractor):
         return f"grid:{','.join(map(str, self.sizes))}{suffix}"
 
     @property
+    def draws(self) -> bool:
+        """Whether patches depend on the image's name."""
+        return self.training
+
+    @property
     def n_views(self) -> int:
         """Count the cells of all grids."""
         return sum(size * size for size in self.sizes)

@@ -8,6 +8,7 @@ from typing import Any
 
 from otfew.reporting.canvas import caption
 from otfew.reporting.comparison import mark
+from otfew.reporting.sentences import wide
 
 SPACING = 0.045
 """Least distance between two labels, as a share of the picture's height."""
@@ -45,8 +46,8 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
         x, y = timings["methods"][name]["ms_per_episode"], 100 * accuracy["mean"]
         transport = name in results["transport_adds"]
         color = "#c1440e" if transport else "#31688e"
-        if accuracy["class_ci"] is not None:
-            axes.errorbar(x, y, 100 * accuracy["class_ci"], color=color, alpha=0.35, linewidth=1, capsize=3)
+        if (width := wide(accuracy)) is not None:
+            axes.errorbar(x, y, 100 * width, color=color, alpha=0.35, linewidth=1, capsize=3)
         if accuracy["episode_ci"] is not None:
             axes.errorbar(x, y, 100 * accuracy["episode_ci"], color=color, linewidth=3, alpha=0.8)
         axes.plot(x, y, "s" if transport else "o", color=color, markersize=6)
@@ -74,7 +75,8 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
     title = f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes"
     axes.set_title(caption(title), fontsize=11)
     axes.set_xlabel("ms per episode, features cached (log scale)")
-    axes.set_ylabel("accuracy, %   (thick: 95 % over episodes; thin: over classes)")
+    over = "photos" if p.get("fixed_classes") else "classes"
+    axes.set_ylabel(f"accuracy, %   (thick: 95 % over episodes; thin: over {over})")
     axes.grid(alpha=0.25)
     picture = io.BytesIO()
     figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
@@ -83,7 +85,7 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
 
 def _limits(accuracies: list[Mapping[str, Any]]) -> tuple[float, float]:
     """Find limits, in per cent, that hold all bars with some room."""
-    widths = [max(a["class_ci"] or 0, a["episode_ci"] or 0) for a in accuracies]
+    widths = [max(wide(a) or 0, a["episode_ci"] or 0) for a in accuracies]
     low = min(100 * (a["mean"] - w) for a, w in zip(accuracies, widths, strict=True))
     high = max(100 * (a["mean"] + w) for a, w in zip(accuracies, widths, strict=True))
     room = max(0.05 * (high - low), 0.5)

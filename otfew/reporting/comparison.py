@@ -8,7 +8,16 @@ from typing import Any
 from otfew.evaluation.episodes import Indices
 from otfew.evaluation.estimates import Floats
 from otfew.reporting import tables
-from otfew.reporting.sentences import mark, milliseconds, percent, protocol_lines, timing_lines, transport_lines, words
+from otfew.reporting.sentences import (
+    mark,
+    milliseconds,
+    percent,
+    protocol_lines,
+    timing_lines,
+    transport_lines,
+    wide,
+    words,
+)
 
 __all__ = [
     "classes_csv", "episodes_csv", "mark", "markdown", "protocol_lines", "table", "timing_lines", "transport_lines",
@@ -24,6 +33,8 @@ COLUMNS = (
     "with\nextraction",
 )
 """Head of the table; a line break may be a space."""
+UNKNOWN_COLUMNS = ("AUROC of unknown\n± episodes", "log-loss\n± episodes", "Brier\n± episodes")
+"""What follows where episodes ask about images of unknown classes."""
 
 
 def table(results: Mapping[str, Any], timings: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -40,7 +51,10 @@ def table(results: Mapping[str, Any], timings: Mapping[str, Any]) -> tuple[list[
     ranked = sorted(
         results["methods"].items(), key=lambda item: (item[1]["transductive"], -item[1]["accuracy"]["mean"])
     )
-    return list(COLUMNS), [_row(name, record, timings["methods"][name], nodes_differ) for name, record in ranked]
+    head = [*COLUMNS, *(UNKNOWN_COLUMNS if any("unknown" in record for _, record in ranked) else ())]
+    if any("photo_ci" in record["accuracy"] for _, record in ranked):
+        head = [column.replace("± classes", "± photos") for column in head]
+    return head, [_row(name, record, timings["methods"][name], nodes_differ) for name, record in ranked]
 
 
 def _row(name: str, record: Mapping[str, Any], timing: Mapping[str, Any], show_nodes: bool) -> list[str]:
@@ -49,13 +63,22 @@ def _row(name: str, record: Mapping[str, Any], timing: Mapping[str, Any], show_n
     accuracy, difference = record["accuracy"], record.get("difference")
     row = [
         label,
-        f"{percent(accuracy['mean'])} ± {percent(accuracy['episode_ci'])} ± {percent(accuracy['class_ci'])}",
+        f"{percent(accuracy['mean'])} ± {percent(accuracy['episode_ci'])} ± {percent(wide(accuracy))}",
     ]
     if difference is None:
         row += ["reference", ""]
     else:
-        row += [f"{percent(difference['mean'], sign=True)} ± {percent(difference['class_ci'])}", words(difference)]
-    return [*row, milliseconds(timing["ms_per_episode"]), milliseconds(timing.get("ms_per_episode_with_extraction"))]
+        row += [f"{percent(difference['mean'], sign=True)} ± {percent(wide(difference))}", words(difference)]
+    row += [milliseconds(timing["ms_per_episode"]), milliseconds(timing.get("ms_per_episode_with_extraction"))]
+    if "unknown" in record:
+        row += [_with_episodes(record["unknown"][key]) for key in ("auroc", "log_loss", "brier")]
+    return row
+
+
+def _with_episodes(record: Mapping[str, Any]) -> str:
+    """Format a figure that is no share, with its interval over episodes."""
+    width = record["episode_ci"]
+    return f"{record['mean']:.3f} ± {'–' if width is None else format(width, '.3f')}"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:

@@ -28,6 +28,12 @@ def words(difference: Mapping[str, Any]) -> str:
     return f"{difference['verdict']} ({'<0.001' if p < 0.001 else f'{p:.3f}'})"
 
 
+def wide(record: Mapping[str, Any]) -> float | None:
+    """Return the half-width over classes, or over photos where every class is in each episode; None where unknown."""
+    value: float | None = record["photo_ci"] if "photo_ci" in record else record["class_ci"]
+    return value
+
+
 def transport_lines(results: Mapping[str, Any]) -> list[str]:
     """One sentence for each transport method: what it adds to its best control."""
     lines = []
@@ -35,7 +41,7 @@ def transport_lines(results: Mapping[str, Any]) -> list[str]:
         if adds["control"] is None:
             lines.append(f"what transport adds in {name}: unknown, {adds['reason']}")
         else:
-            width = percent(adds["class_ci"])
+            width = percent(wide(adds))
             lines.append(
                 f"what transport adds in {name}: {percent(adds['mean'], sign=True)} ± {width} points over "
                 f"{adds['control']}, its best control on the same nodes: {words(adds)}"
@@ -67,19 +73,56 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
         f"{p['episodes']:,} episodes of {p['way']}-way {p['shot']}-shot with {_queries(p)}, "
         f"seed {p['seed']}, the same for all methods"
     )
+    over = "photos" if p.get("fixed_classes") else "classes"
     lines.append(
-        "± are halves of 95 % intervals, over episodes and over classes (jackknife); claims rest on the wider one, "
+        f"± are halves of 95 % intervals, over episodes and over {over} (jackknife); claims rest on the wider one, "
         "with Holm's correction across methods, and are conditional on these classes and this checkpoint"
     )
-    missing = {m["accuracy"].get("class_ci_missing") for m in results["methods"].values()} - {None}
-    lines += [f"no interval over classes: {reason}" for reason in sorted(missing)]
+    lines += _fixed_lines(p)
+    key = "photo_ci_missing" if over == "photos" else "class_ci_missing"
+    missing = {m["accuracy"].get(key) for m in results["methods"].values()} - {None}
+    lines += [f"no interval over {over}: {reason}" for reason in sorted(missing)]
     lines += _noise_lines(results)
+    lines += _unknown_lines(results)
     lines.append(
         "ms per episode: from cached features to logits; methods of global vectors start from nodes averaged once"
     )
     lines += _transductive_lines(results)
     lines += [f"not run: {name}: {reason}" for name, reason in sorted(results["not_run"].items())]
     return lines
+
+
+def _fixed_lines(protocol: Mapping[str, Any]) -> list[str]:
+    """Say what holds where every class is in each episode."""
+    if not protocol.get("fixed_classes"):
+        return []
+    lines = [
+        "every class is in each episode: the figures are of these classes, and of other photos of them; each photo is "
+        "left out in turn, as one that is labelled and as one that is asked about"
+    ]
+    if "shrunk_from" in protocol:
+        wanted, poorest = protocol["shrunk_from"], protocol["poorest_class"]
+        lines.append(
+            f"class {poorest['name']} has {poorest['images']} images, so that episodes have {protocol['shot']} "
+            f"labelled and {protocol['query']} asked about of each class, in place of {wanted['shot']} and "
+            f"{wanted['query']}"
+        )
+    if protocol["copies_left_out"]:
+        lines.append(f"{protocol['copies_left_out']} images are copies of others and have no part")
+    return lines
+
+
+def _unknown_lines(results: Mapping[str, Any]) -> list[str]:
+    """Say what the figures of unknown classes are."""
+    count = results["protocol"].get("unknown_classes")
+    if not count:
+        return []
+    return [
+        f"{count} more classes in each episode have no labelled images, {results['protocol']['query']} images each: "
+        "AUROC is the chance that one of these is less sure than one of a known class; log-loss and Brier score (0 to "
+        "2) are of the known ones, by a temperature fitted on the other half of the episodes; sureness is how far the "
+        "best logit is ahead of their mean; ± are halves of 95 % intervals over episodes"
+    ]
 
 
 def _queries(protocol: Mapping[str, Any]) -> str:
@@ -107,7 +150,7 @@ def _transductive_lines(results: Mapping[str, Any]) -> list[str]:
         lines.append(
             f"across the groups, not between like methods: {across['method']}, which sees all queries at once, is "
             f"{percent(across['mean'], sign=True)} ± {percent(across['episode_ci'])} ± "
-            f"{percent(across['class_ci'])} points from {across['to']}, which sees one at a time"
+            f"{percent(wide(across))} points from {across['to']}, which sees one at a time"
         )
     balanced = results["protocol"].get("query_balance", BALANCED) == BALANCED
     told = {
@@ -151,12 +194,13 @@ def _patch_lines(protocol: Mapping[str, Any]) -> list[str]:
 def _noise_lines(results: Mapping[str, Any]) -> list[str]:
     """Say where intervals over classes are wide because episodes are few."""
     differences = [m["difference"] for m in results["methods"].values() if "difference" in m]
-    shares = [d.get("class_ci_noise_share") for d in differences]
+    over = "photos" if results["protocol"].get("fixed_classes") else "classes"
+    shares = [d.get("photo_ci_noise_share" if over == "photos" else "class_ci_noise_share") for d in differences]
     noisy = sum(share is not None and share > 0.5 for share in shares)
     if not noisy:
         return []
     return [
-        f"more than half the variance over classes is sampling noise in {noisy} of {len(differences)} differences: "
+        f"more than half the variance over {over} is sampling noise in {noisy} of {len(differences)} differences: "
         "their intervals err wide, and more --episodes narrow them"
     ]
 

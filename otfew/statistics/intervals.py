@@ -47,16 +47,18 @@ class Estimate:
     Attributes:
         mean: Over episodes.
         episode_half_width: 1.96 s / sqrt(n): over episodes from these very classes.
-        jackknife: Over classes.
+        jackknife: Over classes, or over photos of fixed classes.
+        over: Which of them.
     """
 
     mean: float
     episode_half_width: float
     jackknife: Jackknife
+    over: str = "classes"
 
     @property
     def half_width(self) -> float | None:
-        """The wider of the two, or None where the classes' is unknown."""
+        """The wider of the two, or None where the jackknife's is unknown."""
         if self.jackknife.half_width is None:
             return None
         return max(self.episode_half_width, self.jackknife.half_width)

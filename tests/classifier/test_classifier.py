@@ -25,7 +25,8 @@ from sklearn.utils.validation import check_is_fitted
 from otfew import catalogue, devices
 from otfew.backbones import ARCHITECTURES, of_module, weights
 from otfew.backbones.base import Backbone, Card
-from otfew.classifier.few_shot import FewShotClassifier, _placed
+from otfew.classifier.embedder import placed
+from otfew.classifier.few_shot import FewShotClassifier
 from otfew.data import load
 from otfew.errors import UserError
 from otfew.method import MethodBase
@@ -75,6 +76,19 @@ def test_any_method_runs(method):
     assert answers.shape == (5,)
     if method != "deepemd-fcn":
         assert answers.tolist() == NEW
+
+
+@pytest.mark.parametrize("method", ["deepemd-fcn", "deepemd-grid", "cosine-centroid", "protonet", "fusion"])
+@pytest.mark.parametrize("counts", [(2, 2), (3, 1)])
+def test_what_is_prepared_once_changes_no_answer(method, counts):
+    """Against the method on all that is known, asked anew; averages may be taken in another order."""
+    labels = ["red"] * counts[0] + ["blue"] * counts[1]
+    classifier = FewShotClassifier(backbone(), method=method).fit([picture(y, i) for i, y in enumerate(labels)], labels)
+    copied = FewShotClassifier(backbone(), method=method).fit(new(), range(5))
+    mask = None if classifier.support_mask_.all() else classifier.support_mask_
+    logits = classifier.method_(classifier.support_, copied.support_[:, :, 0], support_mask=mask)[0].double().numpy()
+    expected = logits[:, 1] - logits[:, 0]
+    np.testing.assert_allclose(classifier.decision_function(new()), expected, rtol=1e-3, atol=2e-3)
 
 
 @pytest.mark.parametrize("method", sorted(catalogue.methods()))
@@ -159,9 +173,9 @@ def test_a_folder_is_read_as_the_data_set_reads_it(tmp_path):
         coloured(tmp_path / left, label="blue")
     for left in ("red/._1.png", "red/Thumbs.db", "red/desktop.ini", "red/.hidden.jpg"):
         (tmp_path / left).write_bytes(b"\0\5\x16\7")
-    (tmp_path / "red" / "2.heic").write_bytes(b"")
+    (tmp_path / "red" / "2.avif").write_bytes(b"")
     (tmp_path / "empty").mkdir()
-    with pytest.warns(UserWarning, match="1 folders without images|1 .heic") as warned:
+    with pytest.warns(UserWarning, match="1 folders without images|1 .avif") as warned:
         classifier = FewShotClassifier(backbone(), method="cosine-centroid").fit_folder(tmp_path)
     images = load("image-folder", "test", tmp_path)
     assert tuple(classifier.classes_) == images.classes == ("red", "\xe9te")
@@ -388,7 +402,8 @@ def test_two_classes_have_one_score_as_scikit_learn_has_it():
     scores, shares = classifier.decision_function(images), classifier.predict_proba(images)
     assert scores.shape == (8,)
     assert shares.shape == (8, 2)
-    np.testing.assert_allclose(scores, np.log(shares[:, 1] / shares[:, 0]), rtol=1e-6)
+    temperature = classifier.calibration_.temperature
+    np.testing.assert_allclose(scores / temperature, np.log(shares[:, 1] / shares[:, 0]), rtol=1e-6)
     assert classifier.classes_[(scores > 0).astype(int)].tolist() == classifier.predict(images).tolist()
     assert classifier.decision_function([]).shape == (0,)
     np.testing.assert_array_equal(cross_val_score(classifier, images, labels, cv=2, scoring="roc_auc"), 1)
@@ -474,11 +489,11 @@ def test_a_copy_goes_where_there_is_a_device(fitted, monkeypatch):
 def test_a_backbone_of_the_callers_stays_where_it_is():
     # The meta device stands for an accelerator.
     mine = of_module(torch.nn.Conv2d(3, 4, 2))
-    moved = _placed(mine, torch.device("meta"))
+    moved = placed(mine, torch.device("meta"))
     assert next(moved.module.parameters()).device.type == "meta"
     assert next(mine.module.parameters()).device.type == "cpu"
     assert moved.card == mine.card
-    assert _placed(mine, torch.device("cpu")) is mine
+    assert placed(mine, torch.device("cpu")) is mine
 
 
 class Brightest(MethodBase):

@@ -5,6 +5,8 @@ import cv2
 import numpy as np
 import pytest
 
+from otfew.data.decoding import heic
+
 
 @pytest.fixture
 def picture():
@@ -43,6 +45,12 @@ def class_folders(write):
         return folder
 
     return make
+
+
+@pytest.fixture
+def without_heic(monkeypatch):
+    """As if pillow-heif were not installed."""
+    monkeypatch.setattr(heic, "installed", lambda: False)
 
 
 @pytest.fixture

@@ -277,7 +277,10 @@ def test_what_follows_an_image_does_no_harm(tmp_path, write, picture, suffix):
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (b"\0\0\0\x18ftypheic" + bytes(50), "holds HEIC data; convert it to JPEG or PNG"),
+        (
+            b"\0\0\0\x18ftypheic" + bytes(50),
+            r'holds HEIC data: run pip install "otfew\[heic\]", or convert it to JPEG or PNG',
+        ),
         (b"\0\0\0\x18ftypavif" + bytes(50), "holds AVIF data"),
         (b"\0\0\0\x18ftypqt  " + bytes(50), "holds video data"),
         (b"%PDF-1.7", "holds PDF data"),
@@ -288,6 +291,7 @@ def test_what_follows_an_image_does_no_harm(tmp_path, write, picture, suffix):
         (b"BM", "not a complete image"),
     ],
 )
+@pytest.mark.usefixtures("without_heic")
 def test_other_contents_are_named(tmp_path, data, says):
     (tmp_path / "a.jpg").write_bytes(data)
     with pytest.raises(UserError, match=says):

@@ -1,9 +1,11 @@
 import os
+import re
 
 import numpy as np
 import pytest
 
 from otfew.data import SPLITS, DataOptions, load, long_tail_sources
+from otfew.data.class_folders import class_folders as class_folders_of
 from otfew.data.image_folder import draw_split
 from otfew.errors import UserError
 
@@ -92,6 +94,7 @@ def test_empty_folders_are_said(tmp_path, class_folders):
     ],
 )
 @pytest.mark.parametrize("below", ["", "test"])
+@pytest.mark.usefixtures("without_heic")
 def test_a_class_without_readable_images_is_refused(tmp_path, class_folders, files, says, below):
     class_folders(tmp_path / below, ["a", "b"])
     for file in files:
@@ -102,6 +105,7 @@ def test_a_class_without_readable_images_is_refused(tmp_path, class_folders, fil
         load("image-folder", "test", tmp_path)
 
 
+@pytest.mark.usefixtures("without_heic")
 def test_pictures_that_are_left_out_of_a_class_are_said(tmp_path, class_folders):
     class_folders(tmp_path, ["a", "b"])
     for name in ("a/0.heic", "a/1.HEIC", "b/0.avif", "b/notes.txt"):
@@ -165,3 +169,33 @@ def test_no_class_folders(tmp_path, write):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match="no class folders"):
         load("image-folder", "test", tmp_path)
+
+
+def test_classes_below_groups(tmp_path, class_folders, write):
+    class_folders(tmp_path / "fruit", ["apple", "pear"])
+    class_folders(tmp_path / "roots", ["apple", "beet"], 3)
+    write(tmp_path / "roots" / "beet" / "deeper" / "9.png")
+    write(tmp_path / "fruit" / "cover.png")
+    (tmp_path / "fruit" / "notes.txt").write_text("no image")
+    images = load("image-folder", "test", tmp_path, DataOptions(depth=2))
+    assert images.classes == ("fruit/apple", "fruit/pear", "roots/apple", "roots/beet")
+    assert np.bincount(images.labels).tolist() == [2, 2, 3, 4]
+    assert images.names[-1] == "roots/beet/deeper/9.png"
+    assert re.search(
+        r"^1 images that lie above the class folders are left out, such as .*cover\.png$", images.notes[-1]
+    )
+    assert load("image-folder", "test", tmp_path).classes == ("fruit", "roots")
+    assert class_folders_of(tmp_path, 3).images.keys() == {"roots/beet/deeper"}
+    assert len(class_folders_of(tmp_path, 3).notes[-1].split()) > 5
+
+
+def test_splits_of_grouped_classes(tmp_path, class_folders):
+    for split in ("train", "test"):
+        class_folders(tmp_path / split / "fruit", [f"{split}-a", f"{split}-b"])
+    assert load("image-folder", "test", tmp_path, DataOptions(depth=2)).classes == ("fruit/test-a", "fruit/test-b")
+
+
+@pytest.mark.parametrize("depth", [0, -1, 1.0, True, "2", None])
+def test_depth_is_a_number_of_levels(tmp_path, depth):
+    with pytest.raises(UserError, match="`depth` is"):
+        class_folders_of(tmp_path, depth)

@@ -121,7 +121,7 @@ def test_bytes_of_a_file_and_paths(tmp_path):
         (None, "is None: give a path"),
         (7, "is of type int: give a path"),
         ([[1, 2], [3, 4]], "is of type list: give a path"),
-        (io.BytesIO(b"x"), "is of type BytesIO: give a path"),
+        (io.BytesIO(b"x"), "is not a complete image"),
         (RGB.tolist, "is of type builtin_function_or_method: give a path"),
         (b"bytes", "is not a complete image"),
         (b"", "is not a complete image"),

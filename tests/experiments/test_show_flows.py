@@ -15,9 +15,10 @@ from otfew.experiments.show_flows import command as show_flows
 from otfew.experiments.show_flows import drawing
 from otfew.experiments.show_flows.measure import landing, on_target
 from otfew.experiments.show_flows.pictures import DIM, repaint, shade
-from otfew.experiments.show_flows.scenes import Scene, covered, in_picture, look, map_boxes
+from otfew.experiments.show_flows.scenes import Scene, covered, in_picture, look
 from otfew.features import material as _material
 from otfew.nodes import parse
+from otfew.nodes.boxes import map_boxes
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 PNG = b"\x89PNG"

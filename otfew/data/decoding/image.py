@@ -10,13 +10,14 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.data.base import Image
+from otfew.data.decoding import heic
 from otfew.data.decoding.header import Header, foreign_format, image_header
 from otfew.data.decoding.tiff import without_multiplication
 from otfew.errors import UserError
 from otfew.runs.regular_file import open_regular, read_regular
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff", ".npy"})
-"""Lower-case suffixes of the files that count as images."""
+"""Lower-case suffixes of the files that count as images; those of HEIC count beside them where it can be read."""
 
 MAX_PIXELS = 100_000_000
 """Larger images are refused before they are decoded, unless the caller or ``MAX_PIXELS_VARIABLE`` says otherwise."""
@@ -39,10 +40,11 @@ def read_image(path: Path, *, max_pixels: int | None = None) -> Image:
     channel is dropped (as ``convert("RGB")`` of PIL does in the published loaders; colours that were multiplied by it
     are divided by it first), of several pages or frames the first is taken. 16-bit values are scaled to 8 bits, floats
     in [0, 1] to [0, 255], both rounded to the nearest. A ``.npy`` file holds (height, width) or (height, width, 1, 3 or
-    4), the channels in the order RGBA.
+    4), the channels in the order RGBA. HEIC goes through pillow-heif where that is installed.
 
     Args:
-        path: A regular file with one of ``SUFFIXES``, in either case; its bytes, not its suffix, say what it holds.
+        path: A regular file with one of ``SUFFIXES`` or ``heic.SUFFIXES``, in either case; its bytes, not its suffix,
+            say what it holds.
         max_pixels: Refuse larger images before they are decoded; None takes $OTFEW_MAX_PIXELS, else 100 million.
 
     Returns:
@@ -57,7 +59,7 @@ def read_image(path: Path, *, max_pixels: int | None = None) -> Image:
         if path.suffix.lower() == ".npy":
             with open_regular(path, limit * _BYTES_PER_PIXEL_NPY + _BYTES_BESIDE, _RAISE) as file:
                 return to_rgb(_read_npy(file, str(path), limit), str(path))
-        data = read_regular(path, limit * _BYTES_PER_PIXEL + _BYTES_BESIDE, _RAISE)
+        data = read_regular(path, largest_file(limit), _RAISE)
     except OSError as error:
         raise UserError(f"cannot read image {path}: {error.strerror or error}.") from error
     return decode_image(data, str(path), max_pixels=limit)
@@ -79,7 +81,12 @@ def decode_image(data: bytes, name: str, *, max_pixels: int | None = None) -> Im
     """
     header = image_header(data)
     if header is None:
-        if foreign := foreign_format(data):
+        foreign = foreign_format(data)
+        if foreign == "HEIC" and heic.installed():
+            return to_rgb(heic.decode(data, name, lambda pixels: check_pixels(pixels, name, max_pixels)), name)
+        if foreign == "HEIC":
+            raise UserError(f'{name} holds HEIC data: run pip install "otfew[heic]", or convert it to JPEG or PNG.')
+        if foreign:
             raise UserError(f"{name} holds {foreign} data; convert it to JPEG or PNG, or remove it.")
         raise _not_complete(name)
     check_pixels(header.pixels, name, max_pixels)
@@ -100,6 +107,15 @@ def pixel_limit() -> int:
     if not given.isascii() or not given.isdigit() or len(given) > 18 or int(given) == 0:
         raise UserError(f"{MAX_PIXELS_VARIABLE}={given!r} is not a number of pixels; set it to such as {MAX_PIXELS}.")
     return int(given)
+
+
+def largest_file(max_pixels: int | None = None) -> int:
+    """The most bytes that are read of a file which is to hold an image of at most so many pixels.
+
+    Args:
+        max_pixels: As in ``read_image``.
+    """
+    return (pixel_limit() if max_pixels is None else max_pixels) * _BYTES_PER_PIXEL + _BYTES_BESIDE
 
 
 def check_pixels(pixels: int, name: str, max_pixels: int | None = None) -> None:

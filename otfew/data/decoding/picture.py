@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from otfew.data.decoding.image import check_pixels, decode_image, read_image, to_rgb
+from otfew.data.decoding.image import check_pixels, decode_image, largest_file, read_image, to_rgb
 from otfew.errors import UserError
 
 _ORIENTATION = 0x0112  # the tag of EXIF
@@ -22,9 +22,11 @@ def decode_picture(image: object, index: int) -> npt.NDArray[Any]:
     """Turn any kind of image into RGB pixels.
 
     Args:
-        image: A path; an array (height, width) or (height, width, 1, 3 or 4); a tensor (height, width) or (1, 3 or 4,
-            height, width); a PIL image, turned upright by its EXIF orientation as a file's pixels are; or the bytes of
-            an image file. Arrays and tensors hold uint8, or floating values in [0, 1]; alpha is dropped.
+        image: A path, which may begin with ``~``; an array (height, width) or (height, width, 1, 3 or 4); a tensor
+            (height, width) or (1, 3 or 4, height, width); a PIL image, turned upright by its EXIF orientation as a
+            file's pixels are; the bytes of an image file; or an open binary file, read from where it stands, where it
+            stands again afterwards if it can. Arrays and tensors hold uint8, or floating values in [0, 1]; alpha is
+            dropped.
         index: Its place among the user's images, for errors.
 
     Returns:
@@ -33,9 +35,13 @@ def decode_picture(image: object, index: int) -> npt.NDArray[Any]:
     Raises:
         UserError: It cannot be used; the sentence names the path, or "image K".
     """
+    name = name_of(image, index)
     if isinstance(image, str | os.PathLike):
-        return read_image(Path(image))
-    name = f"image {index}"
+        if not name:
+            raise UserError(f"image {index} is an empty path: give that of a file.")
+        return read_image(Path(name))
+    if is_file(image):
+        image = _bytes_of(image, name)
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_image(bytes(image), name)
     if isinstance(image, Tensor):
@@ -48,6 +54,44 @@ def decode_picture(image: object, index: int) -> npt.NDArray[Any]:
     if isinstance(image, np.ma.MaskedArray) and np.ma.is_masked(image):
         raise UserError(f"{name} has masked values, which no method leaves out: fill them first.")
     return _pixels(np.asarray(image), name, "(height, width, 3)")
+
+
+def name_of(image: object, index: int) -> str:
+    """What a user would call an image: its path, that of an open file, or "image K".
+
+    Args:
+        image: As in ``decode_picture``.
+        index: Its place among the user's images.
+    """
+    if isinstance(image, str | os.PathLike):
+        return os.path.expanduser(os.fsdecode(image))
+    path = getattr(image, "name", None) if is_file(image) else None
+    return path if isinstance(path, str) and path else f"image {index}"
+
+
+def is_file(image: object) -> bool:
+    """Whether it is an open file, or what can be read like one."""
+    return all(callable(getattr(image, method, None)) for method in ("read", "readline", "close"))
+
+
+def _bytes_of(file: Any, name: str) -> bytes:
+    """Read an open file from where it stands, and go back there if it can go back."""
+    most = largest_file()
+    try:
+        start = file.tell() if file.seekable() else None
+        data = file.read(most + 1)
+        if start is not None:
+            file.seek(start)
+    except (OSError, ValueError, AttributeError, TypeError, EOFError) as error:
+        told = str(error).split("\n", 1)[0].rstrip(".") or type(error).__name__
+        raise UserError(f"{name} is a file that cannot be read ({told}): open it anew, in binary mode.") from error
+    if not isinstance(data, bytes):
+        raise UserError(f"{name} is a file opened as text: open it in binary mode, open(path, 'rb').")
+    if not data:
+        raise UserError(f"{name} is a file with nothing left to read: open it anew, or seek(0).")
+    if len(data) > most:
+        raise UserError(f"{name} has more than {most:,} bytes, the most that is read of an image: shrink it.")
+    return data
 
 
 def _pixels(array: npt.NDArray[Any], name: str, wanted: str) -> npt.NDArray[Any]:

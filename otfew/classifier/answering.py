@@ -1,0 +1,86 @@
+"""Asking a few-shot method about images, and checking what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from otfew import catalogue
+from otfew.errors import UserError
+from otfew.method import FewShotMethod, check_method, shot_mean
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A method with the labelled photos that it compares others with.
+
+    Attributes:
+        method: What scores.
+        support: (1, way, shot, nodes, channels), short classes padded; or what gives the same answers.
+        mask: (1, way, shot) bool, False at the padding; None for none.
+    """
+
+    method: FewShotMethod
+    support: Tensor
+    mask: Tensor | None
+
+    @classmethod
+    def of(cls, method: FewShotMethod, support: Tensor, mask: Tensor) -> Judge:
+        """Prepare what each question needs again.
+
+        A method that pools gets one node a photo, averaged once; DeepEMD with its usual head, which compares with the
+        mean of a class's maps, gets that mean, which it would take the same of every time.
+        """
+        whole = None if bool(mask.all()) else mask
+        if method.pools:
+            support = support.mean(-2, keepdim=True)
+        if isinstance(method, catalogue.find("deepemd")) and method.shot_head.name == "mean":  # type: ignore[attr-defined]
+            support, whole = shot_mean(support, whole)[:, :, None], None
+        return cls(method, support, whole)
+
+    def __call__(self, nodes: Tensor) -> Tensor:
+        """Score images (images, nodes, channels), all of one episode: (images, way).
+
+        Raises:
+            UserError: The method answers with something else than numbers of that shape.
+        """
+        if self.method.pools:
+            nodes = nodes.mean(-2, keepdim=True)
+        logits = self.method(self.support, nodes[None], support_mask=self.mask)
+        expected = (1, len(nodes), self.support.shape[1])
+        if not isinstance(logits, Tensor) or logits.shape != expected:
+            got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+            raise UserError(f"method {self.name!r} answered with {got} in place of logits {expected}: mend the method.")
+        if bool(logits.isnan().any()):
+            raise UserError(f"method {self.name!r} answered NaN: check its options.")
+        return logits[0].detach()
+
+    @property
+    def name(self) -> str:
+        """What the method is called."""
+        return getattr(self.method, "name", "") or type(self.method).__name__
+
+
+def build_method(method: object, options: Mapping[str, Any] | None) -> FewShotMethod:
+    """Make a method from its name, or check the object that was given.
+
+    Args:
+        method: As in ``FewShotClassifier``.
+        options: Of the constructor, where the method is a name.
+
+    Raises:
+        UserError: There is no such method or option, or the object does not follow the contract.
+    """
+    options = options or {}
+    if not isinstance(options, Mapping) or not all(isinstance(name, str) for name in options):
+        raise UserError(f"options are {options!r}: give a dictionary of the method's options by name.")
+    if isinstance(method, str):
+        return catalogue.build(method, **options)
+    check_method(method)
+    if options:
+        raise UserError("options go with the name of a method: set those of an object in its constructor.")
+    assert isinstance(method, FewShotMethod)
+    return method

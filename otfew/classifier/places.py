@@ -1,0 +1,64 @@
+"""Images by name: folders, patterns and files become a list of image files in a fixed order."""
+
+from __future__ import annotations
+
+import glob
+import os
+from pathlib import Path
+
+from otfew.data.files import hidden, images_in, is_image, portable
+from otfew.errors import UserError
+
+
+def find_photos(*places: str | os.PathLike[str]) -> list[Path]:
+    """List the image files that names stand for.
+
+    Args:
+        *places: Folders, with all visible images at any depth below them; patterns with ``*``, ``?``, ``[...]`` or
+            ``**``, with the visible images, and folders of them, that fit; or files, which count whatever their names
+            end in. ``~`` is the home folder.
+
+    Returns:
+        The files of each place sorted by path, the places in their order; a file that several name counts once.
+
+    Raises:
+        UserError: A place that names no image, or is nothing that can be a path.
+    """
+    found: dict[str, Path] = {}
+    for place in places:
+        listed = files_of(place)
+        if listed is None:
+            raise UserError(f"{_told(place)} is not there: give a folder, a pattern such as *.jpg, or image files.")
+        for path in listed:
+            found.setdefault(os.path.realpath(path), path)
+    return list(found.values())
+
+
+def files_of(place: str | os.PathLike[str]) -> list[Path] | None:
+    """List the image files that one name stands for, as ``find_photos``; None where nothing is there.
+
+    Raises:
+        UserError: A folder without images, or a pattern that no image fits.
+    """
+    name = os.path.expanduser(os.fsdecode(place)) if isinstance(place, str | os.PathLike) else ""
+    if not name or "\0" in name:
+        raise UserError(f"{place!r} is no path: give a folder, a pattern such as *.jpg, or image files.")
+    if os.path.isdir(name):
+        images = images_in(Path(name))
+        if not images:
+            raise UserError(f"{_told(place)} holds no images: give a folder, or a pattern, that leads to some.")
+        return images
+    if os.path.exists(name):
+        return [Path(name)]
+    if not glob.has_magic(name):
+        return None
+    fitting = [Path(path) for path in sorted(glob.glob(name, recursive=True))]
+    shown = [path for path in fitting if not hidden(path.name)]
+    images = [image for path in shown for image in (images_in(path) if path.is_dir() else [path] * is_image(path))]
+    if not images:
+        raise UserError(f"no image fits the pattern {_told(place)}: mind its folder and the ending of the files.")
+    return list(dict.fromkeys(images))
+
+
+def _told(place: str | os.PathLike[str]) -> str:
+    return portable(os.fsdecode(place))
