@@ -72,8 +72,8 @@ def run_classify(config: Config, console: Console) -> Path:
         watch.note(f"report: {config.report}")
     if config.strict and found.skipped:
         raise UserError(
-            f"{len(found.skipped):,} of {len(files):,} photos cannot be used, the first: {found.skipped[0]} The others' "
-            f"answers are in {config.to}."
+            f"{len(found.skipped):,} of {len(files):,} photos cannot be used, the first: {found.skipped[0]} What is said "
+            f"of the others is in {config.to}."
         )
     return config.to
 

@@ -111,7 +111,9 @@ def forget(classifier: FewShotClassifier, files: Sequence[Path], beside: Path) -
     """
     shutil.rmtree(folder_of(beside, _identity(classifier, files)), ignore_errors=True)
     return sorted(
-        path for path in beside.parent.glob(f"{_escaped(beside.name)}.unfinished-*") if (path / "protocol.json").exists()
+        path
+        for path in beside.parent.glob(f"{_escaped(beside.name)}.unfinished-*")
+        if (path / "protocol.json").exists()
     )
 
 
@@ -188,7 +190,12 @@ def digest_of(classifier: FewShotClassifier) -> str:
     """Hash what a fitted classifier's logits depend on: nodes, labels, method, backbone and view."""
     known, embedder = classifier.labelled_, classifier.embedder_
     name, options = classifier.recipe_
-    view = [embedder.backbone.digest, embedder.extractor.spec, embedder.preparation.resolution, embedder.preparation.crop]
+    view = [
+        embedder.backbone.digest,
+        embedder.extractor.spec,
+        embedder.preparation.resolution,
+        embedder.preparation.crop,
+    ]
     said = [repr(name), sorted((key, repr(value)) for key, value in options.items()), view, classifier.batch_size]
     digest = hashlib.sha256(json.dumps([said, [repr(c) for c in known.classes.tolist()]]).encode())
     digest.update(known.nodes.detach().to(torch.float32).cpu().contiguous().numpy().tobytes())

@@ -168,9 +168,7 @@ def _confusions(fitted: FewShotClassifier) -> dict[str, Any] | None:
     return {"names": [str(names[c]) for c in shown], "counts": [[counts[a, b] for b in shown] for a in shown]}
 
 
-def _explained(
-    fitted: FewShotClassifier, found: Classified, places: Sequence[int], step: Step
-) -> list[dict[str, Any]]:
+def _explained(fitted: FewShotClassifier, found: Classified, places: Sequence[int], step: Step) -> list[dict[str, Any]]:
     """Explain some answers; a photo that is gone since, or nodes whose places are unknown, are left out."""
     told = []
     for done, place in enumerate(places):
