@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 import csv
-import hashlib
 import json
 import os
 import shutil
 import subprocess
 import sys
-from html.parser import HTMLParser
 from pathlib import Path
 
 import cv2
@@ -105,7 +102,7 @@ def test_columns_say_what_the_library_says(album, small, capsys):
         assert row["runner_up"] == fitted.classes_[second]
         assert float(row["confidence"]) == pytest.approx(share[first], abs=1e-6)
         assert float(row["runner_up_confidence"]) == pytest.approx(share[second], abs=1e-6)
-        assert row["unknown"] == ("yes" if answer is otfew.UNKNOWN else "no")
+        assert row["unknown"] == ("yes" if answer == otfew.UNKNOWN else "no")
         assert row["nearest"] == fitted.labelled_.photos[place].title
     said = capsys.readouterr().out.splitlines()
     refused = sum(row["unknown"] == "yes" for row in rows)
@@ -267,58 +264,21 @@ def test_depth(album, small):
     assert {row["label"].split("/")[0] for row in rows_of(album / "out.csv")} == {"ground"}
 
 
-class Reader(HTMLParser):
-    """Collects what a browser would act on."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.attributes, self.scripts, self.texts, self._inside = [], [], [], [], ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append(tag)
-        self.attributes += attrs
-        self._inside = tag
-
-    def handle_endtag(self, tag):
-        self._inside = ""
-
-    def handle_data(self, data):
-        (self.scripts if self._inside == "script" else self.texts).append(data)
-
-
-OURS = {
-    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "div", "table", "thead",
-    "tbody", "tr", "th", "td", "button", "svg", "line", "text", "circle", "rect", "image", "img", "figure",
-    "figcaption", "script",
-}  # fmt: skip
-
-
-def check_page(text):
-    """A page asks nobody for anything, and runs its own script alone; returns it read."""
-    page = Reader(text)
-    assert set(page.tags) <= OURS
-    assert not [name for name, _ in page.attributes if name.startswith("on")]
-    linked = [value for name, value in page.attributes if name in {"src", "href", "xlink:href", "action", "srcset"}]
-    assert all(value.startswith("data:image/jpeg;base64,") for value in linked)
-    assert "url(" not in text
-    assert "@import" not in text
-    (script,) = page.scripts
-    (policy,) = (value for name, value in page.attributes if name == "content" and "default-src" in value)
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    assert policy == (
-        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-    )
-    return page
-
-
-def test_the_page_is_whole(album, small):
+def test_the_page_is_whole(album, small, check_page):
     (album / "new" / "broken.png").write_bytes(b"no picture")
     classify(album, "--to", album / "out.csv", "--report", album / "out.html", "--unknown", 0.2)
     text = (album / "out.html").read_text()
     page = check_page(text)
     told = " ".join(page.texts)
-    for word in ("held out one a class", "Answers", "could not be used", "broken.png", "explained", "Protocol", "09.png"):
+    for word in (
+        "held out one a class",
+        "Answers",
+        "could not be used",
+        "broken.png",
+        "explained",
+        "Protocol",
+        "09.png",
+    ):
         assert word in told
     assert page.tags.count("h3") >= 1 + 6
     assert text.count('class="forest"') == 1
@@ -326,10 +286,10 @@ def test_the_page_is_whole(album, small):
     assert str(album) not in text.replace(str(album / "out.csv"), "").replace(str(album / "new" / "broken.png"), "")
 
 
-TRAPS = ('<img src=x onerror=alert(1)>', '"><svg onload=alert(2)>', "=HYPERLINK(1)", "{{ 7 * 7 }}", "a\x1b[31m\u202eb")
+TRAPS = ("<img src=x onerror=alert(1)>", '"><svg onload=alert(2)>', "=HYPERLINK(1)", "{{ 7 * 7 }}", "a\x1b[31m\u202eb")
 
 
-def test_names_are_names_and_nothing_else(album, small, capsys):
+def test_names_are_names_and_nothing_else(album, small, capsys, check_page):
     for trap, name in zip(TRAPS, COLOURS, strict=False):
         (album / "labelled" / name).rename(album / "labelled" / trap)
     for i, trap in enumerate(TRAPS):
