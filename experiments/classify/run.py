@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,12 @@ from otfew.classifier.many import Classified
 from otfew.classifier.places import find_photos, labelled_photos
 from otfew.errors import UserError
 from otfew.experiments.classify.config import Config
-from otfew.experiments.classify.files import HEAD, may_write, to_file
+from otfew.experiments.classify.files import may_write, to_file
 from otfew.experiments.common import setup
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.runs.files import cache_directory, write_atomically
 
-OF_FOLDERS = ("method", "backbone", "nodes", "resolution", "depth")
+SETTLED = ("method", "nodes", "resolution", "depth")
 """Options that a saved classifier has settled."""
 LISTED = 20
 """Skipped files that are listed one by one on the console; all are in the file of answers."""
@@ -48,7 +49,8 @@ def run_classify(config: Config, console: Console) -> Path:
     if not config.new:
         raise UserError("NEW must be given: a folder of photos, a pattern such as 'new/*.jpg', or files.")
     files = find_photos(*config.new)
-    fitted = _fitted(config, watch)
+    with _own_names():
+        fitted = _fitted(config, watch)
     for line in fitted.report_.lines([photo.title for photo in fitted.labelled_.photos]):
         watch.note(line)
     if config.save is not None:
@@ -72,8 +74,8 @@ def run_classify(config: Config, console: Console) -> Path:
         watch.note(f"report: {config.report}")
     if config.strict and found.skipped:
         raise UserError(
-            f"{len(found.skipped):,} of {len(files):,} photos cannot be used, the first: {found.skipped[0]} What is said "
-            f"of the others is in {config.to}."
+            f"{len(found.skipped):,} of {len(files):,} photos cannot be used, the first: {found.skipped[0]} The "
+            f"answers to the others are in {config.to}."
         )
     return config.to
 
@@ -115,6 +117,16 @@ def _checked(config: Config) -> Config:
     return replace(config, **wanted)
 
 
+@contextmanager
+def _own_names() -> Iterator[None]:
+    """Call what the library calls by other names as the options are called."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error).replace("`reject`", "`unknown`").replace("give another `unknown_label`", "rename its folder")
+        raise UserError(said) from error
+
+
 def _fitted(config: Config, watch: ConsoleWatch) -> FewShotClassifier:
     """Fit on a folder, or load what was saved."""
     given = os.path.expanduser(config.labelled)
@@ -150,11 +162,11 @@ def _fitted(config: Config, watch: ConsoleWatch) -> FewShotClassifier:
 
 def _loaded(config: Config, given: str) -> FewShotClassifier:
     """Load what was saved; the rate of refusals may be another one."""
-    defaults = {field.name: field.default for field in fields(Config)}
-    for name in OF_FOLDERS:
-        if getattr(config, name) != defaults[name] and name != "backbone":
-            raise UserError(f"`{name}` cannot be had of {given}, a saved classifier: give the folder it was made from.")
     made = FewShotClassifier.load(given, backbone=config.backbone, device=config.device)
+    defaults = {field.name: field.default for field in fields(Config)}
+    for name in SETTLED:
+        if getattr(config, name) != defaults[name]:
+            raise UserError(f"`{name}` cannot be had of {given}, a saved classifier: give the folder it was made from.")
     made.on_error = "skip"
     if config.unknown is not None and config.unknown != made.reject:
         made.reject = config.unknown
@@ -181,6 +193,3 @@ def _tell_skipped(found: Classified, watch: ConsoleWatch) -> None:
         watch.note(f"skipped: {one}")
     if len(found.skipped) > LISTED:
         watch.note(f"skipped: {len(found.skipped) - LISTED:,} more, see the rows without a label")
-
-
-__all__ = ["HEAD", "run_classify", "summary"]

@@ -19,7 +19,7 @@ def entries():
 
 def test_a_forest_is_linear_and_ends_at_its_ticks():
     plot = forest("accuracy", entries())
-    values = np.array([[e.value, *(e.inner or ()), *(e.outer or ())] for e in entries()[:1]][0])
+    values = np.array([91.25, 90.5, 92.0, 88.0, 94.5])
     first = plot.bars[0]
     places = np.array([first["x"], *first["inner"], *first["outer"]])
     ticks = np.array([[float(t["text"]), t["x"]] for t in plot.ticks])
