@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 
 from otfew import FewShotClassifier, catalogue
 from otfew.classifier import explaining
+from otfew.classifier.answering import Judge
 from otfew.classifier.explanation import Explanation
 from otfew.classifier.reasons import Deletion
 from otfew.data.decoding.image import read_image
@@ -115,15 +116,12 @@ def test_labelled_photos_count_what_leaving_them_out_changes(fitted):
     pair = [classes.index(told.answer), classes.index(told.runner_up)]
     logits = fitted.decision_function([image])[0]
     assert [one.label for one in told.evidence] == [told.answer] * 3 + [told.runner_up] * 3
+    nodes = next(fitted.embedder_(explaining_shown(image), 1, None, lambda shown: shown))[1]
     for one in told.evidence:
         kept = [i for i in range(len(known)) if i != one.place]
-        images = [known.photos[i].picture() for i in kept]
-        other = FewShotClassifier(fitted.backbone, method="cosine-centroid")
-        other.fit(images, known.classes[known.labels[kept]])
-        without = other.decision_function([image])[0]
-        lead, left = (values[pair[0]] - values[pair[1]] for values in (logits, without))
-        # Thumbnails are JPEGs, a little off.
-        assert one.effect == pytest.approx(lead - left, abs=0.02)
+        without = Judge.of(fitted.method_, *known.keep(kept).episode())(nodes)[0]
+        lead, left = (values[pair[0]] - values[pair[1]] for values in (logits, without.tolist()))
+        assert one.effect == pytest.approx(lead - left, abs=1e-5)
         assert known.photos[one.place].name == one.name
     effects = [one.effect for one in told.evidence]
     assert effects[:3] == sorted(effects[:3], reverse=True)
@@ -222,6 +220,22 @@ def test_random_removals_are_seeded(fitted):
     np.testing.assert_array_equal(once.deletion.random, again.deletion.random)
     assert not np.array_equal(once.deletion.random, other.deletion.random)
     np.testing.assert_array_equal(once.for_answer, other.for_answer)
+
+
+def test_random_crops_stay_where_they_were(backbone, fitted, monkeypatch):
+    known = fitted.labelled_
+    images, labels = [photo.picture() for photo in known.photos], known.classes[known.labels]
+    classifier = FewShotClassifier(backbone, method="cosine-centroid", nodes="sampling:5").fit(images, labels)
+
+    def hardly(pixels, _):
+        changed = pixels.copy()
+        changed[0, 0] += 1
+        return changed
+
+    monkeypatch.setattr(explaining, "_painted_over", hardly)
+    told = classifier.explain(scene(RED, (2, 1), 55))
+    np.testing.assert_allclose(told.deletion.random, told.deletion.before, atol=0.02)
+    assert told.deletion.after == pytest.approx(told.deletion.before, abs=0.02)
 
 
 def test_the_deletion_test_counts_what_it_says():
