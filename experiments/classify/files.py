@@ -17,7 +17,8 @@ from otfew.runs.files import reason, write_atomically
 HEAD = ("file", "label", "confidence", "runner_up", "runner_up_confidence", "unknown", "nearest")
 """Columns of the answers, in CSV and in JSON."""
 DIGITS = 6
-_MARKS = {".csv": b"file,label,confidence,", ".json": b'{\n  "answers": ', ".html": b"<!DOCTYPE html>\n<!-- otfew"}
+_PAGE = b"<!DOCTYPE html>\n<!-- otfew"
+_MARKS = {".csv": b"file,label,confidence,", ".json": b'{\n  "answers": ', ".html": _PAGE, ".htm": _PAGE}
 """How files begin that this command has written."""
 _OPTIONS = {"to": "answers", "report": "report"}
 
@@ -77,7 +78,7 @@ def may_write(option: str, path: Path) -> None:
     try:
         if path.is_dir():
             raise UserError(f"`{option}` {path} is a folder: give the name of a file.")
-        mark = _MARKS.get(path.suffix.lower().replace(".htm", ".html").replace(".htmll", ".html"))
+        mark = _MARKS.get(path.suffix.lower())
         if option not in _OPTIONS or not path.exists() or mark is None:
             return
         with path.open("rb") as file:

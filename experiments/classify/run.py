@@ -15,6 +15,7 @@ from rich.console import Console
 from otfew.classifier import many
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.many import Classified
+from otfew.classifier.model_file import SUFFIX
 from otfew.classifier.places import find_photos, labelled_photos
 from otfew.errors import UserError
 from otfew.experiments.classify.config import Config
@@ -101,20 +102,26 @@ def _checked(config: Config) -> Config:
         raise UserError(f"`to` is {str(config.to)!r}: give a name that ends in .csv or .json.")
     if config.report is not None and config.report.suffix.lower() not in {".html", ".htm"}:
         raise UserError(f"`report` is {str(config.report)!r}: give a name that ends in .html.")
+    if config.save is not None and config.save.suffix.lower() != SUFFIX:
+        raise UserError(f"`save` is {str(config.save)!r}: give a name that ends in {SUFFIX}.")
     if config.unknown is not None and not 0 < config.unknown < 1:
         raise UserError(
             f"`unknown` is {config.unknown:g}: give the share of known photos that may be refused, such as 0.05."
         )
-    wanted = {
-        name: Path(os.path.expanduser(path))
-        for name in ("to", "report", "save")
-        if (path := getattr(config, name)) is not None
-    }
-    for name, path in wanted.items():
-        may_write(name, path)
-    if len({os.path.abspath(path) for path in wanted.values()}) < len(wanted):
-        raise UserError("`to`, `report` and `save` name one file twice: give each its own.")
-    return replace(config, **wanted)
+    config = replace(
+        config,
+        to=_expanded(config.to),
+        report=None if config.report is None else _expanded(config.report),
+        save=None if config.save is None else _expanded(config.save),
+    )
+    for name in ("to", "report", "save"):
+        if (path := getattr(config, name)) is not None:
+            may_write(name, path)
+    return config
+
+
+def _expanded(path: Path) -> Path:
+    return Path(os.path.expanduser(path))
 
 
 @contextmanager

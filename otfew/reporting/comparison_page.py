@@ -17,10 +17,9 @@ from otfew.evaluation.worst import Match, Worst
 from otfew.features.material import ImageMaterial, Material
 from otfew.nodes import parse
 from otfew.nodes.boxes import Boxes, node_boxes
-from otfew.reporting.cells import words
 from otfew.reporting.forest import Entry, Forest, forest
 from otfew.reporting.pages import Grid, Panel, numbered, panel, render
-from otfew.reporting.sentences import mark, percent, wide
+from otfew.reporting.sentences import mark, percent, wide, words
 
 CLASSES = 40
 """Classes of the table, the hardest of more."""

@@ -105,5 +105,5 @@ def _step(span: float) -> float:
     """Choose the distance of ticks: 1, 2 or 5 times a power of ten, four to ten of them."""
     if span <= 0:
         return 1.0
-    power = 10.0 ** math.floor(math.log10(span / 5))
+    power = math.pow(10, math.floor(math.log10(span / 5)))
     return next((m * power for m in (1, 2, 5) if span / (m * power) <= 8), 10 * power)

@@ -223,7 +223,7 @@ def test_a_saved_model_gives_the_same_answers_in_another_process(album):
 def test_a_saved_model_takes_another_rate(album, small):
     classify(album, "--to", album / "a.csv", "--save", album / "kinds.otfew", "--unknown", 0.1)
     classify(album, "--to", album / "b.csv", "--unknown", 0.6)
-    classify(album, "--to", album / "c.csv", "--unknown", 0.6, labelled="kinds.otfew", method=())
+    classify(album, "--to", album / "c.csv", "--unknown", 0.6, labelled="kinds.otfew", method=("--backbone", "parts"))
     assert (album / "c.csv").read_bytes() == (album / "b.csv").read_bytes() != (album / "a.csv").read_bytes()
 
 
@@ -335,7 +335,9 @@ BAD = [
     (("labelled", "new", "--to", "own.csv"), "holds no answers of classify"),
     (("labelled", "new", "--report", "page.pdf"), "--report is 'page.pdf'"),
     (("labelled", "new", "--report", "own.html"), "holds no report of classify"),
-    (("labelled", "new", "--to", "a.csv", "--save", "a.csv"), "name one file twice"),
+    (("labelled", "new", "--save", "new/00.png"), "--save is 'new/00.png'"),
+    (("labelled", "new", "--report", "a.html", "--to", "./a.html"), "--to is 'a.html'"),
+    (("labelled", "new", "--save", "folder.otfew"), "is a folder"),
     (("labelled", "new", "--unknown", "2"), "--unknown is 2"),
     (("labelled", "new", "--unknown", "0"), "--unknown is 0"),
     (("labelled", "new", "--unknown", "nan"), "--unknown is nan"),
@@ -356,6 +358,7 @@ def test_bad_input_is_one_sentence(words, why, album, small, refused, monkeypatc
     monkeypatch.chdir(album)
     (album / "empty").mkdir()
     (album / "folder.csv").mkdir()
+    (album / "folder.otfew").mkdir()
     (album / "own.csv").write_text("my,own\n1,2\n")
     (album / "own.html").write_text("<html>mine</html>")
     more = () if "--method" in words else METHOD
@@ -367,7 +370,7 @@ def test_bad_input_is_one_sentence(words, why, album, small, refused, monkeypatc
 @pytest.mark.parametrize("option", [("--method", "knn"), ("--nodes", "fcn"), ("--resolution", "8"), ("--depth", "2")])
 def test_what_a_saved_model_has_settled(option, album, small, refused):
     classify(album, "--to", album / "a.csv", "--save", album / "kinds.otfew")
-    said = refused(command.main, album / "kinds.otfew", album / "new", *option)
+    said = refused(command.main, album / "kinds.otfew", album / "new", "--backbone", "parts", *option)
     assert f"{option[0]} cannot be had of" in said
 
 
