@@ -68,8 +68,12 @@ def forest(title: str, entries: Sequence[Entry], *, zero: bool = False) -> Fores
     """
     if not entries:
         return None
-    ends = [end for e in entries for end in (e.value, *(e.inner or ()), *(e.outer or ()))] + ([0.0] if zero else [])
+    ends: list[float] = [end for e in entries for end in (e.value, *(e.inner or ()), *(e.outer or ()))] + (
+        [0.0] if zero else []
+    )
     step = _step(max(ends) - min(ends))
+    low: float
+    high: float
     low, high = math.floor(min(ends) / step) * step, math.ceil(max(ends) / step) * step
     if high <= low:
         high = low + step
