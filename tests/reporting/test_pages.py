@@ -27,6 +27,8 @@ def test_a_forest_is_linear_and_ends_at_its_ticks():
     assert places == pytest.approx(ticks[0, 1] + slope * (values - ticks[0, 0]), abs=0.11)
     assert ticks[0, 0] <= 80.5 < 94.5 <= ticks[-1, 0]
     assert 4 <= len(ticks) <= 12
+    assert [ticks[0, 1], ticks[-1, 1]] == [pytest.approx(plot.left, abs=0.1), pytest.approx(plot.right, abs=0.1)]
+    assert plot.left < plot.right < plot.width == 920
     assert [bar["y"] for bar in plot.bars] == sorted(bar["y"] for bar in plot.bars)
     assert plot.zero is None
 
