@@ -79,3 +79,14 @@ def test_marks_are_in_pixels_of_the_picture_that_is_shown():
     assert second["left"] > first["left"] == 100
     assert first["colour"] != second["colour"]
     assert shown.uri.startswith("data:image/jpeg;base64,")
+
+
+def test_outlines_without_a_number_have_no_label():
+    shown = pages.panel("first\nsecond", np.zeros((20, 20, 3), np.uint8), [pages.Mark((2.0, 2.0, 9.0, 9.0))])
+    made = pages.render(
+        "classify.html", "x", known=[], accuracy=None, confusions=None, candidates=None, reason="",
+        answers=pages.Grid(["a"], []), left_out="", skipped=[], protocol=[],
+        explained=[{"title": "x", "sentences": [], "panels": [shown]}],
+    )  # fmt: skip
+    assert made.count("<rect") == 2
+    assert "first<br>second" in made
