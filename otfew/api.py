@@ -22,6 +22,7 @@ from otfew.evaluation.lineup import PLAIN, Entry, Given, choose, pick_reference
 from otfew.evaluation.study import Panel, Record, Study, Terms, Where, sample
 from otfew.features.material import FileMaterial, Material, load_image_material
 from otfew.method import FewShotMethod
+from otfew.reporting.comparison_page import best_method
 from otfew.reporting.result import Comparison, load
 from otfew.runs import processes
 from otfew.runs.identity import versions
@@ -169,7 +170,11 @@ def compare(
         finished.classes,
     )
     if study.directory is not None:
-        comparison = comparison.save(study.directory.path)
+        name = best_method(comparison.results)
+        # The other processes of a run write nothing.
+        worst = (study.worst("all", name, finished.scores[name]), material) if processes.world().is_main else None
+        correct = {name: scores.correct for name, scores in finished.scores.items()}
+        comparison = comparison.save(study.directory.path, correct, worst)
     return comparison
 
 

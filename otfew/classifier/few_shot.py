@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -24,10 +23,9 @@ from otfew.classifier.embedder import make_embedder, together
 from otfew.classifier.explanation import Explanation
 from otfew.classifier.fitted import Fitted
 from otfew.classifier.pictures import Picture
+from otfew.classifier.places import labelled_photos
 from otfew.classifier.trusted import Trusted, unless_it_fails
-from otfew.data.class_folders import class_folders, split_folders
 from otfew.data.class_labels import as_labels
-from otfew.errors import UserError
 from otfew.method import FewShotMethod
 
 
@@ -174,20 +172,10 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         Raises:
             UserError: No such folder, no images in it, a class without one that can be read, or as for ``fit``.
         """
-        if not isinstance(folder, str | os.PathLike) or folder == "":
-            raise UserError(f"the folder is {folder!r}: give its path.")
-        folder = Path(os.path.expanduser(folder))
-        if not os.path.isdir(folder):
-            raise UserError(f"{folder} is not a folder: give one that holds a folder of images for each class.")
-        if splits := split_folders(folder, depth):
-            raise UserError(f"the classes are in folders in {folder}, {', '.join(splits)}: give {folder / splits[0]}.")
-        found = class_folders(folder, depth)
-        if not found.images:
-            raise UserError(f"{folder} holds no images: put a folder of images for each class into it.")
-        for note in found.notes:
-            warnings.warn(f"{folder}: {note}.", stacklevel=2)
-        files = [(name, path) for name, paths in found.images.items() for path in paths]
-        return self.fit([path for _, path in files], [name for name, _ in files])
+        files, labels, notes = labelled_photos(folder, depth)
+        for note in notes:
+            warnings.warn(note, stacklevel=2)
+        return self.fit(files, labels)
 
     def predict(self, images: Iterable[Picture]) -> npt.NDArray[Any]:
         """Classify images: (images,) of the labels' dtype; with ``reject``, ``otfew.UNKNOWN`` where it is not sure.

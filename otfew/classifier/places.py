@@ -6,6 +6,7 @@ import glob
 import os
 from pathlib import Path
 
+from otfew.data.class_folders import class_folders, split_folders
 from otfew.data.files import hidden, images_in, is_image, portable
 from otfew.errors import UserError
 
@@ -32,6 +33,34 @@ def find_photos(*places: str | os.PathLike[str]) -> list[Path]:
         for path in listed:
             found.setdefault(os.path.realpath(path), path)
     return list(found.values())
+
+
+def labelled_photos(folder: str | os.PathLike[str], depth: int = 1) -> tuple[list[Path], list[str], list[str]]:
+    """List the images of a folder that holds a folder of images for each class, which names it.
+
+    Args:
+        folder: Its path; ``~`` is the home folder.
+        depth: Levels down to the class folders, see ``otfew.data.class_folders``.
+
+    Returns:
+        Files, a label for each, and sentences on what is left out.
+
+    Raises:
+        UserError: No such folder, or no images in it.
+    """
+    if not isinstance(folder, str | os.PathLike) or folder == "":
+        raise UserError(f"the folder is {folder!r}: give its path.")
+    folder = Path(os.path.expanduser(folder))
+    if not os.path.isdir(folder):
+        raise UserError(f"{folder} is not a folder: give one that holds a folder of images for each class.")
+    if splits := split_folders(folder, depth):
+        raise UserError(f"the classes are in folders in {folder}, {', '.join(splits)}: give {folder / splits[0]}.")
+    found = class_folders(folder, depth)
+    if not found.images:
+        raise UserError(f"{folder} holds no images: put a folder of images for each class into it.")
+    files = [(name, path) for name, paths in found.images.items() for path in paths]
+    notes = [f"{folder}: {note}." for note in found.notes]
+    return [path for _, path in files], [name for name, _ in files], notes
 
 
 def files_of(place: str | os.PathLike[str]) -> list[Path] | None:

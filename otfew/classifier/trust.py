@@ -271,10 +271,15 @@ def resemblance(held: HeldOut, labelled: Labelled, new: Tensor, taken: npt.NDArr
         new: (images, nodes, channels).
         taken: (images,) the class that each is taken for.
     """
+    return resemble_vectors(held, labelled, new.mean(1).double().cpu().numpy(), taken)
+
+
+def resemble_vectors(held: HeldOut, labelled: Labelled, new: Floats, taken: npt.NDArray[np.int64]) -> Resemblance:
+    """Do the same of the mean nodes (images, channels) of new photos."""
     if not len(held.labels):
         return Resemblance(None, len(new))
     which, shares = held.by_photo()
     # One photo of each group, as in all else.
     first = np.unique(labelled.groups[which], return_index=True)[1]
     vectors = labelled.nodes.mean(1).double().cpu().numpy()
-    return resemble(vectors[which[first]], shares[first].argmax(1), new.mean(1).double().cpu().numpy(), taken)
+    return resemble(vectors[which[first]], shares[first].argmax(1), new, taken)

@@ -20,6 +20,7 @@ from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Ready, Scores, evaluate
 from otfew.evaluation.running import get_ready, query_settings, takes_prior, timings
 from otfew.evaluation.unknown_classes import UnknownClasses, open_records
+from otfew.evaluation.worst import Worst, find_worst
 from otfew.features.extract import BASE_IMAGES
 from otfew.features.material import Material
 from otfew.runs.directory import RunDirectory
@@ -226,6 +227,20 @@ class Study:
     def evaluate(self) -> dict[str, Finished]:
         """Run all panels, or take finished episodes from the folder; by key of panel."""
         return {panel.key: self._evaluate(panel) for panel in self.panels}
+
+    def worst(self, key: str, name: str, scores: Scores) -> Worst:
+        """Ask a method again about the episodes in which it was worst.
+
+        Args:
+            key: Of its panel.
+            name: Of the method.
+            scores: Of it.
+        """
+        panel = next(panel for panel in self.panels if panel.key == key)
+        ready = next(ready for ready in self._ready[key] if ready.name == name)
+        nodes = next(entry.nodes for entry in panel.entries if entry.name == name)
+        full = panel.material.features(nodes, self.terms.device)
+        return find_worst(ready, full, panel.sampler, scores.accuracy, self.terms.device)
 
     def _evaluate(self, panel: Panel) -> Finished:
         directory, ready = self._folder(panel), self._ready[panel.key]

@@ -14,7 +14,10 @@ import numpy.typing as npt
 
 from otfew.errors import UserError
 from otfew.evaluation.episodes import Indices
+from otfew.evaluation.worst import Worst
+from otfew.features.material import Material
 from otfew.reporting import comparison as report
+from otfew.reporting.comparison_page import page
 from otfew.reporting.tables import Table, in_csv, to_html
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.files import parse_json, reason
@@ -74,8 +77,18 @@ class Comparison:
         """Return the table as Markdown."""
         return report.markdown(*self.cells(), []).rstrip("\n")
 
-    def save(self, folder: str | Path) -> Comparison:
-        """Write the report as ``compare`` does: results.json, timings.json, episodes.csv, report.md, a picture.
+    def save(
+        self,
+        folder: str | Path,
+        correct: Mapping[str, Indices] | None = None,
+        worst: tuple[Worst, Material] | None = None,
+    ) -> Comparison:
+        """Write the report as ``compare`` does: results.json, timings.json, episodes.csv, report.md, a picture, a page.
+
+        Args:
+            folder: Where.
+            correct: Name -> (episodes, way) right answers of each class, for the page; None leaves that part out.
+            worst: What the best method is wrong about, and what it ran on, likewise.
 
         Returns:
             Itself, with the folder.
@@ -93,6 +106,8 @@ class Comparison:
         directory.write("episodes.csv", report.episodes_csv({name: self.episodes[name] for name in names}))
         directory.write("report.md", report.markdown(*self.cells(), self.lines).encode())
         directory.write("accuracy_vs_time.png", accuracy_vs_time(self.results, self.timings))
+        told = page(self.results, self.cells(), self.lines, self.classes, correct, worst)
+        directory.write("report.html", told.encode())
         return replace(self, folder=directory.path)
 
     def __str__(self) -> str:

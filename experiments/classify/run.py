@@ -1,0 +1,202 @@
+"""One run of classify: from photos to a file of answers, and what is said meanwhile."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from otfew.classifier import many
+from otfew.classifier.few_shot import FewShotClassifier
+from otfew.classifier.many import Classified
+from otfew.classifier.model_file import SUFFIX
+from otfew.classifier.places import find_photos, labelled_photos
+from otfew.errors import UserError
+from otfew.experiments.classify.config import Config
+from otfew.experiments.classify.files import may_write, to_file
+from otfew.experiments.common import setup
+from otfew.experiments.common.watch import ConsoleWatch
+from otfew.runs.files import cache_directory, write_atomically
+
+SETTLED = ("method", "nodes", "resolution", "depth")
+"""Options that a saved classifier has settled."""
+LISTED = 20
+"""Skipped files that are listed one by one on the console; all are in the file of answers."""
+
+
+def run_classify(config: Config, console: Console) -> Path:
+    """Fit or load, say what is known, answer, and write.
+
+    Args:
+        config: The command line.
+        console: Where sentences and progress go.
+
+    Returns:
+        The file of answers.
+
+    Raises:
+        UserError: Whatever the user can set right; no answers are written then. With ``strict``, photos that cannot be
+            used, after all else is written.
+    """
+    config = _checked(config)
+    watch = ConsoleWatch(console)
+    setup.set_threads(config.threads)
+    if not config.new:
+        raise UserError("NEW must be given: a folder of photos, a pattern such as 'new/*.jpg', or files.")
+    files = find_photos(*config.new)
+    with _own_names():
+        fitted = _fitted(config, watch)
+    for line in fitted.report_.lines([photo.title for photo in fitted.labelled_.photos]):
+        watch.note(line)
+    if config.save is not None:
+        fitted.save(config.save)
+        watch.note(f"saved: {config.save} ({os.path.getsize(config.save) / 1e6:.1f} MB)")
+    if again := _labelled_again(fitted, files):
+        watch.note(f"{again} of the {len(files):,} new photos are labelled ones too: their answers prove nothing")
+    found = many.classify(fitted, files, beside=config.to, watch=watch)
+    _tell_skipped(found, watch)
+    line = summary(found, fitted, config.to)
+    to_file(config.to, found, fitted, line)
+    if config.report is not None:
+        from otfew.classifier.report_page import page
+
+        with watch.task("explanations") as step:
+            write_atomically(config.report, page(fitted, found, line, step).encode())
+    watch.note(line)
+    for left in many.forget(fitted, files, config.to):
+        watch.note(f"{left} holds what another run has left unfinished: remove it if it is not needed")
+    if config.report is not None:
+        watch.note(f"report: {config.report}")
+    if config.strict and found.skipped:
+        raise UserError(
+            f"{len(found.skipped):,} of {len(files):,} photos cannot be used, the first: {found.skipped[0]} The "
+            f"answers to the others are in {config.to}."
+        )
+    return config.to
+
+
+def summary(found: Classified, fitted: FewShotClassifier, to: Path) -> str:
+    """Say in one line what came out."""
+    answered = [answer for answer in found.answers if answer is not None and not answer.unknown]
+    refused = sum(answer is not None and bool(answer.unknown) for answer in found.answers)
+    sure = sorted(answer.confidence for answer in answered)
+    told = f"{len(answered):,} answered"
+    if sure:
+        told += f" (median confidence {(sure[(len(sure) - 1) // 2] + sure[len(sure) // 2]) / 2:.2f})"
+    if fitted.reject is not None:
+        told += f", {refused:,} unknown at {100 * fitted.reject:g} % of known photos refused"
+    if found.skipped:
+        told += f", {len(found.skipped):,} skipped"
+    return f"{len(found.files):,} new photos -> {to}: {told}; {found.resemblance}"
+
+
+def _checked(config: Config) -> Config:
+    """Refuse what needs no photo, before anything is read."""
+    if config.to.suffix.lower() not in {".csv", ".json"}:
+        raise UserError(f"`to` is {str(config.to)!r}: give a name that ends in .csv or .json.")
+    if config.report is not None and config.report.suffix.lower() not in {".html", ".htm"}:
+        raise UserError(f"`report` is {str(config.report)!r}: give a name that ends in .html.")
+    if config.save is not None and config.save.suffix.lower() != SUFFIX:
+        raise UserError(f"`save` is {str(config.save)!r}: give a name that ends in {SUFFIX}.")
+    if config.unknown is not None and not 0 < config.unknown < 1:
+        raise UserError(
+            f"`unknown` is {config.unknown:g}: give the share of known photos that may be refused, such as 0.05."
+        )
+    config = replace(
+        config,
+        to=_expanded(config.to),
+        report=None if config.report is None else _expanded(config.report),
+        save=None if config.save is None else _expanded(config.save),
+    )
+    for name in ("to", "report", "save"):
+        if (path := getattr(config, name)) is not None:
+            may_write(name, path)
+    return config
+
+
+def _expanded(path: Path) -> Path:
+    return Path(os.path.expanduser(path))
+
+
+@contextmanager
+def _own_names() -> Iterator[None]:
+    """Call what the library calls by other names as the options are called."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error).replace("`reject`", "`unknown`").replace("give another `unknown_label`", "rename its folder")
+        raise UserError(said) from error
+
+
+def _fitted(config: Config, watch: ConsoleWatch) -> FewShotClassifier:
+    """Fit on a folder, or load what was saved."""
+    given = os.path.expanduser(config.labelled)
+    if os.path.isfile(given):
+        return _loaded(config, given)
+    if not os.path.isdir(given):
+        raise UserError(
+            f"{config.labelled} is not there: give a folder that holds a folder of photos for each class, or a file "
+            "that classify has saved."
+        )
+    if Path(given) in {Path(os.path.expanduser(new)) for new in config.new}:
+        raise UserError("LABELLED and NEW are one folder: put the photos to classify into another.")
+    files, labels, notes = labelled_photos(given, config.depth)
+    for note in notes:
+        watch.note(note)
+    made = FewShotClassifier(
+        config.backbone,
+        config.method,
+        nodes=config.nodes or None,
+        resolution=config.resolution,
+        device=config.device,
+        on_error="raise" if config.strict else "skip",
+        reject=config.unknown,
+        cache=cache_directory() / "photos",
+    )
+    with watch.task("labelled photos") as step, warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # what is left out is listed
+        made.fit(_counted(files, step), labels)
+    for one in made.skipped_:
+        watch.note(f"skipped: {one}")
+    return made
+
+
+def _loaded(config: Config, given: str) -> FewShotClassifier:
+    """Load what was saved; the rate of refusals may be another one."""
+    made = FewShotClassifier.load(given, backbone=config.backbone, device=config.device)
+    defaults = {field.name: field.default for field in fields(Config)}
+    for name in SETTLED:
+        if getattr(config, name) != defaults[name]:
+            raise UserError(f"`{name}` cannot be had of {given}, a saved classifier: give the folder it was made from.")
+    made.on_error = "skip"
+    if config.unknown is not None and config.unknown != made.reject:
+        made.reject = config.unknown
+        made._assess()
+    return made
+
+
+def _counted(files: Sequence[Path], step: Any) -> Iterator[Path]:
+    """Hand out files, and tell how many."""
+    for i, path in enumerate(files):
+        yield path
+        step(i + 1, len(files))
+
+
+def _labelled_again(fitted: FewShotClassifier, files: Sequence[Path]) -> int:
+    """Count the new photos that are labelled ones, by their files."""
+    known = {os.path.realpath(photo.path) for photo in fitted.labelled_.photos if photo.path}
+    return sum(os.path.realpath(path) in known for path in files)
+
+
+def _tell_skipped(found: Classified, watch: ConsoleWatch) -> None:
+    """List what could not be used."""
+    for one in found.skipped[:LISTED]:
+        watch.note(f"skipped: {one}")
+    if len(found.skipped) > LISTED:
+        watch.note(f"skipped: {len(found.skipped) - LISTED:,} more, see the rows without a label")
