@@ -67,15 +67,15 @@ class DataOptions:
     Attributes:
         cub_split: Split list for CUB: "feat" (Ye et al. 2020, DeepEMD) or "closerlook" (Chen et al. 2019).
         split_seed: Seed of the class split that ``image-folder`` draws.
-        depth: Levels from the folder of ``image-folder`` down to its class folders, see ``class_folders``.
         download: Fetch what is missing where the publisher allows it.
+        depth: Levels from the folder of ``image-folder`` down to its class folders, see ``class_folders``.
         all_classes: Leave the classes of ``image-folder`` together: no split of them is drawn.
     """
 
     cub_split: choices.CubSplit = "feat"
     split_seed: int = 0
-    depth: int = 1
     download: bool = True
+    depth: int = 1
     all_classes: bool = False
 
 

@@ -78,6 +78,19 @@ def test_any_method_runs(method):
         assert answers.tolist() == NEW
 
 
+@pytest.mark.parametrize("method", ["deepemd-fcn", "deepemd-grid", "cosine-centroid", "protonet", "fusion"])
+@pytest.mark.parametrize("counts", [(2, 2), (3, 1)])
+def test_what_is_prepared_once_changes_no_answer(method, counts):
+    """Against the method on all that is known, asked anew; averages may be taken in another order."""
+    labels = ["red"] * counts[0] + ["blue"] * counts[1]
+    classifier = FewShotClassifier(backbone(), method=method).fit([picture(y, i) for i, y in enumerate(labels)], labels)
+    copied = FewShotClassifier(backbone(), method=method).fit(new(), range(5))
+    mask = None if classifier.support_mask_.all() else classifier.support_mask_
+    logits = classifier.method_(classifier.support_, copied.support_[:, :, 0], support_mask=mask)[0].double().numpy()
+    expected = logits[:, 1] - logits[:, 0]
+    np.testing.assert_allclose(classifier.decision_function(new()), expected, rtol=1e-3, atol=2e-3)
+
+
 @pytest.mark.parametrize("method", sorted(catalogue.methods()))
 @pytest.mark.parametrize("kind", ["fcn:2,1", "grid:2,3", "sampling:3"])
 def test_any_method_runs_on_any_nodes(method, kind):

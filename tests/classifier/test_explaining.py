@@ -15,6 +15,7 @@ from sklearn.exceptions import NotFittedError
 
 from otfew import FewShotClassifier, catalogue
 from otfew.classifier import explaining
+from otfew.classifier.answering import Judge
 from otfew.classifier.explanation import Explanation
 from otfew.classifier.reasons import Deletion
 from otfew.data.decoding.image import read_image
@@ -115,15 +116,12 @@ def test_labelled_photos_count_what_leaving_them_out_changes(fitted):
     pair = [classes.index(told.answer), classes.index(told.runner_up)]
     logits = fitted.decision_function([image])[0]
     assert [one.label for one in told.evidence] == [told.answer] * 3 + [told.runner_up] * 3
+    nodes = next(fitted.embedder_(explaining_shown(image), 1, None, lambda shown: shown))[1]
     for one in told.evidence:
         kept = [i for i in range(len(known)) if i != one.place]
-        images = [known.photos[i].picture() for i in kept]
-        other = FewShotClassifier(fitted.backbone, method="cosine-centroid")
-        other.fit(images, known.classes[known.labels[kept]])
-        without = other.decision_function([image])[0]
-        lead, left = (values[pair[0]] - values[pair[1]] for values in (logits, without))
-        # Thumbnails are JPEGs, a little off.
-        assert one.effect == pytest.approx(lead - left, abs=0.02)
+        without = Judge.of(fitted.method_, *known.keep(kept).episode())(nodes)[0]
+        lead, left = (values[pair[0]] - values[pair[1]] for values in (logits, without.tolist()))
+        assert one.effect == pytest.approx(lead - left, abs=1e-5)
         assert known.photos[one.place].name == one.name
     effects = [one.effect for one in told.evidence]
     assert effects[:3] == sorted(effects[:3], reverse=True)
