@@ -79,14 +79,22 @@ def fit(losses: Floats, expected: Expected) -> float:
         losses: (points,).
         expected: Towards which it is held.
     """
+    return float(fit_each(losses[None], expected)[0])
+
+
+def fit_each(losses: Floats, expected: Expected) -> Floats:
+    """Find T for several sums of losses: (sums,) of (sums, points)."""
     s = np.log(grid(expected))
     objective = losses + (s - expected.log_mean) ** 2 / (2 * expected.spread**2)
-    k = int(objective.argmin())
-    if 0 < k < len(s) - 1:
-        below, here, above = objective[k - 1 : k + 2]
-        bend = below - 2 * here + above
-        return float(np.exp(s[k] + (0.5 * (below - above) / bend if bend > 0 else 0) * (s[1] - s[0])))
-    return float(np.exp(s[k]))
+    lowest = objective.argmin(1)
+    # A parabola through the lowest point and its neighbours; a point at the edge stays where it is.
+    inner = np.clip(lowest, 1, len(s) - 2)
+    rows = np.arange(len(losses))
+    below, here, above = (objective[rows, inner + step] for step in (-1, 0, 1))
+    bend = below - 2 * here + above
+    apart = np.where((lowest == inner) & (bend > 0), 0.5 * (below - above) / np.where(bend > 0, bend, 1), 0)
+    found: Floats = np.exp(s[lowest] + apart * (s[1] - s[0]))
+    return found
 
 
 def grid(expected: Expected) -> Floats:
@@ -131,7 +139,7 @@ def cross_fit(logits: Floats, labels: Indices, units: Indices, expected: Expecte
     np.add.at(sums, place, losses)
     per_unit = sums / np.bincount(place)[:, None]
     total = per_unit.sum(0)
-    without = np.array([fit(total - own, expected) for own in per_unit])
+    without = fit_each(total - per_unit, expected)
     return CrossFitted(fit(total, expected), without[place], units, expected)
 
 
