@@ -3,27 +3,23 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
 from otfew.classifier import many
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.many import Classified
-from otfew.classifier.places import find_photos, labelled_photos
+from otfew.classifier.places import find_photos
 from otfew.errors import UserError
 from otfew.experiments.classify.config import Config
 from otfew.experiments.classify.files import HEAD, may_write, to_file
-from otfew.experiments.common import setup
+from otfew.experiments.common import own_photos, setup
 from otfew.experiments.common.watch import ConsoleWatch
-from otfew.runs.files import cache_directory, write_atomically
+from otfew.runs.files import write_atomically
 
-OF_FOLDERS = ("method", "backbone", "nodes", "resolution", "depth")
-"""Options that a saved classifier has settled."""
 LISTED = 20
 """Skipped files that are listed one by one on the console; all are in the file of answers."""
 
@@ -99,10 +95,7 @@ def _checked(config: Config) -> Config:
         raise UserError(f"`to` is {str(config.to)!r}: give a name that ends in .csv or .json.")
     if config.report is not None and config.report.suffix.lower() not in {".html", ".htm"}:
         raise UserError(f"`report` is {str(config.report)!r}: give a name that ends in .html.")
-    if config.unknown is not None and not 0 < config.unknown < 1:
-        raise UserError(
-            f"`unknown` is {config.unknown:g}: give the share of known photos that may be refused, such as 0.05."
-        )
+    own_photos.check_rate(config.unknown)
     wanted = {
         name: Path(os.path.expanduser(path))
         for name in ("to", "report", "save")
@@ -116,57 +109,11 @@ def _checked(config: Config) -> Config:
 
 
 def _fitted(config: Config, watch: ConsoleWatch) -> FewShotClassifier:
-    """Fit on a folder, or load what was saved."""
-    given = os.path.expanduser(config.labelled)
-    if os.path.isfile(given):
-        return _loaded(config, given)
-    if not os.path.isdir(given):
-        raise UserError(
-            f"{config.labelled} is not there: give a folder that holds a folder of photos for each class, or a file "
-            "that classify has saved."
-        )
-    if Path(given) in {Path(os.path.expanduser(new)) for new in config.new}:
+    """Fit on a folder that is not the one to classify, or load what was saved."""
+    given = Path(os.path.expanduser(config.labelled))
+    if given.is_dir() and given in {Path(os.path.expanduser(new)) for new in config.new}:
         raise UserError("LABELLED and NEW are one folder: put the photos to classify into another.")
-    files, labels, notes = labelled_photos(given, config.depth)
-    for note in notes:
-        watch.note(note)
-    made = FewShotClassifier(
-        config.backbone,
-        config.method,
-        nodes=config.nodes or None,
-        resolution=config.resolution,
-        device=config.device,
-        on_error="raise" if config.strict else "skip",
-        reject=config.unknown,
-        cache=cache_directory() / "photos",
-    )
-    with watch.task("labelled photos") as step, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what is left out is listed
-        made.fit(_counted(files, step), labels)
-    for one in made.skipped_:
-        watch.note(f"skipped: {one}")
-    return made
-
-
-def _loaded(config: Config, given: str) -> FewShotClassifier:
-    """Load what was saved; the rate of refusals may be another one."""
-    defaults = {field.name: field.default for field in fields(Config)}
-    for name in OF_FOLDERS:
-        if getattr(config, name) != defaults[name] and name != "backbone":
-            raise UserError(f"`{name}` cannot be had of {given}, a saved classifier: give the folder it was made from.")
-    made = FewShotClassifier.load(given, backbone=config.backbone, device=config.device)
-    made.on_error = "skip"
-    if config.unknown is not None and config.unknown != made.reject:
-        made.reject = config.unknown
-        made._assess()
-    return made
-
-
-def _counted(files: Sequence[Path], step: Any) -> Iterator[Path]:
-    """Hand out files, and tell how many."""
-    for i, path in enumerate(files):
-        yield path
-        step(i + 1, len(files))
+    return own_photos.fitted(config, watch, strict=config.strict)
 
 
 def _labelled_again(fitted: FewShotClassifier, files: Sequence[Path]) -> int:
