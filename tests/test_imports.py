@@ -70,8 +70,9 @@ USERS_OF_COMMANDS = (
     "tests/test_",
     "tests/backbones/test_loading.py",
     "tests/baselines/test_metric_losses.py",
+    "tests/classifier/test_prior_study.py",
 )
-"""Tests that may import commands: theirs, those of the whole house, and two that follow a sentence or a loss up."""
+"""Tests that may import commands: theirs, those of the whole house, and some that follow a sentence or a loss up."""
 
 if not (ROOT / "otfew" / "transport").is_dir():
     pytest.skip("runs in a checkout only", allow_module_level=True)

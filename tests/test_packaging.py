@@ -48,4 +48,7 @@ def test_data_files_are_in(names):
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/data/splits").glob("*.json")}
     zoo = "otfew/backbones/zoo/glyphs-resnet12-quarter"
     assert expected | {f"{zoo}.safetensors", f"{zoo}.json", "otfew/py.typed"} <= set(names)
+    templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/reporting/templates").iterdir()}
+    assert len(templates) >= 6
+    assert templates | {"otfew/classifier/prior.json"} <= set(names)
     assert {"otfew/experiments/claims.toml", "otfew/experiments/claims.lock"} <= set(names)

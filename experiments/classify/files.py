@@ -12,7 +12,8 @@ from otfew.data.files import portable
 from otfew.errors import UserError
 from otfew.runs.files import reason, write_atomically
 
-_MARKS = {".csv": b"file,label,confidence,", ".json": b'{\n  "answers": ', ".html": b"<!DOCTYPE html>\n<!-- otfew"}
+_PAGE = b"<!DOCTYPE html>\n<!-- otfew"
+_MARKS = {".csv": b"file,label,confidence,", ".json": b'{\n  "answers": ', ".html": _PAGE, ".htm": _PAGE}
 """How files begin that this command has written."""
 _OPTIONS = {"to": "answers", "report": "report"}
 
@@ -51,7 +52,7 @@ def may_write(option: str, path: Path) -> None:
     try:
         if path.is_dir():
             raise UserError(f"`{option}` {path} is a folder: give the name of a file.")
-        mark = _MARKS.get(path.suffix.lower().replace(".htm", ".html").replace(".htmll", ".html"))
+        mark = _MARKS.get(path.suffix.lower())
         if option not in _OPTIONS or not path.exists() or mark is None:
             return
         with path.open("rb") as file:

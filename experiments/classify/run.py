@@ -12,10 +12,11 @@ from rich.console import Console
 from otfew.classifier import many
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.many import Classified
+from otfew.classifier.model_file import SUFFIX
 from otfew.classifier.places import find_photos
 from otfew.errors import UserError
 from otfew.experiments.classify.config import Config
-from otfew.experiments.classify.files import HEAD, may_write, to_file
+from otfew.experiments.classify.files import may_write, to_file
 from otfew.experiments.common import own_photos, setup
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.runs.files import write_atomically
@@ -68,8 +69,8 @@ def run_classify(config: Config, console: Console) -> Path:
         watch.note(f"report: {config.report}")
     if config.strict and found.skipped:
         raise UserError(
-            f"{len(found.skipped):,} of {len(files):,} photos cannot be used, the first: {found.skipped[0]} What is said "
-            f"of the others is in {config.to}."
+            f"{len(found.skipped):,} of {len(files):,} photos cannot be used, the first: {found.skipped[0]} The "
+            f"answers to the others are in {config.to}."
         )
     return config.to
 
@@ -95,17 +96,23 @@ def _checked(config: Config) -> Config:
         raise UserError(f"`to` is {str(config.to)!r}: give a name that ends in .csv or .json.")
     if config.report is not None and config.report.suffix.lower() not in {".html", ".htm"}:
         raise UserError(f"`report` is {str(config.report)!r}: give a name that ends in .html.")
+    if config.save is not None and config.save.suffix.lower() != SUFFIX:
+        raise UserError(f"`save` is {str(config.save)!r}: give a name that ends in {SUFFIX}.")
     own_photos.check_rate(config.unknown)
-    wanted = {
-        name: Path(os.path.expanduser(path))
-        for name in ("to", "report", "save")
-        if (path := getattr(config, name)) is not None
-    }
-    for name, path in wanted.items():
-        may_write(name, path)
-    if len({os.path.abspath(path) for path in wanted.values()}) < len(wanted):
-        raise UserError("`to`, `report` and `save` name one file twice: give each its own.")
-    return replace(config, **wanted)
+    config = replace(
+        config,
+        to=_expanded(config.to),
+        report=None if config.report is None else _expanded(config.report),
+        save=None if config.save is None else _expanded(config.save),
+    )
+    for name in ("to", "report", "save"):
+        if (path := getattr(config, name)) is not None:
+            may_write(name, path)
+    return config
+
+
+def _expanded(path: Path) -> Path:
+    return Path(os.path.expanduser(path))
 
 
 def _fitted(config: Config, watch: ConsoleWatch) -> FewShotClassifier:
@@ -128,6 +135,3 @@ def _tell_skipped(found: Classified, watch: ConsoleWatch) -> None:
         watch.note(f"skipped: {one}")
     if len(found.skipped) > LISTED:
         watch.note(f"skipped: {len(found.skipped) - LISTED:,} more, see the rows without a label")
-
-
-__all__ = ["HEAD", "run_classify", "summary"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from otfew.errors import UserError
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.runs.files import cache_directory
 
-OF_FOLDERS = ("method", "backbone", "nodes", "resolution", "depth")
+SETTLED = ("method", "nodes", "resolution", "depth")
 """Options that a saved classifier has settled."""
 
 
@@ -49,6 +50,22 @@ def fitted(options: Options, watch: ConsoleWatch, *, strict: bool = False) -> Fe
     Raises:
         UserError: Nothing is there, or as ``FewShotClassifier`` says.
     """
+    with _own_names():
+        return _fitted(options, watch, strict)
+
+
+@contextmanager
+def _own_names() -> Iterator[None]:
+    """Call what the library calls by other names as the options are called."""
+    try:
+        yield
+    except UserError as error:
+        said = str(error).replace("`reject`", "`unknown`").replace("give another `unknown_label`", "rename its folder")
+        raise UserError(said) from error
+
+
+def _fitted(options: Options, watch: ConsoleWatch, strict: bool) -> FewShotClassifier:
+    """Fit on a folder, or load what was saved."""
     given = os.path.expanduser(options.labelled)
     if os.path.isfile(given):
         return _loaded(options, given)
@@ -80,11 +97,11 @@ def fitted(options: Options, watch: ConsoleWatch, *, strict: bool = False) -> Fe
 
 def _loaded(options: Options, given: str) -> FewShotClassifier:
     """Load what was saved; the rate of refusals may be another one."""
-    defaults = {field.name: field.default for field in fields(options)}  # type: ignore[arg-type]
-    for name in OF_FOLDERS:
-        if getattr(options, name) != defaults[name] and name != "backbone":
-            raise UserError(f"`{name}` cannot be had of {given}, a saved classifier: give the folder it was made from.")
     made = FewShotClassifier.load(given, backbone=options.backbone, device=options.device)
+    defaults = {field.name: field.default for field in fields(options)}  # type: ignore[arg-type]
+    for name in SETTLED:
+        if getattr(options, name) != defaults[name]:
+            raise UserError(f"`{name}` cannot be had of {given}, a saved classifier: give the folder it was made from.")
     made.on_error = "skip"
     if options.unknown is not None and options.unknown != made.reject:
         made.reject = options.unknown

@@ -68,8 +68,12 @@ def forest(title: str, entries: Sequence[Entry], *, zero: bool = False) -> Fores
     """
     if not entries:
         return None
-    ends = [end for e in entries for end in (e.value, *(e.inner or ()), *(e.outer or ()))] + ([0.0] if zero else [])
+    ends: list[float] = [end for e in entries for end in (e.value, *(e.inner or ()), *(e.outer or ()))] + (
+        [0.0] if zero else []
+    )
     step = _step(max(ends) - min(ends))
+    low: float
+    high: float
     low, high = math.floor(min(ends) / step) * step, math.ceil(max(ends) / step) * step
     if high <= low:
         high = low + step
@@ -105,5 +109,5 @@ def _step(span: float) -> float:
     """Choose the distance of ticks: 1, 2 or 5 times a power of ten, four to ten of them."""
     if span <= 0:
         return 1.0
-    power = 10.0 ** math.floor(math.log10(span / 5))
+    power = math.pow(10, math.floor(math.log10(span / 5)))
     return next((m * power for m in (1, 2, 5) if span / (m * power) <= 8), 10 * power)

@@ -222,6 +222,22 @@ def test_random_removals_are_seeded(fitted):
     np.testing.assert_array_equal(once.for_answer, other.for_answer)
 
 
+def test_random_crops_stay_where_they_were(backbone, fitted, monkeypatch):
+    known = fitted.labelled_
+    images, labels = [photo.picture() for photo in known.photos], known.classes[known.labels]
+    classifier = FewShotClassifier(backbone, method="cosine-centroid", nodes="sampling:5").fit(images, labels)
+
+    def hardly(pixels, _):
+        changed = pixels.copy()
+        changed[0, 0] += 1
+        return changed
+
+    monkeypatch.setattr(explaining, "_painted_over", hardly)
+    told = classifier.explain(scene(RED, (2, 1), 55))
+    np.testing.assert_allclose(told.deletion.random, told.deletion.before, atol=0.02)
+    assert told.deletion.after == pytest.approx(told.deletion.before, abs=0.02)
+
+
 def test_the_deletion_test_counts_what_it_says():
     boxes = np.zeros((2, 4))
     low = Deletion(boxes, 1.0, 0.2, np.linspace(0.3, 1, 19))

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
+from html.parser import HTMLParser
 
 import cv2
 import numpy as np
@@ -104,3 +107,52 @@ def folder(tmp_path_factory):
                 noisy = np.clip(colour + rng.normal(0, 30, (20, 24, 3)), 0, 255)
                 cv2.imwrite(str(place / f"{i}.png"), noisy.astype(np.uint8))
     return root
+
+
+class Reader(HTMLParser):
+    """Collects what a browser would act on."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.scripts, self.texts, self._inside = [], [], [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        self._inside = tag
+
+    def handle_endtag(self, tag):
+        self._inside = ""
+
+    def handle_data(self, data):
+        (self.scripts if self._inside == "script" else self.texts).append(data)
+
+
+OURS = {
+    "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "div", "table", "thead",
+    "tbody", "tr", "th", "td", "button", "svg", "line", "text", "circle", "rect", "image", "img", "figure",
+    "figcaption", "script",
+}  # fmt: skip
+
+
+def read_page(text):
+    """A page asks nobody for anything, and runs its own script alone; returns it read."""
+    page = Reader(text)
+    assert set(page.tags) <= OURS
+    assert not [name for name, _ in page.attributes if name.startswith("on")]
+    linked = [value for name, value in page.attributes if name in {"src", "href", "xlink:href", "action", "srcset"}]
+    assert all(value.startswith("data:image/jpeg;base64,") for value in linked)
+    assert "url(" not in text
+    assert "@import" not in text
+    (script,) = page.scripts
+    (policy,) = (value for name, value in page.attributes if name == "content" and "default-src" in value)
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert policy == (f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'")
+    return page
+
+
+@pytest.fixture
+def check_page():
+    """Return a function that checks a page of a report and gives it read."""
+    return read_page

@@ -5,11 +5,13 @@ for (const table of document.querySelectorAll("table.sortable")) {
     const button = head.querySelector("button");
     if (!button) return;
     button.addEventListener("click", () => {
-      const down = head.getAttribute("aria-sort") !== "descending";
       const text = row => row.cells[column].textContent.trim();
       const number = row => parseFloat(text(row).replace(/,/g, ""));
       const rows = Array.from(body.rows);
       const numeric = !head.classList.contains("text") && rows.some(row => !Number.isNaN(number(row)));
+      // Figures begin with the largest, names with A.
+      const before = head.getAttribute("aria-sort");
+      const down = numeric ? before !== "descending" : before === "ascending";
       const last = row => numeric && Number.isNaN(number(row));
       const order = (a, b) => numeric ? number(b) - number(a) : text(b).localeCompare(text(a));
       // Rows without a figure stay at the end, whichever way the others go.
