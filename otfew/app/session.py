@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from otfew.app import names, pictures
@@ -75,6 +74,9 @@ class Session:
     Args:
         classifier: Fitted; it learns what is corrected.
         limits: How much is taken.
+
+    Raises:
+        UserError: The classifier's method is transductive: photos come one at a time.
     """
 
     classifier: FewShotClassifier
@@ -86,6 +88,9 @@ class Session:
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def __post_init__(self) -> None:
+        if self.classifier.method_.transductive:
+            told = f"`method` {self.classifier.method_.name} classifies photos by one another"
+            raise UserError(f"{told}, and the page asks about one at a time: give another method.")
         self.classifier.on_error = "raise"
         self.classifier.calibration_  # noqa: B018  # photos are held out now, not at the first photo dropped
 
@@ -117,7 +122,11 @@ class Session:
             (_, nodes), *_ = self.classifier.embedder_([image], 1, door, _nothing)
             number, self._next = self._next, self._next + 1
             self._photos[number] = Dropped(number, name, data, pictures.small(image.pixels), nodes)
-            self._answer(all_anew=False)
+            try:
+                self._answer(all_anew=False)
+            except BaseException:
+                del self._photos[number]
+                raise
             return self._told(self._photos[number])
 
     def remove(self, number: int) -> dict[str, Any]:
@@ -229,17 +238,11 @@ class Session:
         self._answer(all_anew=True)
 
     def _answer(self, *, all_anew: bool) -> None:
-        """Bring answers up to date; a method that sees all photos at once is asked about all at once."""
+        """Bring answers up to date, of all photos or of new ones."""
         photos = list(self._photos.values())
-        if self.classifier.method_.transductive:
-            if photos:
-                raw = ask(self.classifier, torch.cat([photo.nodes for photo in photos]))
-                for i, photo in enumerate(photos):
-                    photo.raw = Raw(raw.logits[i : i + 1], raw.nearest[i : i + 1], raw.vectors[i : i + 1])
-        else:
-            for photo in photos:
-                if all_anew or photo.raw is None:
-                    photo.raw = ask(self.classifier, photo.nodes)
+        for photo in photos:
+            if all_anew or photo.raw is None:
+                photo.raw = ask(self.classifier, photo.nodes)
         known = [(photo, photo.raw) for photo in photos if photo.raw is not None]
         if not known:
             return

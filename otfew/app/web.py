@@ -91,8 +91,9 @@ class _Work:
         return JSONResponse(await self.aside(self.session.explain, request.path_params["number"]))
 
     async def teach(self, request: Request) -> Response:
+        data = await _body(request, _SMALL)
         try:
-            label = json.loads(await _body(request, _SMALL))["label"]
+            label = json.loads(data)["label"]
         except (ValueError, TypeError, KeyError, RecursionError):
             raise UserError('the request holds no label: send {"label": ...}.') from None
         return JSONResponse(await self.aside(self.session.teach, request.path_params["number"], label))

@@ -25,7 +25,13 @@ function draw(name, attributes, ...inside) {
   return made;
 }
 
-const percent = (share) => `${Math.round(100 * share)} %`;
+// With a space that breaks no line; nothing is certain, and nothing impossible.
+function percent(share) {
+  const rounded = Math.round(100 * share);
+  const told = share < 1 && rounded === 100 ? "> 99" : share > 0 && rounded === 0 ? "< 1" : `${rounded}`;
+  return `${told} %`.replaceAll(" ", "\u00a0");
+}
+
 const plural = (count, what) => `${count} ${what}${count === 1 ? "" : "s"}`;
 
 async function ask(path, options = {}) {
@@ -294,6 +300,7 @@ function flow(region, target, colour, strength, width, fill = 0) {
     draw("path", { d: path, fill: "none", stroke: "#fff", "stroke-opacity": 0.7 * strength, "stroke-width": width + 3 }),
     draw("path", { d: path, fill: "none", stroke: colour, "stroke-opacity": strength, "stroke-width": width }),
   );
+  over.append(draw("circle", { cx: x1, cy: y1, r: width + 3, fill: colour, "fill-opacity": strength }));
   outline(there, toward.boxes[target], colour, 3, fill);
   outline(here, page.why.boxes[region], colour, 3, 0);
 }
