@@ -39,7 +39,6 @@ def run_serve(config: Config, console: Console) -> None:
                 webbrowser.open(address)
 
         listening.serve(session, taken, tell)
-    if session.unsaved:
-        watch.note(f"stopped; {session.unsaved} corrections were not saved")
-    else:
-        watch.note("stopped")
+    lost = session.unsaved
+    told = f"; {lost} change{'s' * (lost != 1)} of what is known {'were' if lost != 1 else 'was'} not saved"
+    watch.note(f"stopped{told if lost else ''}")
