@@ -2,7 +2,8 @@
 // All names come from files and from people: they become text nodes, never markup.
 
 const SVG = "http://www.w3.org/2000/svg";
-const COLOURS = ["#c1440e", "#31688e", "#2f7d4f", "#8a4f9e", "#a67c00"];
+const COLOURS = ["#a67c00", "#31688e", "#c1440e"];
+const CHOSEN = "#c1440e", ALONE = "#31688e";
 const HEIGHT = 600, GAP = 90, AT_ONCE = 2;
 const token = location.hash.slice(1);
 const find = (id) => document.getElementById(id);
@@ -268,15 +269,17 @@ function stage() {
 function strongest() {
   const { effects, towards, opinion } = page.why;
   const toward = towards[page.toward];
-  const order = effects.map((_, i) => i).sort((a, b) => effects[b] - effects[a]).slice(0, COLOURS.length);
+  const order = effects.map((_, i) => i).sort((a, b) => effects[b] - effects[a]).slice(0, COLOURS.length).reverse();
   page.places.over.replaceChildren();
-  if (toward.boxes.length) {
+  if (toward.boxes.length && page.shown < 0) {
     order.forEach((region, i) => {
       if (toward.moves[region].length) flow(region, toward.moves[region][0][0], COLOURS[i], 0.85, 3);
     });
   }
   const whose = opinion.decided ? "DeepEMD, which decided" : `DeepEMD, a second opinion that ${opinion.agrees ? "agrees" : `says ${opinion.answer}`}`;
-  find("moved").textContent = toward.boxes.length ? `Point at a region of the photo to see where its mass goes (${whose}). Outlined: what speaks for ${page.why.answer} most.`
+  const seen = page.shown < 0 ? `Outlined: the ${order.length} that speak for ${page.why.answer} most.`
+    : page.shown === 0 ? `Orange speaks for ${page.why.answer}, blue against.` : `Orange speaks for ${page.why.answer}, blue for ${page.why.runner_up}.`;
+  find("moved").textContent = toward.boxes.length ? `Point at a region of the photo to see where its mass goes (${whose}). ${seen}`
     : "Where regions go cannot be shown without the labelled photo's picture.";
 }
 
@@ -313,8 +316,8 @@ function moved(region) {
   page.places.over.replaceChildren();
   const moves = toward.moves[region];
   // The largest share is drawn last, on top.
-  [...moves].reverse().forEach(([target, share]) => flow(region, target, COLOURS[0], 0.3 + 0.7 * share, 2 + 8 * share, 0.45 * share));
-  if (!moves.length) outline(page.places.here, page.why.boxes[region], COLOURS[1], 3, 0);
+  [...moves].reverse().forEach(([target, share]) => flow(region, target, CHOSEN, 0.3 + 0.7 * share, 2 + 8 * share, 0.45 * share));
+  if (!moves.length) outline(page.places.here, page.why.boxes[region], ALONE, 3, 0);
   const parts = moves.map(([, share, similarity]) => `${percent(share)} at similarity ${similarity.toFixed(2)}`);
   const mass = `Region ${region + 1} of ${page.why.boxes.length} holds ${toward.mass[region].toFixed(2)} times the mean mass`;
   const effect = page.why.effects[region];
