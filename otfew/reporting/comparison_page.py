@@ -204,7 +204,7 @@ def _pair(
     told = f"{label}: {images.names[match.image]}"
     shown = (
         (image, f"the query, and its flows to {label}", [flow.here for flow in match.flows]),
-        (match.image, f"{told}; similarity {similar}" if similar else told, [flow.there for flow in match.flows]),
+        (match.image, f"{told}\nsimilarity {similar}" if similar else told, [flow.there for flow in match.flows]),
     )
     panels = []
     for number, caption, nodes in shown:

@@ -132,7 +132,7 @@ class Reader(HTMLParser):
 OURS = {
     "html", "head", "meta", "title", "style", "body", "h1", "h2", "h3", "p", "ul", "li", "div", "table", "thead",
     "tbody", "tr", "th", "td", "button", "svg", "line", "text", "circle", "rect", "image", "img", "figure",
-    "figcaption", "script",
+    "figcaption", "br", "script",
 }  # fmt: skip
 
 

@@ -27,6 +27,8 @@ def test_a_forest_is_linear_and_ends_at_its_ticks():
     assert places == pytest.approx(ticks[0, 1] + slope * (values - ticks[0, 0]), abs=0.11)
     assert ticks[0, 0] <= 80.5 < 94.5 <= ticks[-1, 0]
     assert 4 <= len(ticks) <= 12
+    assert [ticks[0, 1], ticks[-1, 1]] == [pytest.approx(plot.left, abs=0.1), pytest.approx(plot.right, abs=0.1)]
+    assert plot.left < plot.right < plot.width == 920
     assert [bar["y"] for bar in plot.bars] == sorted(bar["y"] for bar in plot.bars)
     assert plot.zero is None
 
@@ -77,3 +79,14 @@ def test_marks_are_in_pixels_of_the_picture_that_is_shown():
     assert second["left"] > first["left"] == 100
     assert first["colour"] != second["colour"]
     assert shown.uri.startswith("data:image/jpeg;base64,")
+
+
+def test_outlines_without_a_number_have_no_label():
+    shown = pages.panel("first\nsecond", np.zeros((20, 20, 3), np.uint8), [pages.Mark((2.0, 2.0, 9.0, 9.0))])
+    made = pages.render(
+        "classify.html", "x", known=[], accuracy=None, confusions=None, candidates=None, reason="",
+        answers=pages.Grid(["a"], []), left_out="", skipped=[], protocol=[],
+        explained=[{"title": "x", "sentences": [], "panels": [shown]}],
+    )  # fmt: skip
+    assert made.count("<rect") == 2
+    assert "first<br>second" in made
