@@ -1,11 +1,11 @@
 # `make compare`: install and run the comparison. `make test`: lint, types, tests. `make check`: what is slower, or
-# needs an environment of its own; CI runs both.
+# needs an environment of its own; `make browser`: the local page in chromium. CI runs all three.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: compare test check bench device-check lint format clean
+.PHONY: compare test check browser bench device-check lint format clean
 
 compare: $(VENV)/.installed
 	$(RUN) -m experiments.compare $(ARGS)
@@ -16,6 +16,9 @@ test: $(VENV)/.tox
 check: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 -m slow
 	$(VENV)/bin/tox run -e minimal,qpth,nvrtc
+
+browser: $(VENV)/.tox
+	TOX=$(VENV)/bin/tox .ci/browser
 
 bench: $(VENV)/.tox
 	$(VENV)/bin/tox run -e bench

@@ -21,6 +21,7 @@ COMMANDS = {
     "reproduce": "the claims of the papers, judged by runs: the reproduction ledger",
     "list": "the names of data sets, backbones, nodes, methods and solvers",
     "retrieve": "find images of the same class, ranked again node by node: Table 8 of the DeepEMD paper",
+    "serve": "a page on this machine for your own photos: drop, see why, correct, save",
     "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
     "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",
     "solver-timings": "time every transport solver and compare what they reach",

@@ -40,6 +40,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "evaluation retrieval",
         "training reporting retrieval_metrics",
         "classifier compat api",
+        "app",
         "otfew",
         "experiments",
         "__main__",

@@ -52,4 +52,5 @@ def test_data_files_are_in(names):
     templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/reporting/templates").iterdir()}
     assert len(templates) >= 6
     assert templates | {"otfew/classifier/prior.json"} <= set(names)
+    assert {f"otfew/app/page/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     assert {"otfew/experiments/claims.toml", "otfew/experiments/claims.lock"} <= set(names)

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
 
-from otfew.classifier.answers import Answer
+from otfew.classifier.answer_table import HEAD, answers_csv, row
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.many import Classified
 from otfew.data.files import portable
 from otfew.errors import UserError
-from otfew.reporting.tables import to_csv
 from otfew.runs.files import reason, write_atomically
 
-HEAD = ("file", "label", "confidence", "runner_up", "runner_up_confidence", "unknown", "nearest")
-"""Columns of the answers, in CSV and in JSON."""
-DIGITS = 6
 _PAGE = b"<!DOCTYPE html>\n<!-- otfew"
 _MARKS = {".csv": b"file,label,confidence,", ".json": b'{\n  "answers": ', ".html": _PAGE, ".htm": _PAGE}
 """How files begin that this command has written."""
@@ -32,37 +27,16 @@ def to_file(path: Path, found: Classified, fitted: FewShotClassifier, summary: s
         fitted: Who gave them.
         summary: Line of JSON's record.
     """
-    rows = [_row(file, answer, fitted) for file, answer in zip(found.files, found.answers, strict=True)]
+    rows = [row(portable(str(file)), answer, fitted) for file, answer in zip(found.files, found.answers, strict=True)]
     if path.suffix.lower() == ".csv":
-        write_atomically(path, to_csv(HEAD, [[_cell(value) for value in row] for row in rows]))
+        write_atomically(path, answers_csv(rows))
         return
     record = {
-        "answers": [dict(zip(HEAD, row, strict=True)) for row in rows],
+        "answers": [dict(zip(HEAD, own, strict=True)) for own in rows],
         "skipped": [{"file": portable(one.name), "reason": one.reason} for one in found.skipped],
         "summary": summary,
     }
     write_atomically(path, (json.dumps(record, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode())
-
-
-def _row(file: Path, answer: Answer | None, fitted: FewShotClassifier) -> list[Any]:
-    """Put an answer into columns; a file that could not be used has nothing but its name."""
-    name = portable(str(file))
-    if answer is None:
-        return [name, *[None] * (len(HEAD) - 1)]
-    return [
-        name,
-        answer.label,
-        round(answer.confidence, DIGITS),
-        answer.runner_up,
-        round(answer.runner_up_confidence, DIGITS),
-        answer.unknown,
-        fitted.labelled_.photos[answer.nearest].title,
-    ]
-
-
-def _cell(value: Any) -> Any:
-    """Write a value of a row for CSV."""
-    return "" if value is None else {True: "yes", False: "no"}[value] if isinstance(value, bool) else value
 
 
 def may_write(option: str, path: Path) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -16,16 +13,14 @@ from otfew.classifier import many
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.many import Classified
 from otfew.classifier.model_file import SUFFIX
-from otfew.classifier.places import find_photos, labelled_photos
+from otfew.classifier.places import find_photos
 from otfew.errors import UserError
 from otfew.experiments.classify.config import Config
 from otfew.experiments.classify.files import may_write, to_file
-from otfew.experiments.common import setup
+from otfew.experiments.common import own_photos, setup
 from otfew.experiments.common.watch import ConsoleWatch
-from otfew.runs.files import cache_directory, write_atomically
+from otfew.runs.files import write_atomically
 
-SETTLED = ("method", "nodes", "resolution", "depth")
-"""Options that a saved classifier has settled."""
 LISTED = 20
 """Skipped files that are listed one by one on the console; all are in the file of answers."""
 
@@ -50,8 +45,7 @@ def run_classify(config: Config, console: Console) -> Path:
     if not config.new:
         raise UserError("NEW must be given: a folder of photos, a pattern such as 'new/*.jpg', or files.")
     files = find_photos(*config.new)
-    with _own_names():
-        fitted = _fitted(config, watch)
+    fitted = _fitted(config, watch)
     for line in fitted.report_.lines([photo.title for photo in fitted.labelled_.photos]):
         watch.note(line)
     if config.save is not None:
@@ -104,10 +98,7 @@ def _checked(config: Config) -> Config:
         raise UserError(f"`report` is {str(config.report)!r}: give a name that ends in .html.")
     if config.save is not None and config.save.suffix.lower() != SUFFIX:
         raise UserError(f"`save` is {str(config.save)!r}: give a name that ends in {SUFFIX}.")
-    if config.unknown is not None and not 0 < config.unknown < 1:
-        raise UserError(
-            f"`unknown` is {config.unknown:g}: give the share of known photos that may be refused, such as 0.05."
-        )
+    own_photos.check_rate(config.unknown)
     config = replace(
         config,
         to=_expanded(config.to),
@@ -124,68 +115,12 @@ def _expanded(path: Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-@contextmanager
-def _own_names() -> Iterator[None]:
-    """Call what the library calls by other names as the options are called."""
-    try:
-        yield
-    except UserError as error:
-        said = str(error).replace("`reject`", "`unknown`").replace("give another `unknown_label`", "rename its folder")
-        raise UserError(said) from error
-
-
 def _fitted(config: Config, watch: ConsoleWatch) -> FewShotClassifier:
-    """Fit on a folder, or load what was saved."""
-    given = os.path.expanduser(config.labelled)
-    if os.path.isfile(given):
-        return _loaded(config, given)
-    if not os.path.isdir(given):
-        raise UserError(
-            f"{config.labelled} is not there: give a folder that holds a folder of photos for each class, or a file "
-            "that classify has saved."
-        )
-    if Path(given) in {Path(os.path.expanduser(new)) for new in config.new}:
+    """Fit on a folder that is not the one to classify, or load what was saved."""
+    given = Path(os.path.expanduser(config.labelled))
+    if given.is_dir() and given in {Path(os.path.expanduser(new)) for new in config.new}:
         raise UserError("LABELLED and NEW are one folder: put the photos to classify into another.")
-    files, labels, notes = labelled_photos(given, config.depth)
-    for note in notes:
-        watch.note(note)
-    made = FewShotClassifier(
-        config.backbone,
-        config.method,
-        nodes=config.nodes or None,
-        resolution=config.resolution,
-        device=config.device,
-        on_error="raise" if config.strict else "skip",
-        reject=config.unknown,
-        cache=cache_directory() / "photos",
-    )
-    with watch.task("labelled photos") as step, warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # what is left out is listed
-        made.fit(_counted(files, step), labels)
-    for one in made.skipped_:
-        watch.note(f"skipped: {one}")
-    return made
-
-
-def _loaded(config: Config, given: str) -> FewShotClassifier:
-    """Load what was saved; the rate of refusals may be another one."""
-    made = FewShotClassifier.load(given, backbone=config.backbone, device=config.device)
-    defaults = {field.name: field.default for field in fields(Config)}
-    for name in SETTLED:
-        if getattr(config, name) != defaults[name]:
-            raise UserError(f"`{name}` cannot be had of {given}, a saved classifier: give the folder it was made from.")
-    made.on_error = "skip"
-    if config.unknown is not None and config.unknown != made.reject:
-        made.reject = config.unknown
-        made._assess()
-    return made
-
-
-def _counted(files: Sequence[Path], step: Any) -> Iterator[Path]:
-    """Hand out files, and tell how many."""
-    for i, path in enumerate(files):
-        yield path
-        step(i + 1, len(files))
+    return own_photos.fitted(config, watch, strict=config.strict)
 
 
 def _labelled_again(fitted: FewShotClassifier, files: Sequence[Path]) -> int:

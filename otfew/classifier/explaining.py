@@ -19,7 +19,7 @@ from otfew.classifier.door import Shown
 from otfew.classifier.embedder import Embedder
 from otfew.classifier.explanation import Explanation
 from otfew.classifier.labelled import Labelled, Photo, short
-from otfew.classifier.reasons import Deletion, Evidence, Floats, Flow, Opinion
+from otfew.classifier.reasons import Deletion, Evidence, Floats, Flow, Opinion, Transport
 from otfew.data.base import Image
 from otfew.data.decoding.image import read_image
 from otfew.errors import UserError
@@ -74,6 +74,8 @@ def explain(case: Case, *, seed: int = 0) -> Explanation:
     opinion, weights, solver = _opinion(case, nodes, first)
     classes = case.known.classes
     best, rival = (next(one for one in evidence if one.label == classes[c]) for c in (first, second))
+    there = _transport(case, nodes, best, len(boxes), weights, solver)
+    elsewhere = _transport(case, nodes, rival, len(boxes), resolve_weights("cross_reference"), "exact")
     return Explanation(
         name=short(case.image.name, case.image.path),
         picture=pixels,
@@ -87,7 +89,8 @@ def explain(case: Case, *, seed: int = 0) -> Explanation:
         for_answer=effects[:, first],
         for_runner_up=effects[:, second],
         evidence=evidence,
-        flows=_flows(case, nodes, boxes, best, rival, weights, solver),
+        flows=_flows(boxes, there, elsewhere),
+        transports=(there, elsewhere),
         opinion=opinion,
         deletion=_deletion(case, boxes, effects[:, first] - effects[:, second], (first, second), seed),
     )
@@ -178,30 +181,34 @@ def _opinion(case: Case, nodes: Tensor, first: int) -> tuple[Opinion, NodeWeight
     return Opinion(_plain(known.classes[answer]), answer == first, False), resolve_weights("cross_reference"), "exact"
 
 
-def _flows(
-    case: Case, nodes: Tensor, boxes: Boxes, best: Evidence, rival: Evidence, weights: NodeWeights, solver: str | Solver
-) -> tuple[Flow, ...]:
+def _transport(
+    case: Case, nodes: Tensor, one: Evidence, count: int, weights: NodeWeights, solver: str | Solver
+) -> Transport:
+    """Move the photo's mass to a labelled photo."""
+    target = case.known.nodes[one.place]
+    plan, similar = _plan(nodes, target, weights, solver)
+    if plan.shape != (count, len(target)):  # the weights made nodes of their own
+        plan, similar = _plan(nodes, target, resolve_weights("cross_reference"), solver)
+    return Transport(one.place, plan, similar, _places(case, one))
+
+
+def _flows(boxes: Boxes, best: Transport, rival: Transport) -> tuple[Flow, ...]:
     """Find the flows that add most to DeepEMD's score, and where the same regions go in the runner-up's photo."""
-    plan, similar = _plan(nodes, case.known.nodes[best.place], weights, solver)
-    if plan.shape != (len(boxes), case.known.nodes.shape[1]):  # the weights made nodes of their own
-        plan, similar = _plan(nodes, case.known.nodes[best.place], resolve_weights("cross_reference"), solver)
-    other, other_similar = _plan(nodes, case.known.nodes[rival.place], resolve_weights("cross_reference"), solver)
-    there, elsewhere = (_places(case, one) for one in (best, rival))
-    worth = (plan * similar).max(1)
+    worth = (best.plan * best.similarity).max(1)
     flows = []
     for number, i in enumerate(np.argsort(-worth, kind="stable")[:FLOWS].tolist(), 1):
         if worth[i] <= 0:
             break
-        j, k = int((plan[i] * similar[i]).argmax()), int(other[i].argmax())
+        j, k = int((best.plan[i] * best.similarity[i]).argmax()), int(rival.plan[i].argmax())
         flows.append(
             Flow(
                 number,
                 _corners(boxes[i]),
-                _corners(there[j]),
-                float(plan[i, j]),
-                float(similar[i, j]),
-                _corners(elsewhere[k]),
-                float(other_similar[i, k]),
+                _corners(best.there[j]),
+                float(best.plan[i, j]),
+                float(best.similarity[i, j]),
+                _corners(rival.there[k]),
+                float(rival.similarity[i, k]),
             )
         )
     return tuple(flows)

@@ -92,6 +92,22 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
             self._settle(known, Door(self.on_error))
         return self
 
+    def forget(self: Self, photos: Iterable[int]) -> Self:
+        """Forget single photos, as if they had never been fitted; a class that loses its last one goes with it.
+
+        Args:
+            photos: Places among ``labelled_.photos``.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+            UserError: There is no such photo, or fewer than two classes would be left.
+        """
+        check_is_fitted(self, "labelled_")
+        known = fitting.without_photos(self.labelled_, photos, self.embedder_)
+        with unless_it_fails(self):
+            self._settle(known, Door(self.on_error))
+        return self
+
     def save(self, path: str | Path, *, embed_backbone: bool = False, thumbnails: bool = True) -> Path:
         """Keep the fitted classifier in one file, which ``load`` reads: no pickle, nothing that runs.
 

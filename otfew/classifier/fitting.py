@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -128,6 +128,27 @@ def without(known: Labelled, label: Any, embedder: Embedder) -> Labelled:
         names = ", ".join(map(str, known.classes[:5].tolist()))
         raise UserError(f"there is no class {label!r}: there are {names}{', ...' if len(known.classes) > 5 else ''}.")
     left = known.keep(~chosen[known.labels])
+    return assemble(left.photos, left.nodes, left.classes[left.labels], embedder)
+
+
+def without_photos(known: Labelled, photos: Iterable[int], embedder: Embedder) -> Labelled:
+    """Leave single photos out, as if they had never been given.
+
+    Args:
+        known: The labelled photos.
+        photos: Places among them.
+        embedder: That the nodes came from.
+
+    Raises:
+        UserError: There is no such photo, or fewer than two classes are left.
+    """
+    gone = set(photos)
+    if missing := sorted(gone - set(range(len(known)))):
+        raise UserError(f"there is no labelled photo {missing[0]}: there are {len(known)}, counted from 0.")
+    kept = [place for place in range(len(known)) if place not in gone]
+    if len({int(known.labels[place]) for place in kept}) < 2:
+        raise UserError("fewer than two classes would be left: label photos of another one first.")
+    left = known.keep(kept)
     return assemble(left.photos, left.nodes, left.classes[left.labels], embedder)
 
 

@@ -59,6 +59,23 @@ class Flow:
 
 
 @dataclass(frozen=True)
+class Transport:
+    """Where the mass of every region of the photo goes in one labelled photo, as DeepEMD moves it.
+
+    Attributes:
+        place: Of the labelled photo, among ``labelled_.photos``.
+        plan: (nodes, nodes of the labelled photo) of total 1.
+        similarity: (nodes, nodes of the labelled photo) centred cosines.
+        there: (nodes of the labelled photo, 4) where these are in its picture.
+    """
+
+    place: int
+    plan: Floats
+    similarity: Floats
+    there: Boxes
+
+
+@dataclass(frozen=True)
 class Opinion:
     """DeepEMD's view of the same nodes.
 
@@ -119,6 +136,7 @@ class Reasons:
         for_runner_up: The same of the runner-up's logit.
         evidence: Labelled photos of the answer and of the runner-up, those that count most for their class first.
         flows: The strongest flows of DeepEMD from the photo to the first labelled photo of the answer.
+        transports: All that DeepEMD moves, to the first labelled photo of the answer and to that of the runner-up.
         opinion: DeepEMD's answer.
         deletion: Whether the map tells what the answer rests on; None for an image of one node.
     """
@@ -136,6 +154,7 @@ class Reasons:
     for_runner_up: Floats
     evidence: tuple[Evidence, ...]
     flows: tuple[Flow, ...]
+    transports: tuple[Transport, Transport]
     opinion: Opinion
     deletion: Deletion | None
 

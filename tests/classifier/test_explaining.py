@@ -2,6 +2,7 @@
 
 import base64
 import io
+import itertools
 import re
 import xml.dom.minidom
 from html.parser import HTMLParser
@@ -156,6 +157,27 @@ def test_flows_lead_from_like_to_like(backbone):
     values = [flow.share * flow.similarity for flow in told.flows]
     assert values == sorted(values, reverse=True)
     assert first.share > 0
+
+
+def test_transports_move_all_mass_and_hold_the_flows(backbone):
+    images = [scene(RED, (1, 2), 1), scene(BLUE, (3, 3), 2)]
+    told = FewShotClassifier(backbone, method="deepemd-fcn").fit(images, ["red", "blue"]).explain(scene(RED, (0, 3), 3))
+    best, rival = told.transports
+    assert [best.place, rival.place] == [told.best(label).place for label in (told.answer, told.runner_up)] == [0, 1]
+    for transport in told.transports:
+        assert transport.plan.shape == transport.similarity.shape == (16, 16)
+        assert transport.plan.min() >= 0
+        assert transport.plan.sum() == pytest.approx(1)
+        np.testing.assert_array_equal(transport.there, told.boxes)  # photos of one size and one grid
+        # An optimum: no two regions would gain by exchanging what they send.
+        used = np.argwhere(transport.plan > 1e-9)
+        for (i, j), (k, m) in itertools.product(used, used):
+            now = transport.similarity[i, j] + transport.similarity[k, m]
+            assert transport.similarity[i, m] + transport.similarity[k, j] <= now + 1e-5
+    for flow in told.flows:
+        i, j = (np.flatnonzero((told.boxes == box).all(1))[0] for box in (flow.here, flow.there))
+        assert flow.share == pytest.approx(best.plan[i, j])
+        assert flow.similarity == pytest.approx(best.similarity[i, j])
 
 
 def test_deepemd_is_the_first_opinion_where_it_decides(backbone, fitted):

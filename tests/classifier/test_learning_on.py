@@ -177,3 +177,33 @@ def test_a_photo_is_remembered_small(classifier, pools, tmp_path):
     assert np.abs(photo.picture().mean((0, 1)) - tall.mean((0, 1))).max() < 3
     assert photo.print == floats.print
     assert len(photo.thumbnail) < 25_000
+
+
+def test_forgetting_photos_is_never_having_fitted_them(classifier, pools):
+    images, labels = pools.deck(4)
+    gone = {1, 5}
+    left = [i for i in range(len(images)) if i not in gone]
+    whole = clone(classifier).fit(images, labels)
+    assert whole.forget(gone) is whole
+    same(whole, clone(classifier).fit([images[i] for i in left], [labels[i] for i in left]))
+
+
+def test_a_class_goes_with_its_last_photo(classifier, pools):
+    images, labels = pools.deck(2)
+    fitted = classifier.fit(images, labels)
+    label = labels[0]
+    fitted.forget([i for i, name in enumerate(labels) if name == label])
+    assert label not in fitted.classes_.tolist()
+
+
+def test_photos_that_cannot_be_forgotten_are_told(classifier, pools):
+    with pytest.raises(NotFittedError):
+        clone(classifier).forget([0])
+    images, labels = pools.deck(2)
+    fitted = classifier.fit(images, labels)
+    for wrong in (-1, len(images)):
+        with pytest.raises(UserError, match=f"no labelled photo {wrong}"):
+            fitted.forget([wrong])
+    with pytest.raises(UserError, match="fewer than two classes"):
+        fitted.forget(range(1, len(images)))
+    assert len(fitted.labelled_) == len(images)

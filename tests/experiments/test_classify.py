@@ -20,9 +20,9 @@ import otfew
 from otfew import FewShotClassifier
 from otfew.backbones.base import Backbone, Card
 from otfew.classifier import embedder, many
+from otfew.classifier.answer_table import HEAD
 from otfew.classifier.places import find_photos
 from otfew.experiments.classify import command
-from otfew.experiments.classify.files import HEAD
 from otfew.experiments.common.cli import run
 
 pytestmark = pytest.mark.usefixtures("surroundings")

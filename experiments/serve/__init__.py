@@ -1,0 +1,1 @@
+"""One's own photos on a local page, from the command line."""
