@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -106,7 +107,10 @@ def test_sigterm_is_passed_on_and_waited_for(script):
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_an_interruption_of_this_process_alone_reaches_the_command(script, monkeypatch):
+def test_an_interruption_of_this_process_alone_reaches_the_command(script, monkeypatch, request):
+    # Shells start what they run in the background deaf to it.
+    request.addfinalizer(functools.partial(signal.signal, signal.SIGINT, signal.getsignal(signal.SIGINT)))
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     monkeypatch.setattr(process, "GRACE", 0.1)
     script.write_text(WAITS)
     mark = script.with_name("mark")

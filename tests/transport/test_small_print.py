@@ -119,7 +119,7 @@ def partial(mass):
     tensors = (torch.from_numpy(x) for x in (cost, a, b))
     problem = build(*tensors, torch.Size([3]))
     extended, moved = with_dummies(problem, mass)
-    return problem, Exact()._solve(extended), moved
+    return problem, Exact().solve_all(extended), moved
 
 
 @pytest.mark.parametrize("mass", [0.5, "min"])
