@@ -8,6 +8,7 @@ import io
 import json
 import struct
 import threading
+import time
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote
@@ -333,38 +334,50 @@ def test_bombs_are_refused_before_they_are_decoded(client, size):
     assert "pixels" in answer.json()["error"]
 
 
-def test_large_files_are_refused_whatever_they_say_of_their_size():
-    data = png("lake", 1)
-    client = connect(Session(fit(), Limits(file_bytes=len(data))))
-    assert drop(client, data).status_code == 201
-    assert drop(client, data + b"x").status_code == 413
-
-    def parts():
-        for _ in range(1000):
-            sent.append(1)
-            yield b"x" * 100
-
-    sent = []
-    answer = client.post("/api/photos", content=parts())  # without a length
-    assert answer.status_code == 413
-    assert "shrink it" in answer.json()["error"]
-
-
-def test_a_large_file_is_refused_unread(session):
-    """By what it says of its size; nothing of it is asked for."""
-
-    async def receive():
-        raise AssertionError("it was read")
-
+def asked(session, receive, *headers):
+    """Send a photo as a server would hand it on, part by part; return the status of the answer."""
     sent = []
 
     async def send(message):
         sent.append(message)
 
-    headers = [(b"host", HOST.encode()), (b"x-otfew-token", TOKEN.encode()), (b"content-length", b"99999999999")]
-    scope = {"type": "http", "method": "POST", "path": "/api/photos", "headers": headers, "query_string": b""}
-    asyncio.run(web.application(session, 8420, TOKEN)({**scope, "http_version": "1.1", "root_path": ""}, receive, send))
-    assert sent[0]["status"] == 413
+    own = [(b"host", HOST.encode()), (b"x-otfew-token", TOKEN.encode()), *headers]
+    scope = {"type": "http", "method": "POST", "path": "/api/photos", "headers": own, "query_string": b""}
+    scope |= {"http_version": "1.1", "root_path": ""}
+    asyncio.run(web.application(session, PORT, TOKEN)(scope, receive, send))
+    return sent[0]["status"]
+
+
+def test_large_files_are_refused():
+    data = png("lake", 1)
+    client = connect(Session(fit(), Limits(file_bytes=len(data))))
+    assert drop(client, data).status_code == 201
+    answer = drop(client, data + b"x")
+    assert answer.status_code == 413
+    assert "shrink it" in answer.json()["error"]
+
+
+def test_a_file_without_an_end_is_not_read_to_its_end():
+    parts = []
+
+    async def receive():
+        parts.append(1)
+        assert len(parts) <= 11
+        return {"type": "http.request", "body": bytes(100), "more_body": True}
+
+    assert asked(Session(fit(), Limits(file_bytes=1000)), receive) == 413
+    parts.clear()
+    assert asked(Session(fit(), Limits(file_bytes=1000)), receive, (b"content-length", b"50")) == 413
+
+
+@pytest.mark.parametrize(("length", "limits"), [(b"99999999999", Limits()), (b"10", Limits(photos=0))])
+def test_what_has_no_room_is_refused_unread(length, limits):
+    """By what it says of its size, or by what is held already; nothing of it is asked for."""
+
+    async def receive():
+        raise AssertionError("it was read")
+
+    assert asked(Session(fit(), limits), receive, (b"content-length", length)) == 413
 
 
 def test_the_page_holds_so_many_photos():
@@ -390,6 +403,24 @@ def test_forty_photos_at_once(client, session):
     assert len({photo["number"] for photo in photos.values()}) == 40
     shares = fit().predict_proba([data for _, data in files])
     assert [photos[name]["confidence"] for name, _ in files] == pytest.approx(shares.max(1).tolist(), abs=1e-6)
+
+
+def test_one_thing_is_done_at_a_time(session, monkeypatch):
+    """Whoever calls the session, and from however many threads."""
+    at_once, most = [], []
+    before = session.classifier.embedder_
+
+    def slow(images, *more):
+        at_once.append(1)
+        time.sleep(0.02)
+        most.append(len(at_once))
+        at_once.pop()
+        return before(images, *more)
+
+    monkeypatch.setattr(session.classifier, "embedder_", slow)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda i: session.drop(f"{i}.png", png("lake", i)), range(8)))
+    assert most == [1] * 8
 
 
 def test_the_page_answers_while_the_classifier_works(client, session, monkeypatch):
