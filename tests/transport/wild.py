@@ -50,38 +50,41 @@ def weights(rng: np.random.Generator, kind: str, size: int, k: int) -> np.ndarra
     return drawn * {"largest": 9e289, "least": 2e-290}.get(kind, 1.0)
 
 
-def problems(
-    size: int, dtypes: tuple[str, ...] = ("float32", "float64")
-) -> Iterator[tuple[str, tuple[np.ndarray, ...]]]:
+def problems(size: int, shapes: tuple[tuple[int, int], ...] = SHAPES) -> Iterator[tuple[str, tuple[np.ndarray, ...]]]:
     """Run through costs of every shape and kind, with every kind of weights in turn."""
-    for turn, (shape, kind, dtype) in enumerate(itertools.product(SHAPES, COSTS, LARGEST)):
+    for turn, (shape, kind, dtype) in enumerate(itertools.product(shapes, COSTS, LARGEST)):
         rng = np.random.default_rng(turn)
         mass = WEIGHTS[(turn + turn // len(WEIGHTS)) % len(WEIGHTS)]
         cost = costs(rng, kind, size, *shape, dtype)
         yield f"{shape} {kind} {mass} {dtype}", (cost, *(weights(rng, mass, size, k) for k in shape))
 
 
+def prove(
+    note: str, cost: np.ndarray, a: np.ndarray, b: np.ndarray, plan: np.ndarray, f: np.ndarray, g: np.ndarray
+) -> None:
+    """Hold a plan that is called optimal against its potentials, in units that do not overflow."""
+    unit = max(float(np.abs(cost).max()), LEAST["float64"])
+    cost, f, g = (x.astype(np.float64) / unit for x in (cost, f, g))
+    plan, a, b = (x / x.sum() for x in (plan, a, b))
+    assert np.abs(plan.sum(1) - a).max() + np.abs(plan.sum(0) - b).max() <= 1e-12, note
+    assert (f[:, None] + g - cost).max() <= 1e-12, note
+    assert abs(f @ a + g @ b - (plan * cost).sum()) <= 1e-9, note
+
+
 def judge(note: str, cost: np.ndarray, a: np.ndarray, b: np.ndarray) -> list[int]:
-    """Solve with ``Exact`` and hold each answer against its own proof, in units that do not overflow."""
+    """Solve with ``Exact``; returns the statuses, of which those that say optimal are proven."""
     import otfew
 
     found = otfew.solve(cost.astype(np.float64), a, b, on_fail="ignore")
     if cost.dtype == np.float32:
         narrow = otfew.solve(cost, a, b, on_fail="ignore")
         assert (narrow.status == found.status).all(), note
-    unit = max(float(np.abs(cost).max()), LEAST["float64"])
-    scaled = cost.astype(np.float64) / unit
-    a, b = (x / x.sum(-1, keepdims=True) for x in (a, b))
     for k, status in enumerate(found.status.tolist()):
         assert status in {otfew.Status.OPTIMAL, otfew.Status.FAILED}, note
         if status == otfew.Status.OPTIMAL:
-            f, g = (x[k] / unit for x in found.potentials)
-            plan = found.plan[k] / found.plan[k].sum()
             assert math.isfinite(found.value[k]), note
             assert math.isfinite(found.gap[k]), note
-            assert np.abs(plan.sum(1) - a[k]).max() + np.abs(plan.sum(0) - b[k]).max() <= 1e-12, note
-            assert (f[:, None] + g - scaled[k]).max() <= 1e-12, note
-            assert abs(f @ a[k] + g @ b[k] - (plan * scaled[k]).sum()) <= 1e-9, note
+            prove(note, cost[k], a[k], b[k], found.plan[k], *(x[k] for x in found.potentials))
     return [int(status) for status in found.status]
 
 

@@ -33,8 +33,8 @@ def within_range(problem: Problem, way: Callable[[Problem], Solution]) -> Soluti
         each = np.arange(len(index))
         a, b = problem.a[problem.a_index[index]], problem.b[problem.b_index[index]]
         smaller = way(replace(problem, cost=cost, a=a, b=b, cost_index=each, a_index=each, b_index=each))
-        for whole, part in zip(found.arcs, smaller.arcs, strict=True):
-            whole[index] = part
+        rows, cols, flow = found.arcs
+        rows[index], cols[index], flow[index] = smaller.arcs
         found.marginal_error[index], found.n_iter[index] = smaller.marginal_error, smaller.n_iter
         for name in ("value", "gap", "f", "g"):
             getattr(found, name)[index] = getattr(smaller, name) * UNIT
