@@ -18,6 +18,7 @@ from otfew.transport.partial import Mass, with_dummies, without_dummies
 from otfew.transport.problem import TOTALS_RTOL, UNSURE, Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
 from otfew.transport.result import Parts
+from otfew.transport.simplex.extremes import within_range
 from otfew.transport.simplex.scales import RESOLUTION, Answer, Rule, settle
 from otfew.transport.threads import share_out
 
@@ -92,14 +93,21 @@ class Exact(ArraySolver):
         """Solve every problem of the batch."""
         if self.mass is None:
             return self.solve_all(problem)
-        extended, moved = with_dummies(problem, self.mass)
-        return without_dummies(problem, self.solve_all(extended), moved, self.mass)
+        return within_range(problem, self._solve_part)
 
     def solve_all(self, problem: Problem) -> Solution:
         """Transport all the mass, whatever ``mass`` is."""
+        return within_range(problem, self._solve_whole)
+
+    def _solve_part(self, problem: Problem) -> Solution:
+        assert self.mass is not None
+        extended, moved = with_dummies(problem, self.mass)
+        return without_dummies(problem, self._solve_whole(extended), moved, self.mass)
+
+    def _solve_whole(self, problem: Problem) -> Solution:
         found = self._run(problem)
         if np.count_nonzero(found.status):
-            unsure = np.flatnonzero(found.status == UNSURE)
+            unsure = np.flatnonzero((found.status == UNSURE) & np.isfinite(found.gap))
             if len(unsure):
                 self._settle(problem, found, unsure)
         return found

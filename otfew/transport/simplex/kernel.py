@@ -686,8 +686,8 @@ def _solve_batch(
     """Solve problems first..last-1 and write plans, potentials and certificates in place.
 
     What is unsound - a cost or weight that is NaN or infinite, a negative weight, a total out of range, totals further
-    apart than ``totals_rtol`` - gets the status INVALID and NaN. A plan that is not certain in units of the costs it
-    uses gets the status UNSURE.
+    apart than ``totals_rtol`` - gets the status INVALID and NaN, costs whose differences may overflow the status FAILED
+    and NaN. A plan that is not certain in units of the costs it uses gets the status UNSURE.
 
     Compiled once for each kind of problem: ``large`` is None where a subtree's mask is one word, ``wide`` is None where
     columns are sorted by counting. Costs are those in ``costs``, or in ``narrow`` in float32, then ``costs`` is empty:
@@ -730,8 +730,21 @@ def _solve_batch(
         total_a = _checked_total(a, TOTALS_RANGE[0], TOTALS_RANGE[1])
         total_b = _checked_total(b, TOTALS_RANGE[0], TOTALS_RANGE[1])
         agree = abs(total_a - total_b) <= totals_rtol * max(total_a, total_b)
-        if not agree or not _all_finite(given):
-            out_status[k] = INVALID
+        status = INVALID
+        n = 0
+        m = 0
+        spread = 0.0
+        reach = 0.0
+        if agree and _all_finite(given):
+            n = _quantise(a, total_a, rows, supply, dropped_rows)
+            m = _quantise(b, total_b, cols, demand, dropped_cols)
+            spread = _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret)
+            reach = spread + _reach(mean, n) + _reach(low, m)
+            # Potentials are sums along paths of at most n + m arcs, those of closed columns four times as far away, and
+            # pricing adds a row of their differences: no loop needs to reckon with infinity, or NaN, from here on.
+            status = OPTIMAL if reach * 16.0 * (n + m) ** 2 < np.inf else FAILED
+        if status != OPTIMAL:
+            out_status[k] = status
             out_iter[k] = 0
             out_f[k] = np.nan
             out_g[k] = np.nan
@@ -743,12 +756,9 @@ def _solve_batch(
             out_cols[k] = 0
             out_flow[k] = np.nan
             continue
-        n = _quantise(a, total_a, rows, supply, dropped_rows)
-        m = _quantise(b, total_b, cols, demand, dropped_cols)
         potential = storage[: n + m]
         v = potential[n:]
         words = (n + m + 63) >> 6
-        spread = _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret)
         bits = 1
         while (1 << bits) < m:
             bits += 1
@@ -801,8 +811,7 @@ def _solve_batch(
                     out_cols[k, arcs] = cols[max(x, parent[x]) - n]
                     out_flow[k, arcs] = flow[x] / SCALE * total_a
                     arcs += 1
-        # Costs whose differences overflow have no reduced costs to decide by.
-        out_status[k] = status if np.isfinite(spread) else FAILED
+        out_status[k] = status
         out_iter[k] = pivots
 
         for i in range(full_n):
@@ -854,7 +863,7 @@ def _solve_batch(
             shift += g[j] * (b[j] / total_b)
         dual = 0.0
         # What rounding can hide of the dual value: in its sums, and in reduced costs of this reach.
-        reach = 0.0 if flat else spread + _reach(mean, n) + _reach(low, m)
+        hidden = 0.0 if flat else reach
         for i in range(full_n):
             f[i] += shift
             dual += f[i] * a[i]
@@ -864,7 +873,7 @@ def _solve_batch(
         unit = EPS * (n + m + 16)
         rounding = EPS * (full_n + 2) * _weight(f, a)
         rounding += EPS * (full_m + 6) * (_weight(g, b) / total_b + 2.0 * abs(shift)) * total_a
-        rounding += 8.0 * EPS * reach * total_a
+        rounding += 8.0 * EPS * hidden * total_a
         out_gap[k] = value - dual + rounding
         allowed = CERTAIN * (value - least * total_a) + 16.0 * unit * gross + tol * spread * total_a
         if out_status[k] == OPTIMAL and not abs(value - dual) + rounding <= allowed:

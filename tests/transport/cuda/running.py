@@ -12,6 +12,9 @@ from otfew.transport.cuda import programs
 from otfew.transport.cuda.arguments import MOST_DIMS, ExactProblems, PlanTimes
 from otfew.transport.problem import TOTALS_RTOL
 
+UNTOUCHED = -77
+"""What outputs hold before a kernel runs."""
+
 LIMITS = {"tol": 0.0, "totals_rtol": TOTALS_RTOL}
 
 
@@ -33,14 +36,20 @@ class Found:
 
     @classmethod
     def room(cls, size: int, n: int, m: int) -> Found:
-        """Memory full of what nobody wrote."""
+        """Memory full of what nobody wrote, with a problem's share more on either side."""
         shapes = dict.fromkeys(("rows", "cols", "flow"), (size, n + m - 1)) | {"f": (size, n), "g": (size, m)}
         dtypes = dict.fromkeys(("rows", "cols", "status", "flag"), torch.int32) | {"n_iter": torch.int64}
         names = [field.name for field in fields(cls)]
-        made = {
-            name: torch.full(shapes.get(name, (size,)), -77, dtype=dtypes.get(name, torch.float64)) for name in names
-        }
+        made = {}
+        for name in names:
+            first, *item = shapes.get(name, (size,))
+            made[name] = torch.full((first + 2, *item), UNTOUCHED, dtype=dtypes.get(name, torch.float64))[1:-1]
         return cls(**{**made, "flag": torch.zeros(1, dtype=torch.int32)})
+
+    def untouched_around(self) -> bool:
+        """Tell whether nothing was written beside the outputs."""
+        bases = [getattr(self, field.name)._base for field in fields(self) if field.name != "flag"]
+        return all(bool((base[[0, -1]] == UNTOUCHED).all()) for base in bases)
 
     def plan(self, n: int, m: int) -> Tensor:
         """Plans (problems, n, m)."""
@@ -86,6 +95,7 @@ def exact(machine: Any, cost: Tensor, a: Tensor | None = None, b: Tensor | None 
         setattr(arguments, field.name, machine.address(getattr(found, field.name)))
     if size:
         machine.launch(programs.exact(n, m, cost.dtype), size, arguments)
+    assert found.untouched_around()
     return found
 
 

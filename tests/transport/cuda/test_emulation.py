@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import otfew
+from otfew.transport.certificate import EPS
 from otfew.transport.problem import INVALID, TOTALS_RTOL, UNSURE, build
 from otfew.transport.simplex.exact import Exact
 
@@ -55,12 +56,12 @@ def judge(found, cost, a, b, note):
 
 
 def agree(found, cost, a, b, note):
-    """Compare the values with the CPU's solver's."""
+    """Compare the values with the CPU's solver's: as far as is proven, but for the rounding of two sums over arcs."""
     here = otfew.solve(cost, a, b, on_fail="ignore")
     gross = (found.plan(*cost.shape[1:]) * cost.double().abs()).sum((1, 2))
     apart = (found.value - here.value).abs()
     certain = (found.status == 0) & (here.status == 0)
-    assert (apart <= found.gap + here.gap + 1e-15 * gross)[certain].all(), note
+    assert (apart <= found.gap + here.gap + 2 * EPS * sum(cost.shape[1:]) * gross)[certain].all(), note
     assert (apart <= 1e-9 * gross)[certain].all(), note
 
 

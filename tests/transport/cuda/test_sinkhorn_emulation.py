@@ -344,7 +344,9 @@ def test_few_problems_of_many_are_left_to_newton(monkeypatch):
     torch.testing.assert_close(switched.plan, quick.plan, rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize(("name", "case"), entropic_golden.cases(), ids=[name for name, _ in entropic_golden.cases()])
+@pytest.mark.parametrize(
+    ("name", "case"), list(entropic_golden.cases()), ids=[name for name, _ in entropic_golden.cases()]
+)
 def test_answers_are_the_same_bits_as_ever(name, case):
     assert entropic_golden.answer(Emulator(), case) == entropic_golden.stored()[name]
 
