@@ -76,9 +76,12 @@ def headline(results: Mapping[str, Any]) -> str:
         better = sum(m.get("difference", {}).get("verdict") == "worse" for m in methods.values())
         return f"{told}; it is the reference, and beyond chance better than {better} of the other methods."
     difference = best["difference"]
+    verdict = words(difference)
+    if difference["verdict"] == "not assessed":
+        verdict = "whether that is more than chance could not be assessed"
     return (
         f"{told}; {percent(difference['mean'], sign=True)} ± {percent(_widest(difference))} points to "
-        f"{difference['to']}, the reference: {words(difference)}."
+        f"{difference['to']}, the reference: {verdict}."
     )
 
 
