@@ -11,7 +11,7 @@ import pytest
 
 import otfew
 
-from . import wild
+from .cuda import wild
 
 ROOT = Path(__file__).parents[2]
 
@@ -80,7 +80,7 @@ def test_no_index_leaves_its_array(tmp_path):
     """Compiled with numba's checks of bounds, into a cache of its own: its key does not know of them."""
     environment = {**os.environ, "NUMBA_BOUNDSCHECK": "1", "NUMBA_CACHE_DIR": str(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "tests.transport.wild"],
+        [sys.executable, "-m", "tests.transport.cuda.wild"],
         cwd=ROOT,
         env=environment,
         capture_output=True,

@@ -11,9 +11,8 @@ import torch
 import otfew
 from otfew.transport.cuda.sinkhorn import solve_entropic
 from otfew.transport.problem import INVALID, UNSURE
-from tests.transport import wild
 
-from . import running
+from . import running, wild
 from .emulator import Emulator, compiler
 
 pytestmark = pytest.mark.skipif(compiler() is None, reason="needs a C++ compiler")

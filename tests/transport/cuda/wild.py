@@ -1,6 +1,6 @@
 """Problems near the ends of the floating range: what each solver must end with, and honestly.
 
-Run as a program it solves all of them: ``python -m tests.transport.wild``.
+Run as a program it solves all of them: ``python -m tests.transport.cuda.wild``.
 """
 
 from __future__ import annotations
