@@ -174,5 +174,5 @@ def test_a_classifier_of_ones_own_pictures_runs_there(pretended, monkeypatch):
     with pretended() as machine:
         found = answers(machine.device)
     np.testing.assert_allclose(found, expected, rtol=1e-5)
-    # Whether features and logits are numbers, what the kernel says, the answers, and how far each photo is from its middle.
+    # Whether features and logits are numbers, what the kernel says, the answers; how far each photo is from its middle.
     assert machine.waits <= 8 + len(pictures), machine.report()
