@@ -221,10 +221,12 @@ def settle(
     while True:
         unsure = ~rule.allows(seen, scale[live], total[live], terms, slack[live])
         live, seen = live[unsure], seen[unsure]
-        # Where nothing can be cheaper, potentials of zero prove it.
+        # Where nothing can be cheaper, potentials of zero prove it, and whatever costs more is a rounding error.
         flat = live[seen.most <= scale.floor[live]]
+        scale.ceiling[flat] = scale.floor[flat]
         answer.f[flat], answer.g[flat] = c_transform(cost[flat], np.zeros_like(b[flat]), a[flat], b[flat])
         whole[flat] = look(flat, answer.f[flat], answer.g[flat])
+        answer.flow[flat] = whole.flow[flat]
         lowered = scale[live].lowered(seen.most, (n, m))
         retried = (answer.status[live] == Status.OPTIMAL) & np.isfinite(lowered)
         live = live[retried]
