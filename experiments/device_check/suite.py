@@ -10,12 +10,14 @@ import importlib.util
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from otfew.errors import UserError
@@ -104,7 +106,10 @@ class Process:
         """Start on the tests that have not ended yet."""
         with self._said.open("wb") as said:
             environment = {**os.environ, REPORT: str(self._report), "OMP_NUM_THREADS": "1"}
-            self._child = subprocess.Popen(self._words, stdout=said, stderr=subprocess.STDOUT, env=environment)
+            # A group of its own: what tests have started must not go on beside the parts that measure.
+            self._child = subprocess.Popen(
+                self._words, stdout=said, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
 
     def goes_on(self) -> bool:
         """Tell whether it runs, and start another where the last one was lost."""
@@ -126,8 +131,11 @@ class Process:
         return True
 
     def kill(self) -> None:
-        """End it."""
+        """End it, and all that it has started."""
         assert self._child is not None  # it was started
+        if hasattr(os, "killpg"):
+            with suppress(ProcessLookupError):
+                os.killpg(self._child.pid, signal.SIGKILL)
         self._child.kill()
         self._child.wait()
 

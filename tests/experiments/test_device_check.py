@@ -288,6 +288,22 @@ def test_what_ran_before_the_time_was_over_is_kept(checkout):
     assert name.endswith("test_hangs")
 
 
+def test_what_a_test_has_started_ends_with_it(checkout, tmp_path):
+    """Else a tool that is still at work would share the card with the parts that measure."""
+    told = tmp_path / "pid"
+    child = f"import os, time; open({str(told)!r}, 'w').write(str(os.getpid())); time.sleep(100)"
+    checkout("one", f"import subprocess\ndef test_starts(): subprocess.run([sys.executable, '-c', {child!r}])\n")
+    suite.run(15.0)
+    pid = int(told.read_text())
+    for _ in range(50):
+        status = Path(f"/proc/{pid}/status")
+        if not status.is_file() or "State:\tZ" in status.read_text():
+            break
+        time.sleep(0.1)
+    else:
+        pytest.fail("it goes on")
+
+
 def test_no_test_at_all_is_said(checkout):
     checkout("one", "").write_text(f"# {MARK}\ndef test_unmarked(): pass\n")
     with pytest.raises(UserError, match=r"pytest found no test marked cuda: .*deselected"):
