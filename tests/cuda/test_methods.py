@@ -40,10 +40,15 @@ def build(name, **options):
 
 
 def agree(found, expected):
-    """Predictions or logits; both, but for those whose search ends at a tolerance of their own."""
+    """Predictions or logits; both, but for those whose search ends at a tolerance of their own.
+
+    Such a search leaves logarithms of shares open where shares are small: what holds a share of 1e-11 in its place are
+    marginals that are right to 1e-8.
+    """
     difference = (found - expected).abs().max() / expected.abs().max()
     assert torch.equal(found.argmax(-1), expected.argmax(-1)) or difference < CLOSE, float(difference)
-    assert difference < 1e-2, float(difference)
+    shares = (found.softmax(-1) - expected.softmax(-1)).abs().max()
+    assert difference < 1e-2 or shares < 1e-7, (float(difference), float(shares))
 
 
 def those(every, few):
