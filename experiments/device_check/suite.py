@@ -161,9 +161,14 @@ def under_way(events: Sequence[Row]) -> list[str]:
 
 
 def marked() -> list[Path]:
-    """Find the files that may hold tests with the marker; collecting all others would take longer than their tests."""
+    """Find the files that may hold tests with the marker; collecting all others would take longer than their tests.
+
+    Those come first whose tests start processes of their own: they take longest.
+    """
     files = [path for path in sorted(FOLDER.rglob("test_*.py")) if path.parent.name != "benchmarks"]
-    return [path for path in files if path.parent == FOLDER / "cuda" or MARKED.search(path.read_text(encoding="utf-8"))]
+    texts = {path: path.read_text(encoding="utf-8") for path in files}
+    chosen = [path for path in files if path.parent == FOLDER / "cuda" or MARKED.search(texts[path])]
+    return sorted(chosen, key=lambda path: "import subprocess" not in texts[path])
 
 
 def summary(events: Sequence[Row]) -> Row:

@@ -16,6 +16,7 @@ from typing import Any, Generic, NoReturn, Protocol, cast
 import torch
 from torch import Tensor, nn
 
+from otfew.devices import tuned
 from otfew.errors import UserError
 from otfew.random.generators import begin, borrowed, drawn
 from otfew.random.keys import hashed
@@ -31,6 +32,8 @@ Forward = Callable[..., Any]
 """The objective's module, wrapped: from normalised images (images, 3, height, width) to what it gives."""
 DRAWS_OF_LAYERS = 2
 """Tells these draws from an objective's own."""
+CHEAP, SHARE = 0.25, 0.1
+"""A state that took longer to write, in seconds, is not written after every epoch, but in this share of the time."""
 TERMINATED = 128 + signal.SIGTERM
 """Exit code of a run that SIGTERM stopped."""
 
@@ -113,7 +116,8 @@ class Duties(Generic[V]):
         validate: Called after every epoch, in all processes, which may share the work; all get the same answer.
         read: Reads one of its figures back from JSON; raises ``ValueError`` for other content.
         score: The epoch that is best by it is kept; None keeps the last.
-        state_path: Where the state is kept; written every epoch and every ``save_every`` seconds.
+        state_path: Where the state is kept; written every ``save_every`` seconds and after every epoch, but where
+            epochs are short and states large, see ``CHEAP``.
         identity: JSON-ready: data, architecture and all else that the run depends on beside its settings; a state of
             another identity is not resumed.
         initial: Validate before the first step too; the start may then turn out to be the best.
@@ -209,6 +213,7 @@ class _Run(Generic[V]):
         self.history: list[Epoch[V]] = []
         self.best: dict[str, Tensor] = {}
         self.codes = [duties.code]
+        self.saved, self.saving = time.monotonic(), 0.0
         if state is not None:
             self._restore(state)
             self.watcher.on_resume(self.progress.epoch, self.progress.step)
@@ -217,7 +222,7 @@ class _Run(Generic[V]):
         """Run the remaining epochs."""
         if self.duties.initial and not self.history:
             self._close(0, time.monotonic())
-        with borrowed(self.fabric.device):
+        with borrowed(self.fabric.device), tuned(self.fabric.device):
             for epoch in range(self.progress.epoch, self.settings.epochs):
                 self._epoch(epoch)
         return self.best, self.history
@@ -226,8 +231,7 @@ class _Run(Generic[V]):
         """Train the rest of one epoch, validate, keep what is to be kept, save."""
         progress = self.progress
         self.objective.train()
-        saved = time.monotonic()
-        began, cpu_began = saved - progress.seconds, time.process_time() - progress.cpu_seconds
+        began, cpu_began = time.monotonic() - progress.seconds, time.process_time() - progress.cpu_seconds
         for step in range(progress.step, self.objective.steps):
             # In all processes at the same steps.
             due = (step + 1) % self.ledger.every == 0 or step + 1 == self.objective.steps
@@ -239,9 +243,8 @@ class _Run(Generic[V]):
             if self._any(self.told.is_set()):
                 self._save()
                 self._terminate()
-            if now - saved > self.duties.save_every:
+            if now - self.saved > self.duties.save_every:
                 self._save()
-                saved = time.monotonic()
         self._close(epoch + 1, began)
 
     def _close(self, epoch: int, began: float) -> None:
@@ -274,10 +277,12 @@ class _Run(Generic[V]):
         if improved:
             self.best = {name: t.detach().cpu().clone() for name, t in network.state_dict().items()}
         self.progress = _Progress(epoch=epoch)
-        self._save()
+        ends = self._any(self.told.is_set())
+        if ends or epoch == self.settings.epochs or self._worth_saving():
+            self._save()
         if self.first:
             self.watcher.on_epoch(self.history, self.best if improved else None)
-        if self._any(self.told.is_set()):
+        if ends:
             self._terminate()
 
     def _terminate(self) -> NoReturn:
@@ -380,10 +385,18 @@ class _Run(Generic[V]):
             return flag
         return bool(self.fabric.all_reduce(torch.tensor(float(flag), device=self.fabric.device), reduce_op="sum") > 0)
 
+    def _worth_saving(self) -> bool:
+        """Tell whether the work since the last state is worth another: on a GPU an epoch may take as long as that."""
+        since = time.monotonic() - self.saved
+        return self.saving < CHEAP or since > min(self.saving / SHARE, self.duties.save_every)
+
     def _save(self) -> None:
         """Write the state, in the first process."""
+        began = time.monotonic()
         if self.first:
             save_state(self.duties.state_path, self._state())
+        self.saved = time.monotonic()
+        self.saving = self.saved - began
 
     def _state(self) -> State:
         """Return all that a run goes on from."""

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from otfew.backbones.base import Normalisation
 from otfew.devices import send
+from otfew.evaluation.placement import placed
 from otfew.random.keys import hashed
 from otfew.training.augmentation import Augment, Augmentation
 from otfew.training.ledger import Outcome
@@ -90,6 +91,7 @@ class Classification:
         self.module = self.heads(channels)
         self._augment = Augment(task.augmentation, task.resolution)
         self._normalise = Normalisation(task.mean, task.std)
+        self._pixels, self._labels = task.pixels, task.labels
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))
 
     def heads(self, channels: int) -> nn.Module:
@@ -116,24 +118,27 @@ class Classification:
 
     def batch(self, part: Part, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
         """Return a part's images, augmented and normalised, their labels, and by how many quarters each is turned."""
-        task, seed = self.task, self.settings.seed
-        size = self.settings.batch_size
-        chosen = self._permutation(part.epoch)[part.step * size : (part.step + 1) * size][part.of(size)]
+        seed, size = self.settings.seed, self.settings.batch_size
+        if self._labels.device != device:
+            self._pixels, self._labels = placed(self.task.pixels, device), send(self.task.labels, device)
+        order = self._permutation(part.epoch)
+        chosen = order[part.step * size : (part.step + 1) * size][part.of(size)]
         key = (seed, part.epoch, part.step, part.index)
-        pixels = send(task.pixels[chosen], device)
+        pixels = send(self._pixels[chosen], device)
         images = self._normalise.to(device)(self._augment(pixels.float() / 255, *key))
         turns = torch.zeros(len(chosen), dtype=torch.int64)
         if self.settings.rotation != "none":
             turns = torch.randint(TURNS, (len(chosen),), generator=torch.Generator().manual_seed(hashed(*key, 1)))
             images = turned(images, turns)
         images = images.contiguous(memory_format=torch.channels_last)
-        return images, send(task.labels[chosen], device), send(turns, device)
+        return images, self._labels[chosen], send(turns, device)
 
     def _permutation(self, epoch: int) -> Tensor:
-        """Shuffle the images of an epoch, once."""
+        """Shuffle the images of an epoch, once, and say it where they lie."""
         if self._order[0] != epoch:
             generator = torch.Generator().manual_seed(hashed(self.settings.seed, epoch))
-            self._order = (epoch, torch.randperm(len(self.task.pixels), generator=generator))
+            order = torch.randperm(len(self.task.pixels), generator=generator)
+            self._order = (epoch, send(order, self._pixels.device))
         return self._order[1]
 
 
