@@ -98,18 +98,3 @@ def full_float32() -> Iterator[None]:
         if older is not None:
             cudnn.allow_tf32 = older[0]
             torch.set_float32_matmul_precision(older[1])
-
-
-@contextmanager
-def tuned(device: torch.device) -> Iterator[None]:
-    """Let cuDNN try its algorithms at each new shape and keep the fastest: for work whose shapes come again and again.
-
-    Which one that is may differ between two runs, and with it the last bits. The setting is afterwards what it was.
-    """
-    cudnn = torch.backends.cudnn
-    before = cudnn.benchmark
-    cudnn.benchmark = before or device.type == "cuda"
-    try:
-        yield
-    finally:
-        cudnn.benchmark = before

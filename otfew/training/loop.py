@@ -16,7 +16,6 @@ from typing import Any, Generic, NoReturn, Protocol, cast
 import torch
 from torch import Tensor, nn
 
-from otfew.devices import tuned
 from otfew.errors import UserError
 from otfew.random.generators import begin, borrowed, drawn
 from otfew.random.keys import hashed
@@ -222,7 +221,7 @@ class _Run(Generic[V]):
         """Run the remaining epochs."""
         if self.duties.initial and not self.history:
             self._close(0, time.monotonic())
-        with borrowed(self.fabric.device), tuned(self.fabric.device):
+        with borrowed(self.fabric.device), _few_threads(self.fabric.device, self.settings.threads):
             for epoch in range(self.progress.epoch, self.settings.epochs):
                 self._epoch(epoch)
         return self.best, self.history
@@ -503,6 +502,22 @@ def keep_statistics(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.modules.batchnorm._BatchNorm):
             part.eval()
+
+
+@contextmanager
+def _few_threads(device: torch.device, asked: int) -> Iterator[None]:
+    """Let the host have one thread where a GPU does the work, unless it was told otherwise.
+
+    What is left to it are numbers for a batch's crops; the threads that wait for more of them would keep every core
+    busy, and the one that feeds the GPU from it.
+    """
+    before = torch.get_num_threads()
+    if device.type != "cpu" and not asked:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import otfew
-from otfew.transport.backends import keops, keops_reductions
+from otfew.transport.backends import keops, keops_reductions, keops_trial
 from otfew.transport.backends.keops_reductions import KeOpsReductions
 from otfew.transport.entropic.reductions import Metric
 
@@ -144,9 +144,11 @@ def test_the_second_gpu_is_asked_for_by_number(monkeypatch):
 
 @pytest.mark.parametrize(
     ("cuda", "headers", "said"),
-    [(False, None, "NVRTC"), (True, None, "CUDA_HOME"), (True, "/include", None)],
+    [(False, None, "NVRTC"), (True, None, "CUDA_HOME"), (True, "/include", None), (True, "/include", "the signal 11")],
 )
 def test_what_cuda_lacks_is_named(cuda, headers, said, monkeypatch):
+    ends = said if said and "signal" in said else None
+    monkeypatch.setattr(keops_reductions.keops_trial, "ends_badly", lambda: ends)
     monkeypatch.setattr(keops_reductions.importlib.util, "find_spec", lambda name: True)
     monkeypatch.setattr(keops_reductions, "import_quietly", lambda: None)
     module = ModuleType("keopscore.config")
@@ -184,3 +186,24 @@ def test_other_devices_take_the_sums_in_torch_and_say_so_once(pretended):
     assert len(caught) == 1
     assert {result.solver for result in results} == {"keops[torch]"}
     keops._say_once.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("trial", "said"),
+    [
+        ("pass", None),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "the signal 11"),
+        ("assert False, 'a wrong sum'", "a wrong sum"),
+        ("import time; time.sleep(60)", "did not end"),
+    ],
+)
+def test_a_first_formula_is_tried_once_and_apart(trial, said, monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(keops_trial, "TRIAL", trial)
+    monkeypatch.setattr(keops_trial, "SECONDS", 10)
+    monkeypatch.setattr(keops_trial, "_setting", lambda: "here")
+    monkeypatch.setattr(keops_trial.kept, "home", lambda: tmp_path)
+    reason = keops_trial.ends_badly()
+    assert reason is None if said is None else said in reason
+    monkeypatch.setattr(keops_trial, "TRIAL", "raise SystemExit('not again')")
+    assert keops_trial.ends_badly() == reason
+    assert capsys.readouterr().err.count("this happens once") == 1

@@ -15,6 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from otfew.transport.backends import keops_trial
 from otfew.transport.entropic.reductions import Metric, Reductions
 
 VERBOSITY = ("KEOPS_VERBOSE", "PYKEOPS_VERBOSE")
@@ -87,7 +88,8 @@ def _obstacle_on_cuda() -> str | None:
         return "KeOps finds no NVRTC library beside the GPU's driver (install NVIDIA's CUDA toolkit)"
     if cuda_config.get_cuda_include_path() is None:
         return "KeOps finds no CUDA headers (set CUDA_HOME to a toolkit with include/cuda.h and include/nvrtc.h)"
-    return None
+    reason = keops_trial.ends_badly()
+    return None if reason is None else f"KeOps does not run on this GPU: {reason}"
 
 
 @dataclass(frozen=True)
