@@ -36,7 +36,9 @@ def test_small_things_need_no_word(terminal):
     assert consent.LARGE == 100_000_000
 
 
-@pytest.mark.parametrize(("answer", "yes"), [("y\n", True), (" YES \n", True), ("\n", False), ("no\n", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "yes"), [("y\n", True), (" YES \n", True), ("\n", False), ("no\n", False), ("", False)]
+)
 def test_somebody_at_a_terminal_is_asked(terminal, answer, yes):
     shown = terminal(answer)
     if yes:

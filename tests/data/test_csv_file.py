@@ -107,7 +107,7 @@ def test_a_class_split_is_drawn_by_the_same_rule_as_of_folders(tmp_path, photos)
     assert whole.digest == together.digest
     assert whole.notes == ("all the 20 classes that are there",)
     few = str(listing(tmp_path / "few.csv", [f"{image},{label}" for image, label in rows[:14]]))
-    with pytest.raises(UserError, match=r"few\.csv has no column split, and its 14 classes are too few to draw a train"):
+    with pytest.raises(UserError, match=r"few\.csv has no column split, and its 14 classes are too few to draw a"):
         load(few, "train")
 
 
