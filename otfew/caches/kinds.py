@@ -100,8 +100,11 @@ def _single_files(kind: CacheKind, fits: Callable[[Path], bool]) -> Callable[[fl
 
 def _downloads(now: float) -> Iterator[Item]:
     del now
+    (zoo,) = places("zoo")
     for file, receipt in receipts.read().items():
         path = Path(receipt.path)
+        if path.parent == Path(os.path.abspath(zoo)):
+            continue  # of another kind
         try:
             _, size = receipts.measure(path)
             times = path.stat()
@@ -109,6 +112,15 @@ def _downloads(now: float) -> Iterator[Item]:
             continue
         used = max(times.st_atime, times.st_mtime)
         yield Item("downloads", (path, file), size, used, Path(receipt.lock), receipt)
+
+
+def _zoo(now: float) -> Iterator[Item]:
+    for folder in places("zoo"):
+        for path in _files(folder):
+            if path.suffix != ".lock" and _whole(path, now):
+                # As ``otfew.data.download`` names it.
+                lock = path.with_name(f".{path.name.removesuffix('.part')}.lock")
+                yield from _item("zoo", [path], lock if lock.exists() else None)
 
 
 def _kernel_folders() -> list[Path]:
@@ -162,5 +174,5 @@ _LISTED: dict[CacheKind, Callable[[float], Iterator[Item]]] = {
     "kernels": _single_files("kernels", _is_compiled),
     "pictures": _single_files("pictures", lambda path: path.suffix in {".safetensors", ".tmp"}),
     "downloads": _downloads,
-    "zoo": _single_files("zoo", lambda path: path.suffix != ".lock"),
+    "zoo": _zoo,
 }

@@ -9,6 +9,7 @@ import torch
 
 from otfew.caches import kinds, tidy
 from otfew.caches.kinds import items
+from otfew.data import download
 from otfew.errors import UserError
 from otfew.features.cache import Entry
 from otfew.runs.files import locked
@@ -185,11 +186,20 @@ def test_pictures_of_earlier_versions_are_found(tmp_path):
     assert [item.paths for item in items("pictures")] == [(old,)]
 
 
-def test_weights(cache):
-    (cache / "zoo").mkdir(parents=True)
-    (cache / "zoo" / "net.safetensors").write_bytes(bytes(5))
-    (cache / "zoo" / "net.lock").write_bytes(b"")
-    assert [item.bytes for item in items("zoo")] == [5]
+def test_weights_are_no_data_sets(cache, monkeypatch):
+    def fetch(url, checksum, into, instead):
+        del checksum, instead
+        part, whole = into / "net.safetensors.part", into / url.rpartition("/")[2]
+        part.write_bytes(bytes(3))
+        assert [why for _, why in tidy.limit(["zoo"], 0).left] == ["in use"]
+        part.rename(whole)
+        return whole
+
+    monkeypatch.setattr(download, "_fetch", fetch)
+    download.install_file("https://x/net.safetensors", "sha256:0", cache / "zoo", instead="do")
+    assert [item.bytes for item in items("zoo")] == [3]
+    assert not items("downloads")
+    assert len(tidy.limit(["zoo"], 0).removed) == 1
 
 
 def test_an_empty_cache_has_nothing(cache):
