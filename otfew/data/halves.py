@@ -66,7 +66,7 @@ def load_half(name: str, half: str, root: Path | None, options: DataOptions) -> 
     if not parts:
         raise missing[SPLITS[0]]
     present = sorted({label for part in parts for label in part.classes})
-    if len(present) < 2:
+    if len(present) < 2 and half != ALL:
         raise UserError(f"{name!r} has a single class, {present[0]!r}, and no halves: give more classes.")
     first = len(present) // 2
     classes = {HALVES[0]: present[:first], HALVES[1]: present[first:], ALL: present}[half]
