@@ -137,7 +137,24 @@ def test_every_run_is_told_its_threads_and_where_data_lie(place, tmp_path, monke
     called = []
     monkeypatch.setattr(process, "run", lambda command, words: called.append((command, words)) or "enough")
     with pytest.raises(UserError, match="enough"):
-        reproduce.main([*"--suite full --only lost --threads 3 --data-root there --runs r --download".split(), *place])
+        reproduce.main(
+            [
+                *[
+                    "--suite",
+                    "full",
+                    "--only",
+                    "lost",
+                    "--threads",
+                    "3",
+                    "--data-root",
+                    "there",
+                    "--runs",
+                    "r",
+                    "--download",
+                ],
+                *place,
+            ]
+        )
     (command, words) = called[0]
     assert command == "compare"
     assert words[-7:] == ["--output", "r/lost", "--threads", "3", "--data-root", "there", "--download"]
