@@ -134,25 +134,23 @@ def test_runs_are_processes_and_a_failed_one_is_not_the_end(place, tmp_path, cap
 
 
 def test_every_run_is_told_its_threads_and_where_data_lie(place, tmp_path, monkeypatch):
-    called = []
+    called, more = [], ["--runs", "r", "--download"]
     monkeypatch.setattr(process, "run", lambda command, words: called.append((command, words)) or "enough")
     with pytest.raises(UserError, match="enough"):
         reproduce.main(
             [
-                *[
-                    "--suite",
-                    "full",
-                    "--only",
-                    "lost",
-                    "--threads",
-                    "3",
-                    "--data-root",
-                    "there",
-                    "--runs",
-                    "r",
-                    "--download",
-                ],
+                "--suite",
+                "full",
+                "--only",
+                "lost",
+                "--threads",
+                "3",
+                "--data-root",
+                "there",
+                "--runs",
+                "r",
                 *place,
+                *more,
             ]
         )
     (command, words) = called[0]
