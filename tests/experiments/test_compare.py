@@ -281,8 +281,8 @@ CHANGES = {
     "dataset": "cifar-fs", "split": "val", "cub_split": "closerlook", "split_seed": 1, "depth": 2,
     "features": None, "backbone": "other", "resolution": 8, "crop": "none", "allow_overlap": True, "way": 4,
     "shot": 2, "query": 4, "query_balance": "dirichlet:2", "class_prior": "true", "episodes": 5, "seed": 2,
-    "device": "elsewhere", "methods": ("protonet", "tim", "knn"), "nodes": "fcn:2,1", "reference": "tim", "solver": "sinkhorn",
-    "fixed_classes": True, "unknown_classes": 1,
+    "device": "elsewhere", "methods": ("protonet", "tim", "knn"), "nodes": "fcn:2,1", "reference": "tim",
+    "solver": "sinkhorn", "fixed_classes": True, "unknown_classes": 1,
 }  # fmt: skip
 
 
