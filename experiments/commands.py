@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 
 COMMANDS = {
+    "cache": "what otfew keeps on disk to be quicker: list it, keep it small, clear it",
     "classify": "your own photos after a few labelled ones: answers with confidence, or unknown, as a file and a page",
     "compare": "run methods on the same episodes and compare them",
     "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",

@@ -24,7 +24,7 @@ class Config(WithRun, WithEpisodes, WithBackbone, WithOneSet):
     """
 
     dataset: str = "glyphs"
-    """Data set; --list prints them."""
+    """Data set, or a CSV file of image,label[,split][,domain]; --list prints the names."""
     output: Path | None = None
     """Folder of the run. Default: runs/compare-DATASET-HASH."""
     methods: tuple[str, ...] = ("all",)

@@ -204,7 +204,7 @@ def gain(
     from otfew.training.progress import by_accuracy, kept_epoch
     from otfew.training.validation import interval
 
-    start = backbones.load(chosen.config.backbone, dataset=chosen.config.dataset)
+    start = backbones.load(chosen.config.backbone, dataset=chosen.train.dataset)
     device = torch.device("cpu")
     before = validation.accuracies(start.module, device, chosen.learned)
     kept = kept_epoch(history, by_accuracy(chosen.select))
@@ -240,23 +240,23 @@ def prepare(config: Config) -> Setup:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
     setup.check_solver(config.solver)
     train, val = splits(config)
-    backbone = backbones.load(config.backbone, dataset=config.dataset)
+    backbone = backbones.load(config.backbone, dataset=train.dataset)
     card = backbone.card
     if card.architecture not in backbones.ARCHITECTURES:
         raise UserError(
             f"backbone {card.name!r} is of no architecture of ours, so no checkpoint of it can be written: give one "
             "that experiments.pretrain wrote."
         )
-    if card.dataset != config.dataset:
+    if card.dataset != train.dataset:
         raise UserError(
-            f"backbone {card.name!r} was trained on {card.dataset or 'unknown data'!r}, not on {config.dataset!r}, and "
+            f"backbone {card.name!r} was trained on {card.dataset or 'unknown data'!r}, not on {train.dataset!r}, and "
             "a card names the classes of one data set only: train one with experiments.pretrain."
         )
-    seen, _ = backbones.classes_seen(card, val.classes, dataset=config.dataset)
+    seen, _ = backbones.classes_seen(card, val.classes, dataset=train.dataset)
     if seen:
         raise UserError(
             f"backbone {card.name!r} was trained on {seen} of the {len(val.classes)} validation classes of "
-            f"{config.dataset!r}, which could not choose an epoch then: give another backbone."
+            f"{train.dataset!r}, which could not choose an epoch then: give another backbone."
         )
     name = checkpoint_name(config.name, f"{card.name}-{config.method}")
     defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
@@ -277,7 +277,7 @@ def prepare(config: Config) -> Setup:
         options={option: value for option, value in given.items() if catalogue.accepts(kind, option)},
         learned=learned,
         extractor=nodes.parse(config.nodes or kind.nodes),
-        preparation=Preparation(card.resolution, config.crop or default_crop(data.DATASETS[config.dataset].resolution)),
+        preparation=Preparation(card.resolution, config.crop or default_crop(data.find(config.dataset).resolution)),
         augmentation=augmentation_of(config.dataset, config.min_scale, config.flip, config.colour),
         train=train,
         val=val,
@@ -344,7 +344,7 @@ def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
         name=chosen.name,
         training_classes=tuple(dict.fromkeys([*start.training_classes, *images.classes])),
         protocol={
-            "command": command(config, start.name),
+            "command": command(replace(config, dataset=images.dataset), start.name),
             "objective": (
                 f"softmax over the classes of {p.way}-way {p.shot}-shot {p.query}-query episodes of the training "
                 f"classes, by the logits of {config.method}"

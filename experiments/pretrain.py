@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -157,12 +157,12 @@ def prepare(config: Config) -> Setup:
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
     train, val = splits(config)
-    usual = data.DATASETS[config.dataset].resolution
+    usual = data.find(config.dataset).resolution
     resolution = usual if config.resolution is None else config.resolution
     least = 16 if config.last_pool else 8
     if resolution < least:
         raise UserError(f"--resolution {resolution} leaves no node: choose at least {least}.")
-    name = checkpoint_name(config.name, f"{config.dataset}-{config.backbone}")
+    name = checkpoint_name(config.name, f"{train.dataset.removesuffix('.csv')}-{config.backbone}")
     return Setup(
         config=config,
         name=name,
@@ -223,7 +223,7 @@ def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
         dataset=images.dataset,
         training_classes=images.classes,
         protocol={
-            "command": command(config),
+            "command": command(replace(config, dataset=images.dataset)),
             "objective": OBJECTIVES["s2m2" if config.settings.recipe == "s2m2" else config.settings.rotation],
             "processes": processes.world().size,
             **asdict(config.settings),

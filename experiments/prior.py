@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from otfew.experiments.common.cli import parse, run
 
@@ -24,6 +27,9 @@ class Config:
     """Seed of the episodes."""
     data_root: Path | None = None
     """Folder of data sets. Default: $OTFEW_DATA, then a cache folder."""
+    download: Annotated[bool | None, tyro.conf.DisallowNone] = None
+    """Fetch what is missing where the publisher allows it. Default: ask about more than 100 MB at a terminal, and
+    fetch no such thing elsewhere."""
     output: Path = Path("prior.json")
     """Where the table goes; otfew/classifier/prior.json is what the classifier reads."""
     threads: int = 0
@@ -50,6 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         config.backbones,
         size=Size(episodes=config.episodes, seed=config.seed),
         data_root=config.data_root,
+        download=config.download,
         command=f"python -m experiments.prior --backbones {' '.join(config.backbones)} "
         f"--episodes {config.episodes} --seed {config.seed}",
         watch=ConsoleWatch(console),

@@ -59,14 +59,15 @@ def compare(
     data_root: str | Path | None = None,
     cub_split: CubSplit = "feat",
     split_seed: int = 0,
-    download: bool = True,
+    download: bool | None = None,
+    depth: int = 1,
     device: str = "auto",
     watch: Watch = SILENT,
 ) -> Comparison:
     """Run few-shot methods on the same episodes and compare them, with two kinds of intervals.
 
     Args:
-        dataset: Name of the data set.
+        dataset: Name of the data set, or path of a .csv file that lists images: see ``otfew.data.image_list``.
         methods: Names, (name, options) pairs, objects that follow ``otfew.method.FewShotMethod``, or (name, object)
             pairs; "all" takes all that apply.
         features: A file of your own features (.safetensors or .npz, see ``otfew.features.file``), or what else methods
@@ -94,10 +95,12 @@ def compare(
         output: Folder in which blocks of episodes are kept, so that the same call goes on after an interruption, and
             the report is written; None keeps nothing.
         allow_overlap: Go on although the backbone has seen the evaluated classes; the report then says so.
-        data_root: Folder of data sets; None takes $OTFEW_DATA, then a cache folder.
+        data_root: Folder of data sets; None takes $OTFEW_DATA, then a cache folder, or the folder of a .csv file.
         cub_split: Class split of CUB.
-        split_seed: Seed of the class split of ``image-folder``.
-        download: Fetch what is missing where the publisher allows it.
+        split_seed: Seed of the class split of ``image-folder``, and of a .csv file without splits.
+        download: Fetch what is missing where the publisher allows it; None asks about more than 100 MB at a terminal
+            and refuses elsewhere.
+        depth: Levels from the folder of ``image-folder`` down to its class folders.
         device: "auto", "cpu", "cuda", ...
         watch: Where progress is shown.
 
@@ -123,7 +126,11 @@ def compare(
                 catalogue.find(name)
     if isinstance(features, str | Path) or features is None:
         options = DataOptions(
-            cub_split=cub_split, split_seed=split_seed, download=download, all_classes=bool(fixed_classes)
+            cub_split=cub_split,
+            split_seed=split_seed,
+            download=download,
+            depth=depth,
+            all_classes=bool(fixed_classes),
         )
         material = open_material(
             dataset,
@@ -195,7 +202,7 @@ def open_material(
     """Open the user's features, or a split and a backbone.
 
     Args:
-        dataset: Key of ``otfew.data.DATASETS``.
+        dataset: As ``otfew.data.find`` takes it.
         features: The user's own features instead.
         split: What is evaluated.
         data_root: Folder of data sets.

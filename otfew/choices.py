@@ -10,8 +10,8 @@ from typing import Literal
 Split = Literal["train", "val", "test"]
 """Class-disjoint splits of a data set."""
 
-Part = Literal["train", "val", "test", "first-half", "second-half"]
-"""What is evaluated: a split, or the first or second half of all classes by name."""
+Part = Literal["train", "val", "test", "first-half", "second-half", "all"]
+"""What is evaluated: a split, the first or second half of all classes by name, or all of them."""
 
 CubSplit = Literal["feat", "closerlook"]
 """Split lists of CUB: Ye et al. 2020, as DeepEMD used it, or Chen et al. 2019."""
@@ -25,3 +25,6 @@ ClassPrior = Literal["uniform", "true", "estimated"]
 
 RetrievalScore = Literal["deepemd", "deepemd-equal", "chamfer", "cr-pooled", "product-coupling", "pooled-cosine"]
 """What ranks images again node by node; see ``otfew.retrieval.reranking``."""
+
+CacheKind = Literal["features", "kernels", "pictures", "downloads", "zoo"]
+"""What otfew keeps on disk to be quicker; see ``otfew.caches``."""

@@ -19,7 +19,7 @@ class Config:
     """
 
     labelled: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LABELLED|MODEL")]
-    """Folder of class folders, or a file that --save has written."""
+    """Folder of class folders, a .csv file of image,label, or a file that --save has written."""
     new: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="NEW")]
     """Photos to classify: folders, patterns such as "new/*.jpg", or files."""
     to: Path = Path("predictions.csv")

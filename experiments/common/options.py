@@ -1,13 +1,16 @@
 """Options that several commands take, each declared once, as classes that a command's ``Config`` is made of.
 
-Imports nothing but the standard library and the names of choices, so that ``--help`` is there at once. A command whose
-default or meaning differs declares the field again under the same name.
+Imports nothing but the standard library, tyro and the names of choices, so that ``--help`` is there at once. A command
+whose default or meaning differs declares the field again under the same name.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from otfew.choices import ClassPrior, Crop, CubSplit, Part
 
@@ -63,15 +66,18 @@ class WithData:
     """Where images are found, and which of them are taken."""
 
     data_root: Path | None = None
-    """Folder of data sets. Default: $OTFEW_DATA, then a cache folder."""
+    """Folder of data sets. Default: $OTFEW_DATA, then a cache folder; of a CSV file its own."""
     split: Part = "test"
-    """train, val or test; first-half or second-half of all classes by name."""
+    """train, val or test; first-half or second-half of all classes by name; all."""
     cub_split: CubSplit = "feat"
     """Class split of CUB: feat or closerlook."""
     split_seed: int = 0
-    """Seed of the class split of image-folder."""
-    download: bool = True
-    """Fetch what is missing where the publisher allows it."""
+    """Seed of the class split of image-folder, and of a CSV file without splits."""
+    depth: int = 1
+    """Levels from the folder of image-folder down to its class folders: 2 for GROUP/CLASS/photo.jpg."""
+    download: Annotated[bool | None, tyro.conf.DisallowNone] = None
+    """Fetch what is missing where the publisher allows it. Default: ask about more than 100 MB at a terminal, and
+    fetch no such thing elsewhere."""
 
 
 @dataclass
@@ -79,7 +85,7 @@ class WithOneSet(WithData):
     """One data set, or features in its place."""
 
     dataset: str = "glyphs"
-    """Data set; compare --list prints them."""
+    """Data set, or a CSV file of image,label[,split][,domain]; compare --list prints the names."""
     features: Path | None = None
     """Your own features (.safetensors or .npz) instead of a data set and a backbone."""
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from otfew.classifier.few_shot import FewShotClassifier
-from otfew.classifier.places import labelled_photos
+from otfew.classifier.places import is_list, labelled_photos
 from otfew.errors import UserError
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.runs.files import cache_directory
@@ -67,12 +67,13 @@ def _own_names() -> Iterator[None]:
 def _fitted(options: Options, watch: ConsoleWatch, strict: bool) -> FewShotClassifier:
     """Fit on a folder, or load what was saved."""
     given = os.path.expanduser(options.labelled)
-    if os.path.isfile(given):
+    listed = is_list(Path(given))
+    if os.path.isfile(given) and not listed:
         return _loaded(options, given)
-    if not os.path.isdir(given):
+    if not os.path.isdir(given) and not listed:
         raise UserError(
-            f"{options.labelled} is not there: give a folder that holds a folder of photos for each class, or a file "
-            "that classify has saved."
+            f"{options.labelled} is not there: give a folder that holds a folder of photos for each class, a .csv file "
+            "of image,label, or a file that classify has saved."
         )
     files, labels, notes = labelled_photos(given, options.depth)
     for note in notes:

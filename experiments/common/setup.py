@@ -28,7 +28,8 @@ class MaterialOptions(Protocol):
     allow_overlap: bool
     cub_split: CubSplit
     split_seed: int
-    download: bool
+    download: bool | None
+    depth: int
 
 
 make_console = _console.make_console
@@ -41,7 +42,7 @@ def open_material(
 
     Args:
         options: The command line.
-        dataset: Key of ``DATASETS``.
+        dataset: As ``otfew.data.find`` takes it.
         features: The user's own features instead, or None.
         nodes: Kind of nodes for all methods; "" for what each prefers.
         console: Where progress is shown.
@@ -54,7 +55,7 @@ def open_material(
         features,
         split=options.split,
         data_root=options.data_root,
-        options=DataOptions(options.cub_split, options.split_seed, options.download),
+        options=DataOptions(options.cub_split, options.split_seed, options.download, options.depth),
         backbone=options.backbone,
         resolution=options.resolution,
         crop=options.crop,

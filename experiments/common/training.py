@@ -324,7 +324,7 @@ def splits(config: WithData) -> tuple[ImageSet, ImageSet]:
 
 def augmentation_of(dataset: str, min_scale: float | None, flip: bool | None, colour: float) -> Augmentation:
     """Decide how training images of a data set are augmented, where the command line does not say."""
-    drawn = data.DATASETS[dataset].drawn
+    drawn = data.find(dataset).drawn
     return Augmentation(
         min_scale=(0.6 if drawn else 0.08) if min_scale is None else min_scale,
         flip=not drawn if flip is None else flip,

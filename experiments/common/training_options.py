@@ -18,9 +18,12 @@ class SplitChoices:
     cub_split: CubSplit = "feat"
     """Split list for CUB: "feat" (Ye et al. 2020, DeepEMD) or "closerlook" (Chen et al. 2019)."""
     split_seed: int = 0
-    """Seed of the class split that ``image-folder`` draws."""
-    download: bool = True
-    """Fetch what is missing where the publisher allows it."""
+    """Seed of the class split of image-folder, and of a CSV file without splits."""
+    depth: int = 1
+    """Levels from the folder of image-folder down to its class folders: 2 for GROUP/CLASS/photo.jpg."""
+    download: Annotated[bool | None, tyro.conf.DisallowNone] = None
+    """Fetch what is missing where the publisher allows it. Default: ask about more than 100 MB at a terminal, and
+    fetch no such thing elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +31,10 @@ class WithImages:
     """Which images are trained on."""
 
     dataset: str = "glyphs"
-    """Name of the data set; its train split is learned, its val split validates every epoch."""
+    """Name of the data set, or a CSV file of image,label[,split][,domain]; its train split is learned, its val split
+    validates every epoch."""
     data_root: Path | None = None
-    """Folder of the data; default $OTFEW_DATA, then a cache directory."""
+    """Folder of the data; default $OTFEW_DATA, then a cache directory; of a CSV file its own."""
     backbone: str = ""
     """Architecture, or where to start."""
 

@@ -62,7 +62,9 @@ class Config:
         dataset: cifar10, cifar100 or image-folder (class folders, or such below train and test).
         factor: Imbalance: images of the largest class over those of the smallest. Published: 200, 100, 50, 20.
         data_root: Folder of the data; default $OTFEW_DATA, then a cache directory.
-        download: Fetch what is missing where the publisher allows it.
+        depth: Levels from the folder of image-folder down to its class folders: 2 for GROUP/CLASS/photo.jpg.
+        download: Fetch what is missing where the publisher allows it. Default: ask about more than 100 MB at a
+            terminal, and fetch no such thing elsewhere.
         backbone: Architecture to train, or a trained backbone (as for compare) to go on from.
         resolution: Side in pixels; default 32 for CIFAR, else 84.
         flip: Mirror half of the training images.
@@ -86,7 +88,8 @@ class Config:
     dataset: str = "cifar100"
     factor: float = 100.0
     data_root: Path | None = None
-    download: bool = True
+    depth: int = 1
+    download: Annotated[bool | None, tyro.conf.DisallowNone] = None
     backbone: str = "resnet32"
     resolution: int | None = None
     flip: bool = True

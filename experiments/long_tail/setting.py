@@ -108,7 +108,7 @@ class Stage1:
 
 def find(config: Config) -> Setting:
     """Draw the setting; raises ``UserError`` for what can't be."""
-    train, test = load(config.dataset, config.data_root, config.download)
+    train, test = load(config.dataset, config.data_root, config.download, config.depth)
     usual = VALIDATION_IMAGES // len(train.classes) if config.dataset in CIFAR else 10
     validation = usual if config.validation is None else config.validation
     if validation < 1:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 from otfew.training.settings import Accelerator
 
@@ -21,6 +23,9 @@ class Config:
     """fashion-mnist, cifar10, image-folder, any other of compare --list, or views (folders of rendered shapes)."""
     data_root: Path | None = None
     """Folder of the data. Default: $OTFEW_DATA, then a cache folder."""
+    download: Annotated[bool | None, tyro.conf.DisallowNone] = None
+    """Fetch what is missing where the publisher allows it. Default: ask about more than 100 MB at a terminal, and
+    fetch no such thing elsewhere."""
     losses: tuple[str, ...] = (
         "matched-pairs",
         "all-pairs",

@@ -45,6 +45,7 @@ class Options:
         train_images: Most training items; None takes all.
         test_images: Most test items.
         note: A sentence that every report repeats.
+        download: Fetch what is missing where the publisher allows it; None asks about what is large.
     """
 
     dataset: str
@@ -55,6 +56,7 @@ class Options:
     train_images: int | None
     test_images: int | None
     note: str
+    download: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -133,7 +135,7 @@ def load(options: Options, splits: Sequence[str], on_image: Callable[[int], None
 def _open(options: Options, split: str) -> Source:
     if options.dataset == VIEWS:
         return load_views(options.root or default_root(), split, options.views)
-    return data.load(options.dataset, split, options.root, DataOptions())
+    return data.load(options.dataset, split, options.root, DataOptions(download=options.download))
 
 
 def _limited(source: Source, limit: int | None) -> Source:

@@ -150,7 +150,7 @@ class Session:
     def _load(self) -> metric_material.Material:
         c = self.config
         options = metric_material.Options(
-            c.dataset, c.data_root, c.across, c.resolution, c.views, c.train_images, c.test_images, c.note
+            c.dataset, c.data_root, c.across, c.resolution, c.views, c.train_images, c.test_images, c.note, c.download
         )
         splits = ["train", "val", "test"] if len(self.settings) > 1 else ["train", "test"]
         with Bars(self.console) as bar:

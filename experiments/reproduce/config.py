@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 CLAIMS = Path(__file__).parents[1] / "claims.toml"
 
@@ -17,6 +19,7 @@ class Config:
         suite: quick runs what committed checkpoints allow again, with few episodes; full runs everything, and trains
             what is missing; report only writes the page anew from the files in docs/results.
         data_root: Folder of data sets; default $OTFEW_DATA, then a cache folder.
+        download: Fetch data sets that are missing. Default: those of at most 100 MB.
         docs: Folder of reproduction.md and of results.
         runs: Folder of the runs; default runs/reproduce-SUITE. The same command resumes.
         only: Runs whose names begin so; default all of the suite.
@@ -26,6 +29,7 @@ class Config:
 
     suite: Literal["quick", "full", "report"] = "quick"
     data_root: Path | None = None
+    download: Annotated[bool | None, tyro.conf.DisallowNone] = None
     docs: Path = Path("docs")
     runs: Path | None = None
     only: tuple[str, ...] = ()

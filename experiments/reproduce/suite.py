@@ -134,6 +134,8 @@ def _call(command: str, arguments: list[str], config: Config) -> None:
     arguments = [*arguments, "--threads", str(config.threads)]
     if config.data_root is not None:
         arguments += ["--data-root", str(config.data_root)]
+    if config.download is not None:
+        arguments.append("--download" if config.download else "--no-download")
     if reason := process.run(command, arguments):
         raise UserError(reason)
 

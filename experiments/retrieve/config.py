@@ -22,8 +22,8 @@ class Config(WithRun, WithBackbone, WithOneSet):
     """Your own features (.safetensors or .npz) instead of a data set and a backbone; their mean node is the global
     vector."""
     split: Part | None = None  # type: ignore[assignment]  # the default depends on the data set
-    """train, val, test, or first-half or second-half of all classes by name. Default: second-half for cub, else
-    test."""
+    """train, val, test, first-half or second-half of all classes by name, or all. Default: second-half for cub,
+    else test."""
     nodes: tuple[str, ...] = ()
     """Kinds of local nodes. Default: fcn:3,2,1,nomap grid:3,2 sampling:25."""
     scores: tuple[RetrievalScore, ...] = SCORES

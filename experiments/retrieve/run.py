@@ -73,8 +73,16 @@ def run_retrieval(config: Config, console: Console) -> Path:
     ]
     directory = RunDirectory(output, identity)
     ranked = _retrieve(whole, rerankers, protocol["rerank"], directory, device, console)
+    trivial = [
+        f"{score} [{reranker.nodes}]"
+        for reranker in rerankers
+        if reranker.features.nodes.shape[1] == 1
+        for score in scores
+        if score in TRANSPORT
+    ]
     results = {
         **identity,
+        **({"one_node": trivial} if trivial else {}),
         "class_names": list(material.classes),
         **retrieval_report.compare(ranked, dict.fromkeys(specs, scores), material.labels, material.classes),
     }

@@ -17,7 +17,7 @@ class Config:
     """
 
     labelled: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LABELLED|MODEL")]
-    """Folder of class folders, or a file that the page or classify --save has written."""
+    """Folder of class folders, a .csv file of image,label, or a file that the page or classify --save has written."""
     port: int = 8420
     """Of this machine; 0 takes any that is free."""
     open: bool = True

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import tyro
 
 from otfew.choices import Part
 from otfew.experiments.common.options import WithRun
@@ -36,8 +39,9 @@ class Config(WithRun):
     """Data set of the episodes."""
     data_root: Path | None = None
     """Folder of data sets. Default: $OTFEW_DATA, then a cache folder."""
-    download: bool = True
-    """Fetch what is missing where the publisher allows it."""
+    download: Annotated[bool | None, tyro.conf.DisallowNone] = None
+    """Fetch what is missing where the publisher allows it. Default: ask about more than 100 MB at a terminal, and
+    fetch no such thing elsewhere."""
     backbone: str | None = None
     """As in compare."""
     resolution: int | None = None

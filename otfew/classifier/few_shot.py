@@ -165,7 +165,8 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         out is said in a warning.
 
         Args:
-            folder: Its path; ``~`` is the home folder.
+            folder: Its path; ``~`` is the home folder. A .csv file of image and label in its place lists the images,
+                see ``otfew.data.image_list``; where it has splits, those of train are labelled.
             depth: Levels down to the class folders: 2 for FOLDER/GROUP/CLASS/NAME.jpg, of which the classes are called
                 "GROUP/CLASS".
 

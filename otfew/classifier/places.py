@@ -8,6 +8,7 @@ from pathlib import Path
 
 from otfew.data.class_folders import class_folders, split_folders
 from otfew.data.files import hidden, images_in, is_image, portable
+from otfew.data.image_list import read_list
 from otfew.errors import UserError
 
 
@@ -36,21 +37,25 @@ def find_photos(*places: str | os.PathLike[str]) -> list[Path]:
 
 
 def labelled_photos(folder: str | os.PathLike[str], depth: int = 1) -> tuple[list[Path], list[str], list[str]]:
-    """List the images of a folder that holds a folder of images for each class, which names it.
+    """List the images of a folder that holds a folder of images for each class, which names it, or of a CSV file.
+
+    Of a file with a column of splits, the images of the split train are labelled ones.
 
     Args:
-        folder: Its path; ``~`` is the home folder.
+        folder: Its path, or that of a .csv file, see ``otfew.data.image_list``; ``~`` is the home folder.
         depth: Levels down to the class folders, see ``otfew.data.class_folders``.
 
     Returns:
         Files, a label for each, and sentences on what is left out.
 
     Raises:
-        UserError: No such folder, or no images in it.
+        UserError: No such folder, or no images in it; as ``otfew.data.image_list.read_list``.
     """
     if not isinstance(folder, str | os.PathLike) or folder == "":
         raise UserError(f"the folder is {folder!r}: give its path.")
     folder = Path(os.path.expanduser(folder))
+    if is_list(folder):
+        return _listed(folder)
     if not os.path.isdir(folder):
         raise UserError(f"{folder} is not a folder: give one that holds a folder of images for each class.")
     if splits := split_folders(folder, depth):
@@ -61,6 +66,24 @@ def labelled_photos(folder: str | os.PathLike[str], depth: int = 1) -> tuple[lis
     files = [(name, path) for name, paths in found.images.items() for path in paths]
     notes = [f"{folder}: {note}." for note in found.notes]
     return [path for _, path in files], [name for name, _ in files], notes
+
+
+def is_list(path: Path) -> bool:
+    """Whether a path is a CSV file, which lists images."""
+    return path.suffix.lower() == ".csv" and not path.is_dir()
+
+
+def _listed(path: Path) -> tuple[list[Path], list[str], list[str]]:
+    """Read the labelled photos of a CSV file, by class and path."""
+    found = read_list(path, path.parent)
+    rows = [row for row in found.rows if row.split in {"train", None}]
+    if not rows:
+        raise UserError(f"{_told(path)} has a column split, but no row of train: those would be the labelled images.")
+    notes = list(found.notes)
+    if left := len(found.rows) - len(rows):
+        notes.append(f"{left:,} of {len(found.rows):,} images are left out, whose split is not train")
+    rows.sort(key=lambda row: (row.label, row.image.as_posix()))
+    return [path.parent / row.image for row in rows], [row.label for row in rows], [f"{path}: {one}." for one in notes]
 
 
 def files_of(place: str | os.PathLike[str]) -> list[Path] | None:

@@ -61,6 +61,7 @@ def study(
     sources: Sequence[tuple[str, str]] = SOURCES,
     size: Size | None = None,
     data_root: Path | None = None,
+    download: bool | None = None,
     command: str = "",
     watch: Watch = SILENT,
 ) -> dict[str, Any]:
@@ -71,6 +72,7 @@ def study(
         sources: Data sets and their splits.
         size: How much is run.
         data_root: Folder of data sets.
+        download: Fetch what is missing where the publisher allows it; None asks about what is large.
         command: That makes it, for the record.
         watch: Where progress is shown.
 
@@ -83,7 +85,8 @@ def study(
     size = size or Size()
     networks = {name: load_backbone(name) for name in backbones}
     tried = candidates([(name, network.card.resolution) for name, network in networks.items()])
-    images = [part(load_images(*source, data_root, DataOptions()), CLASSES, IMAGES) for source in sources]
+    options = DataOptions(download=download)
+    images = [part(load_images(*source, data_root, options), CLASSES, IMAGES) for source in sources]
     found: dict[Candidate, dict[tuple[int, int], list[tuple[Floats, Indices]]]] = {c: {} for c in tried}
     for view in dict.fromkeys(candidate.view for candidate in tried):
         for one in images:

@@ -27,6 +27,7 @@ __all__ = [
     "ImageSet",
     "Split",
     "default_root",
+    "find",
     "load",
     "read_image",
 ]
@@ -40,6 +41,7 @@ DATASETS: Registry[Dataset] = Registry(
         "omniglot": "otfew.data.omniglot:DATASET",
         "miniimagenet": "otfew.data.miniimagenet:DATASET",
         "tieredimagenet": "otfew.data.tieredimagenet:DATASET",
+        "mnist": "otfew.data.mnist:DATASET",
         "fashion-mnist": "otfew.data.fashion_mnist:DATASET",
         "cifar10": "otfew.data.cifar10:DATASET",
         "image-folder": "otfew.data.image_folder:DATASET",
@@ -64,13 +66,35 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_PLACES})
 
 
+def find(name: str) -> Dataset:
+    """Find a data set by its name, or a file that lists one.
+
+    Args:
+        name: A key of ``DATASETS``, or the path of a .csv file with the columns image and label, see
+            ``otfew.data.image_list``.
+
+    Returns:
+        The data set; ``Dataset.name`` is what reports and cards call it, a file by its name without the folder.
+
+    Raises:
+        UserError: Nothing is called so.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if name.lower().endswith(".csv"):
+        from otfew.data.csv_file import dataset
+
+        return dataset(Path(name))
+    raise UserError(_unknown("data set", name, [*DATASETS, "a .csv file of images and labels"]))
+
+
 def load(name: str, split: str, root: Path | None = None, options: DataOptions | None = None) -> ImageSet:
     """Load one split of a data set.
 
     Args:
-        name: A key of ``DATASETS``.
+        name: As ``find`` takes it.
         split: "train", "val" or "test".
-        root: Data root; None means ``default_root()``.
+        root: Data root; None means ``default_root()``, and for a .csv file the folder that it is in.
         options: Choices that some data sets offer; None takes the defaults.
 
     Returns:
@@ -81,17 +105,20 @@ def load(name: str, split: str, root: Path | None = None, options: DataOptions |
     """
     from otfew.data.base import SPLITS, DataOptions
 
-    if name not in DATASETS:
-        raise UserError(_unknown("data set", name, list(DATASETS)))
+    dataset = find(name)
     known: dict[str, Split] = {part: part for part in SPLITS}
     if split not in known:
         raise UserError(_unknown("split", split, list(known)))
-    dataset = DATASETS[name]
-    place = default_root() if root is None else Path(root).expanduser()
-    if dataset.needs_root and not place.is_dir():
+    place = Path(root).expanduser() if root is not None else dataset.home or default_root()
+    if dataset.needs_root and not place.is_dir() and (root is not None or dataset.home is None):
         _refuse_or_make(place, given=root is not None)
+    from otfew.caches import receipts
+
+    receipts.hold(place)
     try:
-        return dataset.load(place, known[split], options or DataOptions())
+        found = dataset.load(place, known[split], options or DataOptions())
+        receipts.hold(place)  # where it was fetched just now
+        return found
     except OSError as error:
         raise UserError(f"cannot read {error.filename or place}: {error.strerror or error}.") from error
 

@@ -34,6 +34,8 @@ class ImageSet:
         fingerprint: Changes whenever the files behind the images change; keys caches on this machine.
         published_classes: How many classes the published split has; more than ``len(classes)`` means partial.
         notes: Sentences that every report repeats ("partial: 22 of 50 classes, 1,294 images", "lossy JPEG copy").
+        domains: (images,) where each image comes from ("photo", "sketch"), "" where that is not said; empty where the
+            data set says nothing of it. No part of ``digest``: it tells images apart by no more than they are.
     """
 
     dataset: str
@@ -46,6 +48,7 @@ class ImageSet:
     fingerprint: str
     published_classes: int
     notes: tuple[str, ...] = field(default=())
+    domains: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
         """Count the images."""
@@ -66,15 +69,16 @@ class DataOptions:
 
     Attributes:
         cub_split: Split list for CUB: "feat" (Ye et al. 2020, DeepEMD) or "closerlook" (Chen et al. 2019).
-        split_seed: Seed of the class split that ``image-folder`` draws.
-        download: Fetch what is missing where the publisher allows it.
+        split_seed: Seed of the class split that is drawn of ``image-folder`` and of a CSV file without splits.
+        download: Fetch what is missing where the publisher allows it: True fetches, False does not, and None fetches
+            what is small and asks about the rest, see ``otfew.data.consent``.
         depth: Levels from the folder of ``image-folder`` down to its class folders, see ``class_folders``.
-        all_classes: Leave the classes of ``image-folder`` together: no split of them is drawn.
+        all_classes: Leave the classes of ``image-folder`` or a CSV file together: no split of them is drawn.
     """
 
     cub_split: choices.CubSplit = "feat"
     split_seed: int = 0
-    download: bool = True
+    download: bool | None = None
     depth: int = 1
     all_classes: bool = False
 
@@ -90,6 +94,7 @@ class Dataset:
         load: (root, split, options) -> ImageSet; raises ``UserError`` naming what to put where.
         needs_root: False where the data are generated.
         drawn: True for characters: mirroring makes another class, and a small crop leaves nothing to recognise.
+        home: Folder that the data lie in where no root is given; None takes ``otfew.data.default_root()``.
     """
 
     name: str
@@ -98,3 +103,4 @@ class Dataset:
     load: Callable[[Path, Split, DataOptions], ImageSet]
     needs_root: bool = True
     drawn: bool = False
+    home: Path | None = None

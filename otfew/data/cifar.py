@@ -23,6 +23,7 @@ ARCHIVE = Archive(
     url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
     sha256="85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
     creates=FOLDER,
+    size=169_001_437,
 )
 IMAGES_PER_CLASS = 600
 _SIDE = 32
@@ -97,8 +98,8 @@ def find(root: Path, options: DataOptions) -> Path:
     """The publisher's folder, fetched if it is missing."""
     instead = f"put the publisher's folder at {root / FOLDER}, with the files train, test and meta in it"
     base = find_folder(root, FOLDER, "meta")
-    if base is None and options.download and not (root / FOLDER).exists():
-        base = install(ARCHIVE, root, instead=instead)
+    if base is None and options.download is not False and not (root / FOLDER).exists():
+        base = install(ARCHIVE, root, instead=instead, download=options.download)
     if base is None or not all((base / name).is_file() for name in ("train", "test", "meta")):
         raise UserError(f"CIFAR-100 is not complete under {root}: {instead}.")
     return base

@@ -23,6 +23,7 @@ ARCHIVE = Archive(
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
     sha256="6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
     creates=FOLDER,
+    size=170_498_071,
 )
 TRAIN = {
     "data_batch_1": "c99cafc152244af753f735de768cd75f",
@@ -109,8 +110,8 @@ def find(root: Path, options: DataOptions) -> Path:
     wanted = ("batches.meta", *TRAIN, *TEST)
     instead = f"put the publisher's folder at {root / FOLDER}, with {wanted[0]} and the six files of images in it"
     base = find_folder(root, FOLDER, wanted[0])
-    if base is None and options.download and not (root / FOLDER).exists():
-        base = install(ARCHIVE, root, instead=instead)
+    if base is None and options.download is not False and not (root / FOLDER).exists():
+        base = install(ARCHIVE, root, instead=instead, download=options.download)
     if base is None or not all((base / name).is_file() for name in wanted):
         raise UserError(f"CIFAR-10 is not complete under {root}: {instead}.")
     return base

@@ -18,6 +18,7 @@ ARCHIVE = Archive(
     url="https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz",
     sha256="0c685df5597a8b24909f6a7c9db6d11e008733779a671760afef78feb49bf081",
     creates=FOLDER,
+    size=1_150_585_339,
 )
 
 
@@ -58,9 +59,9 @@ def _folder(root: Path, options: DataOptions) -> Path:
     )
     if (base := find_folder(root, FOLDER, "images.txt")) is not None:
         return base
-    if not options.download or (root / FOLDER).exists():
+    if options.download is False or (root / FOLDER).exists():
         raise UserError(f"CUB is not complete under {root}: {instead}.")
-    return install(ARCHIVE, root, instead=instead)
+    return install(ARCHIVE, root, instead=instead, download=options.download)
 
 
 def _table(path: Path) -> dict[str, str]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from otfew.caches import receipts
+from otfew.data.consent import ask
 from otfew.data.unpack import unpack
 from otfew.errors import UserError
 from otfew.runs.files import locked
@@ -31,11 +33,13 @@ class Archive:
         url: Where it is.
         sha256: Its checksum, in hexadecimal.
         creates: The one top-level folder in it that is kept.
+        size: Bytes; 0 where it is small.
     """
 
     url: str
     sha256: str
     creates: str
+    size: int = 0
 
     @property
     def filename(self) -> str:
@@ -43,7 +47,7 @@ class Archive:
         return PurePosixPath(self.url).name
 
 
-def install(archive: Archive, into: Path, *, instead: str) -> Path:
+def install(archive: Archive, into: Path, *, instead: str, download: bool | None = None) -> Path:
     """Download and unpack ``archive`` unless its folder is already there.
 
     An interrupted download goes on where it stopped at the next call, and a complete archive is not fetched again.
@@ -53,25 +57,32 @@ def install(archive: Archive, into: Path, *, instead: str) -> Path:
         archive: What to fetch.
         into: Folder that ``archive.creates`` is put in; made if missing.
         instead: What the user can do by hand, as the end of a sentence.
+        download: Whether something large may be fetched, see ``otfew.data.consent``.
 
     Returns:
         ``into / archive.creates``.
 
     Raises:
-        UserError: No connection, a wrong checksum, an archive that reaches outside its folder, or nowhere to write.
+        UserError: Nobody agreed to a large download, no connection, a wrong checksum, an archive that reaches outside
+            its folder, or nowhere to write.
     """
     target = into / archive.creates
     if target.is_dir():
         return target
     if target.exists():
         raise UserError(f"{target} is a file: remove it, and {instead}.")
+    have = sum(path.stat().st_size for path in _on_the_way(into, archive.filename) if path.is_file())
+    ask(archive.filename, archive.url, archive.size - have, into, download=download, instead=instead)
     try:
-        with _alone(into, archive.filename):
+        with _alone(into, archive.filename) as lock:
             if target.is_dir():
                 return target
+            for path in _on_the_way(into, archive.filename):
+                receipts.write(path, lock, complete=False)
             path = _fetch(archive.url, f"sha256:{archive.sha256}", into, instead)
             unpack(path, archive.creates, into)
             path.unlink(missing_ok=True)
+            receipts.write(target, lock, complete=True)
     except OSError as error:
         raise UserError(f"cannot store {archive.filename} in {into} ({error.strerror or error}); {instead}.") from error
     return target
@@ -93,21 +104,26 @@ def install_file(url: str, checksum: str, into: Path, *, instead: str) -> Path:
         UserError: No connection, a wrong checksum, or nowhere to write.
     """
     try:
-        with _alone(into, PurePosixPath(url).name):
-            return _fetch(url, checksum, into, instead)
+        with _alone(into, PurePosixPath(url).name) as lock:
+            path = _fetch(url, checksum, into, instead)
+            receipts.write(path, lock, complete=True)
+            return path
     except OSError as error:
         raise UserError(f"cannot store {url} in {into} ({error.strerror or error}); {instead}.") from error
 
 
+def _on_the_way(into: Path, name: str) -> tuple[Path, Path]:
+    """Where an archive is while it is fetched, and until it is unpacked."""
+    return into / f"{name}.part", into / name
+
+
 @contextmanager
-def _alone(into: Path, name: str) -> Iterator[None]:
-    """Let one process at a time fetch a file: two that append to one partial file would ruin it."""
+def _alone(into: Path, name: str) -> Iterator[Path]:
+    """Let one process at a time fetch a file, and name the lock: two that append to one file would ruin it."""
     into.mkdir(parents=True, exist_ok=True)
-    with locked(
-        into / f".{name}.lock",
-        lambda: sys.stderr.write(f"another process downloads {name}; waiting for it\n"),
-    ):
-        yield
+    lock = into / f".{name}.lock"
+    with locked(lock, lambda: sys.stderr.write(f"another process downloads {name}; waiting for it\n")):
+        yield lock
 
 
 def _fetch(url: str, checksum: str, into: Path, instead: str) -> Path:

@@ -22,6 +22,7 @@ from otfew.data.glyph_drawing.cache import Pictures, cached, sha256
 from otfew.data.glyph_drawing.fonts import versions
 from otfew.data.glyph_drawing.paint import paint
 from otfew.data.glyph_drawing.recipe import RESOLUTION, VERSION, recipes
+from otfew.runs.files import cache_directory
 
 PER_CLASS: dict[Split, int] = {"train": 100, "val": 60, "test": 60}
 """Pictures of each class."""
@@ -75,19 +76,19 @@ def load(root: Path, split: Split, options: DataOptions) -> GlyphSet:
     """Load one split, generating it on first use.
 
     Args:
-        root: Data root: the pictures are kept in ``root/glyphs``, or among the user's caches if that can't be written.
+        root: Not used: what is generated is kept among the caches, see ``otfew.runs.files.cache_directory``.
         split: "train", "val" or "test".
         options: Not used.
 
     Returns:
         The split, with boxes.
     """
-    del options
+    del root, options
     classes = class_lists("glyphs").classes[split]
     labels = np.repeat(np.arange(len(classes), dtype=np.int64), PER_CLASS[split])
     numbers = np.tile(np.arange(PER_CLASS[split], dtype=np.int64), len(classes))
     name = f"{split}-{_key(classes, PER_CLASS[split])}.safetensors"
-    pictures = cached(name, _folders(root), lambda: generate(classes, labels, numbers))
+    pictures = cached(name, folders(), lambda: generate(classes, labels, numbers))
     drawn = ", ".join(f"{library} {number}" for library, number in versions().items())
     return GlyphSet(
         dataset="glyphs",
@@ -110,12 +111,12 @@ def _key(classes: Sequence[str], per_class: int) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
-def _folders(root: Path) -> list[Path]:
-    """Where pictures may be kept: a root that doesn't exist is not made, since its name may be a slip."""
+def folders() -> list[Path]:
+    """Where pictures are kept: first in the caches' folder, then in the user's, if the first is another."""
     import platformdirs
 
-    among_caches = Path(platformdirs.user_cache_dir("otfew", appauthor=False)) / "data"
-    return [place / "glyphs" for place in (root, among_caches) if place == among_caches or place.is_dir()]
+    places = [cache_directory(), Path(platformdirs.user_cache_dir("otfew", appauthor=False))]
+    return [place / "glyphs" for place in dict.fromkeys(places)]
 
 
 DATASET = Dataset(

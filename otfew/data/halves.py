@@ -1,20 +1,27 @@
-"""All classes of a data set, cut in two by their names: how images are retrieved (the published CUB protocol)."""
+"""All classes of a data set, whatever its splits: together, or cut in two by their names.
+
+Halves are how images are retrieved (the published CUB protocol).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from otfew import data
 from otfew.data.base import SPLITS, DataOptions, Image, ImageSet
+from otfew.data.shared_classes import NOTE
 from otfew.errors import UserError
 
 HALVES = ("first-half", "second-half")
-"""Names of the two parts beside train, val and test."""
-_OF_SPLITS = ("partial:", "class split drawn")
+"""Names of the two halves."""
+ALL = "all"
+JOINED = (*HALVES, ALL)
+"""Parts beside train, val and test."""
+_OF_SPLITS = ("partial:", "class split drawn", "all ", NOTE)
 """Beginnings of notes that are about split lists, which play no part here."""
 
 
@@ -32,33 +39,37 @@ class _Reader:
 
 
 def load_half(name: str, half: str, root: Path | None, options: DataOptions) -> ImageSet:
-    """Load half of the classes of a data set, whatever split lists say of them.
+    """Load all classes of a data set, or half of them, whatever split lists say of them.
 
-    The classes that are present, in order of their names (CUB's begin with their numbers), are cut in the middle; of an
-    odd number the first half gets one fewer. Of a complete CUB these are the first and the last 100 species, the usual
-    training and test part of metric learning.
+    For halves, the classes that are present, in order of their names (CUB's begin with their numbers), are cut in the
+    middle; of an odd number the first half gets one fewer. Of a complete CUB these are the first and the last 100
+    species, the usual training and test part of metric learning.
 
     Args:
-        name: A key of ``otfew.data.DATASETS``.
-        half: "first-half" or "second-half".
+        name: As ``otfew.data.find`` takes it.
+        half: "first-half", "second-half" or "all".
         root: Data root; None means the default.
         options: Of the data set.
 
     Raises:
         UserError: Unknown names, no data, or a single class.
     """
-    if half not in HALVES:
-        raise UserError(f"unknown half {half!r}: choose {' or '.join(HALVES)}.")
+    if half not in JOINED:
+        raise UserError(f"unknown half {half!r}: choose {' or '.join(JOINED)}.")
+    if half == ALL:
+        options = replace(options, all_classes=True)
     found_parts = {split: _try(name, split, root, options) for split in SPLITS}
     parts = [part for part in found_parts.values() if isinstance(part, ImageSet)]
+    if whole := [part for part in parts if part.variant == ALL]:
+        parts = whole[:1]  # of a user's own images without splits: the same in each
     missing = {split: error for split, error in found_parts.items() if isinstance(error, UserError)}
     if not parts:
         raise missing[SPLITS[0]]
     present = sorted({label for part in parts for label in part.classes})
-    if len(present) < 2:
+    if len(present) < 2 and half != ALL:
         raise UserError(f"{name!r} has a single class, {present[0]!r}, and no halves: give more classes.")
     first = len(present) // 2
-    classes = present[:first] if half == HALVES[0] else present[first:]
+    classes = {HALVES[0]: present[:first], HALVES[1]: present[first:], ALL: present}[half]
     number = {label: k for k, label in enumerate(classes)}
     found = sorted(
         (number[part.classes[label]], part.names[i], k, i)
@@ -66,16 +77,19 @@ def load_half(name: str, half: str, root: Path | None, options: DataOptions) -> 
         for i, label in enumerate(part.labels.tolist())
         if part.classes[label] in number
     )
-    published = sum(part.published_classes for part in parts)
-    notes = [f"the {half.replace('-', ' ')}, by name, of the {len(present)} classes that are there"]
+    # Classes that several splits share count once.
+    shared = sum(len(part.classes) for part in parts) - len(present)
+    published = sum(part.published_classes for part in parts) - shared
+    what = "all" if half == ALL else f"the {half.replace('-', ' ')}, by name, of"
+    notes = [f"{what} the {len(present)} classes that are there"]
     if len(present) < published:
-        notes.append(
-            f"partial: {len(present)} of {published} classes are there; the halves are not those of the whole set"
-        )
+        more = "" if half == ALL else "; the halves are not those of the whole set"
+        notes.append(f"partial: {len(present)} of {published} classes are there{more}")
     notes += dict.fromkeys(note for part in parts for note in part.notes if not note.startswith(_OF_SPLITS))
     notes += [f"no {split} split was found to be joined" for split in missing]
+    domains = any(part.domains for part in parts)
     return ImageSet(
-        dataset=name,
+        dataset=parts[0].dataset,
         split=half,
         variant="",
         classes=tuple(classes),
@@ -83,8 +97,9 @@ def load_half(name: str, half: str, root: Path | None, options: DataOptions) -> 
         names=tuple(image for _, image, _, _ in found),
         read=_Reader(tuple(parts), tuple((k, i) for _, _, k, i in found)),
         fingerprint=hashlib.sha256("\n".join([half, *(part.fingerprint for part in parts)]).encode()).hexdigest(),
-        published_classes=published // 2 if half == HALVES[0] else published - published // 2,
+        published_classes={HALVES[0]: published // 2, HALVES[1]: published - published // 2, ALL: published}[half],
         notes=tuple(notes),
+        domains=tuple(parts[k].domains[i] if parts[k].domains else "" for _, _, k, i in found) if domains else (),
     )
 
 

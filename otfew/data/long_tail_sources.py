@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from otfew.caches import receipts
 from otfew.data import cifar_published
 from otfew.data.base import DataOptions, ImageSet
 from otfew.data.class_folders import ClassFolders, class_folders, split_folders
@@ -21,13 +22,14 @@ Parts = tuple[ImageSet, ImageSet]
 """Training and test images."""
 
 
-def load(name: str, root: Path | None = None, download: bool = True) -> Parts:
+def load(name: str, root: Path | None = None, download: bool | None = None, depth: int = 1) -> Parts:
     """Load the training and the test images of a data set.
 
     Args:
         name: A key of ``SOURCES``.
         root: Data root; None means ``otfew.data.default_root()``.
-        download: Fetch what is missing where the publisher allows it.
+        download: Fetch what is missing where the publisher allows it; None asks about what is large.
+        depth: Levels down to the class folders of ``image-folder``, see ``otfew.data.class_folders``.
 
     Raises:
         UserError: Unknown name, or the data are missing or damaged.
@@ -37,8 +39,11 @@ def load(name: str, root: Path | None = None, download: bool = True) -> Parts:
     place = default_root() if root is None else root.expanduser()
     if not place.is_dir():
         raise UserError(f"the data root {place} is not a folder; correct `data_root` or $OTFEW_DATA.")
+    receipts.hold(place)
     try:
-        return SOURCES[name](place, DataOptions(download=download))
+        found = SOURCES[name](place, DataOptions(download=download, depth=depth))
+        receipts.hold(place)  # where it was fetched just now
+        return found
     except OSError as error:
         raise UserError(f"cannot read {error.filename or place}: {error.strerror or error}.") from error
 
@@ -51,15 +56,15 @@ def from_folder(root: Path, options: DataOptions) -> Parts:
 
     Args:
         root: The folder.
-        options: Not used.
+        options: ``depth``.
 
     Raises:
         UserError: No class folders, other classes below test than below train, a class with a single image, or as
             ``otfew.data.class_folders.class_folders``.
     """
-    if {"train", "test"} <= set(split_folders(root)):
-        return _given(root, class_folders(root / "train"), class_folders(root / "test"))
-    found = class_folders(root)
+    if {"train", "test"} <= set(split_folders(root, options.depth)):
+        return _given(root, *(class_folders(root / part, options.depth) for part in ("train", "test")))
+    found = class_folders(root, options.depth)
     folders = found.images
     if not folders:
         raise UserError(

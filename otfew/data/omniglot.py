@@ -58,7 +58,7 @@ def _folder(root: Path, options: DataOptions) -> Path:
     instead = f"put the publisher's folders {' and '.join(names)} in {root / FOLDER}"
     base = next((found for name in names if (found := find_folder(root, FOLDER, name)) is not None), root / FOLDER)
     missing = [archive for archive in ARCHIVES if not (base / archive.creates).is_dir()]
-    if missing and not options.download:
+    if missing and options.download is False:
         raise UserError(f"Omniglot is not complete under {root}: {instead}.")
     for archive in missing:
         install(archive, base, instead=instead)

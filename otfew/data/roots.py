@@ -27,9 +27,10 @@ def find_folder(root: Path, name: str, *markers: str) -> Path | None:
         name: Name that the publisher gives the folder; case, "-" and "_" do not matter.
         markers: Entries of which one must be in it.
     """
-    candidates = [root / name, *(path for path in sorted(root.iterdir()) if _plain(path.name) == _plain(name)), root]
+    candidates = [root / name, *(path for path in sorted(root.iterdir()) if plain(path.name) == plain(name)), root]
     return next((path for path in candidates if any((path / marker).exists() for marker in markers)), None)
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """Spell a folder's name without what people write in different ways: case, hyphens, underscores and spaces."""
     return re.sub(r"[-_ ]", "", name).lower()

@@ -17,6 +17,7 @@ from otfew.evaluation import figures
 from otfew.evaluation.episodes import Episodes, Indices, Protocol, Sampler
 from otfew.evaluation.fixed_classes import FixedClasses
 from otfew.evaluation.lineup import Entry
+from otfew.evaluation.one_node import trivial
 from otfew.evaluation.run import Ready, Scores, evaluate
 from otfew.evaluation.running import get_ready, query_settings, takes_prior, timings
 from otfew.evaluation.unknown_classes import UnknownClasses, open_records
@@ -255,6 +256,8 @@ class Study:
             "class_names": list(panel.material.classes),
             **figures.compare(panel.entries, scores, classes, panel.material.classes, panel.reference, told, roles),
         }
+        for name in trivial(panel.entries, ready):
+            record["methods"][name]["one_node"] = True
         if panel.sampler.unknown:
             answers = panel.sampler(0, self.terms.episodes).answers
             logits = {name: np.asarray(s.logits, dtype=np.float64) for name, s in scores.items()}

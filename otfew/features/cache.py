@@ -112,6 +112,8 @@ class Entry:
         except SafetensorError as error:
             raise DamagedError(str(error)) from error
         except (OSError, RuntimeError) as error:
+            if isinstance(error, FileNotFoundError) and not self.path.exists():
+                raise  # somebody has cleared the cache in this moment
             # The bytes are the right ones. What torch and safetensors say of a lack of handles or memory varies.
             raise UserError(f"cannot map {self.path} into memory ({error}): it is left as it is.") from error
         if nodes.dtype != torch.float32 or nodes.ndim != 3 or len(nodes) != self._images:

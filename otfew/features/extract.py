@@ -269,6 +269,7 @@ def subset(images: ImageSet, indices: list[int]) -> ImageSet:
         images,
         labels=images.labels[indices],
         names=tuple(images.names[i] for i in indices),
+        domains=tuple(images.domains[i] for i in indices) if images.domains else (),
         read=lambda i: images.read(indices[i]),
     )
 

@@ -14,9 +14,10 @@ from torch import Tensor
 from otfew.backbones import Backbone, classes_seen
 from otfew.backbones import load as load_backbone
 from otfew.choices import Crop
-from otfew.data import DATASETS, DataOptions, ImageSet
+from otfew.data import DataOptions, ImageSet
+from otfew.data import find as find_data
 from otfew.data import load as load_images
-from otfew.data.halves import HALVES, load_half
+from otfew.data.halves import ALL, HALVES, JOINED, load_half
 from otfew.data.preparation import Preparation, default_crop
 from otfew.errors import UserError
 from otfew.features.extract import FeatureSet, base_mean, extract
@@ -211,7 +212,7 @@ class ImageMaterial:
 
     def base_mean_missing(self) -> str:
         """Say why there is no mean of the base classes, or return ""."""
-        if self.images.split in {"train", HALVES[0]}:
+        if self.images.split in {"train", HALVES[0], ALL}:
             return "the base classes are the evaluated split itself"
         try:
             self.base()
@@ -269,8 +270,8 @@ def load_image_material(
     Whether the backbone has seen the classes is told by ``overlap``; who evaluates refuses them then.
 
     Args:
-        dataset: Key of ``DATASETS``.
-        split: "train", "val", "test", "first-half" or "second-half".
+        dataset: Name of a data set, or path of a .csv file that lists images, see ``otfew.data.find``.
+        split: "train", "val", "test", "first-half", "second-half" or "all".
         root: Data root, or None for the default.
         options: Choices that some data sets offer, or None for their defaults.
         backbone: Name, path, ``package.module:factory`` or the backbone itself; None takes the data set's.
@@ -283,11 +284,11 @@ def load_image_material(
         UserError: Anything is missing or unknown.
     """
     options = options or DataOptions()
-    load_part = load_half if split in HALVES else load_images
+    load_part = load_half if split in JOINED else load_images
     images = load_part(dataset, split, root, options)
-    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, dataset=dataset)
-    seen, _ = classes_seen(network.card, images.classes, dataset=dataset)
-    usual = DATASETS[dataset].resolution
+    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, dataset=images.dataset)
+    seen, _ = classes_seen(network.card, images.classes, dataset=images.dataset)
+    usual = find_data(dataset).resolution
     trained = network.card.external or bool(network.card.training_data)
     side = resolution if resolution is not None else network.card.resolution if trained else usual
     preparation = Preparation(side, default_crop(usual) if crop is None else crop)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from otfew.nodes import parse
 from otfew.nodes.patches import PatchExtractor
-from otfew.reporting.sentences import backbone_lines, milliseconds, percent, words
+from otfew.reporting.sentences import backbone_lines, milliseconds, one_node_lines, percent, words
 from otfew.reporting.tables import Table
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked
@@ -196,6 +196,7 @@ def lines(results: Record) -> list[str]:
         "gallery stays); claims rest on the wider one, with Holm's correction across rankings for each metric, and are "
         "conditional on these classes and this checkpoint"
     )
+    text += one_node_lines(results.get("one_node", []))
     text.append("the best control is the one with the largest MAP@R on these very queries")
     missing = {r["metrics"][MAIN].get("class_ci_missing") for r in results["methods"].values()} - {None}
     text += [f"no interval over classes: {reason}" for reason in sorted(missing)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otfew.evaluation.query_balance import BALANCED
@@ -12,9 +12,9 @@ from otfew.nodes.patches import PatchExtractor
 
 
 def mark(name: str, record: Mapping[str, Any]) -> str:
-    """Name a method in a table: whether it is transductive, and what it is told of the classes' shares."""
+    """Name a method in a table: whether it is transductive and what it is told then, or transports single nodes."""
     if not record["transductive"]:
-        return name
+        return f"{name} (one node: trivial)" if record.get("one_node") else name
     prior = record.get("class_prior", "")
     told = {"": "", "true": ", true prior: oracle"}.get(prior, f", {prior} prior")
     return f"{name} (transductive{told})"
@@ -38,6 +38,8 @@ def transport_lines(results: Mapping[str, Any]) -> list[str]:
     """One sentence for each transport method: what it adds to its best control."""
     lines = []
     for name, adds in sorted(results["transport_adds"].items()):
+        if results["methods"].get(name, {}).get("one_node"):
+            continue  # said by ``one_node_lines``
         if adds["control"] is None:
             lines.append(f"what transport adds in {name}: unknown, {adds['reason']}")
         else:
@@ -82,6 +84,7 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     key = "photo_ci_missing" if over == "photos" else "class_ci_missing"
     missing = {m["accuracy"].get(key) for m in results["methods"].values()} - {None}
     lines += [f"no interval over {over}: {reason}" for reason in sorted(missing)]
+    lines += one_node_lines([name for name, m in results["methods"].items() if m.get("one_node")])
     lines += _noise_lines(results)
     lines += _unknown_lines(results)
     lines.append(
@@ -90,6 +93,20 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     lines += _transductive_lines(results)
     lines += [f"not run: {name}: {reason}" for name, reason in sorted(results["not_run"].items())]
     return lines
+
+
+def one_node_lines(names: Sequence[str]) -> list[str]:
+    """Say that transport had nothing to choose, where it was between single nodes; nothing where there is no such.
+
+    Args:
+        names: Of the methods that did so.
+    """
+    if not names:
+        return []
+    return [
+        "one node an image: between two of them there is one transport plan, all the mass of the one to the other, so "
+        f"that transport is trivial in {', '.join(sorted(names))} and these figures say nothing for or against it"
+    ]
 
 
 def _fixed_lines(protocol: Mapping[str, Any]) -> list[str]:

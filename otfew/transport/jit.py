@@ -125,7 +125,7 @@ def _stamp(function: Callable[..., Any]) -> bytes:
 
 def _folders(file: Path) -> Iterator[Path]:
     """Where compiled forms of the functions in a file may be: where numba is told to, else beside it or in the home."""
-    place = f"{file.parent.name}_{hashlib.sha256(str(file.parent).encode()).hexdigest()[:16]}"
+    place = kept.place(file.parent)
     if _core.config.CACHE_DIR:
         yield Path(_core.config.CACHE_DIR) / place
         return

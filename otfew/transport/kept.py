@@ -45,6 +45,11 @@ def home() -> Path | None:
     return folder / "compiled" if folder.is_absolute() else None
 
 
+def place(sources: Path) -> str:
+    """Name the folder, among those of others, of what is compiled from the files in a folder."""
+    return f"{sources.name}_{hashlib.sha256(str(sources).encode()).hexdigest()[:16]}"
+
+
 def writable(folder: Path) -> bool:
     """Make a folder where it is missing, and tell whether files can be written there."""
     try:

@@ -411,6 +411,6 @@ def test_publishers_that_cannot_be_reached(tmp_path, monkeypatch, name):
 
     monkeypatch.setattr(requests, "get", refuse)
     with pytest.raises(UserError, match=r"downloading https://.* failed \(ConnectionError\)") as error:
-        load(name, "test", tmp_path)
+        load(name, "test", tmp_path, DataOptions(download=True))
     assert str(tmp_path) in str(error.value)
     assert "or put the publisher's folder" in str(error.value)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from otfew.data import DataOptions, fashion_mnist, load
+from otfew.data import idx as idx_files
 from otfew.errors import UserError
 
 OFFLINE = DataOptions(download=False)
@@ -85,11 +86,11 @@ def test_what_is_missing_is_downloaded_and_checked(tmp_path, monkeypatch):
         into.mkdir(parents=True, exist_ok=True)
         (into / name).write_bytes((offered / name).read_bytes())
 
-    monkeypatch.setattr(fashion_mnist, "install_file", download)
+    monkeypatch.setattr(idx_files, "install_file", download)
     root = tmp_path / "root"
     root.mkdir()
     assert len(load("fashion-mnist", "test", root)) == 30
-    assert asked == [(name, f"md5:{digest}") for name, digest in fashion_mnist.MD5.items()]
+    assert asked == [(name, f"md5:{digest}") for name, digest in fashion_mnist.FILES.md5.items()]
     load("fashion-mnist", "train", root)
     assert len(asked) == 4
     (root / "FashionMNIST" / "raw" / asked[2][0]).unlink()
@@ -113,7 +114,7 @@ def test_a_file_that_unpacks_to_far_more_is_refused(tmp_path):
     (tmp_path / "a.gz").write_bytes(gzip.compress(struct.pack(">HBBI", 0, 8, 1, 4)) + part * 400)
     tracemalloc.start()
     with pytest.raises(UserError, match="not a complete idx file"):
-        fashion_mnist.read_idx(tmp_path / "a.gz", 1)
+        idx_files.read_idx(tmp_path / "a.gz", 1, "https://there")
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 2**28 * 1.6

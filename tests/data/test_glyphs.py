@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
-from otfew.data import DATASETS, glyphs
+from otfew.data import DATASETS, glyphs, load
 from otfew.data.base import DataOptions
 from otfew.data.class_lists import class_lists
 from otfew.data.glyph_drawing.atlas import SIDE, atlas
@@ -281,15 +281,42 @@ def test_a_split_as_every_data_set_hands_it_over(small, elsewhere, tmp_path):
     assert (split.read(0) == pixels[0]).all()
 
 
-def test_the_second_load_reads_the_file_of_the_first(small, elsewhere, tmp_path, monkeypatch):
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    """The folder of pictures below $OTFEW_CACHE."""
+    monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "glyphs"
+
+
+def test_the_second_load_reads_the_file_of_the_first(small, elsewhere, kept, tmp_path, monkeypatch):
     made = glyphs.load(tmp_path, "val", DataOptions())
-    (path,) = (tmp_path / "glyphs").iterdir()
+    (path,) = kept.iterdir()
     monkeypatch.setattr(glyphs, "generate", None)
     read = glyphs.load(tmp_path, "val", DataOptions())
     assert read.fingerprint == made.fingerprint
     assert (read.boxes == made.boxes).all()
     assert path.name.startswith("val-")
     assert not elsewhere.exists()
+
+
+def test_nothing_is_written_into_the_data_root(small, elsewhere, kept, tmp_path, monkeypatch):
+    root = tmp_path / "data"
+    root.mkdir()
+    monkeypatch.setenv("OTFEW_DATA", str(root))
+    load("glyphs", "val")
+    load("glyphs", "val", root)
+    assert not list(root.iterdir())
+    assert list(kept.iterdir())
+
+
+def test_pictures_that_the_user_has_already_are_not_made_again(small, elsewhere, kept, tmp_path, monkeypatch):
+    monkeypatch.delenv("OTFEW_CACHE")
+    made = glyphs.load(tmp_path, "val", DataOptions())
+    assert list((elsewhere / "glyphs").iterdir())
+    monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(glyphs, "generate", None)
+    assert glyphs.load(tmp_path, "val", DataOptions()).fingerprint == made.fingerprint
+    assert not kept.exists()
 
 
 def damage_middle(data):
@@ -301,45 +328,44 @@ def damage_middle(data):
     [damage_middle, lambda data: data[:-1], lambda data: data[:100], lambda data: b"", lambda data: data[:-3] + b"abc"],
     ids=["a bit", "last byte lost", "truncated", "empty", "boxes"],
 )
-def test_a_damaged_file_is_made_again(small, elsewhere, tmp_path, damage):
+def test_a_damaged_file_is_made_again(small, elsewhere, kept, tmp_path, damage):
     made = glyphs.load(tmp_path, "val", DataOptions())
-    (path,) = (tmp_path / "glyphs").iterdir()
+    (path,) = kept.iterdir()
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     again = glyphs.load(tmp_path, "val", DataOptions())
     assert again.fingerprint == made.fingerprint
     assert (again.boxes == made.boxes).all()
     assert path.read_bytes() == whole
-    assert [entry.name for entry in (tmp_path / "glyphs").iterdir()] == [path.name]
+    assert [entry.name for entry in kept.iterdir()] == [path.name]
 
 
-def test_a_missing_root_is_not_made(small, elsewhere, tmp_path):
+def test_a_missing_root_is_not_made(small, elsewhere, kept, tmp_path):
     glyphs.load(tmp_path / "slip", "val", DataOptions())
     assert not (tmp_path / "slip").exists()
-    assert list((elsewhere / "data" / "glyphs").iterdir())
 
 
-def test_where_nothing_can_be_kept_pictures_are_made_all_the_same(small, elsewhere, tmp_path):
-    (tmp_path / "glyphs").write_text("a file in the way")
+def test_where_nothing_can_be_kept_pictures_are_made_all_the_same(small, elsewhere, kept, tmp_path):
+    kept.parent.mkdir()
+    kept.write_text("a file in the way")
     elsewhere.write_text("another one")
     split = glyphs.load(tmp_path, "val", DataOptions())
     assert len(split) == 2 * len(CLASSES["val"])
-    assert (tmp_path / "glyphs").read_text() == "a file in the way"
+    assert kept.read_text() == "a file in the way"
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="needs a user whom permissions stop")
-def test_a_root_that_cannot_be_written_is_passed_over(small, elsewhere, tmp_path):
-    root = tmp_path / "root"
-    root.mkdir()
-    root.chmod(stat.S_IRUSR | stat.S_IXUSR)
-    glyphs.load(root, "val", DataOptions())
-    assert list((elsewhere / "data" / "glyphs").iterdir())
+def test_a_cache_that_cannot_be_written_is_passed_over(small, elsewhere, kept, tmp_path):
+    kept.parent.mkdir()
+    kept.parent.chmod(stat.S_IRUSR | stat.S_IXUSR)
+    glyphs.load(tmp_path, "val", DataOptions())
+    assert list((elsewhere / "glyphs").iterdir())
 
 
-def test_other_pictures_have_another_file(small, elsewhere, tmp_path, monkeypatch):
+def test_other_pictures_have_another_file(small, elsewhere, kept, tmp_path, monkeypatch):
     glyphs.load(tmp_path, "val", DataOptions())
     monkeypatch.setattr(glyphs, "VERSION", -1)
     glyphs.load(tmp_path, "val", DataOptions())
     monkeypatch.setattr(glyphs, "versions", lambda: {"matplotlib": "0"})
     glyphs.load(tmp_path, "val", DataOptions())
-    assert len(list((tmp_path / "glyphs").iterdir())) == 3
+    assert len(list(kept.iterdir())) == 3

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from otfew.data import SPLITS, DataOptions, load
-from otfew.data.halves import HALVES, load_half
+from otfew.data.halves import ALL, HALVES, load_half
 from otfew.errors import UserError
 
 NAMES = [f"class{i:02d}" for i in range(25)]
@@ -43,6 +43,24 @@ def test_images_are_those_of_the_splits(tmp_path, write, picture):
         for i, name in enumerate(images.names):
             np.testing.assert_array_equal(images.read(i), by_name.pop(name))
     assert not by_name
+
+
+def test_all_classes_together(tmp_path, class_folders):
+    class_folders(tmp_path / "drawn", NAMES)
+    drawn = load_half("image-folder", ALL, tmp_path / "drawn", DataOptions(split_seed=3))
+    assert drawn.classes == tuple(NAMES)
+    assert (drawn.split, drawn.published_classes) == ("all", 25)
+    assert drawn.notes == ("all the 25 classes that are there",)
+    class_folders(tmp_path / "given" / "train", NAMES[3:6])
+    class_folders(tmp_path / "given" / "test", NAMES[:4])
+    given = load_half("image-folder", ALL, tmp_path / "given", DataOptions())
+    assert given.classes == tuple(NAMES[:6])
+    # The class that both have is one, with the images of both.
+    assert np.bincount(given.labels).tolist() == [2, 2, 2, 4, 2, 2]
+    assert given.published_classes == 6
+    assert not any(note.startswith("partial") for note in given.notes)
+    class_folders(tmp_path / "one", NAMES[:1])
+    assert load_half("image-folder", ALL, tmp_path / "one", DataOptions()).classes == ("class00",)
 
 
 def test_missing_splits_are_named(tmp_path, class_folders):

@@ -13,9 +13,17 @@ import pytest
 import torch
 
 from otfew import backbones
+from otfew.data import load
 from otfew.experiments.common import setup
 from otfew.experiments.common.cli import run
 from otfew.features import material
+
+
+@pytest.fixture(scope="session", autouse=True)
+def drawn():
+    """Glyphs are drawn once a machine: with caches of their own, tests find those of the user."""
+    for split in ("train", "val", "test"):
+        load("glyphs", split)
 
 
 @pytest.fixture

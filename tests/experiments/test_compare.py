@@ -278,11 +278,11 @@ WITHOUT_EFFECT = {
     "list_names": "nothing runs",
 }
 CHANGES = {
-    "dataset": "cifar-fs", "split": "val", "cub_split": "closerlook", "split_seed": 1, "features": None,
-    "backbone": "other", "resolution": 8, "crop": "none", "allow_overlap": True, "way": 4, "shot": 2, "query": 4,
-    "query_balance": "dirichlet:2", "class_prior": "true", "episodes": 5, "seed": 2, "device": "elsewhere",
-    "methods": ("protonet", "tim", "knn"), "nodes": "fcn:2,1", "reference": "tim", "solver": "sinkhorn",
-    "fixed_classes": True, "unknown_classes": 1,
+    "dataset": "cifar-fs", "split": "val", "cub_split": "closerlook", "split_seed": 1, "depth": 2,
+    "features": None, "backbone": "other", "resolution": 8, "crop": "none", "allow_overlap": True, "way": 4,
+    "shot": 2, "query": 4, "query_balance": "dirichlet:2", "class_prior": "true", "episodes": 5, "seed": 2,
+    "device": "elsewhere", "methods": ("protonet", "tim", "knn"), "nodes": "fcn:2,1", "reference": "tim",
+    "solver": "sinkhorn", "fixed_classes": True, "unknown_classes": 1,
 }  # fmt: skip
 
 
@@ -299,9 +299,9 @@ def claimed(shared, monkeypatch):
 
     def images(name, split, root, options):
         return ImageSet(
-            dataset=name, split=split, variant=f"{options.cub_split} {options.split_seed}", classes=tuple("abcde"),
-            labels=np.repeat(np.arange(5), 12), names=tuple(map(str, range(60))), read=lambda i: pictures[i],
-            fingerprint="1", published_classes=5,
+            dataset=name, split=split, classes=tuple("abcde"),
+            variant=f"{options.cub_split} {options.split_seed} {options.depth}", labels=np.repeat(np.arange(5), 12),
+            names=tuple(map(str, range(60))), read=lambda i: pictures[i], fingerprint="1", published_classes=5,
         )  # fmt: skip
 
     def network(spec, dataset):

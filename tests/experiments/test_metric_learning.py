@@ -178,7 +178,7 @@ def test_refusals(folder, finished, tmp_path, refused):
         (("--seeds", "0"), "--seeds must be at least 1"),
         (("--batch-size", "64"), "needs 128 training images"),
         (("--backbone", "resnet99"), "unknown backbone 'resnet99'"),
-        (("--dataset", "mnist"), "unknown data set 'mnist'"),
+        (("--dataset", "mnistt"), "unknown data set 'mnistt'"),
         (("--resolution", "3"), "too small for this backbone"),
         (("--train-images", "1"), "--train-images must be at least 2"),
         (("--learning-rates", "-1"), "--learning-rates must be positive"),

@@ -134,15 +134,28 @@ def test_runs_are_processes_and_a_failed_one_is_not_the_end(place, tmp_path, cap
 
 
 def test_every_run_is_told_its_threads_and_where_data_lie(place, tmp_path, monkeypatch):
-    called = []
+    called, more = [], ["--runs", "r", "--download"]
     monkeypatch.setattr(process, "run", lambda command, words: called.append((command, words)) or "enough")
     with pytest.raises(UserError, match="enough"):
         reproduce.main(
-            ["--suite", "full", "--only", "lost", "--threads", "3", "--data-root", "there", "--runs", "r", *place]
+            [
+                "--suite",
+                "full",
+                "--only",
+                "lost",
+                "--threads",
+                "3",
+                "--data-root",
+                "there",
+                "--runs",
+                "r",
+                *place,
+                *more,
+            ]
         )
     (command, words) = called[0]
     assert command == "compare"
-    assert words[-6:] == ["--output", "r/lost", "--threads", "3", "--data-root", "there"]
+    assert words[-7:] == ["--output", "r/lost", "--threads", "3", "--data-root", "there", "--download"]
 
 
 def test_an_interrupted_suite_writes_its_page(place, tmp_path, monkeypatch):

@@ -160,7 +160,10 @@ def test_a_backbone_that_saw_the_classes_is_refused(toy_pictures, toy_backbone, 
         (["--solver", "simplex"], "unknown solver"),
         (["--solver", "keops"], "works on point clouds"),
         (["--dataset", "birds"], "unknown data set"),
-        (["--split", "third-half"], "--split must be train, val, test, first-half or second-half, not 'third-half'"),
+        (
+            ["--split", "third-half"],
+            "--split must be train, val, test, first-half, second-half or all, not 'third-half'",
+        ),
         (["--dataset", "image-folder", "--data-root", "nowhere"], "nowhere is not a folder"),
     ],
 )
