@@ -1,6 +1,6 @@
 """Every kernel, compiled by CUDA's own compiler for GPUs that need not be there: no warnings, all in registers.
 
-Needs NVRTC (``pip install nvidia-cuda-nvrtc``; tox's environment ``nvrtc`` brings it), not a GPU.
+Needs NVRTC (``pip install nvidia-cuda-nvrtc``; tox's environment ``beside`` brings it), not a GPU.
 """
 
 from __future__ import annotations
