@@ -6,6 +6,7 @@ Hence what runs without a library that is optional runs the same with it, but fo
 from __future__ import annotations
 
 import ast
+import functools
 import re
 import sys
 from pathlib import Path
@@ -59,6 +60,7 @@ def library(module: str) -> str:
     return next((name for name in ADAPTERS if "." in name and module.startswith(name)), module.partition(".")[0])
 
 
+@functools.cache
 def libraries() -> dict[str, set[str]]:
     """Map every library that is imported anywhere, at the top or within a function, to the files that import it."""
     found: dict[str, set[str]] = {}
