@@ -15,7 +15,7 @@ test: $(VENV)/.tox
 
 check: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 --dist worksteal -m slow
-	$(VENV)/bin/tox run -p 2 -o --parallel-no-spinner -e minimal,beside
+	$(VENV)/bin/tox run-parallel -p 2 -o --parallel-no-spinner -e minimal,beside
 
 browser: $(VENV)/.tox
 	TOX=$(VENV)/bin/tox .ci/browser
