@@ -14,8 +14,8 @@ test: $(VENV)/.tox
 	$(VENV)/bin/tox run $(ARGS)
 
 check: $(VENV)/.tox
-	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 -m slow
-	$(VENV)/bin/tox run -e minimal,qpth,nvrtc
+	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 --dist worksteal -m slow
+	$(VENV)/bin/tox run-parallel -p 2 -o --parallel-no-spinner -e minimal,beside
 
 browser: $(VENV)/.tox
 	TOX=$(VENV)/bin/tox .ci/browser
@@ -32,7 +32,8 @@ device-check:
 	exec "$$python" -m otfew.experiments.device_check $(if $(OUT),--output "$(OUT)") $(ARGS)
 
 lint: $(VENV)/.tox
-	$(VENV)/bin/tox run -e lint,type
+	$(VENV)/bin/tox run -e lint
+	$(VENV)/bin/tox exec -e py -- mypy
 
 format: $(VENV)/.tox
 	$(PIP) ruff

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +16,31 @@ from otfew.transport.registry import SOLVERS, Solver, installed, lookup
 
 if TYPE_CHECKING:
     from .devices.pretended import Machine
+
+
+TESTS = Path(__file__).parent
+SPEAKS_OF_OPTIONAL_LIBRARIES = re.compile(r"importorskip|\binstalled\b|\bfind_spec\b|\botfew\[")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Let an environment without the optional libraries run what they may change."""
+    parser.addoption(
+        "--without-optional",
+        action="store_true",
+        help="only test files that speak of libraries that may be missing, and those at the top of tests",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out files that need not be run again where the optional libraries are missing.
+
+    Code outside the adapters of optional libraries cannot tell whether they are there: ``test_dependencies.py`` proves
+    that it imports none.
+    """
+    if not config.getoption("--without-optional") or not collection_path.name.startswith("test_"):
+        return None
+    at_the_top = collection_path.parent == TESTS
+    return None if at_the_top or SPEAKS_OF_OPTIONAL_LIBRARIES.search(collection_path.read_text("utf-8")) else True
 
 
 @pytest.fixture

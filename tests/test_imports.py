@@ -104,8 +104,13 @@ def dotted_name(path):
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
+@functools.cache
 def statements(path):
-    """Yield (module, names or none) of every import in a file, wherever it stands, ``TYPE_CHECKING`` included."""
+    """List (module, names or none) of every import in a file, wherever it stands, ``TYPE_CHECKING`` included."""
+    return list(read_statements(path))
+
+
+def read_statements(path):
     name = dotted_name(path)
     package = name if path.name == "__init__.py" else name[:-1]
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):

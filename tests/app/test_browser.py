@@ -23,7 +23,7 @@ from otfew import FewShotClassifier
 api = pytest.importorskip("playwright.sync_api", reason="no playwright: make browser")
 pytest.importorskip("uvicorn", reason='no uvicorn: pip install "otfew[app]"')
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium: make browser")
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(CHROMIUM is None, reason="no chromium: make browser")]
 
 ROOT = Path(__file__).resolve().parents[2]
 PHOTOS = ROOT / "examples" / "photos"

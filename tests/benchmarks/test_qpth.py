@@ -1,4 +1,4 @@
-"""The layer of DeepEMD's released training code beside ``exact``; runs where qpth is installed (``tox -e qpth``)."""
+"""The layer of DeepEMD's released training code beside ``exact``; runs where qpth is installed (``tox -e beside``)."""
 
 from __future__ import annotations
 

@@ -153,10 +153,12 @@ def test_tuning_uses_the_validation_classes_and_finds_what_is_better(two_splits,
     assert "| published, % on val | chosen, % on val |" in said
 
 
-def test_the_slack_of_an_estimated_prior_is_chosen_too(two_splits, folder, finish):
+def test_the_slack_of_an_estimated_prior_is_chosen_too(two_splits, folder, finish, monkeypatch):
+    others = {name: values[-1:] for name, values in latent_tuning.GRID.items() if name != "slack"}
+    monkeypatch.setattr(latent_tuning, "GRID", {**others, "slack": latent_tuning.GRID["slack"]})
     results = finish(
-        latent_space.main, folder, "--query", 3, "--episodes", 30, "--shots", 1, "--rivals", "--tune-on", "val",
-        "--tune-episodes", 10, "--query-balance", "dirichlet:1", "--class-prior", "estimated",
+        latent_space.main, folder, "--query", 3, "--episodes", 6, "--shots", 1, "--rivals", "--tune-on", "val",
+        "--tune-episodes", 3, "--query-balance", "dirichlet:1", "--class-prior", "estimated",
     )  # fmt: skip
     methods = results["panels"]["shot-1"]["protocol"]["methods"]
     assert methods["LST+MAP"]["options"]["slack"] in {0.05, latent_tuning.SLACK, 2.0}

@@ -96,10 +96,11 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(own_features, tmp_path, fi
 
 
 def test_the_whole_gallery_is_all_pairs(own_features, tmp_path, finish, capsys):
-    finish(retrieve.main, tmp_path / "all", *given(own_features, "--all-pairs"))
+    scores = "--scores", "deepemd", "pooled-cosine"
+    finish(retrieve.main, tmp_path / "all", *given(own_features, "--all-pairs", *scores))
     assert "all pairs are scored" in capsys.readouterr().out
-    finish(retrieve.main, tmp_path / "239", *given(own_features, "--rerank", 239))
-    finish(retrieve.main, tmp_path / "many", *given(own_features, "--rerank", 5000))
+    finish(retrieve.main, tmp_path / "239", *given(own_features, "--rerank", 239, *scores))
+    finish(retrieve.main, tmp_path / "many", *given(own_features, "--rerank", 5000, *scores))
     assert "more than the 239 others: all pairs are scored" in " ".join(capsys.readouterr().out.split())
     whole = (tmp_path / "all" / "results.json").read_bytes()
     assert whole == (tmp_path / "239" / "results.json").read_bytes()

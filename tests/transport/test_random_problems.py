@@ -37,7 +37,7 @@ def test_exact_is_right_and_proves_it(data, examples, highs, prove):
 
 
 @pytest.mark.slow
-@settings(reproducible, max_examples=5_000)
+@settings(reproducible, max_examples=2_000)
 @given(data=st.data())
 def test_exact_is_right_on_thousands_of_problems(data, examples, highs, prove):
     right_and_proved(data.draw(examples), highs, prove)

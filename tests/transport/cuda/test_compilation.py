@@ -1,6 +1,6 @@
 """Every kernel, compiled by CUDA's own compiler for GPUs that need not be there: no warnings, all in registers.
 
-Needs NVRTC (``pip install nvidia-cuda-nvrtc``; tox's environment ``nvrtc`` brings it), not a GPU.
+Needs NVRTC (``pip install nvidia-cuda-nvrtc``; tox's environment ``beside`` brings it), not a GPU.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ STACK = {"entropic_f32": 64, "entropic_f64": 64}
 """Bytes of stack that a kernel may have, none where it is not named. Newton's method takes the sides of a problem, 32
 bytes each, now one way round and now the other: they are looked up in memory, once a pass over all costs."""
 
-EXTREMES = ("exact_1_1_f32", "exact_4_4_f64", "plan_times", "entropic", "sfc")
-"""Beginnings of the names of kernels that are compiled for every architecture; others, which take minutes together,
-each for one of them in turn, and for all where tests marked slow are run with NVRTC."""
+LARGEST = ("exact_4_4_f64", "entropic_f64", "sfc_move_f64")
+"""The kernels of each kind that need most registers: compiled for every architecture. Others, which take minutes
+together, are compiled for one in turn, and for all where tests marked slow are run with NVRTC."""
 
 
 def pairs():
@@ -34,7 +34,7 @@ def pairs():
         kernels += [_sfc_device.pose(dtype), _sfc_device.move(dtype, 35, 7)]
     for place, kernel in enumerate(kernels):
         for turn, architecture in enumerate(ARCHITECTURES):
-            quick = kernel.name.startswith(EXTREMES) or turn == place % len(ARCHITECTURES)
+            quick = kernel.name in LARGEST or turn == place % len(ARCHITECTURES)
             marks = () if quick else pytest.mark.slow
             yield pytest.param(kernel, architecture, id=f"{kernel.name}-{architecture}", marks=marks)
 
