@@ -33,7 +33,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "errors choices",
         "transport random",
         "runs statistics costs devices registry checks",
-        "method pair_loss scores",
+        "method pair_loss scores plugins",
         "methods baselines data node_weights catalogue",
         "backbones nodes",
         "features",
