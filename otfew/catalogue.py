@@ -127,7 +127,8 @@ def _of_a_user(name: str) -> type[FewShotMethod]:
         lacking.insert(0, "__call__")
     if lacking:
         raise UserError(f"the class {name!r} is no method, since it lacks {lacking[0]!r}: {derive}.")
-    if unwritten := getattr(found, "__abstractmethods__", frozenset()):
+    unwritten: frozenset[str] = getattr(found, "__abstractmethods__", frozenset())
+    if unwritten:
         raise UserError(f"method {name!r} lacks its method {min(unwritten)!r}: write it.")
     return cast("type[FewShotMethod]", found)
 

@@ -55,7 +55,7 @@ def find(name: str, what: str) -> Any:
     where, _, attribute = name.partition(":")
     if (file := _from_a_file.get()) and where not in sys.modules:
         raise ValueError(
-            f"{file} names the {what} {name!r}, which is code of others: import {where} first to allow it."
+            f"{file} names the {what} {name!r}, code of others: import {where} first to allow it."
         )
     try:
         look_here(where)
