@@ -195,7 +195,7 @@ def open_material(
     """Open the user's features, or a split and a backbone.
 
     Args:
-        dataset: Key of ``otfew.data.DATASETS``.
+        dataset: As ``otfew.data.find`` takes it.
         features: The user's own features instead.
         split: What is evaluated.
         data_root: Folder of data sets.

@@ -41,7 +41,7 @@ def open_material(
 
     Args:
         options: The command line.
-        dataset: Key of ``DATASETS``.
+        dataset: As ``otfew.data.find`` takes it.
         features: The user's own features instead, or None.
         nodes: Kind of nodes for all methods; "" for what each prefers.
         console: Where progress is shown.

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from otfew.data.roots import VARIABLE, default_root
 from otfew.errors import UserError
 from otfew.registry import Registry, exported
+from otfew.transport.importing import is_plugin
 
 if TYPE_CHECKING:
     from otfew.data.base import SPLITS, DataOptions, Dataset, Image, ImageSet, Split
@@ -27,6 +28,7 @@ __all__ = [
     "ImageSet",
     "Split",
     "default_root",
+    "find",
     "load",
     "read_image",
 ]
@@ -64,11 +66,32 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *_PLACES})
 
 
+def find(name: str) -> Dataset:
+    """Find a data set by its name.
+
+    Args:
+        name: A key of ``DATASETS``, or ``package.module:Name`` of one of the user's own, see ``otfew.data.plugged``.
+
+    Returns:
+        The data set; ``Dataset.name`` is what reports and cards call it.
+
+    Raises:
+        UserError: Nothing is called so.
+    """
+    if name in DATASETS:
+        return DATASETS[name]
+    if is_plugin(name):
+        from otfew.data import plugged
+
+        return plugged.dataset(name)
+    raise UserError(_unknown("data set", name, [*DATASETS, "package.module:Name of your own"]))
+
+
 def load(name: str, split: str, root: Path | None = None, options: DataOptions | None = None) -> ImageSet:
     """Load one split of a data set.
 
     Args:
-        name: A key of ``DATASETS``.
+        name: As ``find`` takes it.
         split: "train", "val" or "test".
         root: Data root; None means ``default_root()``.
         options: Choices that some data sets offer; None takes the defaults.
@@ -81,12 +104,10 @@ def load(name: str, split: str, root: Path | None = None, options: DataOptions |
     """
     from otfew.data.base import SPLITS, DataOptions
 
-    if name not in DATASETS:
-        raise UserError(_unknown("data set", name, list(DATASETS)))
+    dataset = find(name)
     known: dict[str, Split] = {part: part for part in SPLITS}
     if split not in known:
         raise UserError(_unknown("split", split, list(known)))
-    dataset = DATASETS[name]
     place = default_root() if root is None else Path(root).expanduser()
     if dataset.needs_root and not place.is_dir():
         _refuse_or_make(place, given=root is not None)

@@ -14,7 +14,8 @@ from torch import Tensor
 from otfew.backbones import Backbone, classes_seen
 from otfew.backbones import load as load_backbone
 from otfew.choices import Crop
-from otfew.data import DATASETS, DataOptions, ImageSet
+from otfew.data import DataOptions, ImageSet
+from otfew.data import find as find_data
 from otfew.data import load as load_images
 from otfew.data.halves import HALVES, load_half
 from otfew.data.preparation import Preparation, default_crop
@@ -269,7 +270,7 @@ def load_image_material(
     Whether the backbone has seen the classes is told by ``overlap``; who evaluates refuses them then.
 
     Args:
-        dataset: Key of ``DATASETS``.
+        dataset: As ``otfew.data.find`` takes it.
         split: "train", "val", "test", "first-half" or "second-half".
         root: Data root, or None for the default.
         options: Choices that some data sets offer, or None for their defaults.
@@ -285,9 +286,9 @@ def load_image_material(
     options = options or DataOptions()
     load_part = load_half if split in HALVES else load_images
     images = load_part(dataset, split, root, options)
-    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, dataset=dataset)
-    seen, _ = classes_seen(network.card, images.classes, dataset=dataset)
-    usual = DATASETS[dataset].resolution
+    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, dataset=images.dataset)
+    seen, _ = classes_seen(network.card, images.classes, dataset=images.dataset)
+    usual = find_data(dataset).resolution
     trained = network.card.external or bool(network.card.training_data)
     side = resolution if resolution is not None else network.card.resolution if trained else usual
     preparation = Preparation(side, default_crop(usual) if crop is None else crop)

@@ -54,9 +54,7 @@ def find(name: str, what: str) -> Any:
         raise ValueError(f"{what} {name!r} is no package.module:Name: write the module, a colon and the name in it.")
     where, _, attribute = name.partition(":")
     if (file := _from_a_file.get()) and where not in sys.modules:
-        raise ValueError(
-            f"{file} names the {what} {name!r}, code of others: import {where} first to allow it."
-        )
+        raise ValueError(f"{file} names the {what} {name!r}, code of others: import {where} first to allow it.")
     try:
         look_here(where)
         found: Any = importlib.import_module(where)
