@@ -37,7 +37,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
         "methods baselines data node_weights catalogue",
         "backbones nodes",
         "features",
-        "evaluation retrieval",
+        "evaluation retrieval conformance",
         "training reporting retrieval_metrics",
         "classifier compat api",
         "app",
