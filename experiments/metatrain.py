@@ -293,6 +293,8 @@ def _check_start(backbone: Backbone, config: Config, val: ImageSet) -> None:
 
     card = backbone.card
     if _is_own(config):
+        if next(backbone.module.parameters(), None) is None:
+            raise UserError(f"backbone {card.name!r} has no weights: there is nothing to train.")
         backbone.module.requires_grad_(True)
         return
     if card.architecture not in backbones.ARCHITECTURES and not is_plugin(card.architecture):

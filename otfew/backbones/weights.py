@@ -76,8 +76,8 @@ def load(path: Path, *, build: Callable[..., nn.Module] | None = None) -> Backbo
         # Only our own names: a card must not be able to call whatever function it likes.
         if is_plugin(card.architecture):
             raise UserError(
-                f"checkpoint {path} is of {card.architecture!r}, a network of your own: give it as "
-                f"{card.architecture}@{path}, so that it is you who has that code run."
+                f"the card of {path} names {card.architecture!r}, code that is none of otfew's: where that is your own "
+                f"network, give {card.architecture}@{path}."
             )
         raise UserError(
             f"the card of {path} names the architecture {card.architecture!r}, which is none of "
