@@ -328,9 +328,9 @@ def _gradients(method: Method) -> None:
 def _masked_gradients(method: Method) -> None:
     support, query = episodes()
     mask = torch.tensor([True, False, True]).expand(EPISODES, WAY, SHOT)
-    # Dead nodes, a dead image, and a query that equals a shot: where norms and distances have no derivative.
+    # Dead nodes, a dead image, a query that equals all shots of a class: where norms and distances have no derivative.
     support[0, 0, 0, 0], query[0, 0, 1], query[0, 1] = 0, 0, 0
-    query[1, 2] = support[1, 0, 0]
+    support[1, 0] = query[1, 2]
     support.requires_grad_()
     query.requires_grad_()
     logits = method.ask(support, query, support_mask=mask)

@@ -113,7 +113,7 @@ def test_a_method_that_is_right(tmp_path):
 @pytest.mark.parametrize(
     ("number", "parts", "law", "said"),
     [
-        (0, {"before": "centres = centres - centres.mean((0, 1)) * torch.ones_like(centres)[:1, :1] * 0.5"}, MATES, "batch"),
+        (0, {"before": "centres = centres - 0.5 * centres.mean((0, 1))"}, MATES, "batch"),
         (1, {"after": "logits = logits / logits.std()"}, MATES, "first axis"),
         (2, {"after": "return logits.mT"}, SHAPE, "return logits (episodes, n_query, way), here (3, 5, 4)"),
         (3, {"after": "return logits.argmax(-1)"}, SHAPE, "(3, 5)"),
@@ -122,16 +122,17 @@ def test_a_method_that_is_right(tmp_path):
         (6, {"after": "logits = logits + torch.randn_like(logits)"}, SAME, "seeded otherwise"),
         (7, {"after": "logits = logits + np.random.rand()"}, SAME, "torch.Generator"),
         (8, {"before": "support_mask = None; centres = support.mean((2, 3))"}, MASK, "support_mask is ignored"),
-        (9, {"before": "centres = torch.einsum('ewsnc,ews->ewc', support, 1. * support_mask) / support_mask.sum(-1)[..., "
+        (9, {"before": "centres = torch.einsum('ewsnc,ews->ewc', support, support_mask.to(support)) "
+             "/ support_mask.sum(-1)[..., "
              "None] / support.shape[3] if support_mask is not None else centres"}, MASK, "NaN"),
         (10, {"before": "query.mul_(2)"}, TRACE, "writes into"),
         (11, {"after": "logits = logits + self.seen * logits ** 2; self.seen += 1"}, TRACE, "later"),
         (12, {"after": "logits = logits - logits.mean(1, keepdim=True)"}, ALONE, "transductive = True"),
         (13, {"after": "logits = -logits"}, "the most similar class has the largest logit", "minus a distance"),
-        (14, {"after": "logits = logits + 0 * class_prior[:, None] + class_prior[:, None] if class_prior is not None else "
+        (14, {"after": "logits = logits + class_prior[:, None] if class_prior is not None else "
               "logits"}, "class_prior is for transductive methods", "unused"),
-        (15, {"before": "centres = centres.detach() + 0.5 * (centres - centres.detach())"}, GRADIENT, "partial_gradient"),
-        (16, {"after": "logits = -(1e-30 - logits).sqrt() + 0 * (-logits).sqrt()"}, ZEROS, "NaN or infinite"),
+        (15, {"before": "centres = (centres + centres.detach()) / 2"}, GRADIENT, "partial_gradient"),
+        (16, {"after": "logits = -(-logits).sqrt()"}, ZEROS, "NaN or infinite"),
         (17, {"before": "vectors = query[:, :, 0]"}, "order of nodes does not matter", "set of nodes"),
         (18, {"after": "logits = logits * torch.arange(1, logits.shape[-1] + 1)"},
          "order of classes and of queries does not matter", "treat all classes alike"),
@@ -189,12 +190,12 @@ class Mine:
     ("number", "parts", "law", "said"),
     [
         (0, {"views": "whole = whole[:, ::2]"}, "views of images of any shape", "not uint8 (1, 32, 32, 3)"),
-        (1, {"views": "whole = whole[..., ::-1] if np.random.rand() < .5 else np.roll(whole, 3, 1)",
+        (1, {"views": "whole = np.roll(whole, np.random.randint(1, 9999) % 31, 1)",
              "draws": True}, "the same image has the same views, whatever is drawn elsewhere", "uniforms"),
         (2, {"views": "whole = np.roll(whole, len(name), 1)"},
          "the same image has the same views, whatever is drawn elsewhere", "state True"),
         (3, {"nodes": "found = found - found.mean(0)"}, "an image does not depend on its batch-mates", "first axis"),
-        (4, {"nodes": "found = found.mean(1)"}, "nodes have the right shape and are finite", "(images, nodes, channels)"),
+        (4, {"nodes": "found = found.mean(1)"}, "nodes have the right shape and are finite", "nodes, channels)"),
         (5, {"nodes": "found = found + torch.rand_like(found)"}, "the same maps have the same nodes", "draw nothing"),
         (6, {"nodes": "maps.zero_()"}, "nodes have the right shape and are finite", "copy them first"),
         (7, {"nodes": "found = found / 0"}, "nodes have the right shape and are finite", "NaN"),
@@ -209,13 +210,16 @@ def test_nodes_that_are_wrong_are_told_in_what(number, parts, law, said):
 
 
 SOLVER = """
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 import numpy as np
 import otfew
-from otfew.transport.dense import solve_each
-from otfew.transport.problem import Status
 from otfew.transport.registry import ArraySolver
+
+def greedy(problem, found):
+    plan = np.array([np.outer(a, b) / a.sum() for _, a, b in map(problem.item, range(len(problem)))])
+    linear = np.array([(problem.item(k)[0] * plan[k]).sum() for k in range(len(problem))])
+    return replace(found, dense=plan, rows=None, cols=None, flow=None, value=linear)
 
 @dataclass(frozen=True)
 class Mine(ArraySolver):
@@ -235,14 +239,15 @@ class Mine(ArraySolver):
     [
         (0, {"kind": "magic"}, "the class states what it must", "exact (the linear program)"),
         (1, {"requires": "not_there_at_all"}, "the class states what it must", "pip install it"),
-        (2, {"then": "found = solve_each(problem, lambda c, a, b: (np.outer(a, b), None, Status.MAX_ITER, 1), 'mine')"},
+        (2, {"then": "found = greedy(problem, found)"},
          "the plan costs what its kind promises", "state entropic"),
         (3, {"then": "found.flow *= 1.5"}, "the plan meets the weights", "sums of the plan's rows"),
         (4, {"then": "found.value *= 1 + 0.1 * np.random.rand(); found.flow *= 1 + 0.1 * np.random.rand()"},
          "the same problem gets the same answer, and is left as it is", "seeded otherwise"),
         (5, {"then": "found.value += len(problem)"},
          "a problem does not depend on its batch-mates, or it says so", "batch_coupled = True"),
-        (6, {"then": "raise OverflowError('too large')"}, "it solves in float32 and float64", "OverflowError: too large ("),
+        (6, {"then": "raise OverflowError('too large')"}, "it solves in float32 and float64",
+         "OverflowError: too large"),
     ],
     ids=lambda value: str(value) if isinstance(value, int) else "",
 )  # fmt: skip
@@ -294,7 +299,8 @@ from otfew.data import Dataset, ImageSet
 def load(root, split, options):
     classes = [f"{{split}}-{{c}}" for c in range(5)]
     names = tuple(f"{{c}}/{{i}}" for c in classes for i in range(16))
-    images = ImageSet("x", split, "", tuple(classes), np.repeat(np.arange(5), 16).astype(np.int64), names, lambda i: read(names[i]),
+    labels = np.repeat(np.arange(5), 16).astype(np.int64)
+    images = ImageSet("x", split, "", tuple(classes), labels, names, lambda i: read(names[i]),
                       hashlib.sha256(split.encode()).hexdigest(), 5)
     {then}
     return images
@@ -316,7 +322,7 @@ def make():
         (0, "images = replace(images, labels=images.labels.astype(np.int32))", "a split can be loaded", "of int64"),
         (1, "images = replace(images, names=(names[0],) * 80)", "a split can be loaded", "names two images alike"),
         (2, "images = replace(images, labels=images.labels + 1)", "a split can be loaded", "outside its 5 classes"),
-        (3, "images = replace(images, classes=('a', 'b', 'c', 'd', 'e'))", "no class is in two splits", "share 5 classes"),
+        (3, "images = replace(images, classes=tuple('abcde'))", "no class is in two splits", "share 5 classes"),
         (4, "images = replace(images, read=lambda i: read(names[i]).astype(float))",
          "images are (height, width, 3) of uint8", "float64 (8, 9, 3)"),
         (5, "images = replace(images, read=counted)", "the same images each time", "function of its name"),
@@ -384,7 +390,8 @@ def test_the_command_prints_a_table_and_ends_with_one_where_something_fails(caps
     write("right", METHOD.format(attributes="", before="", after=""))
     run(lambda: check.main(["right:Mine"]))
     said = capsys.readouterr().out
-    assert "20 of 20 laws hold, 0 fail" in said
+    assert "19 of 20 laws hold, 0 fail" in said
+    assert "in_full_precision" in said
     write("wrong", METHOD.format(attributes="", before="", after="logits = logits / logits.std()"))
     with pytest.raises(SystemExit) as ended:
         run(lambda: check.main(["right:Mine", "wrong:Mine"]))
@@ -398,4 +405,4 @@ def test_the_command_wants_a_name(capsys):
     with pytest.raises(SystemExit) as ended:
         run(lambda: check.main([]))
     assert ended.value.code == 2
-    assert "NAME" in capsys.readouterr().err or True
+    assert capsys.readouterr().err.startswith("error: ")
