@@ -101,7 +101,8 @@ def find(name: str) -> type[FewShotMethod]:
     """Look a method up.
 
     Args:
-        name: Key of ``METHODS`` or ``BASELINES``, or ``package.module:Name`` of a class of one's own.
+        name: Key of ``METHODS`` or ``BASELINES``, or ``package.module:Name`` of a class of one's own; options behind it
+            are passed over.
 
     Raises:
         UserError: There is none of the name, with the nearest names; or what a plug-in names is no method's class.
@@ -109,8 +110,11 @@ def find(name: str) -> type[FewShotMethod]:
     table = methods()
     if name in table:
         return table[name]
-    if ":" in name:
-        return _of_a_user(name)
+    bare, _ = parse(name)
+    if bare in table:
+        return table[bare]
+    if ":" in bare:
+        return _of_a_user(bare)
     near = difflib.get_close_matches(name, table, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"choose from {', '.join(sorted(table))}."
     raise UserError(f"unknown method {name!r}: {hint}")
@@ -164,12 +168,14 @@ def build(name: str, /, **options: Any) -> FewShotMethod:
 
     Args:
         name: As in ``find``.
-        **options: Of its constructor, as objects, or as run folders have them.
+        **options: Of its constructor, as objects, or as run folders have them; they go before those behind the name.
 
     Raises:
         UserError: Unknown name or option, an option of a wrong type or out of range, or ``base_mean`` missing where the
             method needs it.
     """
+    name, own = parse(name)
+    options = {**own, **options}
     method = find(name)
     unknown = [option for option in options if not accepts(method, option)]
     if unknown:

@@ -191,6 +191,12 @@ def test_an_option_stands_once():
     assert "'a' twice" in said(catalogue.parse, "deepemd:a=1,a=2")
 
 
+def test_options_behind_a_name_are_those_of_the_constructor():
+    assert catalogue.find("deepemd:temperature=3") is catalogue.find("deepemd")
+    assert catalogue.build("deepemd:temperature=3").temperature == 3
+    assert catalogue.build("deepemd:temperature=3", temperature=4).temperature == 4
+
+
 def test_methods_of_ones_own_are_found_and_built(write):
     write(my_own_methods=METHODS)
     method = catalogue.build("my_own_methods:Mean", temperature=2)
