@@ -7,6 +7,7 @@ import importlib.util
 COMMANDS = {
     "cache": "what otfew keeps on disk to be quicker: list it, keep it small, clear it",
     "classify": "your own photos after a few labelled ones: answers with confidence, or unknown, as a file and a page",
+    "check": "whether a method, data set, network, solver or nodes of your own are what they must be",
     "compare": "run methods on the same episodes and compare them",
     "ablate-weights": "which weights of the nodes: Table 2 of the DeepEMD paper",
     "cross-domain": "one backbone on several data sets: Table 5 of the DeepEMD paper",

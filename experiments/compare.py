@@ -24,11 +24,12 @@ class Config(WithRun, WithEpisodes, WithBackbone, WithOneSet):
     """
 
     dataset: str = "glyphs"
-    """Data set, or a CSV file of image,label[,split][,domain]; --list prints the names."""
+    """Data set, a CSV file of image,label[,split][,domain], or package.module:Name of your own; --list prints names."""
     output: Path | None = None
     """Folder of the run. Default: runs/compare-DATASET-HASH."""
     methods: tuple[str, ...] = ("all",)
-    """Methods, or all that apply."""
+    """Methods, or all that apply; package.module:Name of your own; options behind a colon, as in
+    deepemd:shot_head=sfc,solver=sinkhorn."""
     shot: int = 1
     """Labelled images of each class."""
     fixed_classes: bool = False
@@ -36,11 +37,11 @@ class Config(WithRun, WithEpisodes, WithBackbone, WithOneSet):
     unknown_classes: int = 0
     """Classes in an episode without labelled images: adds how well they are told, log-loss and Brier score."""
     nodes: str = ""
-    """Kind of nodes for all methods. Default: what each method prefers."""
+    """Kind of nodes for all methods; package.module:Name of your own. Default: what each method prefers."""
     reference: str = ""
     """Method that the others are compared with. Default: cosine-centroid, else the first."""
     solver: str = "exact"
-    """Transport solver."""
+    """Transport solver; package.module:Name of your own."""
     list_names: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print data sets, backbones, nodes, methods and solvers, and end."""
 
@@ -95,9 +96,10 @@ def compare(config: Config, console: Console) -> Path:
 
 def _folder(identity: Mapping[str, Any]) -> Path:
     """Name the folder of a run that has been given none."""
+    from otfew.plugins import file_name
     from otfew.runs.identity import short_hash
 
-    return Path("runs") / f"compare-{identity['protocol']['data']['dataset']}-{short_hash(identity)}"
+    return Path("runs") / f"compare-{file_name(identity['protocol']['data']['dataset'])}-{short_hash(identity)}"
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class WithEpisodes:
     """What is trained, on which episodes."""
 
     method: str = "deepemd"
-    """deepemd, protonet, matchingnet, frn, or any other method whose logits have a gradient."""
+    """deepemd, protonet, matchingnet, frn, or any other method whose logits have a gradient; with options behind a
+    colon (deepemd:metric=l2), and package.module:Name of your own."""
     solver: str = "exact"
     """Transport solver of methods that have one: exact (envelope gradient), sinkhorn, qpth, ..."""
     weight_gradient: bool = True
@@ -69,7 +70,9 @@ class Config(WithCheckpoint, WithEpisodes, WithImages):
     dataset: str = "glyphs"
     """Name of the data set; its train split gives the episodes, its val split validates every epoch."""
     backbone: str = ""
-    """Where to start: a checkpoint of experiments.pretrain, by name or path; default ours for the data set."""
+    """Where to start: a checkpoint of experiments.pretrain, by name or path; package.module:factory@PATH where the
+    network is your own, or package.module:factory with the weights that it comes with; default ours for the data
+    set."""
     name: str = ""
     """Of the checkpoint; default BACKBONE-METHOD."""
     select: Literal["own", "last"] = "own"
@@ -89,6 +92,7 @@ class Setup:
         name: Of the checkpoint.
         output: Its folder.
         backbone: To go on with.
+        trained: Name of the method.
         options: Of the method, JSON-ready.
         learned: What the method learns: option -> first value.
         extractor: Kind of nodes.
@@ -102,6 +106,7 @@ class Setup:
     name: str
     output: Path
     backbone: Backbone
+    trained: str
     options: dict[str, Any]
     learned: dict[str, float]
     extractor: Extractor
@@ -113,19 +118,27 @@ class Setup:
     @property
     def select(self) -> str:
         """Name what chooses the epoch: the method that is trained, or "last" for nothing."""
-        return "last" if self.config.select == "last" else self.config.method
+        return "last" if self.config.select == "last" else self.trained
+
+    @property
+    def plugged_in(self) -> dict[str, Any]:
+        """Say which source the plug-ins of this training are made of."""
+        from otfew.experiments.common.training import plugged_in
+
+        names = (self.trained, self.options.get("solver"), self.extractor.spec)
+        return plugged_in(*names, self.backbone.card.architecture, self.config.dataset)
 
     def method(self, learned: Mapping[str, float | Tensor]) -> FewShotMethod:
         """Build the method from what it learns."""
         from otfew import catalogue
 
-        return catalogue.build(self.config.method, **self.options, **learned)
+        return catalogue.build(self.trained, **self.options, **learned)
 
     def methods(self, learned: Mapping[str, float]) -> dict[str, FewShotMethod]:
         """Build the methods that are validated."""
         from otfew import catalogue
 
-        return {self.config.method: self.method(learned), REFERENCE: catalogue.build(REFERENCE)}
+        return {self.trained: self.method(learned), REFERENCE: catalogue.build(REFERENCE)}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -154,10 +167,10 @@ def train(config: Config) -> Path:
     task, validation = load_data(chosen, console)
     card = describe(chosen, task, validation)
     path = chosen.output / f"{chosen.name}.safetensors"
-    target = Target(path, card, lambda: _architecture(card), config.half, chosen.select, config.method)
+    target = Target(path, card, lambda: _architecture(card), config.half, chosen.select, chosen.trained)
     identity = {
         "backbone": chosen.backbone.digest,
-        "method": {"name": config.method, "options": chosen.options, "nodes": chosen.extractor.spec},
+        "method": {"name": chosen.trained, "options": chosen.options, "nodes": chosen.extractor.spec},
         "episodes": asdict(task.sampler.protocol),
         "preparation": asdict(chosen.preparation),
         "augmentation": asdict(chosen.augmentation),
@@ -165,6 +178,7 @@ def train(config: Config) -> Path:
         "val": chosen.val.digest,
         "val_episodes": config.val_episodes,
         "select": config.select,
+        **chosen.plugged_in,
     }
     main_process = processes.world().is_main
     with Bars(console) as bar:
@@ -199,6 +213,7 @@ def gain(
     import torch
 
     from otfew import backbones
+    from otfew.backbones.plugged import spelled
     from otfew.runs.directory import to_json
     from otfew.runs.files import write_atomically
     from otfew.training.progress import by_accuracy, kept_epoch
@@ -208,7 +223,8 @@ def gain(
     device = torch.device("cpu")
     before = validation.accuracies(start.module, device, chosen.learned)
     kept = kept_epoch(history, by_accuracy(chosen.select))
-    after = validation.accuracies(backbones.load(str(path)).module, device, kept.learned)
+    found = backbones.load(spelled(chosen.backbone.card.architecture, path))
+    after = validation.accuracies(found.module, device, kept.learned)
     record = {}
     for name in after:
         pair = {"before": before[name], "after": after[name], "difference": after[name] - before[name]}
@@ -230,19 +246,58 @@ def gain(
 
 def prepare(config: Config) -> Setup:
     """Decide the defaults, load the backbone and find the images; raises ``UserError`` for what can't be."""
-    from otfew import backbones, catalogue, data, nodes
+    from otfew import backbones, catalogue, data, nodes, plugins
     from otfew.data.preparation import Preparation, default_crop
     from otfew.experiments.common import setup
     from otfew.experiments.common.training import augmentation_of, checkpoint_name, splits
 
-    kind = catalogue.find(config.method)
+    trained, own = catalogue.parse(config.method)
+    kind = catalogue.find(trained)
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
     setup.check_solver(config.solver)
     train, val = splits(config)
     backbone = backbones.load(config.backbone, dataset=train.dataset)
+    _check_start(backbone, config, train, val)
+    options, learned = _method_options(config, trained, own)
     card = backbone.card
-    if card.architecture not in backbones.ARCHITECTURES:
+    usual = data.find(config.dataset).resolution
+    name = checkpoint_name(config.name, plugins.file_name(f"{card.name}-{trained}"))
+    return Setup(
+        config=config,
+        name=name,
+        output=config.output or Path("runs") / name,
+        backbone=backbone,
+        trained=trained,
+        options=options,
+        learned=learned,
+        extractor=nodes.parse(config.nodes or kind.nodes),
+        preparation=Preparation(usual if _is_own(config) else card.resolution, config.crop or default_crop(usual)),
+        augmentation=augmentation_of(config.dataset, config.min_scale, config.flip, config.colour),
+        train=train,
+        val=val,
+    )
+
+
+def _is_own(config: Config) -> bool:
+    """Tell whether the start is a network of the user's own with the weights that it comes with."""
+    from otfew.plugins import is_plugin
+
+    return is_plugin(config.backbone) and not config.backbone.startswith("timm:")
+
+
+def _check_start(backbone: Backbone, config: Config, train: ImageSet, val: ImageSet) -> None:
+    """Raise ``UserError`` where training can't go on with a backbone; one of the user's own is made trainable."""
+    from otfew import backbones
+    from otfew.plugins import is_plugin
+
+    card = backbone.card
+    if _is_own(config):
+        if next(backbone.module.parameters(), None) is None:
+            raise UserError(f"backbone {card.name!r} has no weights: there is nothing to train.")
+        backbone.module.requires_grad_(True)
+        return
+    if card.architecture not in backbones.ARCHITECTURES and not is_plugin(card.architecture):
         raise UserError(
             f"backbone {card.name!r} is of no architecture of ours, so no checkpoint of it can be written: give one "
             "that experiments.pretrain wrote."
@@ -258,30 +313,29 @@ def prepare(config: Config) -> Setup:
             f"backbone {card.name!r} was trained on {seen} of the {len(val.classes)} validation classes of "
             f"{train.dataset!r}, which could not choose an epoch then: give another backbone."
         )
-    name = checkpoint_name(config.name, f"{card.name}-{config.method}")
-    defaults = {name: p.default for name, p in inspect.signature(kind).parameters.items()}
+
+
+def _method_options(config: Config, name: str, own: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, float]]:
+    """Settle a method's options, and what it learns with its first values; its own go before the command's."""
+    from otfew import catalogue
+
+    kind = catalogue.find(name)
+    defaults = {option: p.default for option, p in inspect.signature(kind).parameters.items()}
     given: dict[str, Any] = {"solver": config.solver, "weight_gradient": config.weight_gradient}
-    learned = {option: float(defaults[option]) for option in kind.learned}
+    given = {option: value for option, value in given.items() if catalogue.accepts(kind, option)} | dict(own)
     if config.temperature is not None:
         if not catalogue.accepts(kind, "temperature"):
-            raise UserError(f"--temperature: method {config.method!r} has none.")
-        if "temperature" in learned:
-            learned["temperature"] = config.temperature
-        else:
-            given["temperature"] = config.temperature
-    return Setup(
-        config=config,
-        name=name,
-        output=config.output or Path("runs") / name,
-        backbone=backbone,
-        options={option: value for option, value in given.items() if catalogue.accepts(kind, option)},
-        learned=learned,
-        extractor=nodes.parse(config.nodes or kind.nodes),
-        preparation=Preparation(card.resolution, config.crop or default_crop(data.find(config.dataset).resolution)),
-        augmentation=augmentation_of(config.dataset, config.min_scale, config.flip, config.colour),
-        train=train,
-        val=val,
-    )
+            raise UserError(f"--temperature: method {name!r} has none.")
+        if "temperature" in own:
+            raise UserError(f"--temperature and --method {config.method} both give a temperature: leave one out.")
+        given["temperature"] = config.temperature
+    learned = {option: given.pop(option, defaults.get(option)) for option in kind.learned}
+    for option, value in learned.items():
+        if not isinstance(value, int | float):
+            raise UserError(f"method {name!r} learns {option!r}, which has no number to begin with: give it a default.")
+    # What is wrong with options is said now, and not after the images were read.
+    catalogue.build(name, **given, **learned)
+    return given, {option: float(value) for option, value in learned.items()}
 
 
 def load_data(chosen: Setup, console: Console) -> tuple[Task, Validation]:
@@ -322,10 +376,13 @@ def _views(chosen: Setup, on_image: Any) -> Views:
     from otfew.nodes.sampling import Sampling
     from otfew.training.augmentation import Augment
     from otfew.training.images import decode
+    from otfew.training.own_views import OwnViews
     from otfew.training.views import Patches, WholeImages, read_all
 
     if isinstance(chosen.extractor, Grid | Sampling):
         return Patches(read_all(chosen.train), chosen.train.names, chosen.extractor, chosen.preparation)
+    if chosen.extractor.n_views > 1:
+        return OwnViews(read_all(chosen.train), chosen.train.names, chosen.extractor, chosen.preparation)
     pixels = decode(chosen.train, stored(chosen.preparation), on_image)[:, 0]
     return WholeImages(pixels, Augment(chosen.augmentation, chosen.preparation.resolution))
 
@@ -339,29 +396,41 @@ def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
 
     config, start, images = chosen.config, chosen.backbone.card, chosen.train
     p = task.sampler.protocol
+    # Of a network that came with weights nobody knows what it has seen, so that no list of classes would be whole.
+    known = () if start.external else tuple(dict.fromkeys([*start.training_classes, *images.classes]))
     return replace(
         start,
         name=chosen.name,
-        training_classes=tuple(dict.fromkeys([*start.training_classes, *images.classes])),
+        resolution=chosen.preparation.resolution,
+        training_classes=known,
         protocol={
-            "command": command(replace(config, dataset=images.dataset), start.name),
+            "command": command(replace(config, dataset=images.dataset), _spelled(start)),
             "objective": (
                 f"softmax over the classes of {p.way}-way {p.shot}-shot {p.query}-query episodes of the training "
-                f"classes, by the logits of {config.method}"
+                f"classes, by the logits of {chosen.trained}"
             ),
-            "meta_trained_for": config.method,
+            "meta_trained_for": chosen.trained,
             "method": {"options": chosen.options, "nodes": chosen.extractor.spec},
             "processes": processes.world().size,
             **asdict(config.settings),
             "augmentation": asdict(chosen.augmentation),
             "crop": chosen.preparation.crop,
             "training_images_sha256": images.digest,
+            **chosen.plugged_in,
             "selection": selection(chosen.select, validation, initial=True),
             "torch": torch.__version__,
             "started_from": {"name": start.name, "sha256": start.sha256, "protocol": start.protocol},
         },
         sha256="",
     )
+
+
+def _spelled(start: Card) -> str:
+    """Write a start without the path that it was found at."""
+    from otfew.plugins import is_plugin
+
+    own = is_plugin(start.architecture) and start.name != start.architecture
+    return f"{start.architecture}@{start.name}.safetensors" if own else start.name
 
 
 def command(config: Config, backbone: str) -> str:
@@ -375,9 +444,9 @@ def command(config: Config, backbone: str) -> str:
 
 
 def _architecture(card: Card) -> Any:
-    from otfew.backbones import ARCHITECTURES
+    from otfew.backbones import plugged
 
-    return ARCHITECTURES[card.architecture](**card.options)
+    return plugged.architecture(card.architecture)(**card.options)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -62,7 +62,7 @@ class Config(WithCheckpoint, WithArchitecture, WithImages):
     """
 
     backbone: str = "resnet12"
-    """Architecture."""
+    """Architecture, or package.module:factory of your own."""
     select: Literal["last", "cosine-centroid"] = "last"
     """The epoch that is kept: the last, whatever validation says, or the best on the validation episodes by
     cosine-centroid. The accuracies of deepemd-fcn are recorded, and choose nothing."""
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def train(config: Config) -> Path:
     """Train as configured; returns the path of the checkpoint."""
-    from otfew.experiments.common.training import Bars, Target, code, make_console, watch
+    from otfew.experiments.common.training import Bars, Target, code, make_console, plugged_in, watch
     from otfew.reporting.console import PlainConsole
     from otfew.runs import processes
     from otfew.training import loop
@@ -119,6 +119,7 @@ def train(config: Config) -> Path:
         "val": chosen.val.digest,
         "val_episodes": config.val_episodes,
         "select": config.select,
+        **plugged_in(config.backbone, config.dataset),
     }
     objective = S2M2 if config.settings.recipe == "s2m2" else Classification
     main_process = processes.world().is_main
@@ -146,13 +147,15 @@ def train(config: Config) -> Path:
 def prepare(config: Config) -> Setup:
     """Decide the defaults and find the images; raises ``UserError`` for what can't be."""
     from otfew import catalogue, data
-    from otfew.backbones.architectures import ARCHITECTURES
+    from otfew.backbones import plugged
     from otfew.data.preparation import Preparation, default_crop
     from otfew.experiments.common.training import augmentation_of, checkpoint_name, splits
+    from otfew.plugins import file_name, is_plugin, load
 
-    if config.backbone not in ARCHITECTURES:
-        raise UserError(f"unknown architecture {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
-    if not config.last_pool and not catalogue.accepts(cast(Any, ARCHITECTURES[config.backbone]), "last_pool"):
+    factory: Any = plugged.architecture(config.backbone)
+    if is_plugin(config.backbone):
+        factory = load(config.backbone, "backbone")
+    if not config.last_pool and not (callable(factory) and catalogue.accepts(factory, "last_pool")):
         raise UserError(f"--no-last-pool: {config.backbone} has no last pooling to leave out.")
     if config.val_episodes < 1:
         raise UserError(f"--val-episodes must be at least 1, not {config.val_episodes}.")
@@ -162,7 +165,8 @@ def prepare(config: Config) -> Setup:
     least = 16 if config.last_pool else 8
     if resolution < least:
         raise UserError(f"--resolution {resolution} leaves no node: choose at least {least}.")
-    name = checkpoint_name(config.name, f"{train.dataset.removesuffix('.csv')}-{config.backbone}")
+    trained_on = train.dataset.removesuffix(".csv")
+    name = checkpoint_name(config.name, file_name(f"{trained_on}-{config.backbone}"))
     return Setup(
         config=config,
         name=name,
@@ -206,7 +210,7 @@ def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
     import torch
 
     from otfew.backbones.base import Card
-    from otfew.experiments.common.training import selection
+    from otfew.experiments.common.training import plugged_in, selection
     from otfew.runs import processes
 
     config, images = chosen.config, chosen.train
@@ -230,6 +234,7 @@ def describe(chosen: Setup, task: Task, validation: Validation) -> Card:
             "augmentation": asdict(chosen.augmentation),
             "crop": chosen.preparation.crop,
             "training_images_sha256": images.digest,
+            **plugged_in(config.backbone, config.dataset),
             "selection": selection(config.select, validation, initial=False),
             "torch": torch.__version__,
         },
@@ -251,9 +256,9 @@ def _options(config: Config) -> dict[str, bool]:
 
 
 def _build(config: Config) -> Any:
-    from otfew.backbones.architectures import ARCHITECTURES
+    from otfew.backbones import plugged
 
-    return ARCHITECTURES[config.backbone](**_options(config))
+    return plugged.architecture(config.backbone)(**_options(config))
 
 
 if __name__ == "__main__":

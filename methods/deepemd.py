@@ -81,6 +81,8 @@ class DeepEMD(MethodBase):
     """
 
     name: ClassVar[str] = "deepemd"
+    partial_gradient: ClassVar[bool] = True
+    """Unless ``weight_gradient`` is True, the nodes' weights are constants."""
 
     def __init__(
         self,

@@ -121,7 +121,7 @@ def compare(
     for one in given:
         match one:
             case str(name) if name != "all":
-                catalogue.find(name)
+                catalogue.find(catalogue.parse(name)[0])
             case (str(name), Mapping()):
                 catalogue.find(name)
     if isinstance(features, str | Path) or features is None:

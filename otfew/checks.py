@@ -139,7 +139,10 @@ def dense_solver(owner: str, value: object) -> Solver:
         raise UserError(f"{owner}: `solver` {kind.name!r} needs {kind.requires}: {kind.install}.")
     if issubclass(kind, PointSolver):
         raise UserError(f"{owner}: `solver` {kind.name!r} takes point clouds, but the costs here are a matrix.")
-    return resolve(value)
+    try:
+        return resolve(value)
+    except ValueError as error:  # one of a user's own, without defaults
+        raise UserError(f"{owner}: `solver`: {error}.") from None
 
 
 def _range(above: float | None, least: float | None, most: float | None) -> str:

@@ -65,6 +65,8 @@ class MethodBase:
 
     Attributes:
         frozen: True where something is fitted to the support, so that no gradient flows into it.
+        partial_gradient: True where something is held constant on purpose, so that the gradient is not that of finite
+            differences.
         ordered: True where the order of classes and shots acts as another seed does.
         counts_shots: True where a class's shots count one each: three equal ones are not as one of them.
     """
@@ -78,6 +80,7 @@ class MethodBase:
     learned: ClassVar[tuple[str, ...]] = ()
     needs_nonnegative: ClassVar[bool] = False
     frozen: ClassVar[bool] = False
+    partial_gradient: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
     counts_shots: ClassVar[bool] = False
 

@@ -14,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from torch import Tensor, nn
 
-from otfew import data
+from otfew import backbones, data, plugins
 from otfew.backbones.base import Card
+from otfew.backbones.plugged import spelled
 from otfew.data.base import DataOptions, ImageSet
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
@@ -28,7 +29,7 @@ from otfew.runs.identity import code_digest
 from otfew.runs.lines import Lines
 from otfew.training.augmentation import Augmentation
 from otfew.training.board import Board, installed
-from otfew.training.checkpoint import load, save
+from otfew.training.checkpoint import save
 from otfew.training.progress import LAST, Accuracy, Epoch, Score, Step, V, Watcher, Watchers, by_accuracy, kept_epoch
 from otfew.training.validation import Validation
 
@@ -45,6 +46,12 @@ CODE = tuple(
 def code() -> str:
     """Return the digest of the code that trainings depend on."""
     return code_digest(*CODE)
+
+
+def plugged_in(*names: object) -> dict[str, Any]:
+    """Return what a training's identity and its card say of the plug-ins among names: nothing where there are none."""
+    found = plugins.digests(names)
+    return {"plugins": found} if found else {}
 
 
 def make_console() -> Console:
@@ -170,11 +177,13 @@ class Target:
             if record is kept or record.epoch == 0 or record.epoch > history[-1].epoch - 5
         ]
         if processes.world().size == 1:  # the others have left, and would have to take part
-            again = replace(kept, validation=validation(load(self.path).module, torch.device("cpu"), kept.learned))
+            network = backbones.load(spelled(self.card.architecture, self.path)).module
+            again = replace(kept, validation=validation(network, torch.device("cpu"), kept.learned))
             rows.append(["as saved", "", "", *(_accuracy(again, method) for method in methods), ""])
         console.print(terminal(Table(self.path.stem, head, rows)))
         size = self.path.stat().st_size / 1e6
-        console.print(f"{self.path} ({size:.2f} MB); use it with --backbone {self.path}", soft_wrap=True)
+        given = spelled(self.card.architecture, self.path)
+        console.print(f"{self.path} ({size:.2f} MB); use it with --backbone {given}", soft_wrap=True)
 
 
 def _accuracy(record: Epoch[Accuracy], method: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
+from otfew import plugins
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.experiments.common import setup
@@ -19,8 +20,8 @@ from otfew.experiments.common.watch import ConsoleWatch, counted
 from otfew.experiments.retrieve.config import Config
 from otfew.features.extract import FeatureSet
 from otfew.features.material import ImageMaterial, Material
+from otfew.nodes import cuts_patches
 from otfew.nodes import parse as parse_nodes
-from otfew.nodes.patches import PatchExtractor
 from otfew.reporting import retrieval as retrieval_report
 from otfew.reporting.tables import sections, terminal, to_csv
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT, scores_named
@@ -63,7 +64,7 @@ def run_retrieval(config: Config, console: Console) -> Path:
         "protocol": protocol,
         "versions": versions(),
     }
-    output = config.output or Path("runs") / f"retrieve-{protocol['data']['dataset']}-{short_hash(identity)}"
+    output = config.output or Path("runs") / _folder_name(identity)
     RunDirectory.check(output, identity)
     # Features first: an image that cannot be used must not leave a claimed folder behind.
     whole = material.features(WHOLE_IMAGE, device)
@@ -91,6 +92,11 @@ def run_retrieval(config: Config, console: Console) -> Path:
     return output
 
 
+def _folder_name(identity: Mapping[str, Any]) -> str:
+    """Name the folder of a run that has been given none."""
+    return f"retrieve-{plugins.file_name(identity['protocol']['data']['dataset'])}-{short_hash(identity)}"
+
+
 def _checked(config: Config) -> tuple[list[str], list[str]]:
     """Refuse what needs no data; return the kinds of nodes and the scores."""
     if config.all_pairs and config.rerank is not None:
@@ -112,7 +118,7 @@ def _checked(config: Config) -> tuple[list[str], list[str]]:
 
 def _is_patches(spec: str) -> bool:
     """Tell whether nodes are patches of images."""
-    return spec != "file" and isinstance(parse_nodes(spec), PatchExtractor)
+    return spec != "file" and cuts_patches(spec)
 
 
 def _with_patches_of(material: Material, side: int | None) -> Material:
@@ -138,8 +144,12 @@ def _protocol(
     if config.rerank is not None and config.rerank > others:
         console.print(f"- --rerank {asked:,} is more than the {others:,} others: all pairs are scored", highlight=False)
     names = [f"{score} [{spec}]" for spec in specs for score in scores]
+    described = material.describe()
+    architecture = (described["backbone"] or {}).get("architecture")
+    found = plugins.digests([described["data"]["dataset"], architecture, *specs, config.solver])
     return {
-        **material.describe(),
+        **described,
+        **({"plugins": found} if found else {}),
         "patch_resolution": patches.describe()["resolution"],
         "nodes": list(specs),
         "scores": list(scores),

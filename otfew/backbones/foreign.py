@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
-import sysconfig
-import traceback
+from dataclasses import replace
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from otfew import plugins
 from otfew.backbones.base import Backbone, digest
 from otfew.backbones.cards import IMAGENET, Card
 from otfew.backbones.layout import channels_first, declared
@@ -46,7 +46,7 @@ class AsMaps(nn.Module):
             raise
         except Exception as error:  # the user's network may raise anything
             raise UserError(
-                f"backbone {self.spec!r} fails on images of shape {tuple(images.shape)} with {_told(error)}."
+                f"backbone {self.spec!r} fails on images of shape {tuple(images.shape)} with {plugins.told(error)}."
             ) from error
         if not isinstance(output, Tensor) or output.ndim not in {2, 4} or len(output) != len(images):
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
@@ -66,32 +66,47 @@ def from_factory(spec: str) -> Backbone:
         spec: ``package.module:factory``; the factory returns an ``nn.Module`` on normalised images (mean and deviation
             of ImageNet) or a ``Backbone`` with its own card.
 
+    Returns:
+        The backbone; its digest is also one of the factory's source, since a ``forward`` is code.
+
     Raises:
         UserError: Nothing there to call, the call fails or ends the program, its result is neither, or its weights hold
             no numbers.
     """
-    where, _, name = spec.partition(":")
-    try:
-        module = importlib.import_module(where)
-    except (Exception, SystemExit) as error:  # the user's module may raise anything, and sys.exit is no success
-        raise UserError(f"backbone {spec!r}: importing {where!r} fails with {_told(error)}.") from error
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise UserError(f"backbone {spec!r}: {where!r} has no function {name!r}.")
-    try:
-        made = factory()
-    except UserError:
-        raise
-    except (Exception, SystemExit) as error:
-        raise UserError(f"backbone {spec!r}: calling it without arguments fails with {_told(error)}.") from error
+    made = make(spec)
     if isinstance(made, Backbone):
         _check_weights(made.module, spec)
-        return made
-    if not isinstance(made, nn.Module):
+        found = made
+    else:
+        found = of_module(made, spec)
+    # Whatever a card says of its architecture, this is where the network is made.
+    return Backbone(found.module, replace(found.card, architecture=spec), of_source(found.digest, spec))
+
+
+def make(spec: str, **options: Any) -> nn.Module | Backbone:
+    """Call a user's factory.
+
+    Args:
+        spec: ``package.module:factory``.
+        **options: Of the call.
+
+    Raises:
+        UserError: Nothing there to call, the call fails, or its result is neither a module nor a ``Backbone``.
+    """
+    factory = plugins.load(spec, "backbone")
+    if not callable(factory):
+        raise UserError(f"backbone {spec!r} is of type {type(factory).__name__} and no function: name what makes one.")
+    made = plugins.called(factory, spec, "backbone", **options)
+    if not isinstance(made, nn.Module | Backbone):
         raise UserError(
             f"backbone {spec!r} must return a torch.nn.Module or an otfew Backbone, not {type(made).__name__}."
         )
-    return of_module(made, spec)
+    return made
+
+
+def of_source(key: str, spec: str) -> str:
+    """Hash a backbone's digest with that of the source of ``package.module:factory``."""
+    return hashlib.sha256(f"{key} {plugins.digest(spec)}".encode()).hexdigest()
 
 
 def of_module(module: nn.Module, name: str | None = None) -> Backbone:
@@ -132,7 +147,7 @@ def from_timm(name: str) -> Backbone:
         network = timm.create_model(name, pretrained=True, num_classes=0, global_pool="")
     except Exception as error:  # hub, network and file errors come in many classes
         raise UserError(
-            f'the weights of "timm:{name}" could not be fetched ({_told(error)}): '
+            f'the weights of "timm:{name}" could not be fetched ({plugins.told(error)}): '
             "connect to the network once, or give another `backbone`."
         ) from error
     data = timm.data.resolve_model_data_config(network)
@@ -173,20 +188,3 @@ def _check_weights(network: nn.Module, spec: str) -> None:
             raise UserError(f"backbone {spec!r}: its weight {name!r} is on the meta device: load its numbers first.")
         if weight.layout != torch.strided or weight.is_quantized:
             raise UserError(f"backbone {spec!r}: its weight {name!r} is sparse or quantised: make it a dense tensor.")
-
-
-def _told(error: BaseException) -> str:
-    """Describe an exception on one line, with the place that raised it."""
-    text = " ".join(str(error).split()).rstrip(".")[:200]
-    if isinstance(error, SystemExit):
-        text = "" if error.code is None else f"code {text}"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _passed_through(frame.filename)]
-    libraries = ("site-packages", sysconfig.get_path("stdlib"))
-    own = [frame for frame in frames if not any(part in frame.filename for part in libraries)] or frames
-    where = f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
-    return (f"{type(error).__name__}: {text}" if text else type(error).__name__) + where
-
-
-def _passed_through(file: str) -> bool:
-    """Tell this file and Python's import system, through which every such error comes, from where one began."""
-    return file == __file__ or file.startswith("<frozen") or file == importlib.__file__

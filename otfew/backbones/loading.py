@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from otfew.backbones import efficientnet_lite0
 from otfew.backbones.cards import SUFFIX, Card, load_card
 from otfew.errors import UserError
+from otfew.plugins import is_plugin
 
 if TYPE_CHECKING:
     from otfew.backbones.base import Backbone
@@ -66,7 +67,8 @@ def load(spec: str | None = None, *, dataset: str | None = None) -> Backbone:
 
     Args:
         spec: A name from the zoo, "efficientnet-lite0", a path to a .safetensors file with its card beside it,
-            ``package.module:factory``, or ``timm:NAME``. None or "" takes the zoo's backbone for the data set, else
+            ``package.module:factory``, a checkpoint of such a network as ``package.module:factory@FILE``, or
+            ``timm:NAME``. None or "" takes the zoo's backbone for the data set, else
             efficientnet-lite0 where it is installed.
         dataset: Whose default to take.
 
@@ -76,6 +78,11 @@ def load(spec: str | None = None, *, dataset: str | None = None) -> Backbone:
     from otfew.backbones import foreign, weights
 
     spec = spec or _default(dataset)
+    name, at, file = spec.partition("@")
+    if at and file and is_plugin(name):
+        from otfew.backbones import plugged
+
+        return plugged.checkpoint(name, Path(file).expanduser())
     if spec == efficientnet_lite0.NAME:
         return efficientnet_lite0.load()
     if spec.startswith("timm:"):

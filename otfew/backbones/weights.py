@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from otfew.backbones.architectures import ARCHITECTURES
 from otfew.backbones.base import Backbone, digest
 from otfew.backbones.cards import SUFFIX, Card, load_card
 from otfew.errors import UserError
+from otfew.plugins import is_plugin
 from otfew.runs.files import reason, write_atomically
 from otfew.runs.regular_file import GIB, read_regular
 
@@ -58,25 +60,31 @@ def save(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Ca
     return stamped
 
 
-def load(path: Path) -> Backbone:
+def load(path: Path, *, build: Callable[..., nn.Module] | None = None) -> Backbone:
     """Read a checkpoint and check all of it.
 
     Args:
         path: Of the weights, with the card beside them.
+        build: Makes the network of the card's options, where it is none of ours.
 
     Raises:
         UserError: A file is missing or damaged, or the weights do not fit the card.
     """
     card = load_card(path)
     tensors = _read(path, card)
-    if card.architecture not in ARCHITECTURES:
+    if build is None and card.architecture not in ARCHITECTURES:
         # Only our own names: a card must not be able to call whatever function it likes.
+        if is_plugin(card.architecture):
+            raise UserError(
+                f"the card of {path} names {card.architecture!r}, code that is none of otfew's: where that is your own "
+                f"network, give {card.architecture}@{path}."
+            )
         raise UserError(
             f"the card of {path} names the architecture {card.architecture!r}, which is none of "
             f"{', '.join(ARCHITECTURES)}: give such a network as package.module:factory."
         )
     try:
-        module = ARCHITECTURES[card.architecture](**card.options)
+        module = (build or ARCHITECTURES[card.architecture])(**card.options)
     except (TypeError, ValueError, RuntimeError) as error:
         raise UserError(f"the card of {path} gives options that {card.architecture} refuses: {error}.") from None
     _fit(path, module, tensors)

@@ -14,7 +14,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from otfew import devices
+from otfew import devices, plugins
 from otfew.backbones import Backbone
 from otfew.classifier import answering, fitting, keeping
 from otfew.classifier.automatic import Examined
@@ -151,7 +151,13 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
             UserError: The file cannot be read, is none that ``save`` wrote, is damaged or of a later otfew, or the
                 backbone is missing or another one.
         """
-        made: Self = keeping.load(cls, path, backbone=backbone, device=device)
+        if isinstance(backbone, str) and (given := plugins.plain(backbone)):
+            plugins.load(given, "backbone")  # named by the user: the file may name it too
+        with plugins.only_imported(f"classifier {path}"):
+            made: Self = keeping.load(cls, path, backbone=backbone, device=device)
+            # A later fit would import what its settings name.
+            for name in _named_in(made.get_params(deep=False).values()):
+                plugins.load(name, "plug-in")
         return made
 
     def restore(self, name: str, options: Mapping[str, Any], embedder: Embedder, labelled: Labelled) -> None:
@@ -219,3 +225,14 @@ def _moved(state: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
     """Return what ``fit`` found, on a device."""
     place = torch.device("cpu") if device.type in WITHOUT_DOUBLES else device
     return {"embedder_": state["embedder_"].on(device), "labelled_": state["labelled_"].to(place)}
+
+
+def _named_in(values: Iterable[Any]) -> list[str]:
+    """List the plug-ins that settings name, those of options among them."""
+    found: list[str] = []
+    for value in values:
+        if isinstance(value, Mapping):
+            found += _named_in(value.values())
+        elif isinstance(value, str) and (name := plugins.plain(value)):
+            found.append(name)
+    return found

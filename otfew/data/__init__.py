@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from otfew.data.roots import VARIABLE, default_root
 from otfew.errors import UserError
 from otfew.registry import Registry, exported
+from otfew.transport.importing import is_plugin
 
 if TYPE_CHECKING:
     from otfew.data.base import SPLITS, DataOptions, Dataset, Image, ImageSet, Split
@@ -70,8 +71,8 @@ def find(name: str) -> Dataset:
     """Find a data set by its name, or a file that lists one.
 
     Args:
-        name: A key of ``DATASETS``, or the path of a .csv file with the columns image and label, see
-            ``otfew.data.image_list``.
+        name: A key of ``DATASETS``, the path of a .csv file with the columns image and label, see
+            ``otfew.data.image_list``, or ``package.module:Name`` of one of the user's own, see ``otfew.data.plugged``.
 
     Returns:
         The data set; ``Dataset.name`` is what reports and cards call it, a file by its name without the folder.
@@ -81,11 +82,17 @@ def find(name: str) -> Dataset:
     """
     if name in DATASETS:
         return DATASETS[name]
+    # Before the colon of one's own: paths of Windows hold one too.
     if name.lower().endswith(".csv"):
         from otfew.data.csv_file import dataset
 
         return dataset(Path(name))
-    raise UserError(_unknown("data set", name, [*DATASETS, "a .csv file of images and labels"]))
+    if is_plugin(name):
+        from otfew.data import plugged
+
+        return plugged.dataset(name)
+    others = ["a .csv file of images and labels", "package.module:Name of your own"]
+    raise UserError(_unknown("data set", name, [*DATASETS, *others]))
 
 
 def load(name: str, split: str, root: Path | None = None, options: DataOptions | None = None) -> ImageSet:

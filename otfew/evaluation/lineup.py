@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from otfew import catalogue
+from otfew import catalogue, plugins
 from otfew.choices import ClassPrior
 from otfew.errors import UserError
 from otfew.features.material import Material
@@ -14,7 +14,8 @@ from otfew.method import FewShotMethod, check_method
 from otfew.transport import Solver
 
 Given = str | tuple[str, Mapping[str, Any] | FewShotMethod] | FewShotMethod
-"""How a method is given: by name, by name with options of its constructor, or as an object, bare or with a name."""
+"""How a method is given: by name (of ours, or package.module:Name), by name with options of its constructor, behind a
+colon as ``catalogue.parse`` reads them or as a dictionary, or as an object, bare or with a name."""
 
 PLAIN = (str, int, float, bool, type(None))
 """Types of options that JSON has."""
@@ -121,7 +122,8 @@ class _Applies:
     def entry(self, given: Given) -> Entry:
         """Make an entry, or raise ``UserError`` where the method is unknown or does not apply."""
         if isinstance(given, str):
-            return self._named(given, given, {})
+            method, options = catalogue.parse(given)
+            return self._named(_entitled(method, options), method, options)
         if not isinstance(given, tuple):
             return self._object(getattr(given, "name", "") or type(given).__name__, given)
         if len(given) != 2 or not isinstance(given[0], str):
@@ -129,7 +131,7 @@ class _Applies:
         name, own = given
         if not isinstance(own, Mapping):
             return self._object(name, own)
-        return self._named(" ".join([name, *(f"{key}={value}" for key, value in own.items())]), name, own)
+        return self._named(_entitled(name, own), name, own)
 
     def _object(self, name: str, method: FewShotMethod) -> Entry:
         """Make an entry of a method that somebody has constructed."""
@@ -153,6 +155,29 @@ class _Applies:
             entry.build()
         check_sign(method, kind, self._material, nodes, self._device)
         return entry
+
+
+def _entitled(method: str, options: Mapping[str, Any]) -> str:
+    """Name an entry after its method and options."""
+    return " ".join([method, *(f"{key}={value}" for key, value in options.items())])
+
+
+def plugged_in(protocol: Mapping[str, Any], entries: Sequence[Entry]) -> dict[str, Any]:
+    """Say which source the plug-ins of a run are made of: nothing where it has none.
+
+    Args:
+        protocol: With what ``Material.describe`` says.
+        entries: Who runs.
+
+    Returns:
+        "plugins": ``package.module:Name`` -> digest, for methods, their nodes and solvers, data set and backbone.
+    """
+    backbone = protocol["backbone"] or {}
+    names: list[object] = [protocol["data"]["dataset"], backbone.get("architecture")]
+    for entry in entries:
+        names += [entry.method, entry.nodes, entry.options.get("solver")]
+    found = plugins.digests(names)
+    return {"plugins": found} if found else {}
 
 
 def _leave_presets_out(entries: dict[str, Entry], not_run: dict[str, str]) -> None:

@@ -16,7 +16,7 @@ from otfew.errors import UserError
 from otfew.evaluation import figures
 from otfew.evaluation.episodes import Episodes, Indices, Protocol, Sampler
 from otfew.evaluation.fixed_classes import FixedClasses
-from otfew.evaluation.lineup import Entry
+from otfew.evaluation.lineup import Entry, plugged_in
 from otfew.evaluation.one_node import trivial
 from otfew.evaluation.run import Ready, Scores, evaluate
 from otfew.evaluation.running import get_ready, query_settings, takes_prior, timings
@@ -87,8 +87,10 @@ class Panel:
             UserError: A class prior that is unknown or without effect.
         """
         p = self.sampler.protocol
+        described = self.material.describe()
         return {
-            **self.material.describe(),
+            **described,
+            **plugged_in(described, self.entries),
             **{name: getattr(p, name) for name in ("way", "shot", "query", "seed")},
             **query_settings(self.sampler, terms.class_prior, [entry.kind for entry in self.entries]),
             **self.sampler.settings,

@@ -137,6 +137,8 @@ def extract(
         "crop": preparation.crop,
         "versions": [torch.__version__, cv2.__version__],
     }
+    if code := getattr(extractor, "code", ""):  # of a user's own nodes, which change where their source does
+        request["nodes_code"] = code
     if (kind := backbone.device.type) != "cpu":
         request["device"] = [kind, PRECISION]
     key = hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:32]
@@ -284,6 +286,11 @@ class _Pooled:
     def spec(self) -> str:
         """Tell the inner kind and that it is pooled."""
         return f"{self.inner.spec} mean"
+
+    @property
+    def code(self) -> str:
+        """Digest of the inner kind's source, where it is a user's own."""
+        return getattr(self.inner, "code", "")
 
     @property
     def n_views(self) -> int:

@@ -270,7 +270,7 @@ def load_image_material(
     Whether the backbone has seen the classes is told by ``overlap``; who evaluates refuses them then.
 
     Args:
-        dataset: Name of a data set, or path of a .csv file that lists images, see ``otfew.data.find``.
+        dataset: As ``otfew.data.find`` takes it.
         split: "train", "val", "test", "first-half", "second-half" or "all".
         root: Data root, or None for the default.
         options: Choices that some data sets offer, or None for their defaults.

@@ -34,6 +34,7 @@ def node_boxes(extractor: Extractor, count: int, size: tuple[int, int], preparat
         UserError: Nodes of a kind whose places are unknown.
     """
     height, width = size
+    extractor = getattr(extractor, "inner", extractor)  # a user's own may be of a kind whose places are known
     if isinstance(extractor, PatchExtractor):
         patches = extractor.patches(height, width, name)
         return np.array([(p.left, p.top, p.right, p.bottom) for p in patches], np.float64)

@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from otfew.nodes import parse
-from otfew.nodes.patches import PatchExtractor
+from otfew.nodes import cuts_patches
 from otfew.reporting.sentences import backbone_lines, milliseconds, one_node_lines, percent, words
 from otfew.reporting.tables import Table
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT
@@ -212,7 +211,7 @@ def _image_lines(p: Record, backbone: Record | None) -> list[str]:
     if backbone is None:
         return ["features: the user's own file; what their backbone was trained on is unknown to this report"]
     text = [f"images: {p['resolution']} px, {'centre crop' if p['crop'] == 'center' else 'no crop'}"]
-    patches = [nodes for nodes in p["nodes"] if isinstance(parse(nodes), PatchExtractor)]
+    patches = [nodes for nodes in p["nodes"] if cuts_patches(nodes)]
     if patches:
         text.append(
             f"{' and '.join(patches)}: patches of whole images at their original resolution, resized to "

@@ -7,8 +7,7 @@ from typing import Any
 
 from otfew.evaluation.query_balance import BALANCED
 from otfew.evaluation.query_balance import parse as parse_balance
-from otfew.nodes import parse
-from otfew.nodes.patches import PatchExtractor
+from otfew.nodes import cuts_patches
 
 
 def mark(name: str, record: Mapping[str, Any]) -> str:
@@ -201,7 +200,7 @@ def timing_lines(timings: Mapping[str, Any]) -> list[str]:
 def _patch_lines(protocol: Mapping[str, Any]) -> list[str]:
     """Say what patches are cut from, where methods ran on some."""
     kinds = sorted({method["nodes"] for method in protocol["methods"].values()})
-    patches = [kind for kind in kinds if isinstance(parse(kind), PatchExtractor)]
+    patches = [kind for kind in kinds if cuts_patches(kind)]
     if not patches:
         return []
     side = protocol["resolution"]

@@ -92,13 +92,13 @@ def sources(package: str) -> list[tuple[str, Path | None]]:
     Returns:
         (dotted name, source) pairs; the package alone with None where no source is found.
     """
+    path = origin(package)
     spec = _spec(package)
-    origin = Path(spec.origin) if spec and spec.origin else None
-    if spec is None or origin is None or origin.suffix != ".py" or not origin.is_file():
+    if spec is None or path is None:
         return [(package, None)]
     if spec.submodule_search_locations is None:
-        return [(package, origin)]
-    root = origin.parent
+        return [(package, path)]
+    root = path.parent
     found: list[tuple[str, Path | None]] = []
     for path in sorted(path for pattern in _SOURCES for path in root.rglob(pattern)):
         parts = path.relative_to(root).parts
@@ -108,6 +108,17 @@ def sources(package: str) -> list[tuple[str, Path | None]]:
             continue
         found.append((".".join([package, *(parts[:-1] if parts[-1] == "__init__" else parts)]), path))
     return found
+
+
+def origin(module: str) -> Path | None:
+    """Find the source of a module, or of a package's ``__init__``, without importing it; None where there is none.
+
+    Args:
+        module: Dotted name.
+    """
+    spec = _spec(module)
+    path = Path(spec.origin) if spec and spec.origin else None
+    return path if path is not None and path.suffix == ".py" and path.is_file() else None
 
 
 def _spec(name: str) -> ModuleSpec | None:

@@ -6,8 +6,11 @@ import difflib
 import functools
 import importlib
 import importlib.util
+import inspect
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from otfew.transport.importing import find, is_plugin
 
 if TYPE_CHECKING:
     import torch
@@ -138,22 +141,48 @@ class PointSolver(Solver):
 
 def installed(solver: type[Solver]) -> bool:
     """Tell whether the library behind a solver can be imported."""
-    return importlib.util.find_spec(solver.requires) is not None
+    try:
+        return importlib.util.find_spec(solver.requires) is not None
+    except (ModuleNotFoundError, ValueError):  # a package above it is missing, or the name is none
+        return False
 
 
 def lookup(name: str) -> type[Solver]:
     """Return the option class of a solver.
 
+    Args:
+        name: Key of ``SOLVERS``, or ``package.module:Name`` of a class of one's own.
+
     Raises:
         ValueError: No such solver; the message lists the names.
     """
+    if is_plugin(name):
+        return _of_a_user(name)
     if name not in SOLVERS:
         close = difflib.get_close_matches(name, SOLVERS, n=1)
         hint = f"; did you mean {close[0]!r}?" if close else "."
-        raise ValueError(f"unknown solver {name!r}{hint} Solvers: {', '.join(SOLVERS)}")
+        raise ValueError(f"unknown solver {name!r}{hint} Solvers: {', '.join(SOLVERS)}, package.module:Name")
     module, _, attribute = SOLVERS[name].partition(":")
     solver: type[Solver] = getattr(importlib.import_module(module), attribute)
     return solver
+
+
+def _of_a_user(name: str) -> type[Solver]:
+    """Import a solver that is in no table, and check that it is one; raises ``ValueError``."""
+    try:
+        found = find(name, "solver")
+    except ValueError as error:
+        raise ValueError(str(error).rstrip(".")) from error.__cause__
+    if not inspect.isclass(found) or not issubclass(found, ArraySolver | TensorSolver | PointSolver):
+        got = found.__name__ if inspect.isclass(found) else f"of type {type(found).__name__}"
+        bases = "ArraySolver, TensorSolver or PointSolver of otfew.transport.registry"
+        raise ValueError(f"{name!r} is no solver but {got}: name a frozen dataclass that derives from {bases}")
+    if inspect.isabstract(found):
+        raise ValueError(f"solver {name!r} lacks its method {min(found.__abstractmethods__)!r}: write it")
+    for attribute in ("name", "kind", "requires", "install"):
+        if not isinstance(getattr(found, attribute, None), str):
+            raise ValueError(f"solver {name!r} lacks the attribute {attribute!r}, a word: state it in the class")
+    return found
 
 
 def resolve(solver: str | Solver) -> Solver:
@@ -177,7 +206,12 @@ def resolve(solver: str | Solver) -> Solver:
 
 @functools.cache
 def _with_defaults(name: str) -> Solver:
-    return lookup(name)()
+    """Make the solver of a name, once."""
+    kind = lookup(name)
+    try:
+        return kind()
+    except TypeError as error:
+        raise ValueError(f"solver {name!r} has no default for all of its options ({error}): give them one") from error
 
 
 _found: set[str] = set()

@@ -157,7 +157,7 @@ def test_factory_of_a_backbone_keeps_its_card(mine):
         ("sparse", "'eye' is sparse"),
         ("kind", "not type"),
         ("value", "no function"),
-        ("absent", "no function"),
+        ("absent", "has no 'absent'"),
     ],
 )
 def test_factories_that_make_none(mine, name, said):
