@@ -183,7 +183,8 @@ def _drift(photo: Photo, embedder: Embedder, folder: Path | None) -> float | Non
             return None
         pair = embed(torch.from_numpy(np.stack(views)) / 255, embedder.backbone, embedder.extractor).mean(1).cpu()
         STORE.put(key, pair, folder)
-    drift = float(1 - torch.cosine_similarity(*pair.double(), dim=0))
+    whole, part = pair.double()
+    drift = float(1 - torch.cosine_similarity(whole, part, dim=0))
     return drift if np.isfinite(drift) else None
 
 
