@@ -33,6 +33,18 @@ class Baseline(MethodBase, ABC):
         check_episode(support, query, support_mask)
         return self.logits(support, query, support_mask)
 
+    def settled(self, support: Tensor, support_mask: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Do once, for many queries, what depends on the labelled images alone; those that are fitted override.
+
+        Args:
+            support: (episodes, way, shot, nodes, channels), checked.
+            support_mask: (episodes, way, shot) bool or None.
+
+        Returns:
+            From queries (episodes, n_query, nodes, channels) to the logits of ``logits``, bit for bit.
+        """
+        return lambda query: self.logits(support, query, support_mask)
+
     @abstractmethod
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Compute (episodes, n_query, way) logits of a checked batch of episodes."""

@@ -123,9 +123,12 @@ class FittedClassifier(Baseline):
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Fit, then score the query."""
+        return self.settled(support, support_mask)(query)
+
+    def settled(self, support: Tensor, support_mask: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Fit."""
         way, channels = support.shape[1], support.shape[-1]
-        vectors = global_vectors(query)
-        logits: Tensor = vectors.new_zeros(*vectors.shape[:2], way)
+        groups: list[tuple[Tensor, Parameters]] = []
         for group, items, labels in labelled_items(shot_vectors(support.detach(), support_mask), support_mask):
             start = self.start(way, channels)
             parameters = fit(
@@ -140,8 +143,16 @@ class FittedClassifier(Baseline):
                 dampening=self.dampening,
                 weight_decay=self.weight_decay,
             )
-            logits = logits.index_copy(0, group, self.scores(parameters, self.embed(vectors[group])))
-        return logits
+            groups.append((group, parameters))
+
+        def answer(query: Tensor) -> Tensor:
+            vectors = global_vectors(query)
+            logits: Tensor = vectors.new_zeros(*vectors.shape[:2], way)
+            for group, parameters in groups:
+                logits = logits.index_copy(0, group, self.scores(parameters, self.embed(vectors[group])))
+            return logits
+
+        return answer
 
     @abstractmethod
     def start(self, way: int, channels: int) -> Parameters:

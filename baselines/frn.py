@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -31,12 +32,26 @@ def reconstruction_errors(nodes: Tensor, count: Tensor, query: Tensor, alpha: Nu
     Returns:
         Squared error, mean over query nodes, (episodes, n_query, way).
     """
+    return reconstruction(nodes, count, alpha, beta)(query)
+
+
+def reconstruction(nodes: Tensor, count: Tensor, alpha: Number, beta: Number) -> Callable[[Tensor], Tensor]:
+    """Invert what ``reconstruction_errors`` of any query need; arguments as there.
+
+    Returns:
+        From queries (episodes, n_query, m, channels) to errors (episodes, n_query, way).
+    """
     channels = nodes.shape[-1]
     penalty = (count.to(nodes.dtype) * (_exp(alpha) / channels))[..., None, None]
     form = _by_nodes if nodes.shape[2] <= channels else _by_channels
     scale = channels**-0.5
-    errors = form(nodes * scale, penalty, query.flatten(1, 2) * scale, _exp(beta))
-    return errors.view(*nodes.shape[:2], *query.shape[1:3]).mean(-1).mT
+    errors = form(nodes * scale, penalty, _exp(beta))
+
+    def answer(query: Tensor) -> Tensor:
+        found = errors(query.flatten(1, 2) * scale)
+        return found.view(*nodes.shape[:2], *query.shape[1:3]).mean(-1).mT
+
+    return answer
 
 
 def _exp(value: Number) -> Number:
@@ -60,7 +75,7 @@ def _inverse(matrix: Tensor) -> Tensor:
     return inverse
 
 
-def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: Number) -> Tensor:
+def _by_nodes(nodes: Tensor, penalty: Tensor, rho: Number) -> Callable[[Tensor], Tensor]:
     """Invert S S^T + penalty * I.
 
     With R = Q S^T (S S^T + penalty I)^-1, the reconstruction is R S and |R S|^2 = <R, Q S^T> - penalty |R|^2, row by
@@ -68,20 +83,24 @@ def _by_nodes(nodes: Tensor, penalty: Tensor, query: Tensor, rho: Number) -> Ten
     """
     episodes, way, n_support, _ = nodes.shape
     inverse = _inverse(nodes @ nodes.mT + penalty * _identity(n_support, nodes))
-    dots = (query @ nodes.flatten(1, 2).mT).view(episodes, -1, way, n_support).transpose(1, 2)
-    coefficients = dots @ inverse
-    fit = (coefficients * dots).sum(-1)
-    shrinkage = penalty.squeeze(-1) * coefficients.square().sum(-1)
-    errors: Tensor = query.square().sum(-1)[:, None] - 2 * rho * fit + rho**2 * (fit - shrinkage)
+
+    def errors(query: Tensor) -> Tensor:
+        dots = (query @ nodes.flatten(1, 2).mT).view(episodes, -1, way, n_support).transpose(1, 2)
+        coefficients = dots @ inverse
+        fit = (coefficients * dots).sum(-1)
+        shrinkage = penalty.squeeze(-1) * coefficients.square().sum(-1)
+        found: Tensor = query.square().sum(-1)[:, None] - 2 * rho * fit + rho**2 * (fit - shrinkage)
+        return found
+
     return errors
 
 
-def _by_channels(nodes: Tensor, penalty: Tensor, query: Tensor, rho: Number) -> Tensor:
+def _by_channels(nodes: Tensor, penalty: Tensor, rho: Number) -> Callable[[Tensor], Tensor]:
     """Invert S^T S + penalty * I: the residual is Q ((1 - rho) I + rho * penalty * inverse)."""
     identity = _identity(nodes.shape[-1], nodes)
     inverse = _inverse(nodes.mT @ nodes + penalty * identity)
-    residuals: Tensor = query[:, None] @ ((1 - rho) * identity + rho * penalty * inverse)
-    return residuals.square().sum(-1)
+    left = (1 - rho) * identity + rho * penalty * inverse
+    return lambda query: (query[:, None] @ left).square().sum(-1)
 
 
 class FRN(Baseline):
@@ -118,3 +137,11 @@ class FRN(Baseline):
             lambda n, v, q: reconstruction_errors(n, v, q, self.alpha, self.beta), elements, nodes, valid.sum(-1), query
         )
         return -self.temperature * errors
+
+    def settled(self, support: Tensor, support_mask: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Invert."""
+        nodes, valid = pooled_nodes(support, support_mask)
+        if nodes.shape[2] > nodes.shape[3]:
+            return super().settled(support, support_mask)
+        errors = reconstruction(nodes, valid.sum(-1), self.alpha, self.beta)
+        return lambda query: -self.temperature * errors(query)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -24,10 +26,15 @@ def nearest_node_scores(nodes: Tensor, valid: Tensor, query: Tensor, k: int) -> 
     Returns:
         (episodes, n_query, way).
     """
-    episodes, way, n_support, _ = nodes.shape
+    return nearest_units(unit(nodes), valid, query, k)
+
+
+def nearest_units(units: Tensor, valid: Tensor, query: Tensor, k: int) -> Tensor:
+    """Do the same of nodes that have been brought to length 1."""
+    episodes, way, n_support, _ = units.shape
     _, n_query, n_nodes, _ = query.shape
     # The norm of a query node does not change which nodes are nearest: divide the sums, not the nodes.
-    dots = query.flatten(1, 2) @ unit(nodes).flatten(1, 2).mT
+    dots = query.flatten(1, 2) @ units.flatten(1, 2).mT
     dots = dots.view(episodes, n_query, n_nodes, way, n_support).masked_fill(~valid[:, None, None], -torch.inf)
     best = dots.topk(min(k, n_support), dim=-1, sorted=True).values
     used = valid.sum(-1).clamp_max(k)
@@ -60,3 +67,14 @@ class KNN(Baseline):
         nodes, valid = pooled_nodes(support, support_mask)
         elements = query.shape[1] * query.shape[2] * valid.shape[1] * valid.shape[2]
         return in_chunks(lambda n, v, q: nearest_node_scores(n, v, q, self.k), elements, nodes, valid, query)
+
+    def settled(self, support: Tensor, support_mask: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Bring the nodes to length 1."""
+        nodes, valid = pooled_nodes(support, support_mask)
+        units = unit(nodes)
+
+        def answer(query: Tensor) -> Tensor:
+            elements = query.shape[1] * query.shape[2] * valid.shape[1] * valid.shape[2]
+            return in_chunks(lambda n, v, q: nearest_units(n, v, q, self.k), elements, units, valid, query)
+
+        return answer

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -68,12 +70,23 @@ class Logistic(Baseline):
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
         """Fit, then score the query."""
+        return self.settled(support, support_mask)(query)
+
+    def settled(self, support: Tensor, support_mask: Tensor | None) -> Callable[[Tensor], Tensor]:
+        """Fit."""
         way = support.shape[1]
         if way < 2:
             raise UserError("logistic: it needs at least two classes: raise `way`.")
-        vectors = unit(global_vectors(query))
-        logits = vectors.new_zeros(*vectors.shape[:2], way)
-        for group, items, labels in labelled_items(unit(shot_vectors(support, support_mask)), support_mask):
-            rows, intercepts = fit_logistic(items, labels, self.C, self.max_iter)
-            logits = logits.index_copy(0, group, vectors[group] @ rows.mT + intercepts[:, None])
-        return logits
+        groups = [
+            (group, *fit_logistic(items, labels, self.C, self.max_iter))
+            for group, items, labels in labelled_items(unit(shot_vectors(support, support_mask)), support_mask)
+        ]
+
+        def answer(query: Tensor) -> Tensor:
+            vectors = unit(global_vectors(query))
+            logits = vectors.new_zeros(*vectors.shape[:2], way)
+            for group, rows, intercepts in groups:
+                logits = logits.index_copy(0, group, vectors[group] @ rows.mT + intercepts[:, None])
+            return logits
+
+        return answer

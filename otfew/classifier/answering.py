@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch import Tensor
 from otfew import catalogue
 from otfew.errors import UserError
 from otfew.method import FewShotMethod, check_method, shot_mean
+from otfew.transport.precision import in_full_precision
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Judge:
         whole = None if bool(mask.all()) else mask
         if method.pools:
             support = support.mean(-2, keepdim=True)
-        if isinstance(method, catalogue.find("deepemd")) and method.shot_head.name == "mean":  # type: ignore[attr-defined]
+        if takes_means(method):
             support, whole = shot_mean(support, whole)[:, :, None], None
         return cls(method, support, whole)
 
@@ -49,7 +51,7 @@ class Judge:
         """
         if self.method.pools:
             nodes = nodes.mean(-2, keepdim=True)
-        logits = self.method(self.support, nodes[None], support_mask=self.mask)
+        logits = self._answer(nodes[None])
         expected = (1, len(nodes), self.support.shape[1])
         if not isinstance(logits, Tensor) or logits.shape != expected:
             got = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -58,10 +60,23 @@ class Judge:
             raise UserError(f"method {self.name!r} answered NaN: check its options.")
         return logits[0].detach()
 
+    @cached_property
+    def _answer(self) -> Callable[[Tensor], Tensor]:
+        """Have the method do once what depends on the labelled photos alone, where it can, at the first question."""
+        if hasattr(self.method, "settled"):
+            return in_full_precision(in_full_precision(self.method.settled)(self.support, self.mask))
+        return lambda query: self.method(self.support, query, support_mask=self.mask)
+
     @property
     def name(self) -> str:
         """What the method is called."""
         return getattr(self.method, "name", "") or type(self.method).__name__
+
+
+def takes_means(method: FewShotMethod) -> bool:
+    """Tell whether the location-wise mean of a class's photos, as its only one, gets the same answers as they do."""
+    # Found by name: only then are the solvers loaded.
+    return isinstance(method, catalogue.find("deepemd")) and method.shot_head.name == "mean"  # type: ignore[attr-defined]
 
 
 def build_method(method: object, options: Mapping[str, Any] | None) -> FewShotMethod:

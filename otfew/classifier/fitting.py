@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from torch import Tensor
 from otfew.classifier.door import Door, Shown
 from otfew.classifier.duplicates import groups, middle, probes, reaches
 from otfew.classifier.embedder import Embedder
+from otfew.classifier.feature_store import STORE, key_of
 from otfew.classifier.labelled import Labelled, Photo, rounded
 from otfew.classifier.pictures import count
 from otfew.data.class_labels import as_labels, classes_of
@@ -152,23 +156,34 @@ def without_photos(known: Labelled, photos: Iterable[int], embedder: Embedder) -
     return assemble(left.photos, left.nodes, left.classes[left.labels], embedder)
 
 
-def with_drifts(photos: Sequence[Photo], embedder: Embedder) -> list[Photo]:
-    """Measure how far some photos are from their own middles, where that is not known yet: see ``duplicates``."""
+def with_drifts(photos: Sequence[Photo], embedder: Embedder, folder: Path | None = None) -> list[Photo]:
+    """Measure how far some photos are from their own middles, where that is not known yet: see ``duplicates``.
+
+    Args:
+        photos: All of them, of which ``probes`` chooses.
+        embedder: That their nodes came from.
+        folder: Where what the network says of them is kept, beside the process's memory; None for nowhere.
+    """
     measured = list(photos)
     for i in probes([photo.print for photo in photos]):
         if measured[i].drift is None:
-            measured[i] = replace(measured[i], drift=_drift(measured[i], embedder))
+            measured[i] = replace(measured[i], drift=_drift(measured[i], embedder, folder))
     return measured
 
 
-def _drift(photo: Photo, embedder: Embedder) -> float | None:
+def _drift(photo: Photo, embedder: Embedder, folder: Path | None) -> float | None:
     """1 - cosine of a photo's thumbnail and its middle; None where the nodes need larger ones."""
-    picture = photo.picture()
-    try:
-        views = [embedder.views(Shown(0, photo.name, None, pixels)) for pixels in (picture, middle(picture))]
-    except UserError:
-        return None
-    whole, part = embed(torch.from_numpy(np.stack(views)) / 255, embedder.backbone, embedder.extractor).mean(1).double()
+    key = key_of(hashlib.sha256(b"whole and middle" + photo.thumbnail).hexdigest(), embedder)
+    pair = STORE.get(key, folder, warnings.warn)
+    if pair is None:
+        picture = photo.picture()
+        try:
+            views = [embedder.views(Shown(0, photo.name, None, pixels)) for pixels in (picture, middle(picture))]
+        except UserError:
+            return None
+        pair = embed(torch.from_numpy(np.stack(views)) / 255, embedder.backbone, embedder.extractor).mean(1).cpu()
+        STORE.put(key, pair, folder)
+    whole, part = pair.double()
     drift = float(1 - torch.cosine_similarity(whole, part, dim=0))
     return drift if np.isfinite(drift) else None
 

@@ -13,7 +13,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
+from otfew.classifier.answering import takes_means
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
 
@@ -164,7 +166,10 @@ def ask(method: FewShotMethod, photos: Photos, known: Sequence[int], asked: Sequ
     Raises:
         UserError: It answers with another shape, or with NaN.
     """
-    support, mask = padded(photos.nodes, photos.labels, photos.way, known)
+    if takes_means(method):
+        support, mask = means(photos.nodes, photos.labels, photos.way, known), None
+    else:
+        support, mask = padded(photos.nodes, photos.labels, photos.way, known)
     query = photos.nodes[torch.as_tensor(list(asked), device=photos.nodes.device)]
     return checked(method, support, query, mask)
 
@@ -181,6 +186,16 @@ def padded(nodes: Tensor, labels: Indices, way: int, known: Sequence[int]) -> tu
         return support, None
     mask = valid[None].to(nodes.device)
     return support.masked_fill_(~mask[..., None, None], 0), mask
+
+
+def means(nodes: Tensor, labels: Indices, way: int, known: Sequence[int]) -> Tensor:
+    """Average the photos of each class, location by location, without laying them out: (1, way, 1, nodes, channels)."""
+    chosen = np.asarray(known, dtype=np.int64)
+    by_class = chosen[np.argsort(labels[chosen], kind="stable")]
+    first = np.searchsorted(labels[by_class], np.arange(way))
+    rows, starts = (torch.from_numpy(index).to(nodes.device) for index in (by_class, first))
+    found = embedding_bag(rows, nodes.flatten(1), starts, mode="mean")
+    return found.view(1, way, 1, *nodes.shape[1:])
 
 
 def checked(method: FewShotMethod, support: Tensor, query: Tensor, mask: Tensor | None) -> Floats:

@@ -17,7 +17,7 @@ from otfew.classifier.candidates import View
 from otfew.classifier.door import Door, Shown
 from otfew.classifier.embedder import Embedder
 from otfew.classifier.feature_store import STORE, content, key_of
-from otfew.classifier.fitting import check_counts, refuse_missing
+from otfew.classifier.fitting import check_counts, refuse_missing, with_drifts
 from otfew.classifier.labelled import Photo, rounded
 from otfew.classifier.pictures import count
 
@@ -67,6 +67,7 @@ def extract_several(
                 found[view].append(own[image.place])
     check_counts(door.count, labels)
     refuse_missing(door, labels, places)
+    photos = with_drifts(photos, next(iter(embedders.values())), folder)
     return photos, {view: rounded(torch.stack(own)) for view, own in found.items()}, labels[np.array(places, dtype=int)]
 
 

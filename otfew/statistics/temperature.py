@@ -66,9 +66,15 @@ def log_losses(logits: Floats, labels: Indices, temperatures: Floats) -> Floats:
     Returns:
         (images, points).
     """
-    scaled = logits[:, None, :] / np.broadcast_to(temperatures, (len(logits), temperatures.shape[-1]))[..., None]
-    truth = np.take_along_axis(scaled, labels[:, None, None], 2)[..., 0]
-    losses: Floats = logsumexp(scaled, axis=2) - truth
+    # Differences to the largest, so that no exponential overflows; a class at a time, so that all of it stays in the
+    # processor's cache: the points are many and the classes few.
+    below = logits - logits.max(1, keepdims=True)
+    inverse = np.broadcast_to(1 / temperatures, (len(logits), temperatures.shape[-1]))
+    total, share = np.zeros(inverse.shape), np.empty(inverse.shape)
+    for column in below.T:
+        np.multiply(column[:, None], inverse, out=share)
+        total += np.exp(share, out=share)
+    losses: Floats = np.log(total) - np.take_along_axis(below, labels[:, None], 1) * inverse
     return losses
 
 

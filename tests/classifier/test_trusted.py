@@ -12,7 +12,8 @@ from sklearn.base import clone
 
 import otfew
 from otfew.backbones.base import Backbone, Card
-from otfew.classifier import FewShotClassifier, several
+from otfew.classifier import FewShotClassifier, fitting, several
+from otfew.classifier.duplicates import PROBES
 from otfew.classifier.feature_store import FeatureStore
 from otfew.classifier.selection import Choice
 from otfew.errors import UserError
@@ -51,9 +52,16 @@ def deck(each=8, names=tuple(COLOURS), start=0):
     return [picture(label, start + i) for i, label in enumerate(labels)], labels
 
 
+def forget(monkeypatch):
+    """Empty the process's memory of nodes, as in another process."""
+    store = FeatureStore()
+    for module in (several, fitting):
+        monkeypatch.setattr(module, "STORE", store)
+
+
 @pytest.fixture(autouse=True)
 def _fresh(monkeypatch):
-    monkeypatch.setattr(several, "STORE", FeatureStore())
+    forget(monkeypatch)
 
 
 @pytest.fixture(scope="module")
@@ -185,9 +193,9 @@ def test_each_view_is_extracted_once_and_kept(tmp_path, monkeypatch):
     once = Counting.calls
     classifier.fit(images, labels)
     assert Counting.calls - once < once - 12 * 14
-    monkeypatch.setattr(several, "STORE", FeatureStore())
+    forget(monkeypatch)
     files = sorted(tmp_path.glob("*.safetensors"))
-    assert len(files) == 24
+    assert len(files) == 24 + PROBES  # these photos beside their middles
     np.testing.assert_array_equal(
         FewShotClassifier(network(), cache=tmp_path).fit(images, labels).predict_proba(images), first
     )
@@ -197,7 +205,7 @@ def test_each_view_is_extracted_once_and_kept(tmp_path, monkeypatch):
     data[-1] ^= 1
     files[0].write_bytes(data)
     files[1].write_bytes(b"nonsense")
-    monkeypatch.setattr(several, "STORE", FeatureStore())
+    forget(monkeypatch)
     with pytest.warns(UserWarning, match="are damaged; extracting them again") as warned:
         mended = FewShotClassifier(network(), cache=tmp_path).fit(images, labels).predict_proba(images)
     assert len(warned) == 2
@@ -205,7 +213,7 @@ def test_each_view_is_extracted_once_and_kept(tmp_path, monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         FewShotClassifier(network(6), cache=tmp_path).fit(images, labels)
-    assert len(list(tmp_path.glob("*.safetensors"))) == 48
+    assert len(list(tmp_path.glob("*.safetensors"))) == 2 * (24 + PROBES)
 
 
 def test_memory_is_bounded():

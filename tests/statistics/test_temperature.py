@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
+from scipy.special import logsumexp
 from sklearn.metrics import log_loss
 
 from otfew.statistics.temperature import (
@@ -140,3 +141,20 @@ def test_brier_against_a_loop():
 def test_means_of_units():
     values, names = unit_means(np.array([1.0, 3.0, 5.0]), np.array([7, 2, 7]))
     assert (values.tolist(), names.tolist()) == ([3.0, 3.0], [2, 7])
+
+
+def test_losses_are_those_of_scipys_logsumexp_at_any_scale():
+    rng = np.random.default_rng(3)
+    logits, labels = rng.standard_normal((40, 7)) * 10.0 ** rng.integers(-3, 4, (40, 1)), rng.integers(0, 7, 40)
+    temperatures = np.geomspace(1e-3, 1e3, 31)
+    ours = log_losses(logits, labels, temperatures)
+    scaled = logits[:, None] / temperatures[:, None]
+    theirs = logsumexp(scaled, axis=2) - np.take_along_axis(scaled, labels[:, None, None], 2)[..., 0]
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-9)
+    each = rng.uniform(0.5, 2, (40, 1))
+    np.testing.assert_allclose(log_losses(logits, labels, each)[:, 0], [
+        log_losses(logits[i : i + 1], labels[i : i + 1], each[i])[0, 0] for i in range(40)
+    ])  # fmt: skip
+    assert log_losses(np.zeros((0, 7)), np.zeros(0, np.int64), temperatures).shape == (0, 31)
+    assert log_losses(np.array([[0.0, -np.inf]]), np.array([0]), np.ones(1)) == 0
+    assert log_losses(np.array([[0.0, -np.inf]]), np.array([1]), np.ones(1)) == np.inf
