@@ -116,4 +116,3 @@ def _shuffled(values: Indices, draws: Iterator[float]) -> list[int]:
     """Put values into a random order, by sorting as many draws."""
     keys = [next(draws) for _ in values]
     return [int(value) for _, value in sorted(zip(keys, values.tolist(), strict=True))]
-
