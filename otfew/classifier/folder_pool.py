@@ -20,6 +20,7 @@ from otfew.classifier.folder_plan import Source
 from otfew.classifier.labelled import Labelled, Photo, rounded
 from otfew.classifier.prior_study import part
 from otfew.data import DataOptions, ImageSet, load
+from otfew.errors import UserError
 from otfew.features.extract import FeatureSet, extract
 from otfew.runs.files import cache_directory
 from otfew.runs.watch import SILENT, Watch
@@ -51,15 +52,19 @@ class Pool:
     _photos: dict[int, Photo] = field(default_factory=dict)
 
     def nodes(self, view: View, places: tuple[int, ...]) -> Tensor:
-        """Return nodes of some photos, rounded as those of a classifier are: (photos, nodes, channels)."""
-        return rounded(self.features[view].nodes[torch.tensor(places, dtype=torch.int64)])
+        """Return nodes of some photos as they are asked about: (photos, nodes, channels)."""
+        return self.features[view].nodes[torch.tensor(places, dtype=torch.int64)]
+
+    def kept(self, view: View, places: tuple[int, ...]) -> Tensor:
+        """Return nodes of some photos as a classifier keeps them, rounded: (photos, nodes, channels)."""
+        return rounded(self.nodes(view, places))
 
     def labelled(self, view: View, places: tuple[int, ...]) -> Labelled:
         """Put some photos together as ``fit`` does, with the groups of near-duplicates that it finds among them."""
         embedder = self.embedders[view]
         photos = [self._photo(i, embedder) for i in places]
         names = np.array([self.classes[c] for c in self.labels[list(places)]])
-        found = assemble(photos, self.nodes(view, places), names, embedder)
+        found = assemble(photos, self.kept(view, places), names, embedder)
         # How far a photo is from its own middle takes two images through the network: once is enough.
         self._photos.update(zip(places, found.photos, strict=True))
         return found
@@ -71,22 +76,40 @@ class Pool:
         return self._photos[place]
 
 
-def open_pool(source: Source, backbone: Backbone, data_root: Path | None, *, watch: Watch = SILENT) -> Pool:
-    """Read a source's photos and extract what is missing.
+def read_pool(source: Source, data_root: Path | None, *, download: bool = True) -> ImageSet:
+    """Choose a source's photos; nothing is extracted yet.
 
     Args:
         source: Which.
-        backbone: Network of all views.
         data_root: Folder of data sets.
+        download: Fetch what is missing where the publisher allows it.
+
+    Raises:
+        UserError: Data are missing, or fewer classes or photos are there than the folders need.
+    """
+    whole = load(source.dataset, source.split, data_root, DataOptions(download=download))
+    images = part(whole, source.classes, source.each)
+    used, labels = np.unique(images.labels, return_inverse=True)
+    if len(images) < source.classes * source.each:
+        raise UserError(
+            f"{source.dataset} has {len(images)} photos for folders of {source.classes} classes of {source.each}: "
+            "give the whole of it."
+        )
+    return replace(images, classes=tuple(images.classes[c] for c in used), labels=labels.astype(np.int64))
+
+
+def open_pool(source: Source, images: ImageSet, backbone: Backbone, *, watch: Watch = SILENT) -> Pool:
+    """Extract what is missing of a source.
+
+    Args:
+        source: Which.
+        images: Of ``read_pool``.
+        backbone: Network of all views.
         watch: Where progress is shown.
 
     Raises:
-        UserError: Data are missing, or an image cannot be used.
+        UserError: An image cannot be used.
     """
-    images = part(load(source.dataset, source.split, data_root, DataOptions()), source.classes, source.each)
-    used, labels = np.unique(images.labels, return_inverse=True)
-    # The features' key is these photos, whatever other classes their data set has.
-    images = replace(images, classes=tuple(images.classes[c] for c in used), labels=labels.astype(np.int64))
     tried = tuple(candidates([(backbone.name, backbone.card.resolution)], resolution=source.resolution))
     embedders, features = {}, {}
     for view in dict.fromkeys(candidate.view for candidate in tried):

@@ -72,7 +72,7 @@ def judge(pool: Pool, folder: Folder, prior: Prior) -> dict[str, Any]:
         "classes": list(base.classes),
         "labelled": np.bincount(base.labels).tolist(),
         "groups": len(np.unique(base.groups)),
-        "truth": truth.tolist(),
+        "truth": packed(truth),
         "choice": examined.choice.describe(),
         "held_out": accuracy,
         "right": {
@@ -90,7 +90,7 @@ def judge(pool: Pool, folder: Folder, prior: Prior) -> dict[str, Any]:
 
 
 def _photos(base: Labelled, pool: Pool, view: Any, places: tuple[int, ...]) -> Photos:
-    return Photos(pool.nodes(view, places), base.labels.astype(np.int64), len(base.classes), base.groups)
+    return Photos(pool.kept(view, places), base.labels.astype(np.int64), len(base.classes), base.groups)
 
 
 def _truth(pool: Pool, base: Labelled, places: tuple[int, ...]) -> Indices:
@@ -102,7 +102,7 @@ def _truth(pool: Pool, base: Labelled, places: tuple[int, ...]) -> Indices:
 def _logits(candidate: Candidate, pool: Pool, base: Labelled, folder: Folder) -> Floats | None:
     """Ask a candidate about new photos of known and unknown kinds; None where it cannot answer."""
     method = catalogue.build(candidate.method)
-    nodes = pool.nodes(candidate.view, folder.labelled)
+    nodes = pool.kept(candidate.view, folder.labelled)
     try:
         asked = Judge.of(method, *Labelled(nodes, base.labels, base.classes, base.photos, base.groups).episode())
         found: Floats = asked(pool.nodes(candidate.view, folder.new + folder.unknown)).cpu().double().numpy()
@@ -125,8 +125,8 @@ def _confidence(logits: Floats, truth: Indices, temperature: float) -> dict[str,
     for name, t in (("before", 1.0), ("after", temperature)):
         shares = softmax(logits, t)
         found[name] = {
-            "largest": _rounded(shares.max(1)),
-            "log_loss": _rounded(log_losses(logits, truth, np.array([t]))[:, 0]),
+            "largest": packed(shares.max(1)),
+            "log_loss": packed(log_losses(logits, truth, np.array([t]))[:, 0]),
         }
     return found
 
@@ -150,7 +150,7 @@ def _sets(
     method: FewShotMethod, candidate: Candidate, pool: Pool, base: Labelled, folder: Folder
 ) -> dict[str, Any] | None:
     """Make sets of labels for some new photos, spread over the classes; None where there can be none."""
-    nodes = pool.nodes(candidate.view, folder.labelled)
+    nodes = pool.kept(candidate.view, folder.labelled)
     labelled = Labelled(nodes, base.labels, base.classes, base.photos, base.groups)
     alphas = [alpha for alpha in ALPHAS if rejection.needed(alpha) <= len(np.unique(base.groups))]
     if not alphas:
@@ -165,9 +165,9 @@ def _sets(
         return None
     truth = _truth(pool, base, folder.new)[which]
     return {
-        "photos": which,
-        "p": _rounded(p[np.arange(len(p)), truth]),
-        "sizes": {f"{alpha:g}": (p > alpha).sum(1).tolist() for alpha in alphas},
+        "photos": packed(which),
+        "p": packed(p[np.arange(len(p)), truth]),
+        "sizes": {f"{alpha:g}": packed((p > alpha).sum(1)) for alpha in alphas},
         "hits": {f"{alpha:g}": _bits(p[np.arange(len(p)), truth] > alpha) for alpha in alphas},
     }
 
@@ -177,5 +177,11 @@ def _bits(values: npt.NDArray[np.bool_]) -> str:
     return "".join("01"[int(value)] for value in values)
 
 
-def _rounded(values: Floats) -> list[float]:
-    return [round(float(value), 5) for value in values]
+def packed(values: npt.ArrayLike) -> str:
+    """Write numbers as text, a word each, so that a record of them is short."""
+    return " ".join(f"{value:.5g}" for value in np.asarray(values).tolist())
+
+
+def unpacked(text: str) -> Floats:
+    """Undo ``packed``, but for digits beyond the fifth: (numbers,)."""
+    return np.array([float(word) for word in text.split()])

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from otfew.classifier.folder_study import ALPHAS, CENTROID, DEEPEMD, RATES
+from otfew.classifier.folder_study import ALPHAS, CENTROID, DEEPEMD, RATES, unpacked
 from otfew.statistics.clusters import Clustered, clustered
 
 Floats = npt.NDArray[np.float64]
@@ -115,7 +115,7 @@ def pooled(
         own = values(folder)
         if own is None or not len(own):
             continue
-        truth = np.array(folder["truth"])[slice(None) if which is None else which(folder)]
+        truth = unpacked(folder["truth"]).astype(int)[slice(None) if which is None else which(folder)]
         names = [(folder["source"], folder["classes"][c]) for c in truth]
         numbers = np.array([classes.setdefault(name, len(classes)) for name in names])
         ids.append(
@@ -218,11 +218,11 @@ def _held_out(folders: Sequence[Found], auto: Sequence[Floats]) -> dict[str, Any
 
 
 def _confidence(folders: Sequence[Found], auto: Sequence[Floats], name: str) -> dict[str, Any]:
-    largest = [np.array(folder["confidence"][name]["largest"]) for folder in folders]
+    largest = [unpacked(folder["confidence"][name]["largest"]) for folder in folders]
     weights = np.concatenate([np.full(len(own), 1 / len(own)) for own in auto])
     by_number = {folder["number"]: 100 * (sure - own) for folder, sure, own in zip(folders, largest, auto, strict=True)}
     apart = pooled(folders, lambda folder: by_number[folder["number"]])
-    loss = pooled(folders, lambda folder: np.array(folder["confidence"][name]["log_loss"]))
+    loss = pooled(folders, lambda folder: unpacked(folder["confidence"][name]["log_loss"]))
     return {
         "error": 100 * expected_error(np.concatenate(largest), np.concatenate(auto), weights),
         "too_sure": None if apart is None else asdict(apart),
@@ -261,9 +261,9 @@ def _sets(folders: Sequence[Found], who: str, alpha: str) -> dict[str, Any]:
     found = pooled(
         folders,
         lambda folder: 100 * bits(folder["sets"][who]["hits"][alpha]) if able(folder) else None,
-        lambda folder: folder["sets"][who]["photos"],
+        lambda folder: unpacked(folder["sets"][who]["photos"]).astype(int),
     )
-    own = [folder["sets"][who]["sizes"][alpha] for folder in folders if able(folder)]
+    own = [unpacked(folder["sets"][who]["sizes"][alpha]) for folder in folders if able(folder)]
     return {
         "folders": len(own),
         "photos": sum(map(len, own)),
