@@ -50,13 +50,13 @@ class Source:
         return self.most + self.new
 
 
-_SHAPES = ((5, 1), (5, 4), (5, 20), (8, 2), (8, 8), (10, 3), (12, 5), (12, 10), (16, 3), (20, 8))
+_SHAPES = ((5, 1), (5, 4), (5, 20), (8, 2), (8, 8), (10, 3), (12, 5), (12, 10), (16, 3), (20, 5))
 _OF_TEN = ((5, 1), (5, 4), (5, 20), (8, 2), (8, 8), (5, 2), (8, 5), (8, 10), (8, 3), (8, 20))
 SOURCES = (
-    Source("cub", "test", None, 22, 6, 10, _SHAPES),
-    Source("cifar-fs", "test", 128, 20, 6, 20, _SHAPES),
-    Source("omniglot", "test", 128, 32, 6, 12, _SHAPES),
     Source("fashion-mnist", "test", 128, 10, 12, 20, _OF_TEN),
+    Source("cifar-fs", "test", 128, 20, 6, 20, _SHAPES),
+    Source("omniglot", "test", 128, 24, 6, 10, _SHAPES),
+    Source("cub", "test", None, 22, 4, 8, _SHAPES),
 )
 
 
