@@ -25,11 +25,11 @@ from otfew.random.draws import uniforms
 from otfew.runs.identity import versions
 from otfew.runs.watch import SILENT, Watch
 
-BIRDS = ("cub", "train", 40, 8)
+BIRDS = ("cub", "train", 40, 5)
 """Data set, part, classes and photos of each that copies are made of."""
 OTHERS = (("omniglot", "train", 100, 20), ("cifar-fs", "train", 64, 30))
 """Likewise, of pictures among which no two are copies."""
-COPIED = 60
+COPIED = 40
 """Birds of which there are copies."""
 BITS = (6, 8, 10, 12, 16, 20)
 TOLERANCES, MARGINS = (1.0, 2.0, 3.0), (0.4, 0.6, 0.8)
