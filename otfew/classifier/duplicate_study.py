@@ -21,6 +21,7 @@ from otfew.classifier.labelled import Photo, rounded
 from otfew.classifier.prior_study import part
 from otfew.data import DataOptions, Image
 from otfew.data import load as load_images
+from otfew.data.decoding.image import decode_image
 from otfew.random.draws import uniforms
 from otfew.runs.identity import versions
 from otfew.runs.watch import SILENT, Watch
@@ -37,7 +38,7 @@ TOLERANCES, MARGINS = (1.0, 2.0, 3.0), (0.4, 0.6, 0.8)
 
 def _jpeg(pixels: Image, quality: int) -> Image:
     data = cv2.imencode(".jpg", pixels[:, :, ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
-    return np.ascontiguousarray(cv2.imdecode(data, cv2.IMREAD_COLOR)[:, :, ::-1])
+    return decode_image(data.tobytes(), "a copy")
 
 
 def _scaled(pixels: Image, factor: float) -> Image:
@@ -46,8 +47,7 @@ def _scaled(pixels: Image, factor: float) -> Image:
 
 
 def _third(pixels: Image) -> Image:
-    found: Image = cv2.resize(pixels, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA)
-    return found
+    return np.asarray(cv2.resize(pixels, None, fx=1 / 3, fy=1 / 3, interpolation=cv2.INTER_AREA), np.uint8)
 
 
 def _cropped(share: float) -> Callable[[Image, str], Image]:

@@ -141,7 +141,7 @@ def _refusal(logits: Floats, known: int, examined: automatic.Examined) -> dict[s
         except UserError:  # too few photos stand behind it, as the user would be told
             found[f"{rate:g}"] = None
             continue
-        refused = sure < settled.threshold
+        refused = sure < settled.threshold  # type: ignore[operator]  # there is one where there is a rate
         found[f"{rate:g}"] = {"known": _bits(refused[:known]), "unknown": _bits(refused[known:])}
     return found
 

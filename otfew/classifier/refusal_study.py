@@ -109,7 +109,8 @@ def study(
     size = size or Size()
     network, table = load_backbone(backbone), prior.load()
     view = View(network.name, network.card.resolution, "fcn")
-    rows, apart = [], {name: [] for name in SCORES}  # type: ignore[var-annotated]
+    rows: list[dict[str, Any]] = []
+    apart: dict[str, list[float]] = {name: [] for name in SCORES}
     described = []
     for dataset, split in sources:
         images = part(load_images(dataset, split, data_root, DataOptions()), CLASSES, IMAGES)
