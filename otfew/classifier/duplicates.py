@@ -9,9 +9,11 @@ Measured on 800 photos of 50 species of CUB and copies of 100 of them, with effi
 (``tests/classifier/test_duplicates.py`` holds what follows for parts of them). The hash finds all copies of JPEG
 quality 20, of a third of the size, or a fifth darker, 99 % of those a fifth brighter, and nothing among 319,600 pairs
 of different photos, 4.5 million of CIFAR-100 and 2 million of Omniglot's drawings, where the nearest pair differs in 12
-bits. The features find all copies that lack a twentieth of each side, 98 % of a tenth, 62 % of a fifth, all mirrored
-ones, and among the 319,600 pairs two, both bursts. On drawings they say little: up to 4 % of the pairs of one character
-count as alike there, a sixth with a network of ours that has seen photos of 32 pixels alone.
+bits; of another 2 million pairs of drawings it takes four for copies (docs/results/near-duplicates.json, which has the
+neighbouring thresholds as well). The features find all copies that lack a twentieth of each side, 98 % of a tenth, 62 %
+of a fifth, all mirrored ones, and among the 319,600 pairs two, both bursts. On drawings they say little: up to 4 % of
+the pairs of one character count as alike there, a sixth with a network of ours that has seen photos of 32 pixels
+alone.
 """
 
 from __future__ import annotations
