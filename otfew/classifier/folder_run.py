@@ -8,27 +8,29 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from otfew import catalogue
 from otfew.backbones import load as load_backbone
 from otfew.classifier import prior
+from otfew.classifier.candidates import HEADS
 from otfew.classifier.folder_plan import SOURCES, Source, folders
 from otfew.classifier.folder_pool import open_pool, read_pool
 from otfew.classifier.folder_study import judge
 from otfew.classifier.folder_summary import summary
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.files import parse_json
-from otfew.runs.identity import code_digest, short_hash, versions
+from otfew.runs.identity import code_digest, package_of, short_hash, versions
 from otfew.runs.watch import SILENT, Watch
 
 FORMAT = 1
 CODE = (
-    "otfew.baselines", "otfew.methods", "otfew.scores", "otfew.transport", "otfew.random",
+    "otfew.scores", "otfew.transport", "otfew.random",
     "otfew.statistics.temperature", "otfew.statistics.detection", "otfew.classifier.automatic",
     "otfew.classifier.answering", "otfew.classifier.calibration", "otfew.classifier.candidates",
     "otfew.classifier.conformal", "otfew.classifier.duplicates", "otfew.classifier.folder_plan",
     "otfew.classifier.folder_pool", "otfew.classifier.folder_study", "otfew.classifier.holdouts",
     "otfew.classifier.prior", "otfew.classifier.rejection", "otfew.classifier.selection",
 )  # fmt: skip
-"""What a folder's figures depend on, beside features and the prior's table."""
+"""What a folder's figures depend on, beside the methods' own packages, features and the prior's table."""
 
 
 def run(
@@ -72,7 +74,7 @@ def run(
         "versions": versions(),
     }
     place = output or Path("runs") / f"folders-{short_hash(identity)}"
-    directory, code, table = RunDirectory(place, identity), code_digest(*CODE), prior.load()
+    directory, code, table = RunDirectory(place, identity), code_of_folders(), prior.load()
     plan = list(folders({k: own.labels for k, own in enumerate(images)}, sources))
     found: list[dict[str, Any]] = []
     for k, (source, own) in enumerate(zip(sources, images, strict=True)):
@@ -92,3 +94,9 @@ def run(
     record = {**identity, "line": command, "summary": summary(found), "folders": found}
     directory.write("results.json", to_json(record))
     return record
+
+
+def code_of_folders() -> str:
+    """Digest the code that a folder's figures depend on."""
+    methods = {type(catalogue.build(name)) for heads in HEADS.values() for name in heads}
+    return code_digest(*CODE, *sorted({package_of(method) for method in methods}))
