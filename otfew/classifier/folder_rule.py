@@ -24,7 +24,7 @@ def rule_digest() -> str:
     values = np.arange(48.0) % 7 / 7
     found = clustered(
         values,
-        1.0 + np.arange(48) % 3,
+        np.array([1.0, 2.0, 3.0] * 16),
         np.arange(48) // 4,
         np.arange(48) // 12 * 5 + np.arange(48) % 5,
         np.arange(48) // 12,
