@@ -69,7 +69,10 @@ def summary(folders: Sequence[Found]) -> dict[str, Any]:
         "verdicts": {name: against[kind]["verdict"] for name, kind in primary.items()},
         "chosen": {kind: chosen.count(kind) for kind in kinds if kind in chosen},
         "moved": sum(bool(folder["choice"]["moved"]) for folder in folders),
-        "held_out": _held_out(folders, auto),
+        "held_out": {
+            "equal": _held_out(folders, auto, lambda counts: min(counts) == max(counts)),
+            "unequal": _held_out(folders, auto, lambda counts: min(counts) < max(counts)),
+        },
         "confidence": {name: _confidence(folders, auto, name) for name in ("before", "after")},
         "refusal": {f"{rate:g}": _refusal(folders, f"{rate:g}") for rate in RATES},
         "auroc": _auroc(folders),
@@ -202,12 +205,14 @@ def _sources(folders: Sequence[Found]) -> dict[str, list[int]]:
     return found
 
 
-def _held_out(folders: Sequence[Found], auto: Sequence[Floats]) -> dict[str, Any]:
-    """Compare the accuracy that users were told with that of new photos."""
+def _held_out(
+    folders: Sequence[Found], auto: Sequence[Floats], which: Callable[[Sequence[int]], bool]
+) -> dict[str, Any]:
+    """Compare the accuracy that users were told with that of new photos, by the numbers of photos of the classes."""
     told = [
         (folder["held_out"], float(own.mean()))
         for folder, own in zip(folders, auto, strict=True)
-        if folder["held_out"] is not None
+        if folder["held_out"] is not None and which(folder["labelled"])
     ]
     return {
         "folders": len(told),

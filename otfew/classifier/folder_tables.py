@@ -49,13 +49,16 @@ def lines(record: Mapping[str, Any]) -> list[str]:
             f"auto - {name}: {apart['mean']:+.1f} points {_interval(apart['within'])} over folders and classes of "
             f"these sources{across}; {told}. In the folder that is worst for it, {against['worst']:+.1f}"
         )
-    held = found["held_out"]
     chosen = ", ".join(f"{kind} ({count})" for kind, count in sorted(found["chosen"].items(), key=lambda x: -x[1]))
     said.append(f"chosen: {chosen}; moved from the prior's first in {found['moved']} of {found['folders']} folders")
-    said.append(
-        f"accuracy that auto reports from held-out photos: {held['told']:.1f} % on average, {held['found']:.1f} % of "
-        f"new photos; its interval held the latter in {held['inside']} of {held['folders']} folders"
-    )
+    for name, which in (("equal", "as many photos of each class"), ("unequal", "more photos of some classes")):
+        held = found["held_out"][name]
+        if held["folders"]:
+            said.append(
+                f"accuracy that auto reports from held-out photos, with {which}: {held['told']:.1f} % on average, "
+                f"{held['found']:.1f} % of new photos; its interval held the latter in {held['inside']} of "
+                f"{held['folders']} folders"
+            )
     return said
 
 

@@ -34,6 +34,7 @@ def folder(number):
     return {
         "number": number,
         "source": f"source {number % 4}",
+        "labelled": [3, 3, 3, 3] if number % 2 else [1, 5, 3, 3],
         "classes": [f"c{(number // 4 + i) % 6}" for i in range(way)],
         "truth": packed(np.repeat(np.arange(way), each)),
         "choice": {"chosen": int(rng.integers(len(rows))), "moved": bool(number % 3 == 0), "candidates": rows},
@@ -95,9 +96,12 @@ def test_accuracy_and_differences_are_means_over_folders(found, record):
     assert told["by_source"]["source 2"]["auto"] == pytest.approx(100 * np.mean(auto[2::4]))
     assert sum(told["chosen"].values()) == 24
     assert told["moved"] == 8
-    assert told["held_out"]["folders"] == 23
-    others = [one for i, one in enumerate(auto) if i != 5]
-    assert told["held_out"]["inside"] == sum(0.5 <= one <= 0.8 for one in others)
+    for name, own in (("equal", [one for i, one in enumerate(auto) if i % 2 and i != 5]), ("unequal", auto[::2])):
+        held = told["held_out"][name]
+        assert held["folders"] == len(own)
+        assert held["inside"] == sum(0.5 <= one <= 0.8 for one in own)
+        assert held["found"] == pytest.approx(100 * np.mean(own))
+        assert held["told"] == pytest.approx(70)
 
 
 def test_refusals_and_sets_are_shares(found, record):
@@ -160,7 +164,7 @@ def test_the_page_has_the_tables_between_its_marks(record, tmp_path):
     assert "stale" not in text
     assert f"| {record['summary']['accuracy']['mean']:.1f} |" in text
     assert all(table.title in text for table in tables(record))
-    assert len(lines(record)) == 4
+    assert len(lines(record)) == 5
     write_page(page, kept)
     assert page.read_text() == text
     page.write_text("no marks")
