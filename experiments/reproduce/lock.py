@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from otfew.classifier.folder_rule import rule_digest
 from otfew.errors import UserError
 from otfew.experiments.reproduce.claims import Arm, Claim, Ledger
 from otfew.experiments.reproduce.evidence import spelled
@@ -117,7 +118,10 @@ def _entry(kind: str, written: Mapping[str, Any]) -> Entry:
 
 def terms(ledger: Ledger) -> dict[tuple[str, str], Terms]:
     """Return what the lock must say of claims, runs and rules, by kind and id."""
-    found: dict[tuple[str, str], Terms] = {("rule", "verdicts"): {"digest": rules_digest()}}
+    found: dict[tuple[str, str], Terms] = {
+        ("rule", "verdicts"): {"digest": rules_digest()},
+        ("rule", "folders"): {"digest": rule_digest()},
+    }
     for run in ledger.runs.values():
         found["run", run.name] = {"command": spelled(run, quick=False)}
     for claim in ledger.claims.values():
@@ -153,7 +157,8 @@ def check(ledger: Ledger, lock: Lock) -> None:
         UserError: Something was changed that the lock does not list.
     """
     for (kind, name), different in sorted(differences(ledger, lock).items()):
-        new = f" (now {rules_digest()})" if kind == "rule" else ""
+        now = terms(ledger).get((kind, name), {})
+        new = f" (now {now['digest']})" if kind == "rule" and now else ""
         raise UserError(
             f"{kind} {name!r} differs from claims.lock: {', '.join(different)}{new}; list the change there, with its "
             "date, why, and whether its figure was known."

@@ -9,9 +9,11 @@ Measured on 800 photos of 50 species of CUB and copies of 100 of them, with effi
 (``tests/classifier/test_duplicates.py`` holds what follows for parts of them). The hash finds all copies of JPEG
 quality 20, of a third of the size, or a fifth darker, 99 % of those a fifth brighter, and nothing among 319,600 pairs
 of different photos, 4.5 million of CIFAR-100 and 2 million of Omniglot's drawings, where the nearest pair differs in 12
-bits. The features find all copies that lack a twentieth of each side, 98 % of a tenth, 62 % of a fifth, all mirrored
-ones, and among the 319,600 pairs two, both bursts. On drawings they say little: up to 4 % of the pairs of one character
-count as alike there, a sixth with a network of ours that has seen photos of 32 pixels alone.
+bits; of another 2 million pairs of drawings it takes four for copies (docs/results/near-duplicates.json, which has the
+neighbouring thresholds as well). The features find all copies that lack a twentieth of each side, 98 % of a tenth, 62 %
+of a fifth, all mirrored ones, and among the 319,600 pairs two, both bursts. On drawings they say little: up to 4 % of
+the pairs of one character count as alike there, a sixth with a network of ours that has seen photos of 32 pixels
+alone.
 """
 
 from __future__ import annotations
@@ -84,7 +86,13 @@ def probes(prints: Sequence[bytes]) -> list[int]:
     return sorted(range(len(prints)), key=lambda i: (zlib.crc32(prints[i]), i))[:PROBES]
 
 
-def reaches(vectors: Floats, labels: npt.NDArray[np.intp], drifts: Sequence[float]) -> Floats:
+def reaches(
+    vectors: Floats,
+    labels: npt.NDArray[np.intp],
+    drifts: Sequence[float],
+    tolerance: float = TOLERANCE,
+    margin: float = MARGIN,
+) -> Floats:
     """Find how far from each photo another may be that counts as of the same scene.
 
     min(``TOLERANCE`` times the median drift, ``MARGIN`` times the distance of the nearest photo of another class). The
@@ -95,6 +103,8 @@ def reaches(vectors: Floats, labels: npt.NDArray[np.intp], drifts: Sequence[floa
         vectors: (photos, channels) global vectors.
         labels: (photos,) classes.
         drifts: Distances of some photos and their middles.
+        tolerance: See ``TOLERANCE``.
+        margin: See ``MARGIN``.
 
     Returns:
         (photos,) distances: 1 - cosine.
@@ -105,17 +115,18 @@ def reaches(vectors: Floats, labels: npt.NDArray[np.intp], drifts: Sequence[floa
         rows = slice(start, start + _ROWS)
         apart = labels[rows, None] != labels[None]
         nearest[rows] = np.where(apart, 1 - units[rows] @ units.T, 1).min(1)
-    allowed = TOLERANCE * float(np.median(drifts)) if len(drifts) else 0.0
-    found: Floats = np.minimum(allowed, MARGIN * nearest).astype(np.float32)
+    allowed = tolerance * float(np.median(drifts)) if len(drifts) else 0.0
+    found: Floats = np.minimum(allowed, margin * nearest).astype(np.float32)
     return found
 
 
-def alike(prints: Sequence[bytes], rows: slice = slice(None)) -> npt.NDArray[np.bool_]:
+def alike(prints: Sequence[bytes], rows: slice = slice(None), most: int = BITS) -> npt.NDArray[np.bool_]:
     """Tell by their hashes which photos are copies: (rows, photos).
 
     Args:
         prints: Of each photo, see ``print_of``.
         rows: Photos to be compared with all.
+        most: Bits in which two copies may differ.
     """
     table = np.frombuffer(b"".join(prints), np.uint8).reshape(len(prints), _BYTES + 2)
     bits = np.unpackbits(table[:, :_BYTES], axis=1).astype(np.float32)
@@ -124,7 +135,7 @@ def alike(prints: Sequence[bytes], rows: slice = slice(None)) -> npt.NDArray[np.
     colours = table[:, _BYTES:].astype(np.int16)
     near = np.abs(colours[rows, None] - colours[None]).max(2) <= COLOUR
     patterned = on > 0
-    found: npt.NDArray[np.bool_] = (differ <= BITS) & near & patterned[rows, None] & patterned[None]
+    found: npt.NDArray[np.bool_] = (differ <= most) & near & patterned[rows, None] & patterned[None]
     return found
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from otfew.classifier import folder_rule
 from otfew.errors import UserError
 from otfew.experiments.reproduce import claims as ledger_claims
 from otfew.experiments.reproduce import command as reproduce
@@ -72,6 +73,12 @@ def test_no_rule_of_verdicts_changes_unlisted(ledger, lock, monkeypatch, rule, v
     with pytest.raises(
         UserError, match=r"rule 'verdicts' differs from claims\.lock: digest \(now [0-9a-f]{10}\); list"
     ):
+        ledger_lock.check(ledger, lock)
+
+
+def test_the_rule_of_folders_does_not_change_unlisted(ledger, lock, monkeypatch):
+    monkeypatch.setattr(folder_rule, "MARGIN", 2.0)
+    with pytest.raises(UserError, match=r"rule 'folders' differs from claims\.lock: digest \(now [0-9a-f]{10}\); list"):
         ledger_lock.check(ledger, lock)
 
 
