@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from otfew.evaluation.episodes import Indices
-from otfew.evaluation.estimates import KEYS, rounded, to_record
+from otfew.evaluation.estimates import KEYS, Floats, rounded, to_record
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
 from otfew.statistics import photos
@@ -167,12 +169,16 @@ def _estimate(
     """Estimate a mean accuracy, or the difference of two, over classes or over photos."""
     if roles is None:
         return estimate(own.accuracy - (0 if other is None else other.accuracy), classes, class_names)
-    assert own.right is not None
-    values = own.right.astype(float)
-    if other is not None:
-        assert other.right is not None
-        values -= other.right
+    values = _right(own) - (0.0 if other is None else _right(other))
     return photos.estimate(values, roles)
+
+
+def _right(scores: Scores) -> Floats:
+    """Tell which queries were right, (episodes, way * queries), where every class has as many of them."""
+    assert scores.predicted is not None
+    truth = np.repeat(np.arange(scores.correct.shape[1]), scores.queries)
+    right: Floats = (scores.predicted[:, : len(truth)] == truth).astype(np.float64)
+    return right
 
 
 def _record(value: Estimate) -> dict[str, Any]:

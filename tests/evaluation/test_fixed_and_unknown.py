@@ -51,7 +51,7 @@ def test_fixed_classes_are_in_each_episode():
             assert set(labels[own]) == {c}
             assert 7 not in own
     assert sampler.settings == {"fixed_classes": True, "copies_left_out": 1}
-    assert sampler.roles(60).classes[7] == -1
+    assert sampler.roles(sampler(0, 60)).classes[7] == -1
 
 
 @pytest.mark.parametrize(
