@@ -20,7 +20,7 @@ from otfew.evaluation.fixed_classes import copies_of
 from otfew.evaluation.guard import refuse_overlap
 from otfew.evaluation.lineup import PLAIN, Entry, Given, choose, pick_reference
 from otfew.evaluation.study import Panel, Record, Study, Terms, Where, sample
-from otfew.features.material import FileMaterial, Material, load_image_material
+from otfew.features.material import FileMaterial, ImageMaterial, Material, load_image_material
 from otfew.method import FewShotMethod
 from otfew.reporting.comparison_page import best_method
 from otfew.reporting.result import Comparison, load
@@ -168,6 +168,8 @@ def compare(
         finished.times,
         {name: scores.accuracy for name, scores in finished.scores.items()},
         finished.classes,
+        source=finished.answers,
+        images=material.images if isinstance(material, ImageMaterial) else None,
     )
     if study.directory is not None:
         name = best_method(comparison.results)

@@ -150,7 +150,14 @@ def to_html(table: Table, lines: Iterable[str]) -> str:
 
 def _html_row(tag: str, cells: Sequence[Cell]) -> str:
     """Write a row of HTML."""
-    return f"<tr>{''.join(f'<{tag}>{in_html(_text(cell))}</{tag}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<{tag}>{_html_cell(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _html_cell(cell: Cell) -> str:
+    """Escape a cell, unless it is of our own making, such as a picture."""
+    from markupsafe import Markup
+
+    return str(cell) if isinstance(cell, Markup) else in_html(_text(cell))
 
 
 def in_html(text: str) -> str:
