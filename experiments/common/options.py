@@ -78,8 +78,8 @@ class WithData:
 class WithOneSet(WithData):
     """One data set, or features in its place."""
 
-    dataset: str = "glyphs"
-    """Data set; compare --list prints them."""
+    dataset: str | None = None
+    """Data set; compare --list prints them. Default: glyphs."""
     features: Path | None = None
     """Your own features (.safetensors or .npz) instead of a data set and a backbone."""
 

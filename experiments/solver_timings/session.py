@@ -47,6 +47,10 @@ class _Cell:
     measure: Callable[[], list[Row]]
 
 
+EPISODES = ("dataset", "variant", "split", "classes", "images", "features_sha256")
+"""What a run's protocol says of the data."""
+
+
 class Session:
     """One run: its solvers, its features, and the times so far, from which the next are predicted.
 
@@ -105,7 +109,7 @@ class Session:
             "threads": c.threads,
             "backbone": self.data["backbone"],
             "episodes": {
-                **{name: self.data["data"][name] for name in ("dataset", "variant", "split", "classes", "images")},
+                **{name: self.data["data"][name] for name in EPISODES if name in self.data["data"]},
                 **{name: getattr(c, name) for name in ("way", "shot", "query", "episodes", "seed")},
             },
         }

@@ -26,6 +26,7 @@ from otfew.features.extract import BASE_IMAGES
 from otfew.features.material import ImageMaterial, Material
 from otfew.runs.directory import RunDirectory
 from otfew.runs.watch import SILENT, Watch
+from otfew.statistics.photos import Roles
 
 Record = dict[str, Any]
 Where = str | Path | Callable[[Mapping[str, Any]], Path] | None
@@ -204,13 +205,18 @@ def estimated(
         told: As in ``figures.compare``.
     """
     names = panel.material.classes
-    roles = panel.sampler.roles(episodes) if isinstance(panel.sampler, FixedClasses) else None
+    roles = roles_of(panel, episodes)
     found = figures.compare(panel.entries, scores, episodes.classes, names, panel.reference, told, roles)
     if panel.sampler.unknown:
         logits = {name: np.asarray(s.logits, dtype=np.float64) for name, s in scores.items()}
         for name, record in open_records(logits, episodes.answers, episodes.classes, names).items():
             found["methods"][name]["unknown"] = record
     return found
+
+
+def roles_of(panel: Panel, episodes: Episodes) -> Roles | None:
+    """Say which photo was what in a panel's episodes, where every class is in each of them."""
+    return panel.sampler.roles(episodes) if isinstance(panel.sampler, FixedClasses) else None
 
 
 def names_of(material: Material) -> tuple[str, ...]:

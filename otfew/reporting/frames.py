@@ -73,7 +73,8 @@ def _row(name: str, record: Mapping[str, Any], adds: Mapping[str, Any]) -> Row:
     # A reference has no difference, and yet its columns.
     row |= _figures("difference", difference or dict.fromkeys(record["accuracy"].keys() & set(FIGURES)))
     row |= {key: difference.get(key) for key in ("p", "p_holm", "verdict")}
-    row |= {"control": adds.get("control"), "transport_adds": adds.get("mean")}
+    row |= {"control": adds.get("control"), **_figures("transport_adds", adds)}
+    row |= {f"transport_adds_{key}": adds[key] for key in ("p", "p_holm", "verdict") if key in adds}
     row |= {"nodes": record["nodes"], "transductive": record["transductive"], "class_prior": record.get("class_prior")}
     for key in ("auroc", "log_loss", "brier"):
         row |= _figures(key, record.get("unknown", {}).get(key, {}))

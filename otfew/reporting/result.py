@@ -24,7 +24,7 @@ from otfew.reporting import comparison as report
 from otfew.reporting import frames
 from otfew.reporting.comparison_page import page
 from otfew.reporting.episode import Episode, episode
-from otfew.reporting.tables import Table, in_csv, latex, to_csv, to_html
+from otfew.reporting.tables import NEEDS, Table, in_csv, latex, plain_comment, to_csv, to_html
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.files import DamagedError, parse_json, reason, write_atomically
 from otfew.runs.regular_file import GIB, read_regular
@@ -38,8 +38,6 @@ Record = dict[str, Any]
 IDENTITY = ("command", "format", "protocol", "versions")
 """Entries of results.json that say what a run is; the others are what it found."""
 NEEDED = (*IDENTITY, "methods", "transport_adds", "not_run", "class_names")
-PREAMBLE = "% \\usepackage{booktabs}\n"
-"""Above a table in LaTeX: what the document that takes it in must say."""
 SAME = 1e-7
 """A mean of accuracies that are kept with eight digits is as close as that to the mean in results.json."""
 
@@ -89,6 +87,10 @@ class Comparison:
         """Return the table's head and rows as text, the best method first."""
         return report.table(self.results, self.timings)
 
+    def tables(self) -> list[Table]:
+        """Return the printed table, with its title."""
+        return [Table(self.title, *self.cells())]
+
     def table(self) -> pd.DataFrame:
         """Return the figures as a DataFrame, a row for every method, in the order of the printed table.
 
@@ -115,7 +117,7 @@ class Comparison:
             file: Also write it there.
         """
         rows = frames.rows(self.results)
-        return _given(to_csv(list(rows[0]), [list(row.values()) for row in rows]), file)
+        return given(to_csv(list(rows[0]), [list(row.values()) for row in rows]), file)
 
     def to_latex(self, file: str | Path | None = None) -> str:
         """Return the printed table, without times, as a ``tabular`` of LaTeX that wants the package booktabs.
@@ -124,7 +126,7 @@ class Comparison:
             file: Also write it there.
         """
         table = Table("", *report.table(self.results, self.timings, times=False))
-        return _given(f"{PREAMBLE}{latex(table)}".encode(), file)
+        return given(f"{plain_comment(NEEDS)}{latex(table)}".encode(), file)
 
     def plot(self) -> Figure:
         """Draw accuracy with its intervals against time; the figure is matplotlib's, and shows itself in notebooks."""
@@ -250,7 +252,7 @@ def load(run: str | Path, panel: str = "") -> Comparison:
     folder = Path(run)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run.")
-    results, timings = _read_json(folder / "results.json"), _read_json(folder / "timings.json")
+    results, timings = read_json(folder / "results.json"), read_json(folder / "timings.json")
     inside, prefix = folder, ""
     if "panels" in results:
         results, prefix = _panel(folder, results, panel)
@@ -297,7 +299,7 @@ def _read(file: Path) -> bytes:
         raise UserError(f"{file} cannot be read ({reason(error)}): give the folder of a finished run.") from error
 
 
-def _read_json(file: Path) -> Record:
+def read_json(file: Path) -> Record:
     """Read a JSON object of a run."""
     try:
         found = parse_json(_read(file))
@@ -330,7 +332,7 @@ def _classes(file: Path, names: Sequence[str]) -> Indices:
     return np.array([[place[name] for name in row[1:]] for row in rows], dtype=np.int64)
 
 
-def _given(data: bytes, file: str | Path | None) -> str:
+def given(data: bytes, file: str | Path | None) -> str:
     """Return text, and write it where a file is given."""
     if file is not None:
         write_atomically(Path(file), data)

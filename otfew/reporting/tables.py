@@ -141,6 +141,15 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\end{tabular}", ""])
 
 
+NEEDS = r"\usepackage{booktabs}"
+"""What a document must say to take such a table in."""
+
+
+def plain_comment(text: str) -> str:
+    """Write a comment of LaTeX, the line ended: nothing in a name can end it before."""
+    return f"% {plain(text)}\n"
+
+
 def to_html(table: Table, lines: Iterable[str]) -> str:
     """Write a table with its title, and the sentences below it, as HTML for notebooks."""
     rows = [_html_row("th", table.head), *(_html_row("td", row) for row in table.rows)]
