@@ -37,6 +37,8 @@ PATIENCE = 3
 """The few calls on point clouds and in the sweep may take so many times as long as others."""
 SWEEPERS = ("sinkhorn", "pot-sinkhorn")
 """Solvers that the regularisation is swept with: the first that is there."""
+EPISODES = ("dataset", "variant", "split", "classes", "images", "features_sha256")
+"""What a run's protocol says of the data."""
 
 
 @dataclass(frozen=True)
@@ -45,10 +47,6 @@ class _Cell:
 
     where: Row
     measure: Callable[[], list[Row]]
-
-
-EPISODES = ("dataset", "variant", "split", "classes", "images", "features_sha256")
-"""What a run's protocol says of the data."""
 
 
 class Session:

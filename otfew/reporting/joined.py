@@ -97,8 +97,7 @@ class Joined:
     @property
     def lines(self) -> list[str]:
         """On what the figures rest, in sentences."""
-        axes, first = self.axes, self._first
-        shown = {**first, "protocol": {**first["protocol"], "shots": axes.shots}}
+        axes = self.axes
         lines = []
         if len(axes.seeds) > 1:
             lines.append(
@@ -110,7 +109,18 @@ class Joined:
             where = ", ".join([*([features] if len(axes.features) > 1 else []), f"{shot}-shot"])
             several = len(self.results["pooled"]) > 1
             lines += [f"{where}: {line}" if several else line for line in report.transport_lines(record)]
-        return [*lines, *report.protocol_lines(shown)]
+        return [*lines, *self._shared_lines()]
+
+    def _shared_lines(self) -> list[str]:
+        """Say what holds for every column alike; times and differences are those of one."""
+        first = self._first
+        methods = {n: {k: v for k, v in m.items() if k != "difference"} for n, m in first["methods"].items()}
+        protocol = {**first["protocol"], "shots": self.axes.shots}
+        if len(self.axes.features) > 1:
+            protocol["data"] = {**protocol["data"], "notes": []}
+        shown = {**first, "methods": methods, "protocol": protocol}
+        shown.pop("across_groups", None)
+        return [line for line in report.protocol_lines(shown) if not line.startswith("ms per episode")]
 
     def _features_lines(self) -> list[str]:
         """Say what the files of features are, and where they could not be paired."""

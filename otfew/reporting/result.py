@@ -176,6 +176,11 @@ class Comparison:
         protocol = self.results["protocol"]
         return episode(self.answers, index, f"{protocol['data']['dataset']}, seed {protocol['seed']}", self.images)
 
+    @property
+    def of_images(self) -> bool:
+        """True where the run was of images, and not of features."""
+        return self.results["protocol"]["backbone"] is not None
+
     def reopen(self, data_root: str | Path | None = None, options: DataOptions | None = None) -> Comparison:
         """Find the images of a run that was read back, so that its episodes have pictures.
 
