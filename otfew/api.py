@@ -366,8 +366,12 @@ def _refuse_other_images(materials: Mapping[str, Material]) -> None:
     for name, other in others:
         if len(other.labels) != len(own.labels):
             said = f"{len(other.labels):,} images where {first} has {len(own.labels):,}"
-        elif other.classes != own.classes:
+        elif set(other.classes) != set(own.classes):
             said = f"other classes than {first}"
+        elif other.classes != own.classes:
+            said = (
+                f"its classes in another order than {first}, as where labels are numbers in one and text in the other"
+            )
         elif len(different := np.flatnonzero(other.labels != own.labels)):
             said = f"image {different[0]} of another class than {first}"
         else:
