@@ -390,7 +390,7 @@ def test_two_files_of_features_are_compared_with_each_other(features, tmp_path, 
     assert "has its classes in another order than features, as where labels are numbers in one and text in" in line
     np.savez(tmp_path / "other.npz", nodes=arrays["nodes"] ** 2, labels=arrays["labels"])
     run_ok("--features", features, tmp_path / "other.npz", "--methods", "knn", "--query", 4, "--episodes", 20)
-    said = capsys.readouterr().out
+    said = " ".join(capsys.readouterr().out.split())
     assert "difference to features features" in said
     assert "features other: 4 nodes of 6 channels an image" in said
 

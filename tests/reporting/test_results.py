@@ -251,10 +251,10 @@ def test_seeds_shots_and_features_in_one_run(own, tmp_path):
     given = {"methods": ["cosine-centroid", "knn", "pt-map"], "episodes": 60, "query": 4}
     files = [own, tmp_path / "better_$.npz"]
     joined = otfew.compare_over(seeds=[1, 7], shots=[1, 3], features=files, output=tmp_path / "run", **given)
-    assert set(joined.panels) == {f"{f}-shot-{k}-seed-{s}" for f in ("own", "better_-") for k in (1, 3) for s in (1, 7)}
+    assert set(joined.panels) == {f"{f}-shot-{k}-seed-{s}" for f in ("own", "better_") for k in (1, 3) for s in (1, 7)}
     # A part is what compare gives alone.
     alone = otfew.compare(features=files[1], shot=3, seed=7, **given)
-    part = joined.panels["better_--shot-3-seed-7"]
+    part = joined.panels["better_-shot-3-seed-7"]
     assert part.results == {**alone.results, "protocol": part.results["protocol"]}
     assert part.results["protocol"] == alone.results["protocol"]
     # Features of the same images are asked the same, and paired.
@@ -262,14 +262,14 @@ def test_seeds_shots_and_features_in_one_run(own, tmp_path):
     np.testing.assert_array_equal(part.answers.query, other.answers.query)
     np.testing.assert_array_equal(part.answers.support, other.answers.support)
     gains = [
-        joined.panels[f"better_--shot-3-seed-{s}"].episodes["knn"]
+        joined.panels[f"better_-shot-3-seed-{s}"].episodes["knn"]
         - joined.panels[f"own-shot-3-seed-{s}"].episodes["knn"]
         for s in (1, 7)
     ]
-    found = joined.results["between"]["3"]["better_-"]["knn"]
+    found = joined.results["between"]["3"]["better_"]["knn"]
     assert found["mean"] == pytest.approx(np.mean(gains), abs=1e-8)
     assert found["episode_ci"] == pytest.approx(1.96 * np.std(gains, ddof=1) / 120**0.5, rel=1e-4)
-    ps = [d["p"] for d in joined.results["between"]["3"]["better_-"].values()]
+    ps = [d["p"] for d in joined.results["between"]["3"]["better_"].values()]
     assert found["p_holm"] is None or found["p_holm"] >= min(p for p in ps if p is not None)
     # The files.
     text = (tmp_path / "run" / "results.json").read_text()
