@@ -14,8 +14,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from otfew import catalogue
 from otfew.backbones import Backbone
 from otfew.choices import ClassPrior, Crop, CubSplit, Part
@@ -26,7 +24,7 @@ from otfew.evaluation.figures import FORMAT
 from otfew.evaluation.fixed_classes import copies_of
 from otfew.evaluation.guard import refuse_overlap
 from otfew.evaluation.lineup import PLAIN, Entry, Given, choose, pick_reference
-from otfew.evaluation.opening import check_solver, open_material, pick_device, refuse_images
+from otfew.evaluation.opening import check_solver, open_material, pick_device, refuse_images, refuse_other_images
 from otfew.evaluation.pooling import between, pool
 from otfew.evaluation.study import Finished, Panel, Record, Study, Terms, Where, sample
 from otfew.features.material import ImageMaterial, Material
@@ -199,7 +197,7 @@ def compare_over(
     asked = _Asked(**{name: value for name, value in given.items() if name not in NOT_SHARED})
     asked.check(axes.shots, axes.seeds)
     materials = {name: asked.material(one, watch) for name, one in zip(axes.features, features or (None,), strict=True)}
-    _refuse_other_images(materials)
+    refuse_other_images(materials)
     panels = {
         (name, shot, seed): asked.panel(axes.key(name, shot, seed), material, shot, seed)
         for name, material in materials.items()
@@ -358,25 +356,6 @@ def _comparison(results: Record, finished: Finished, material: Material) -> Comp
         source=finished.answers,
         images=material.images if isinstance(material, ImageMaterial) else None,
     )
-
-
-def _refuse_other_images(materials: Mapping[str, Material]) -> None:
-    """Raise ``UserError`` where features cannot be of the same images in the same order."""
-    (first, own), *others = materials.items()
-    for name, other in others:
-        if len(other.labels) != len(own.labels):
-            said = f"{len(other.labels):,} images where {first} has {len(own.labels):,}"
-        elif set(other.classes) != set(own.classes):
-            said = f"other classes than {first}"
-        elif other.classes != own.classes:
-            said = (
-                f"its classes in another order than {first}, as where labels are numbers in one and text in the other"
-            )
-        elif len(different := np.flatnonzero(other.labels != own.labels)):
-            said = f"image {different[0]} of another class than {first}"
-        else:
-            continue
-        raise UserError(f"`features` {name} has {said}: give features of the same images, in the same order.")
 
 
 def _copies(material: Material, nodes: str, device: str) -> Indices:

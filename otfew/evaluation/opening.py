@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+
+import numpy as np
 
 from otfew import devices
 from otfew.backbones import Backbone
@@ -64,6 +67,25 @@ def refuse_images(**given: object) -> None:
     for name, value in given.items():
         if value is not None:
             raise UserError(f"`features` comes in place of images, so that `{name}` is without effect: leave it out.")
+
+
+def refuse_other_images(materials: Mapping[str, Material]) -> None:
+    """Raise ``UserError`` where features cannot be of the same images in the same order."""
+    (first, own), *others = materials.items()
+    for name, other in others:
+        if len(other.labels) != len(own.labels):
+            said = f"{len(other.labels):,} images where {first} has {len(own.labels):,}"
+        elif set(other.classes) != set(own.classes):
+            said = f"other classes than {first}"
+        elif other.classes != own.classes:
+            said = (
+                f"its classes in another order than {first}, as where labels are numbers in one and text in the other"
+            )
+        elif len(different := np.flatnonzero(other.labels != own.labels)):
+            said = f"image {different[0]} of another class than {first}"
+        else:
+            continue
+        raise UserError(f"`features` {name} has {said}: give features of the same images, in the same order.")
 
 
 def check_solver(solver: str | Solver) -> None:
