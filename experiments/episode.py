@@ -34,6 +34,8 @@ class Config:
     """Also write a page (.html), with pictures where the run was of images."""
     data_root: Path | None = None
     """Folder of data sets, for the pictures. Default: $OTFEW_DATA, then a cache folder."""
+    dataset: str = ""
+    """Data set as the run was given it, where its name does not lead there."""
     depth: int = 1
     """Levels from the folder of image-folder down to its class folders, as the run had them."""
 
@@ -67,7 +69,7 @@ def show(config: Config, console: Console) -> None:
     found = load(config.run, config.panel)
     found.episode(config.index)  # what is refused is refused before images are looked for
     if config.report is not None and found.of_images:
-        found = found.reopen(config.data_root, DataOptions(download=False, depth=config.depth))
+        found = found.reopen(config.data_root, DataOptions(download=False, depth=config.depth), config.dataset)
     episode = found.episode(config.index)
     if config.methods:
         episode = episode.only(config.methods)

@@ -57,6 +57,8 @@ def pool(panels: Sequence[Panel], finished: Sequence[Finished]) -> Pool:
     scores = {name: _joined([f.scores[name] for f in finished]) for name in finished[0].scores}
     record = {key: first[key] for key in ("not_run", "class_names")}
     record |= {"protocol": protocol, **estimated(panels[0], scores, episodes, told)}
+    # What is said of a method beside its figures holds for every seed.
+    record["methods"] = {name: {**first["methods"][name], **own} for name, own in record["methods"].items()}
     return Pool(panels[0], record, scores, episodes)
 
 

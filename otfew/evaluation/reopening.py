@@ -9,26 +9,29 @@ from pathlib import Path
 from typing import Any, get_args
 
 from otfew.choices import CubSplit
-from otfew.data import DATASETS, DataOptions, ImageSet
+from otfew.data import DataOptions, ImageSet
 from otfew.data import load as load_images
 from otfew.data.halves import HALVES, load_half
 from otfew.errors import UserError
 
 
-def reopen(protocol: Mapping[str, Any], root: Path | None = None, options: DataOptions | None = None) -> ImageSet:
+def reopen(
+    protocol: Mapping[str, Any], root: Path | None = None, options: DataOptions | None = None, dataset: str = ""
+) -> ImageSet:
     """Open the images of a run.
 
     Args:
         protocol: Of the run, or of a panel.
         root: Data root, or None for the default.
         options: What the protocol does not say, such as the depth of class folders.
+        dataset: The data set as the run was given it, where the protocol's name does not lead there.
 
     Raises:
         UserError: The run was of features, images are missing, or they are others than the run's.
     """
     data = protocol["data"]
-    name, split = str(data["dataset"]), str(data["split"])
-    if name not in DATASETS:
+    name, split = dataset or str(data["dataset"]), str(data["split"])
+    if "names_sha256" not in data:
         raise UserError(f"the run was of {name!r}, which has no images that could be shown.")
     load = load_half if split in HALVES else load_images
     images = load(name, split, root, _options(protocol, options or DataOptions()))
@@ -36,7 +39,7 @@ def reopen(protocol: Mapping[str, Any], root: Path | None = None, options: DataO
         raise UserError(
             f"the images of {name!r} in `data_root` are others than those of the run ({len(images):,} in "
             f"{len(images.classes):,} classes; the run had {data['images']:,} in {data['classes']:,}): give the "
-            "folder that the run had."
+            "folder and the options that the run had."
         )
     return images
 

@@ -181,12 +181,15 @@ class Comparison:
         """True where the run was of images, and not of features."""
         return self.results["protocol"]["backbone"] is not None
 
-    def reopen(self, data_root: str | Path | None = None, options: DataOptions | None = None) -> Comparison:
+    def reopen(
+        self, data_root: str | Path | None = None, options: DataOptions | None = None, dataset: str = ""
+    ) -> Comparison:
         """Find the images of a run that was read back, so that its episodes have pictures.
 
         Args:
             data_root: Folder of data sets; None takes $OTFEW_DATA, then a cache folder.
             options: What the run does not say of its data, such as the depth of class folders.
+            dataset: As the run was given it, where its name alone does not lead there.
 
         Returns:
             Itself, with the images.
@@ -195,7 +198,7 @@ class Comparison:
             UserError: They are missing or others, or the run was of features.
         """
         root = None if data_root is None else Path(data_root)
-        return replace(self, images=reopen(self.results["protocol"], root, options))
+        return replace(self, images=reopen(self.results["protocol"], root, options, dataset))
 
     def save(
         self,

@@ -216,7 +216,8 @@ def test_other_images_are_not_shown(folder, tmp_path):
         (tmp_path / f"kind{c:02}").mkdir()
         cv2.imwrite(str(tmp_path / f"kind{c:02}" / "other.png"), np.zeros((4, 4, 3), np.uint8))
     with pytest.raises(
-        UserError, match=r"in `data_root` are others than those of the run .*the folder that the run had"
+        UserError,
+        match=r"in `data_root` are others than those of the run .*the folder and the options that the run had",
     ):
         reopen(protocol, tmp_path)
     with pytest.raises(UserError, match="was of 'features', which has no images"):
