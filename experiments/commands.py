@@ -15,6 +15,7 @@ COMMANDS = {
     "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
     "folders": 'is method="auto" as good as a method fixed beforehand: 40 folders that had no part in its table',
     "long-tail": "OT re-weighting for long-tailed training against its rivals",
+    "episode": "look at an episode of a run: its images, and what each method took them for",
     "extractors": "kinds of nodes with the same methods: Table 3 of the DeepEMD paper",
     "latent-space": "LST beside PT-MAP and other transductive methods: Tables 2 to 4 of the LST paper",
     "metatrain": "train a backbone end to end on episodes, through a method and its transport solver",

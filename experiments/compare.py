@@ -10,21 +10,31 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 from otfew.experiments.common.cli import parse, run
-from otfew.experiments.common.options import WithBackbone, WithEpisodes, WithOneSet, WithRun
+from otfew.experiments.common.options import WithBackbone, WithData, WithEpisodes, WithRun
 
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from otfew.reporting.joined import Joined
+    from otfew.reporting.result import Comparison
+
+NO_ARGUMENTS = {"threads", "list_names", "features", "shots", "seeds"}
+"""Options that are not handed on under their names."""
+
 
 @dataclass
-class Config(WithRun, WithEpisodes, WithBackbone, WithOneSet):
+class Config(WithRun, WithEpisodes, WithBackbone, WithData):
     """Run few-shot methods on the same episodes and compare them, with two kinds of intervals.
 
     The run is kept in --output: the same command goes on where it was interrupted.
     """
 
-    dataset: str = "glyphs"
-    """Data set, a CSV file of image,label[,split][,domain], or package.module:Name of your own; --list prints names."""
+    dataset: str | None = None
+    """Data set, a CSV file of image,label[,split][,domain], or package.module:Name of your own; --list prints names.
+    Default: glyphs."""
+    features: tuple[Path, ...] = ()
+    """Your own features (.safetensors or .npz) instead of a data set and a backbone; several files, of the same images,
+    are compared with each other."""
     output: Path | None = None
     """Folder of the run. Default: runs/compare-DATASET-HASH."""
     methods: tuple[str, ...] = ("all",)
@@ -32,6 +42,10 @@ class Config(WithRun, WithEpisodes, WithBackbone, WithOneSet):
     deepemd:shot_head=sfc,solver=sinkhorn."""
     shot: int = 1
     """Labelled images of each class."""
+    shots: tuple[int, ...] = ()
+    """Several numbers of them in one run, in place of --shot; the table has a column for each."""
+    seeds: tuple[int, ...] = ()
+    """Several seeds of the episodes in one run, in place of --seed; their figures are pooled."""
     fixed_classes: bool = False
     """Every class in each episode, for classes that are these and no others: intervals are then over photos."""
     unknown_classes: int = 0
@@ -42,6 +56,8 @@ class Config(WithRun, WithEpisodes, WithBackbone, WithOneSet):
     """Method that the others are compared with. Default: cosine-centroid, else the first."""
     solver: str = "exact"
     """Transport solver; package.module:Name of your own."""
+    logits: bool = False
+    """Keep the logits of every query too, in answers.npz."""
     list_names: Annotated[bool, tyro.conf.arg(name="list")] = False
     """Print data sets, backbones, nodes, methods and solvers, and end."""
 
@@ -80,18 +96,24 @@ def compare(config: Config, console: Console) -> Path:
     from otfew import api
     from otfew.experiments.common import setup
     from otfew.experiments.common.watch import ConsoleWatch
-    from otfew.reporting.tables import Table, terminal
+    from otfew.reporting.tables import terminal
 
     setup.set_threads(config.threads)
     # Every option is an argument of the function of the same name, but for these.
-    given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in {"threads", "list_names"}}
-    comparison = api.compare(**{**given, "output": config.output or _folder}, watch=ConsoleWatch(console))
-    assert comparison.folder is not None
-    console.print(terminal(Table(comparison.title, *comparison.cells())))
-    for line in comparison.lines:
+    given = {f.name: getattr(config, f.name) for f in fields(config) if f.name not in NO_ARGUMENTS}
+    given |= {"output": config.output or _folder, "watch": ConsoleWatch(console)}
+    found: Comparison | Joined
+    if config.seeds or config.shots or len(config.features) > 1:
+        found = api.compare_over(seeds=config.seeds, shots=config.shots, features=config.features, **given)
+    else:
+        found = api.compare(features=config.features[0] if config.features else None, **given)
+    assert found.folder is not None
+    for table in found.tables():
+        console.print(terminal(table))
+    for line in found.lines:
         console.print(f"- {line}", markup=False, highlight=False)
-    console.print(f"report: {comparison.folder}", markup=False, highlight=False, soft_wrap=True)
-    return comparison.folder
+    console.print(f"report: {found.folder}", markup=False, highlight=False, soft_wrap=True)
+    return found.folder
 
 
 def _folder(identity: Mapping[str, Any]) -> Path:
@@ -99,7 +121,8 @@ def _folder(identity: Mapping[str, Any]) -> Path:
     from otfew.plugins import file_name
     from otfew.runs.identity import short_hash
 
-    return Path("runs") / f"compare-{file_name(identity['protocol']['data']['dataset'])}-{short_hash(identity)}"
+    protocol = identity["protocol"] if "protocol" in identity else next(iter(identity["panels"].values()))
+    return Path("runs") / f"compare-{file_name(protocol['data']['dataset'])}-{short_hash(identity)}"
 
 
 if __name__ == "__main__":

@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from otfew.api import compare
+    from otfew.api import compare, compare_over
     from otfew.classifier.few_shot import FewShotClassifier
     from otfew.classifier.rejection import UNKNOWN
+    from otfew.reporting.joined import Joined, load_joined
     from otfew.reporting.result import Comparison, load
     from otfew.transport import (
         POT,
@@ -46,6 +47,7 @@ __all__ = [
     "Exact",
     "FewShotClassifier",
     "GeomLoss",
+    "Joined",
     "KeOps",
     "OTResult",
     "OpenCV",
@@ -56,7 +58,9 @@ __all__ = [
     "Status",
     "certify",
     "compare",
+    "compare_over",
     "load",
+    "load_joined",
     "solve",
     "solve_points",
     "solvers",
@@ -64,8 +68,11 @@ __all__ = [
 
 _PLACES = {
     "compare": "otfew.api",
+    "compare_over": "otfew.api",
     "Comparison": "otfew.reporting.result",
     "load": "otfew.reporting.result",
+    "Joined": "otfew.reporting.joined",
+    "load_joined": "otfew.reporting.joined",
     "FewShotClassifier": "otfew.classifier.few_shot",
     "UNKNOWN": "otfew.classifier.rejection",
     "POT": "otfew.transport",

@@ -7,9 +7,14 @@ it.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from inspect import signature
+from itertools import product
 from pathlib import Path
+from typing import Any
 
-from otfew import catalogue, devices
+from otfew import catalogue
 from otfew.backbones import Backbone
 from otfew.choices import ClassPrior, Crop, CubSplit, Part
 from otfew.data import DataOptions
@@ -19,22 +24,32 @@ from otfew.evaluation.figures import FORMAT
 from otfew.evaluation.fixed_classes import copies_of
 from otfew.evaluation.guard import refuse_overlap
 from otfew.evaluation.lineup import PLAIN, Entry, Given, choose, pick_reference
-from otfew.evaluation.study import Panel, Record, Study, Terms, Where, sample
-from otfew.features.material import FileMaterial, Material, load_image_material
+from otfew.evaluation.opening import check_solver, open_material, pick_device, refuse_images, refuse_other_images
+from otfew.evaluation.pooling import between, pool
+from otfew.evaluation.study import Finished, Panel, Record, Study, Terms, Where, sample
+from otfew.features.material import ImageMaterial, Material
 from otfew.method import FewShotMethod
 from otfew.reporting.comparison_page import best_method
+from otfew.reporting.joined import Axes, Joined, load_joined, names_of_files
 from otfew.reporting.result import Comparison, load
 from otfew.runs import processes
 from otfew.runs.identity import versions
 from otfew.runs.watch import SILENT, Watch
 from otfew.transport import Solver
-from otfew.transport.registry import resolve
 
-__all__ = ["Comparison", "check_solver", "compare", "load", "open_material", "pick_device"]
+__all__ = [
+    "Comparison", "Joined", "check_solver", "compare", "compare_over", "load", "load_joined", "open_material",
+    "pick_device", "refuse_images",
+]  # fmt: skip
+
+DATASET = "glyphs"
+"""What is compared on where neither a data set nor features are given."""
+NOT_SHARED = {"shot", "seed", "output", "watch"}
+"""Arguments of ``compare`` that are not the same for all parts of a run, or change nothing that is found."""
 
 
 def compare(
-    dataset: str = "glyphs",
+    dataset: str | None = None,
     methods: str | FewShotMethod | Sequence[Given] = "all",
     *,
     features: str | Path | Material | None = None,
@@ -54,6 +69,7 @@ def compare(
     crop: Crop | None = None,
     reference: str = "",
     solver: str | Solver = "exact",
+    logits: bool = False,
     output: Where = None,
     allow_overlap: bool = False,
     data_root: str | Path | None = None,
@@ -67,7 +83,8 @@ def compare(
     """Run few-shot methods on the same episodes and compare them, with two kinds of intervals.
 
     Args:
-        dataset: Name of the data set, or path of a .csv file that lists images: see ``otfew.data.image_list``.
+        dataset: Name of the data set, path of a .csv file that lists images (see ``otfew.data.image_list``), or
+            ``package.module:Name`` of your own; None takes glyphs.
         methods: Names, (name, options) pairs, objects that follow ``otfew.method.FewShotMethod``, or (name, object)
             pairs; "all" takes all that apply.
         features: A file of your own features (.safetensors or .npz, see ``otfew.features.file``), or what else methods
@@ -92,6 +109,7 @@ def compare(
         crop: "none" or "center"; None takes "center" for photographs.
         reference: Name of the method that the others are compared with; "" takes cosine-centroid, else the first.
         solver: Transport solver, by name or as an object.
+        logits: Keep the logits of every query beside the answers.
         output: Folder in which blocks of episodes are kept, so that the same call goes on after an interruption, and
             the report is written; None keeps nothing.
         allow_overlap: Go on although the backbone has seen the evaluated classes; the report then says so.
@@ -113,69 +131,21 @@ def compare(
         >>> sorted(found.differences)
         ['cr-pooled']
     """
-    given: list[Given] = [methods] if isinstance(methods, str | FewShotMethod) else list(methods)
-    # What needs no data is checked first.
-    Protocol(dataset, "", split, seed, way, shot, query, query_balance)
-    terms = Terms(episodes, class_prior, allow_overlap, pick_device(device))
-    check_solver(solver)
-    for one in given:
-        match one:
-            case str(name) if name != "all":
-                catalogue.find(catalogue.parse(name)[0])
-            case (str(name), Mapping()):
-                catalogue.find(name)
-    if isinstance(features, str | Path) or features is None:
-        options = DataOptions(
-            cub_split=cub_split,
-            split_seed=split_seed,
-            download=download,
-            depth=depth,
-            all_classes=bool(fixed_classes),
-        )
-        material = open_material(
-            dataset,
-            None if features is None else Path(features),
-            split=split,
-            data_root=None if data_root is None else Path(data_root),
-            options=options,
-            backbone=backbone,
-            resolution=resolution,
-            crop=crop,
-            nodes=nodes,
-            allow_overlap=allow_overlap,
-            watch=watch,
-        )
-    else:
-        material = features
-        refuse_overlap(material.overlap, allow_overlap)
-    sampler = sample(
-        material,
-        way=way,
-        shot=shot,
-        query=query,
-        seed=seed,
-        query_balance=query_balance,
-        fixed_classes=(lambda: _copies(material, nodes, terms.device)) if fixed_classes else None,
-        unknown_classes=unknown_classes,
-    )
-    entries, not_run = choose(given, material, solver, terms.device)
-    more = {
-        "solver": solver if isinstance(solver, str) else repr(solver),
-        "methods": {entry.name: _described(entry) for entry in entries},
+    asked = _Asked(**{name: value for name, value in locals().items() if name not in NOT_SHARED})
+    asked.check([shot], [seed])
+    material = asked.material(features, watch)
+    panel = asked.panel("all", material, shot, seed)
+    identity = {
+        "command": "compare",
+        "format": FORMAT,
+        "protocol": panel.protocol(asked.terms),
+        "versions": versions(),
     }
-    panel = Panel("all", material, tuple(entries), sampler, pick_reference(reference, entries), not_run, more)
-    protocol = panel.protocol(terms)
-    identity = {"command": "compare", "format": FORMAT, "protocol": protocol, "versions": versions()}
     if output is not None:
-        _refuse_unknown(entries)
-    study = Study([panel], terms, identity, output, watch=watch)
+        _refuse_unknown(panel.entries)
+    study = Study([panel], asked.terms, identity, output, watch=watch)
     finished = study.evaluate()["all"]
-    comparison = Comparison(
-        {**identity, **finished.record},
-        finished.times,
-        {name: scores.accuracy for name, scores in finished.scores.items()},
-        finished.classes,
-    )
+    comparison = _comparison({**identity, **finished.record}, finished, material)
     if study.directory is not None:
         name = best_method(comparison.results)
         # The other processes of a run write nothing.
@@ -185,67 +155,213 @@ def compare(
     return comparison
 
 
-def open_material(
-    dataset: str,
-    features: Path | None = None,
+def compare_over(
     *,
-    split: Part = "test",
-    data_root: Path | None = None,
-    options: DataOptions | None = None,
-    backbone: str | Backbone | None = None,
-    resolution: int | None = None,
-    crop: Crop | None = None,
-    nodes: str = "",
-    allow_overlap: bool = False,
+    seeds: Sequence[int] = (),
+    shots: Sequence[int] = (),
+    features: Sequence[str | Path | Material] = (),
+    output: Where = None,
     watch: Watch = SILENT,
-) -> Material:
-    """Open the user's features, or a split and a backbone.
+    **options: Any,
+) -> Joined:
+    """Run a comparison over seeds, numbers of shots, or several networks' features of the same images; join the tables.
+
+    Each part is what ``compare`` gives for its seed, shots and features. Seeds are of the episodes: their figures are
+    pooled, as those of one run of all episodes. Features are paired, since episodes are keyed by the labels.
 
     Args:
-        dataset: As ``otfew.data.find`` takes it.
-        features: The user's own features instead.
-        split: What is evaluated.
-        data_root: Folder of data sets.
-        options: Of the data set.
-        backbone: As in ``compare``.
-        resolution: As in ``compare``.
-        crop: As in ``compare``.
-        nodes: Kind of nodes for all methods; "" for what each prefers.
-        allow_overlap: Go on although the backbone has seen the classes.
+        seeds: Of the episodes; none takes ``seed``.
+        shots: Labelled images of each class; none takes ``shot``.
+        features: Files, or what else methods can run on, of the same images in the same order; none takes a data set.
+        output: As in ``compare``.
         watch: Where progress is shown.
+        **options: Other arguments of ``compare``.
 
     Raises:
-        UserError: Anything is missing or unknown, or classes were seen in training.
+        UserError: As ``compare`` says, an argument that it has not, or features of other images.
+
+    Example:
+        >>> import otfew
+        >>> found = otfew.compare_over(shots=[1, 5], dataset="glyphs", methods=["cosine-centroid"], episodes=4, query=2)
+        >>> sorted(found.panels)
+        ['shot-1', 'shot-5']
     """
-    if features is not None:
-        return FileMaterial(features)
-    # What has to be fetched or drawn is fetched or drawn once a machine.
-    with processes.leaders_first():
-        material = load_image_material(dataset, split, data_root, options, backbone, resolution, crop, nodes, watch)
-    # Evaluation refuses them too; here they are refused before anything is extracted.
-    refuse_overlap(material.overlap, allow_overlap)
-    return material
+    defaults = {p.name: p.default for p in signature(compare).parameters.values()}
+    if unknown := sorted(options.keys() - defaults.keys()):
+        raise UserError(f"`{unknown[0]}` is no argument of compare: see help(otfew.compare).")
+    for one, several in (("seed", seeds), ("shot", shots)):
+        if several and options.get(one, defaults[one]) != defaults[one]:
+            raise UserError(f"`{one}s` comes in place of `{one}`: leave one of them out.")
+    given = {**defaults, **options, "features": features[0] if features else None}
+    axes = Axes(
+        names_of_files(features) if len(features) > 1 else ("",),
+        tuple(dict.fromkeys(shots)) or (given["shot"],),
+        tuple(dict.fromkeys(seeds)) or (given["seed"],),
+    )
+    asked = _Asked(**{name: value for name, value in given.items() if name not in NOT_SHARED})
+    asked.check(axes.shots, axes.seeds)
+    materials = {name: asked.material(one, watch) for name, one in zip(axes.features, features or (None,), strict=True)}
+    refuse_other_images(materials)
+    panels = {
+        (name, shot, seed): asked.panel(axes.key(name, shot, seed), material, shot, seed)
+        for name, material in materials.items()
+        for shot in axes.shots
+        for seed in axes.seeds
+    }
+    identity = {
+        "command": "compare",
+        "format": FORMAT,
+        "axes": axes.to_json(),
+        "panels": {panel.key: panel.protocol(asked.terms) for panel in panels.values()},
+        "versions": versions(),
+    }
+    if output is not None:
+        _refuse_unknown([entry for panel in panels.values() for entry in panel.entries])
+    study = Study(list(panels.values()), asked.terms, identity, output, watch=watch)
+    finished = study.evaluate()
+    pools = {
+        (name, shot): pool(
+            [panels[name, shot, seed] for seed in axes.seeds],
+            [finished[axes.key(name, shot, seed)] for seed in axes.seeds],
+        )
+        for name, shot in axes.columns
+    }
+    first, *others = axes.features
+    results = {
+        **identity,
+        "panels": {key: f.record for key, f in finished.items()},
+        "pooled": {axes.key(*column): found.record for column, found in pools.items()},
+        "between": {
+            str(shot): between(pools[first, shot], {other: pools[other, shot] for other in others})
+            for shot in axes.shots
+        },
+    }
+    shared = {key: identity[key] for key in ("command", "format", "versions")}
+    joined = Joined(
+        results,
+        {
+            panel.key: _comparison({**shared, **finished[panel.key].record}, finished[panel.key], panel.material)
+            for panel in panels.values()
+        },
+    )
+    return joined if study.directory is None else joined.save(study.directory.path)
 
 
-def check_solver(solver: str | Solver) -> None:
-    """Raise ``UserError`` unless the solver exists and is installed."""
-    try:
-        resolve(solver)
-    except (ValueError, TypeError, ImportError) as error:
-        raise UserError(f"`solver`: {error}.") from error
+@dataclass(frozen=True)
+class _Asked:
+    """The arguments of ``compare`` that are the same for all parts of a run."""
+
+    dataset: str | None
+    methods: str | FewShotMethod | Sequence[Given]
+    features: str | Path | Material | None
+    backbone: str | Backbone | None
+    nodes: str
+    way: int
+    query: int
+    query_balance: str
+    fixed_classes: bool
+    unknown_classes: int
+    class_prior: ClassPrior
+    episodes: int
+    split: Part
+    resolution: int | None
+    crop: Crop | None
+    reference: str
+    solver: str | Solver
+    logits: bool
+    allow_overlap: bool
+    data_root: str | Path | None
+    cub_split: CubSplit
+    split_seed: int
+    download: bool | None
+    depth: int
+    device: str
+
+    def check(self, shots: Sequence[int], seeds: Sequence[int]) -> None:
+        """Refuse what can be refused without data.
+
+        Raises:
+            UserError: A number out of range, an unknown name, or an option without effect.
+        """
+        if self.features is not None:
+            refuse_images(dataset=self.dataset, backbone=self.backbone, resolution=self.resolution, crop=self.crop)
+        for shot, seed in product(shots, seeds):
+            Protocol(self.dataset or DATASET, "", self.split, seed, self.way, shot, self.query, self.query_balance)
+        _ = self.terms
+        check_solver(self.solver)
+        for one in self._given:
+            match one:
+                case str(name) if name != "all":
+                    catalogue.find(catalogue.parse(name)[0])
+                case (str(name), Mapping()):
+                    catalogue.find(name)
+
+    @property
+    def _given(self) -> list[Given]:
+        return [self.methods] if isinstance(self.methods, str | FewShotMethod) else list(self.methods)
+
+    @cached_property
+    def terms(self) -> Terms:
+        """What holds for all panels."""
+        return Terms(self.episodes, self.class_prior, self.allow_overlap, pick_device(self.device))
+
+    def material(self, features: str | Path | Material | None, watch: Watch) -> Material:
+        """Open what methods run on: features, where they are given."""
+        if features is not None and not isinstance(features, str | Path):
+            refuse_overlap(features.overlap, self.allow_overlap)
+            return features
+        return open_material(
+            self.dataset or DATASET,
+            None if features is None else Path(features),
+            split=self.split,
+            data_root=None if self.data_root is None else Path(self.data_root),
+            options=DataOptions(
+                cub_split=self.cub_split,
+                split_seed=self.split_seed,
+                download=self.download,
+                depth=self.depth,
+                all_classes=bool(self.fixed_classes),
+            ),
+            backbone=self.backbone,
+            resolution=self.resolution,
+            crop=self.crop,
+            nodes=self.nodes,
+            allow_overlap=self.allow_overlap,
+            watch=watch,
+        )
+
+    def panel(self, key: str, material: Material, shot: int, seed: int) -> Panel:
+        """Settle who runs on which episodes."""
+        terms, nodes = self.terms, self.nodes
+        sampler = sample(
+            material,
+            way=self.way,
+            shot=shot,
+            query=self.query,
+            seed=seed,
+            query_balance=self.query_balance,
+            fixed_classes=(lambda: _copies(material, nodes, terms.device)) if self.fixed_classes else None,
+            unknown_classes=self.unknown_classes,
+            logits=self.logits,
+        )
+        entries, not_run = choose(self._given, material, self.solver, terms.device)
+        more = {
+            "solver": self.solver if isinstance(self.solver, str) else repr(self.solver),
+            "methods": {entry.name: _described(entry) for entry in entries},
+        }
+        return Panel(key, material, tuple(entries), sampler, pick_reference(self.reference, entries), not_run, more)
 
 
-def pick_device(name: str) -> str:
-    """Choose where to compute; raises ``UserError`` where there is no such device.
-
-    Processes of one machine take its accelerators in turn, unless the name says which.
-    """
-    import torch
-
-    here = processes.world()
-    if name in {"auto", "cuda"} and here.size > 1 and torch.cuda.is_available():
-        name = f"cuda:{here.local_rank % torch.cuda.device_count()}"
-    return str(devices.pick(name, among=("cuda",)))  # methods need float64, which MPS lacks
+def _comparison(results: Record, finished: Finished, material: Material) -> Comparison:
+    """Make a comparison of what a panel gave."""
+    return Comparison(
+        results,
+        finished.times,
+        {name: scores.accuracy for name, scores in finished.scores.items()},
+        finished.classes,
+        source=finished.answers,
+        images=material.images if isinstance(material, ImageMaterial) else None,
+    )
 
 
 def _copies(material: Material, nodes: str, device: str) -> Indices:

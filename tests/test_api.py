@@ -66,10 +66,10 @@ def test_what_is_shown(own):
     assert set(found.differences) == {"protonet", "cr-pooled", "deepemd"}
     gain = found.episodes["deepemd"].mean() - found.episodes["cosine-centroid"].mean()
     assert found.differences["deepemd"]["mean"] == pytest.approx(gain, abs=1e-8)
-    assert found.table().count("\n") == 5
-    assert "| deepemd |" in found.table()
+    assert found.to_markdown().count("\n") == 5
+    assert "| deepemd |" in found.to_markdown()
     assert any(line.startswith("what transport adds in deepemd: ") for line in found.lines)
-    for part in (found.table(), *found.lines):
+    for part in (found.to_markdown(), *found.lines):
         assert part in str(found)
     page = found._repr_html_()
     assert page.count("<tr>") == 5
@@ -321,7 +321,7 @@ def test_a_panel_of_an_analysis_is_a_comparison(own, tmp_path):
     assert found.results["protocol"]["shot"] == 2
     record = found.results["methods"]["deepemd mean"]
     assert found.episodes["deepemd mean"].mean() == pytest.approx(record["accuracy"]["mean"], abs=1e-7)
-    assert "| deepemd mean |" in found.table()
+    assert "| deepemd mean |" in found.to_markdown()
 
 
 def test_the_example_of_the_docs_runs(own, tmp_path, monkeypatch, capsys):

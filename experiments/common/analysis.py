@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from otfew.evaluation import answers
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.evaluation.figures import FORMAT
 from otfew.evaluation.study import Finished, Panel, Record, Study, Terms
@@ -17,7 +18,7 @@ from otfew.experiments.common.options import Analysis, WithEpisodes
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.features.material import Material
 from otfew.reporting import comparison as report
-from otfew.reporting.tables import Table, sections, terminal, to_csv
+from otfew.reporting.tables import Table, sections, terminal
 from otfew.runs.directory import to_json
 from otfew.runs.identity import short_hash, versions
 from otfew.transport import ConvergenceWarning
@@ -111,11 +112,14 @@ class Session:
         results = {**self.identity, **found, "panels": {key: f.record for key, f in finished.items()}}
         self.directory.write("results.json", to_json(results))
         self.directory.write("timings.json", to_json({key: f.times for key, f in finished.items()}))
-        self.directory.write("episodes.csv", _episodes_csv(finished))
+        accuracies = {key: {name: s.accuracy for name, s in f.scores.items()} for key, f in finished.items()}
+        self.directory.write("episodes.csv", report.panels_csv(accuracies))
         for panel in finished.values():
             if panel.directory is not None:
                 classes = report.classes_csv(panel.classes, panel.record["class_names"])
                 panel.directory.write("classes.csv", classes)
+                if panel.answers is not None:
+                    panel.directory.write(answers.FILE, answers.to_bytes(panel.answers))
         for table in tables:
             self.console.print(terminal(table))
         lines = [*lines, *dict.fromkeys(line for f in finished.values() for line in report.timing_lines(f.times))]
@@ -126,14 +130,3 @@ class Session:
             self.directory.write(name, picture)
         self.console.print(f"report: {self.directory.path}", markup=False, highlight=False, soft_wrap=True)
         return self.directory.path
-
-
-def _episodes_csv(finished: Mapping[str, Finished]) -> bytes:
-    """A row for every panel, method and episode."""
-    rows = (
-        (key, name, i, round(a, 8))
-        for key, panel in finished.items()
-        for name, scores in panel.scores.items()
-        for i, a in enumerate(scores.accuracy.tolist())
-    )
-    return to_csv(["panel", "method", "episode", "accuracy"], rows)

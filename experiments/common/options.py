@@ -84,8 +84,8 @@ class WithData:
 class WithOneSet(WithData):
     """One data set, or features in its place."""
 
-    dataset: str = "glyphs"
-    """Data set, or a CSV file of image,label[,split][,domain]; compare --list prints the names."""
+    dataset: str | None = None
+    """Data set, or a CSV file of image,label[,split][,domain]; compare --list prints the names. Default: glyphs."""
     features: Path | None = None
     """Your own features (.safetensors or .npz) instead of a data set and a backbone."""
 

@@ -36,13 +36,13 @@ make_console = _console.make_console
 
 
 def open_material(
-    options: MaterialOptions, dataset: str, features: Path | None, nodes: str, console: Console
+    options: MaterialOptions, dataset: str | None, features: Path | None, nodes: str, console: Console
 ) -> Material:
     """Open the user's features, or a split and a backbone.
 
     Args:
         options: The command line.
-        dataset: As ``otfew.data.find`` takes it.
+        dataset: As ``otfew.data.find`` takes it; None takes glyphs, where there are no features.
         features: The user's own features instead, or None.
         nodes: Kind of nodes for all methods; "" for what each prefers.
         console: Where progress is shown.
@@ -50,8 +50,10 @@ def open_material(
     Raises:
         UserError: Anything is missing or unknown, or classes were seen in training.
     """
+    if features is not None:
+        api.refuse_images(dataset=dataset, backbone=options.backbone, resolution=options.resolution, crop=options.crop)
     return api.open_material(
-        dataset,
+        dataset or api.DATASET,
         features,
         split=options.split,
         data_root=options.data_root,

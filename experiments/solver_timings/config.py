@@ -35,8 +35,8 @@ class Config(WithRun):
     """The same for point clouds."""
     features: Path | None = None
     """Your own features (.safetensors or .npz), also timed, instead of a data set and a backbone."""
-    dataset: str = "glyphs"
-    """Data set of the episodes."""
+    dataset: str | None = None
+    """Data set of the episodes. Default: glyphs."""
     data_root: Path | None = None
     """Folder of data sets. Default: $OTFEW_DATA, then a cache folder."""
     download: Annotated[bool | None, tyro.conf.DisallowNone] = None

@@ -81,7 +81,7 @@ def _check(config: Config) -> None:
             raise UserError(f"--{name.replace('_', '-')} must be above 0, not {getattr(config, name)}.")
     if config.episodes < 1:
         raise UserError(f"--episodes must be at least 1, not {config.episodes}.")
-    Protocol(config.dataset, "", config.split, config.seed, way=config.way, shot=config.shot, query=config.query)
+    Protocol(config.dataset or "", "", config.split, config.seed, way=config.way, shot=config.shot, query=config.query)
 
 
 def _open_material(config: Config, console: Console) -> Material:

@@ -37,6 +37,8 @@ PATIENCE = 3
 """The few calls on point clouds and in the sweep may take so many times as long as others."""
 SWEEPERS = ("sinkhorn", "pot-sinkhorn")
 """Solvers that the regularisation is swept with: the first that is there."""
+EPISODES = ("dataset", "variant", "split", "classes", "images", "features_sha256")
+"""What a run's protocol says of the data."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ class Session:
             "threads": c.threads,
             "backbone": self.data["backbone"],
             "episodes": {
-                **{name: self.data["data"][name] for name in ("dataset", "variant", "split", "classes", "images")},
+                **{name: self.data["data"][name] for name in EPISODES if name in self.data["data"]},
                 **{name: getattr(c, name) for name in ("way", "shot", "query", "episodes", "seed")},
             },
         }

@@ -39,14 +39,10 @@ def form_of(
         protocol: Of the episodes.
         setup: Name of the array that says who ran them.
         code: What ``code_of`` returned.
-        keeps: What it keeps of every query, see ``otfew.evaluation.episodes.Sampler``.
+        keeps: What it keeps of every query beside the answer, see ``otfew.evaluation.episodes.Sampler``.
         unknown: Queries of an episode that are of unknown classes.
     """
-    known = protocol.way * protocol.query
-    each = {
-        "right": Column((episodes, known), "i", 0, 1),
-        "logits": Column((episodes, known + unknown, protocol.way), "f"),
-    }
+    queries = protocol.way * protocol.query + unknown
     # The queries of an unbalanced episode may all be of one class.
     most = protocol.query * (1 if protocol.balanced else protocol.way)
     columns = {setup: Column((3,), "i", least=1)}
@@ -54,6 +50,7 @@ def form_of(
         columns[f"{name}.correct"] = Column((episodes, protocol.way), "i", 0, most)
         columns[f"{name}.seconds"] = Column(least=0)
         columns[f"{name}.material"] = Column(kind="U")
+        columns[f"{name}.predicted"] = Column((episodes, queries), "u", 0, protocol.way - 1)
         if keeps:
-            columns[f"{name}.{keeps}"] = each[keeps]
+            columns[f"{name}.{keeps}"] = Column((episodes, queries, protocol.way), "f")
     return Form(columns, code)

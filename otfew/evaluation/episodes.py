@@ -23,7 +23,7 @@ from otfew.random.words import stream
 
 Indices = npt.NDArray[np.int64]
 VERSION = "otfew episodes 1"
-Keeps = Literal["", "right", "logits"]
+Keeps = Literal["", "logits"]
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,7 @@ class Sampler:
         classes: Names, for messages.
 
     Attributes:
-        keeps: What the evaluator keeps of every query beside right answers of each class: "" for nothing, "right" for
-            whether it was right, "logits".
+        keeps: What the evaluator keeps of every query beside the answer: "" for nothing, or "logits".
         settings: What a run's protocol says beside, JSON-ready.
 
     Raises:

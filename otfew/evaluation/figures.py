@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
 
 from otfew.evaluation.episodes import Indices
-from otfew.evaluation.estimates import KEYS, rounded, to_record
+from otfew.evaluation.estimates import KEYS, Floats, rounded, to_record
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
 from otfew.statistics import photos
@@ -17,6 +19,8 @@ FORMAT = 1
 
 CONTROLS = ("cr-pooled", "chamfer", "product-coupling", "cosine-nodes", "cosine-centroid")
 """Methods without transport whose best, on the same nodes, a transport method must beat to be credited."""
+
+Name = TypeVar("Name", bound=Hashable)
 
 REFERENCES = {False: "cosine-centroid", True: "pt-map"}
 """Transductive or not -> the method that the others of the group are compared with, unless another is named."""
@@ -100,8 +104,29 @@ def differences(
     Returns:
         Name -> "to", "mean", "episode_ci", "class_ci", "p", "p_holm", "verdict", JSON-ready.
     """
-    found = _differences(scores, [(name, to) for name in names], classes, class_names, roles)
+    found = paired(scores, [(name, to) for name in names], classes, class_names, roles)
     return {name: {"to": to, **difference} for name, difference in zip(names, found, strict=True)}
+
+
+def paired(
+    scores: Mapping[Name, Scores],
+    pairs: Sequence[tuple[Name, Name]],
+    classes: Indices,
+    class_names: Sequence[str],
+    roles: photos.Roles | None = None,
+) -> list[dict[str, Any]]:
+    """Estimate the differences of pairs (method, other), corrected as one family; arguments as in ``differences``."""
+    found = [_estimate(scores[a], scores[b], classes, class_names, roles) for a, b in pairs]
+    raw = [p_value(difference) for difference in found]
+    return [
+        {
+            **_record(difference),
+            "p": rounded(p),
+            "p_holm": rounded(adjusted),
+            "verdict": verdict(difference, adjusted),
+        }
+        for difference, p, adjusted in zip(found, raw, holm(raw), strict=True)
+    ]
 
 
 def _references(entries: Sequence[Entry], given: str) -> dict[bool, str]:
@@ -134,31 +159,10 @@ def _transport_adds(
         else:
             kind = "transductive control" if group else "control"
             adds[entry.name] = {"control": None, "reason": f"no {kind} ran on nodes {entry.nodes}"}
-    found = _differences(scores, pairs, classes, class_names, roles)
+    found = paired(scores, pairs, classes, class_names, roles)
     for (name, control), difference in zip(pairs, found, strict=True):
         adds[name] = {"control": control, **difference}
     return adds
-
-
-def _differences(
-    scores: Mapping[str, Scores],
-    pairs: Sequence[tuple[str, str]],
-    classes: Indices,
-    class_names: Sequence[str],
-    roles: photos.Roles | None,
-) -> list[dict[str, Any]]:
-    """Paired differences of (method, other), corrected as one family."""
-    found = [_estimate(scores[a], scores[b], classes, class_names, roles) for a, b in pairs]
-    raw = [p_value(difference) for difference in found]
-    return [
-        {
-            **_record(difference),
-            "p": rounded(p),
-            "p_holm": rounded(adjusted),
-            "verdict": verdict(difference, adjusted),
-        }
-        for difference, p, adjusted in zip(found, raw, holm(raw), strict=True)
-    ]
 
 
 def _estimate(
@@ -167,12 +171,16 @@ def _estimate(
     """Estimate a mean accuracy, or the difference of two, over classes or over photos."""
     if roles is None:
         return estimate(own.accuracy - (0 if other is None else other.accuracy), classes, class_names)
-    assert own.right is not None
-    values = own.right.astype(float)
-    if other is not None:
-        assert other.right is not None
-        values -= other.right
+    values = _right(own) - (0.0 if other is None else _right(other))
     return photos.estimate(values, roles)
+
+
+def _right(scores: Scores) -> Floats:
+    """Tell which queries were right, (episodes, way * queries), where every class has as many of them."""
+    assert scores.predicted is not None
+    truth = np.repeat(np.arange(scores.correct.shape[1]), scores.queries)
+    right: Floats = (scores.predicted[:, : len(truth)] == truth).astype(np.float64)
+    return right
 
 
 def _record(value: Estimate) -> dict[str, Any]:

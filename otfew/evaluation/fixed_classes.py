@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.errors import UserError
-from otfew.evaluation.episodes import Indices, Protocol, Sampler
+from otfew.evaluation.episodes import Episodes, Indices, Protocol, Sampler
 from otfew.statistics.photos import Roles
 
 
@@ -28,8 +28,6 @@ class FixedClasses(Sampler):
     Raises:
         UserError: Queries that are not balanced, or a class with fewer than two images.
     """
-
-    keeps = "right"
 
     def __init__(self, protocol: Protocol, labels: npt.ArrayLike, classes: Sequence[str], copies: Indices) -> None:
         if not protocol.balanced:
@@ -54,10 +52,10 @@ class FixedClasses(Sampler):
             self.settings["shrunk_from"] = {"shot": protocol.shot, "query": protocol.query}
             self.settings["poorest_class"] = {"name": classes[poorest], "images": int(counts[poorest])}
 
-    def roles(self, n_episodes: int) -> Roles:
-        """Say which photo was what in the first episodes."""
-        episodes = self(0, n_episodes)
-        return Roles(episodes.support.reshape(n_episodes, -1), episodes.query.reshape(n_episodes, -1), self._labels)
+    def roles(self, episodes: Episodes) -> Roles:
+        """Say which photo was what in episodes of this sampler."""
+        rows = len(episodes)
+        return Roles(episodes.support.reshape(rows, -1), episodes.query.reshape(rows, -1), self._labels)
 
 
 def copies_of(vectors: npt.NDArray[np.float32]) -> Indices:

@@ -27,7 +27,7 @@ from otfew.features.extract import FeatureSet
 from otfew.method import FewShotMethod
 from otfew.runs import processes
 from otfew.runs.blocks import Arrays, Form
-from otfew.runs.directory import RunDirectory, first_difference
+from otfew.runs.directory import RunDirectory, differences
 from otfew.runs.files import Note
 
 BLOCK = 50
@@ -40,6 +40,8 @@ BOUND = 1e30
 
 SETUP = "setup"
 """Entry of a block: processes, threads of each, episodes."""
+
+Answers = npt.NDArray[np.unsignedinteger[Any]]
 
 Progress = Callable[[int, str], None]
 """Called with the number of (method, episode) pairs that were just finished, and the method's name."""
@@ -96,7 +98,8 @@ class Scores:
         queries: Queries of an episode, divided by its classes; each class has as many where episodes are balanced.
         seconds: Time in the method's calls, from gathered features to logits: the sum over all processes.
         setups: On how many processes and threads it was taken.
-        right: (episodes, way * queries) int64, 1 where a query was classified rightly; None where that was not kept.
+        predicted: (episodes, way * queries + unknown), the place of each query's answer among the episode's classes, in
+            the smallest unsigned type that holds them; None where only right answers are known.
         logits: (episodes, way * queries + unknown, way) float32; None where they were not kept.
     """
 
@@ -104,7 +107,7 @@ class Scores:
     queries: int
     seconds: float
     setups: tuple[Setup, ...] = ()
-    right: npt.NDArray[np.int64] | None = None
+    predicted: Answers | None = None
     logits: npt.NDArray[np.float32] | None = None
 
     @property
@@ -196,7 +199,8 @@ def evaluate(
             sampler.protocol.query,
             float(sum(block[f"{entry.name}.seconds"] for block in ordered)),
             setups,
-            **({sampler.keeps: _joined(ordered, f"{entry.name}.{sampler.keeps}")} if sampler.keeps else {}),
+            _joined(ordered, f"{entry.name}.predicted"),
+            _joined(ordered, f"{entry.name}.logits") if sampler.keeps else None,
         )
         for entry in ready
     }
@@ -210,10 +214,10 @@ def _joined(blocks: Sequence[Arrays], name: str) -> npt.NDArray[Any]:
 def _agree(ready: Sequence[Ready], directory: RunDirectory | None) -> None:
     """Raise ``UserError`` in a process that would compute something else than the main one does."""
     here = {"run": directory.identity if directory else {}, "features": {entry.name: entry.material for entry in ready}}
-    difference = first_difference(processes.from_main(here), here)
-    if difference:
+    found = differences(processes.from_main(here), here)
+    if found:
         raise UserError(
-            f"process {processes.world().rank} differs from process 0: {difference}; "
+            f"process {processes.world().rank} differs from process 0: {'; '.join(found)}; "
             "give all processes the same command, data, backbone and versions."
         )
 
@@ -269,13 +273,12 @@ class _Runner:
         self._nodes: dict[int, Tensor] = {}
 
     def block(self, episodes: Episodes, start: int) -> Arrays:
-        """Count each entry's right answers: "NAME.correct" (episodes, way) and "NAME.seconds" ().
+        """Ask each entry: "NAME.correct" (episodes, way), "NAME.predicted" (episodes, queries) and "NAME.seconds" ().
 
-        What the sampler keeps of every query stands in "NAME.right" or "NAME.logits".
+        Where the sampler keeps logits, they stand in "NAME.logits".
         """
         kept: dict[str, list[npt.NDArray[Any]]] = {}
-        correct: dict[str, list[npt.NDArray[np.int64]]] = {entry.name: [] for group in self._groups for entry in group}
-        seconds = dict.fromkeys(correct, 0.0)
+        seconds = {entry.name: 0.0 for group in self._groups for entry in group}
         for number, group in enumerate(self._groups):
             nodes = self._placed(number)
             _, way, shot = episodes.support.shape
@@ -292,15 +295,13 @@ class _Runner:
                         self._ask(entry, part[:1], support[:1], query[:1])
                 settle(self._device)
                 for entry in group:
-                    right, each, elapsed = self._score(entry, part, support, query, start + i)
-                    if self._keeps:
-                        kept.setdefault(f"{entry.name}.{self._keeps}", []).append(each)
-                    correct[entry.name].append(right)
+                    found, elapsed = self._score(entry, part, support, query, start + i)
+                    for name, array in found.items():
+                        kept.setdefault(f"{entry.name}.{name}", []).append(array)
                     seconds[entry.name] += elapsed
-                    self._progress(len(right), entry.name)
+                    self._progress(len(part), entry.name)
         self._warm = True
-        arrays: Arrays = {f"{name}.correct": np.concatenate(parts) for name, parts in correct.items()}
-        arrays |= {name: np.concatenate(parts) for name, parts in kept.items()}
+        arrays: Arrays = {name: np.concatenate(parts) for name, parts in kept.items()}
         arrays |= {f"{entry.name}.material": np.array(entry.material) for group in self._groups for entry in group}
         arrays[SETUP] = np.array([processes.world().size, torch.get_num_threads(), len(episodes)])
         return arrays | {f"{name}.seconds": np.array(value) for name, value in seconds.items()}
@@ -323,8 +324,8 @@ class _Runner:
 
     def _score(
         self, entry: Ready, episodes: Episodes, support: Tensor, query: Tensor, start: int
-    ) -> tuple[npt.NDArray[np.int64], npt.NDArray[Any], float]:
-        """Call a method on a batch of episodes: right answers of each class, what is kept of each query, seconds."""
+    ) -> tuple[Arrays, float]:
+        """Call a method on a batch of episodes: right answers of each class, what is kept of each query; seconds."""
         logits, elapsed = self._ask(entry, episodes, support, query)
         n_episodes, way = episodes.counts.shape
         known = way * self._queries
@@ -335,9 +336,11 @@ class _Runner:
         if len(bad):
             raise UserError(f"method {entry.name!r} answered NaN in episode {start + int(bad[0])}: check its options.")
         truth = torch.from_numpy(episodes.answers)
-        hits = (logits[:, :known].argmax(-1) == truth).long()
+        predicted = logits.argmax(-1)
+        hits = (predicted[:, :known] == truth).long()
         right = torch.zeros(n_episodes, way, dtype=torch.int64).scatter_add_(1, truth, hits)
-        if self._keeps == "logits":
+        found: Arrays = {"correct": right.numpy(), "predicted": predicted.numpy().astype(np.min_scalar_type(way - 1))}
+        if self._keeps:
             # What is kept must be finite; softmax does not tell the bound from infinity.
-            return right.numpy(), logits.float().clamp(-BOUND, BOUND).numpy(), elapsed
-        return right.numpy(), hits.numpy(), elapsed
+            found["logits"] = logits.float().clamp(-BOUND, BOUND).numpy()
+        return found, elapsed

@@ -14,6 +14,7 @@ import torch
 from otfew.choices import ClassPrior
 from otfew.errors import UserError
 from otfew.evaluation import figures
+from otfew.evaluation.answers import Answers, gather
 from otfew.evaluation.episodes import Episodes, Indices, Protocol, Sampler
 from otfew.evaluation.fixed_classes import FixedClasses
 from otfew.evaluation.lineup import Entry, plugged_in
@@ -23,9 +24,10 @@ from otfew.evaluation.running import get_ready, query_settings, takes_prior, tim
 from otfew.evaluation.unknown_classes import UnknownClasses, open_records
 from otfew.evaluation.worst import Worst, find_worst
 from otfew.features.extract import BASE_IMAGES
-from otfew.features.material import Material
+from otfew.features.material import ImageMaterial, Material
 from otfew.runs.directory import RunDirectory
 from otfew.runs.watch import SILENT, Watch
+from otfew.statistics.photos import Roles
 
 Record = dict[str, Any]
 Where = str | Path | Callable[[Mapping[str, Any]], Path] | None
@@ -136,6 +138,7 @@ def sample(
     query_balance: str = "balanced",
     fixed_classes: Callable[[], Indices] | None = None,
     unknown_classes: int = 0,
+    logits: bool = False,
 ) -> Sampler:
     """Make the sampler of a material's episodes, keyed by what the material says that it is.
 
@@ -149,6 +152,7 @@ def sample(
         fixed_classes: Every class in each episode, whatever ``way`` says; tells which images are copies of one another:
             (images,) ids.
         unknown_classes: Classes without support, of which images are asked about too.
+        logits: Keep those of every query beside the answers.
 
     Raises:
         UserError: A number out of range, or fewer classes or images than an episode needs.
@@ -159,9 +163,15 @@ def sample(
     if fixed_classes is not None:
         if unknown_classes:
             raise UserError("`fixed_classes` has every class in each episode, so that `unknown_classes` are none.")
-        return FixedClasses(protocol, material.labels, material.classes, fixed_classes())
-    sampler = Sampler(protocol, material.labels, material.classes)
-    return UnknownClasses(sampler, material.labels, material.classes, unknown_classes) if unknown_classes else sampler
+        sampler: Sampler = FixedClasses(protocol, material.labels, material.classes, fixed_classes())
+    else:
+        sampler = Sampler(protocol, material.labels, material.classes)
+        if unknown_classes:
+            sampler = UnknownClasses(sampler, material.labels, material.classes, unknown_classes)
+    if logits:
+        sampler.keeps = "logits"
+        sampler.settings["logits"] = True
+    return sampler
 
 
 @dataclass(frozen=True)
@@ -175,6 +185,7 @@ class Finished:
         scores: By name of entry.
         classes: (episodes, way) indices into the material's classes.
         directory: Where its blocks lie; None where nothing is kept.
+        answers: To every query.
     """
 
     record: Record
@@ -182,6 +193,40 @@ class Finished:
     scores: Mapping[str, Scores]
     classes: Indices
     directory: RunDirectory | None = None
+    answers: Answers | None = None
+
+
+def estimated(
+    panel: Panel, scores: Mapping[str, Scores], episodes: Episodes, told: Mapping[str, str] | None = None
+) -> Record:
+    """Compute a panel's figures, JSON-ready.
+
+    Args:
+        panel: Whose entries ran.
+        scores: By name.
+        episodes: Of the scores.
+        told: As in ``figures.compare``.
+    """
+    names = panel.material.classes
+    roles = roles_of(panel, episodes)
+    found = figures.compare(panel.entries, scores, episodes.classes, names, panel.reference, told, roles)
+    if panel.sampler.unknown:
+        logits = {name: np.asarray(s.logits, dtype=np.float64) for name, s in scores.items()}
+        for name, record in open_records(logits, episodes.answers, episodes.classes, names).items():
+            found["methods"][name]["unknown"] = record
+    return found
+
+
+def roles_of(panel: Panel, episodes: Episodes) -> Roles | None:
+    """Say which photo was what in a panel's episodes, where every class is in each of them."""
+    return panel.sampler.roles(episodes) if isinstance(panel.sampler, FixedClasses) else None
+
+
+def names_of(material: Material) -> tuple[str, ...]:
+    """Name a material's images: by number where they have no names of their own."""
+    if isinstance(material, ImageMaterial):
+        return material.images.names
+    return tuple(f"image {i}" for i in range(len(material.labels)))
 
 
 class Study:
@@ -248,27 +293,25 @@ class Study:
     def _evaluate(self, panel: Panel) -> Finished:
         directory, ready = self._folder(panel), self._ready[panel.key]
         scores = self._score(panel, ready, directory)
-        classes = panel.sampler(0, self.terms.episodes).classes
-        sampler = panel.sampler
-        roles = sampler.roles(self.terms.episodes) if isinstance(sampler, FixedClasses) else None
+        sampler, material = panel.sampler, panel.material
+        episodes = sampler(0, self.terms.episodes)
         told = {e.name: r.class_prior for e, r in zip(panel.entries, ready, strict=True) if takes_prior(e.kind)}
         record = {
             "protocol": panel.protocol(self.terms),
             "not_run": dict(panel.not_run),
-            "class_names": list(panel.material.classes),
-            **figures.compare(panel.entries, scores, classes, panel.material.classes, panel.reference, told, roles),
+            "class_names": list(material.classes),
+            **estimated(panel, scores, episodes, told),
         }
         for name in trivial(panel.entries, ready):
             record["methods"][name]["one_node"] = True
-        if panel.sampler.unknown:
-            answers = panel.sampler(0, self.terms.episodes).answers
-            logits = {name: np.asarray(s.logits, dtype=np.float64) for name, s in scores.items()}
-            for name, found in open_records(logits, answers, classes, panel.material.classes).items():
-                record["methods"][name]["unknown"] = found
-        p = panel.sampler.protocol
-        images = p.way * (p.shot + p.query) + panel.sampler.unknown
+        p = sampler.protocol
+        images = p.way * (p.shot + p.query) + sampler.unknown
         times = timings(ready, scores, images, self.terms.device, torch.get_num_threads())
-        return Finished(record, times, scores, classes, directory)
+        answers = gather(
+            scores, episodes, names_of(material), material.labels, material.classes,
+            with_logits=bool(sampler.settings.get("logits")),
+        )  # fmt: skip
+        return Finished(record, times, scores, episodes.classes, directory, answers)
 
     def _folder(self, panel: Panel) -> RunDirectory | None:
         """Claim the folder of a panel: the run's own, where that is of one panel."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from os.path import exists
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -64,6 +66,17 @@ def load_feature_file(path: str | Path) -> FeatureSet:
     mean = _base_mean(arrays, values.shape[2], path)
     source = {"features_sha256": sha256_of(path)}
     return FeatureSet(values, indices.astype(np.int64), classes, nodes_spec="file", base_mean=mean, source=source)
+
+
+def labels_digest(labels: npt.NDArray[np.int64], classes: Sequence[str]) -> str:
+    """Hash which image is of which class: sha256 over the names of the classes and, image after image, their numbers.
+
+    The order of classes counts, since episodes draw them by number; their names are hashed as text, so that 3 and "3"
+    are one name.
+    """
+    digest = hashlib.sha256("\0".join(["otfew labels 1", *classes]).encode(errors="surrogatepass"))
+    digest.update(labels.astype("<i8").tobytes())
+    return digest.hexdigest()
 
 
 def _open(path: Path) -> dict[str, Stored]:

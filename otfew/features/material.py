@@ -21,7 +21,7 @@ from otfew.data.halves import ALL, HALVES, JOINED, load_half
 from otfew.data.preparation import Preparation, default_crop
 from otfew.errors import UserError
 from otfew.features.extract import FeatureSet, base_mean, extract
-from otfew.features.file import load_feature_file
+from otfew.features.file import labels_digest, load_feature_file
 from otfew.nodes import parse
 from otfew.runs import processes
 from otfew.runs.files import cache_directory
@@ -97,12 +97,15 @@ class FileMaterial:
         return ""
 
     def describe(self) -> dict[str, Any]:
-        """Return the protocol's part about the data; episodes are keyed by the file's content."""
+        """Return the protocol's part about the data.
+
+        Episodes are keyed by the labels, so that features of the same images by two networks are asked the same.
+        """
         images, nodes, channels = self._features.nodes.shape
         digest = self._features.source["features_sha256"]
         data = {
             "dataset": "features",
-            "variant": digest[:16],
+            "variant": labels_digest(self.labels, self.classes)[:16],
             "split": "file",
             "classes": len(self.classes),
             "published_classes": len(self.classes),

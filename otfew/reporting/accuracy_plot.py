@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping
 from typing import Any
 
-from otfew.reporting.canvas import caption
+from otfew.reporting.canvas import caption, make_figure, to_png
 from otfew.reporting.comparison import mark
 from otfew.reporting.sentences import wide
 
@@ -15,6 +14,11 @@ SPACING = 0.045
 
 
 def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> bytes:
+    """Draw ``figure`` as a PNG file."""
+    return to_png(figure(results, timings), dpi=150)
+
+
+def figure(results: Mapping[str, Any], timings: Mapping[str, Any]) -> Any:
     """Draw every method: accuracy in per cent against ms per episode, features cached.
 
     Thick bars are the intervals over episodes, thin ones those over classes where they are known. Names stand in a
@@ -25,18 +29,14 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
         timings: With "methods": name -> "ms_per_episode".
 
     Returns:
-        A PNG file.
+        A figure of matplotlib's that no window knows of; notebooks show it.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     methods = results["methods"]
     names = sorted(methods, key=lambda name: methods[name]["accuracy"]["mean"])
-    figure = Figure(figsize=(9, max(4.5, 0.32 * len(names) + 1.5)))
-    FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    figure.subplots_adjust(right=0.78)
+    drawn, ((axes,),) = make_figure(1, 1, (9, max(4.5, 0.32 * len(names) + 1.5)))
+    drawn.subplots_adjust(right=0.78)
     axes.set_xscale("log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
@@ -78,9 +78,7 @@ def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> 
     over = "photos" if p.get("fixed_classes") else "classes"
     axes.set_ylabel(f"accuracy, %   (thick: 95 % over episodes; thin: over {over})")
     axes.grid(alpha=0.25)
-    picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=150, bbox_inches="tight")
-    return picture.getvalue()
+    return drawn
 
 
 def _limits(accuracies: list[Mapping[str, Any]]) -> tuple[float, float]:

@@ -30,6 +30,8 @@ def make_figure(rows: int, columns: int, size: tuple[float, float], **options: A
 
     figure = Figure(figsize=size)
     FigureCanvasAgg(figure)
+    # Notebooks ask an object how it looks; without a window, matplotlib's own answer is its size.
+    vars(figure)["_repr_png_"] = lambda: to_png(figure)
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 

@@ -20,8 +20,8 @@ from otfew.reporting.sentences import (
 )
 
 __all__ = [
-    "classes_csv", "episodes_csv", "mark", "markdown", "protocol_lines", "table", "timing_lines", "transport_lines",
-    "words",
+    "classes_csv", "episodes_csv", "mark", "markdown", "panels_csv", "protocol_lines", "table", "timing_lines",
+    "transport_lines", "words",
 ]  # fmt: skip
 
 COLUMNS = (
@@ -37,12 +37,19 @@ UNKNOWN_COLUMNS = ("AUROC of unknown\n± episodes", "log-loss\n± episodes", "Br
 """What follows where episodes ask about images of unknown classes."""
 
 
-def table(results: Mapping[str, Any], timings: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+TIMES = slice(4, 6)
+"""Places of the columns that differ from run to run."""
+
+
+def table(
+    results: Mapping[str, Any], timings: Mapping[str, Any], *, times: bool = True
+) -> tuple[list[str], list[list[str]]]:
     """Lay the comparison out as text, best method first, inductive ones before transductive ones.
 
     Args:
         results: With "methods" as ``compare`` gives them.
         timings: "methods": name -> "ms_per_episode" and, where known, "ms_per_episode_with_extraction".
+        times: Show them.
 
     Returns:
         Head and rows.
@@ -54,7 +61,11 @@ def table(results: Mapping[str, Any], timings: Mapping[str, Any]) -> tuple[list[
     head = [*COLUMNS, *(UNKNOWN_COLUMNS if any("unknown" in record for _, record in ranked) else ())]
     if any("photo_ci" in record["accuracy"] for _, record in ranked):
         head = [column.replace("± classes", "± photos") for column in head]
-    return head, [_row(name, record, timings["methods"][name], nodes_differ) for name, record in ranked]
+    rows = [_row(name, record, timings["methods"][name], nodes_differ) for name, record in ranked]
+    if not times:
+        for row in (head, *rows):
+            del row[TIMES]
+    return head, rows
 
 
 def _row(name: str, record: Mapping[str, Any], timing: Mapping[str, Any], show_nodes: bool) -> list[str]:
@@ -84,6 +95,17 @@ def _with_episodes(record: Mapping[str, Any]) -> str:
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]], lines: Sequence[str]) -> str:
     """Write the table and the sentences below it."""
     return f"{tables.markdown(tables.Table('', head, rows))}\n{tables.bullets(lines)}"
+
+
+def panels_csv(panels: Mapping[str, Mapping[str, Floats]]) -> bytes:
+    """A row for every panel, method and episode, of panel -> name -> (episodes,) accuracies."""
+    rows = (
+        (key, name, i, round(a, 8))
+        for key, accuracies in panels.items()
+        for name, values in accuracies.items()
+        for i, a in enumerate(values.tolist())
+    )
+    return tables.to_csv(["panel", "method", "episode", "accuracy"], rows)
 
 
 def episodes_csv(accuracies: Mapping[str, Floats]) -> bytes:

@@ -5,23 +5,33 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from otfew.data import DataOptions, ImageSet
 from otfew.errors import UserError
+from otfew.evaluation.answers import FILE, Answers, from_bytes, to_bytes
 from otfew.evaluation.episodes import Indices
+from otfew.evaluation.reopening import reopen
 from otfew.evaluation.worst import Worst
 from otfew.features.material import Material
 from otfew.reporting import comparison as report
+from otfew.reporting import frames
 from otfew.reporting.comparison_page import page
-from otfew.reporting.tables import Table, in_csv, to_html
+from otfew.reporting.episode import Episode, episode
+from otfew.reporting.tables import NEEDS, Table, in_csv, latex, plain_comment, to_csv, to_html
 from otfew.runs.directory import RunDirectory, to_json
-from otfew.runs.files import parse_json, reason
+from otfew.runs.files import DamagedError, parse_json, reason, write_atomically
 from otfew.runs.regular_file import GIB, read_regular
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 Floats = npt.NDArray[np.float64]
 Record = dict[str, Any]
@@ -42,6 +52,8 @@ class Comparison:
         episodes: Name of method -> (episodes,) accuracies, paired between methods.
         classes: (episodes, way) indices into the class names: the classes of each episode.
         folder: Where it is kept; None where it is not.
+        source: The answers to every query, or the file that keeps them; None where nobody knows them.
+        images: Of the evaluated split, for pictures; None where they are not at hand: see ``reopen``.
     """
 
     results: Record
@@ -49,6 +61,8 @@ class Comparison:
     episodes: Mapping[str, Floats]
     classes: Indices
     folder: Path | None = None
+    source: Answers | Path | None = field(default=None, repr=False, compare=False)
+    images: ImageSet | None = field(default=None, repr=False, compare=False)
 
     @property
     def differences(self) -> dict[str, Record]:
@@ -73,9 +87,118 @@ class Comparison:
         """Return the table's head and rows as text, the best method first."""
         return report.table(self.results, self.timings)
 
-    def table(self) -> str:
-        """Return the table as Markdown."""
+    def tables(self) -> list[Table]:
+        """Return the printed table, with its title."""
+        return [Table(self.title, *self.cells())]
+
+    def table(self) -> pd.DataFrame:
+        """Return the figures as a DataFrame, a row for every method, in the order of the printed table.
+
+        Returns:
+            Indexed by method: "accuracy" and, "to" whom it is, "difference", both with half-widths of 95 % intervals
+            ("..._episode_ci", "..._class_ci" or "..._photo_ci"), "p", "p_holm", "verdict", what transport adds to its
+            "control", "nodes", "transductive", and times. Fractions of 1, not per cent.
+
+        Raises:
+            UserError: pandas is not installed.
+        """
+        return frames.frame(frames.rows(self.results, self.timings), ["method"])
+
+    def to_markdown(self) -> str:
+        """Return the printed table as Markdown, in per cent."""
         return report.markdown(*self.cells(), []).rstrip("\n")
+
+    def to_csv(self, file: str | Path | None = None) -> str:
+        """Return the figures of ``table`` as CSV, without times: the same text for the same protocol.
+
+        Text that a spreadsheet would take for a formula has an apostrophe before it.
+
+        Args:
+            file: Also write it there.
+        """
+        rows = frames.rows(self.results)
+        return given(to_csv(list(rows[0]), [list(row.values()) for row in rows]), file)
+
+    def to_latex(self, file: str | Path | None = None) -> str:
+        """Return the printed table, without times, as a ``tabular`` of LaTeX that wants the package booktabs.
+
+        Args:
+            file: Also write it there.
+        """
+        table = Table("", *report.table(self.results, self.timings, times=False))
+        return given(f"{plain_comment(NEEDS)}{latex(table)}".encode(), file)
+
+    def plot(self) -> Figure:
+        """Draw accuracy with its intervals against time; the figure is matplotlib's, and shows itself in notebooks."""
+        from otfew.reporting.accuracy_plot import figure
+
+        drawn: Figure = figure(self.results, self.timings)
+        return drawn
+
+    @cached_property
+    def answers(self) -> Answers:
+        """What every method answered to every query.
+
+        Raises:
+            UserError: The run was made by an earlier version, which did not keep them, or their file is damaged.
+        """
+        if self.source is None:
+            raise UserError("this run keeps no answers, since an earlier version made it: run the same command again.")
+        if isinstance(self.source, Answers):
+            return self.source
+        try:
+            answers = from_bytes(_read(self.source))
+            _check_answers(self, answers)
+        except DamagedError as error:
+            raise UserError(f"{self.source} is damaged ({error}): run the same command again.") from error
+        return answers
+
+    @property
+    def predictions(self) -> pd.DataFrame:
+        """Every answer as a row: "episode", "query", "image", "label", "method", "predicted", "right".
+
+        Where logits were kept, "logit" of the answer and "margin" to the next class follow.
+
+        Raises:
+            UserError: pandas is not installed, or as ``answers`` says.
+        """
+        return frames.predictions(self.answers)
+
+    def episode(self, index: int) -> Episode:
+        """Look at an episode: its images, and what each method took them for. It shows itself in notebooks.
+
+        Args:
+            index: From 0.
+
+        Raises:
+            UserError: There is no such episode, or as ``answers`` says.
+        """
+        protocol = self.results["protocol"]
+        return episode(self.answers, index, f"{protocol['data']['dataset']}, seed {protocol['seed']}", self.images)
+
+    @property
+    def of_images(self) -> bool:
+        """True where the run was of images, and not of features."""
+        return self.results["protocol"]["backbone"] is not None
+
+    def reopen(
+        self, data_root: str | Path | None = None, options: DataOptions | None = None, dataset: str = ""
+    ) -> Comparison:
+        """Find the images of a run that was read back, so that its episodes have pictures.
+
+        Args:
+            data_root: Folder of data sets; None takes $OTFEW_DATA, then a cache folder.
+            options: What the run does not say of its data, such as the depth of class folders.
+            dataset: As the run was given it, where its name alone does not lead there.
+
+        Returns:
+            Itself, with the images.
+
+        Raises:
+            UserError: They are missing or others, or the run was of features.
+        """
+        root = None if data_root is None else Path(data_root)
+        return replace(self, images=reopen(self.results["protocol"], root, options, dataset))
 
     def save(
         self,
@@ -83,7 +206,7 @@ class Comparison:
         correct: Mapping[str, Indices] | None = None,
         worst: tuple[Worst, Material] | None = None,
     ) -> Comparison:
-        """Write the report as ``compare`` does: results.json, timings.json, episodes.csv, report.md, a picture, a page.
+        """Write the report as ``compare`` does: results.json and its like, answers, tables, a picture, a page.
 
         Args:
             folder: Where.
@@ -104,6 +227,10 @@ class Comparison:
         directory.write("results.json", to_json(self.results))
         directory.write("timings.json", to_json(self.timings))
         directory.write("episodes.csv", report.episodes_csv({name: self.episodes[name] for name in names}))
+        directory.write("table.csv", self.to_csv().encode())
+        directory.write("table.tex", self.to_latex().encode())
+        if self.source is not None:
+            directory.write(FILE, to_bytes(self.answers))
         directory.write("report.md", report.markdown(*self.cells(), self.lines).encode())
         directory.write("accuracy_vs_time.png", accuracy_vs_time(self.results, self.timings))
         told = page(self.results, self.cells(), self.lines, self.classes, correct, worst)
@@ -133,7 +260,7 @@ def load(run: str | Path, panel: str = "") -> Comparison:
     folder = Path(run)
     if not folder.is_dir():
         raise UserError(f"{folder} is not a folder: give the folder of a run.")
-    results, timings = _read_json(folder / "results.json"), _read_json(folder / "timings.json")
+    results, timings = read_json(folder / "results.json"), read_json(folder / "timings.json")
     inside, prefix = folder, ""
     if "panels" in results:
         results, prefix = _panel(folder, results, panel)
@@ -146,7 +273,8 @@ def load(run: str | Path, panel: str = "") -> Comparison:
     try:
         episodes = _episodes(folder / "episodes.csv", prefix, results["protocol"]["order"])
         classes = _classes(inside / "classes.csv", results["class_names"])
-        comparison = Comparison(results, timings, episodes, classes, folder)
+        kept = inside / FILE
+        comparison = Comparison(results, timings, episodes, classes, folder, kept if kept.exists() else None)
         _check(comparison)
         str(comparison)  # whatever else a report needs is there
     except UserError:
@@ -179,7 +307,7 @@ def _read(file: Path) -> bytes:
         raise UserError(f"{file} cannot be read ({reason(error)}): give the folder of a finished run.") from error
 
 
-def _read_json(file: Path) -> Record:
+def read_json(file: Path) -> Record:
     """Read a JSON object of a run."""
     try:
         found = parse_json(_read(file))
@@ -210,6 +338,25 @@ def _classes(file: Path, names: Sequence[str]) -> Indices:
     place = {in_csv(name): i for i, name in enumerate(names)}
     _, *rows = csv.reader(io.StringIO(_read(file).decode()))
     return np.array([[place[name] for name in row[1:]] for row in rows], dtype=np.int64)
+
+
+def given(data: bytes, file: str | Path | None) -> str:
+    """Return text, and write it where a file is given."""
+    if file is not None:
+        write_atomically(Path(file), data)
+    return data.decode()
+
+
+def _check_answers(comparison: Comparison, answers: Answers) -> None:
+    """Raise ``DamagedError`` where answers are of another run."""
+    order, classes = comparison.results["protocol"]["order"], comparison.classes
+    if list(answers.methods) != order or not np.array_equal(answers.classes, classes):
+        raise DamagedError("it is of another run")
+    queries = comparison.results["protocol"]["query"] * classes.shape[1]
+    right = (answers.answered == answers.truth)[..., :queries].mean(2)
+    for name, own in zip(order, right, strict=True):
+        if not np.allclose(own, comparison.episodes[name], rtol=0, atol=SAME):
+            raise DamagedError(f"episodes.csv disagrees on {name}")
 
 
 def _check(comparison: Comparison) -> None:

@@ -71,8 +71,8 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     lines = [f"data: {data['dataset']}{variant}, split {data['split']}: {present}", *data["notes"]]
     lines += _backbone_lines(p)
     lines.append(
-        f"{p['episodes']:,} episodes of {p['way']}-way {p['shot']}-shot with {_queries(p)}, "
-        f"seed {p['seed']}, the same for all methods"
+        f"{p['episodes']:,} episodes of {p['way']}-way {_shots(p)}-shot with {_queries(p)}, "
+        f"{_seeds(p)}, the same for all methods"
     )
     over = "photos" if p.get("fixed_classes") else "classes"
     lines.append(
@@ -139,6 +139,24 @@ def _unknown_lines(results: Mapping[str, Any]) -> list[str]:
         "2) are of the known ones, by a temperature fitted on the other half of the episodes; sureness is how far the "
         "best logit is ahead of their mean; ± are halves of 95 % intervals over episodes"
     ]
+
+
+def _shots(protocol: Mapping[str, Any]) -> str:
+    """Say how many labelled images a class has: "1", or "1- and 5" of a run at several numbers."""
+    return listed(protocol.get("shots", [protocol["shot"]]), "- and ")
+
+
+def _seeds(protocol: Mapping[str, Any]) -> str:
+    """Say which seeds drew the episodes."""
+    if "seeds" not in protocol:
+        return f"seed {protocol['seed']}"
+    return f"seeds {listed(protocol['seeds'], ' and ')}"
+
+
+def listed(things: Sequence[object], last: str) -> str:
+    """Write "1, 2 and 3", with the given words before the last."""
+    *others, end = map(str, things)
+    return f"{', '.join(others)}{last}{end}" if others else end
 
 
 def _queries(protocol: Mapping[str, Any]) -> str:

@@ -141,6 +141,15 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\end{tabular}", ""])
 
 
+NEEDS = r"\usepackage{booktabs}"
+"""What a document must say to take such a table in."""
+
+
+def plain_comment(text: str) -> str:
+    """Write a comment of LaTeX, the line ended: nothing in a name can end it before."""
+    return f"% {plain(text)}\n"
+
+
 def to_html(table: Table, lines: Iterable[str]) -> str:
     """Write a table with its title, and the sentences below it, as HTML for notebooks."""
     rows = [_html_row("th", table.head), *(_html_row("td", row) for row in table.rows)]
@@ -150,7 +159,14 @@ def to_html(table: Table, lines: Iterable[str]) -> str:
 
 def _html_row(tag: str, cells: Sequence[Cell]) -> str:
     """Write a row of HTML."""
-    return f"<tr>{''.join(f'<{tag}>{in_html(_text(cell))}</{tag}>' for cell in cells)}</tr>"
+    return f"<tr>{''.join(f'<{tag}>{_html_cell(cell)}</{tag}>' for cell in cells)}</tr>"
+
+
+def _html_cell(cell: Cell) -> str:
+    """Escape a cell, unless it is of our own making, such as a picture."""
+    from markupsafe import Markup
+
+    return str(cell) if isinstance(cell, Markup) else in_html(_text(cell))
 
 
 def in_html(text: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -182,28 +182,59 @@ def _read(claim: Path) -> bytes:
 
 
 def _difference_to(claim: Path, identity: Mapping[str, Any]) -> str:
-    """Name the first field in which an identity differs from the claimed one."""
+    """Name the fields in which an identity differs from the claimed one."""
     try:
         there = parse_json(_read(claim))
-        return first_difference(there, identity) or "its protocol.json was edited"
+        return "; ".join(differences(there, identity)) or "its protocol.json was edited"
     except (ValueError, AttributeError, RecursionError):
         return "its protocol.json is damaged"
 
 
-def first_difference(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
-    """Name the first field in which two JSON-ready records differ, with both values; "" where none does."""
-    flat_there, flat_here = _flat(json.loads(to_json(there))), _flat(json.loads(to_json(here)))
-    for name in sorted(flat_there.keys() | flat_here.keys()):
-        if flat_there.get(name) != flat_here.get(name):
-            return f"{name} is {flat_there.get(name)!r} there and {flat_here.get(name)!r} here"
-    return ""
+TELLING = (
+    "command", "dataset", "split", "shot", "way", "query", "seed", "seeds", "episodes", "methods", "panels", "nodes",
+    "backbone", "name", "resolution", "crop", "query_balance", "class_prior", "fixed_classes", "unknown_classes",
+    "solver", "reference", "device",
+)  # fmt: skip
+"""Parts of a field's name that say most of what a run is, the most telling first."""
+DERIVED = ("order", "variant", "names_sha256", "features_sha256", "sha256", "notes", "versions")
+"""Parts that follow from others, or say least: they come last."""
+LONGEST = 80
+"""Characters of a value that are shown."""
 
 
-def _flat(record: Any, prefix: str = "") -> dict[str, Any]:
-    """Flatten nested dictionaries to dotted names."""
-    if not isinstance(record, dict):
-        return {prefix: record}
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        flat |= _flat(value, f"{prefix}.{name}" if prefix else name)
-    return flat
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
+    """Name every field in which two JSON-ready records differ, with both values, the most telling first.
+
+    What only one of them has is named once, whatever it holds.
+    """
+    found = dict(_differing(json.loads(to_json(there)), json.loads(to_json(here))))
+    return [f"{name} {found[name]}" for name in sorted(found, key=_telling)]
+
+
+def _differing(there: Any, here: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """Walk two records: dotted names of fields that differ, and how."""
+    if not (isinstance(there, dict) and isinstance(here, dict)):
+        if there != here:
+            yield name, f"is {_shown(there)} there and {_shown(here)} here"
+        return
+    for key in sorted(there.keys() | here.keys()):
+        inner = f"{name}.{key}" if name else key
+        if key in there and key in here:
+            yield from _differing(there[key], here[key], inner)
+        else:
+            side, value = ("there", there[key]) if key in there else ("here", here[key])
+            yield inner, f"is only {side}" + ("" if isinstance(value, dict) else f" ({_shown(value)})")
+
+
+def _shown(value: Any) -> str:
+    """Write a value, the middle of a long one left out."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}...{text[-LONGEST // 2 :]}"
+
+
+def _telling(name: str) -> tuple[int, str]:
+    """Rank a field by the parts of its name."""
+    parts = name.split(".")
+    if any(part in DERIVED for part in parts):
+        return len(TELLING) + 1, name
+    return min([TELLING.index(part) for part in parts if part in TELLING] or [len(TELLING)]), name

@@ -16,7 +16,7 @@ from otfew.features.extract import FeatureSet
 from otfew.method import MethodBase
 from otfew.methods import METHODS
 from otfew.runs.blocks import Column, Form, opened, sealed
-from otfew.runs.directory import RunDirectory, to_json
+from otfew.runs.directory import RunDirectory, differences, to_json
 
 N_CLASSES, PER_CLASS = 8, 12
 LABELS = np.repeat(np.arange(N_CLASSES), PER_CLASS)
@@ -217,6 +217,10 @@ CHANGES = {
     "episodes of another way": lambda block: block.update({"nearest.correct": np.zeros((BLOCK, 5), int)}),
     "fewer episodes": lambda block: block.update({"nearest.correct": block["nearest.correct"][1:]}),
     "another method": lambda block: block.update({"first.correct": block["nearest.correct"]}),
+    "an answer that is no class": lambda block: block["nearest.predicted"].__setitem__((0, 0), 4),
+    "answers as other numbers": lambda block: block.update(
+        {"nearest.predicted": block["nearest.predicted"].astype(int)}
+    ),
     "no process": lambda block: block["setup"].__setitem__(0, 0),
 }
 
@@ -319,6 +323,21 @@ def test_a_folder_of_another_protocol_is_refused_and_untouched(tmp_path):
     with pytest.raises(UserError, match=r"protocol.seed is 1 there and 2 here"):
         RunDirectory(tmp_path / "run", {"protocol": {"seed": 2}})
     assert before == {file: file.read_bytes() for file in (tmp_path / "run").rglob("*") if file.is_file()}
+
+
+def test_every_difference_is_named_once_the_most_telling_first():
+    there = {"versions": {"numpy": "1"}, "p": {"sha256": "a" * 200, "seed": 1, "shot": 1, "deep": {"x": 1}, "b": None}}
+    here = {"versions": {"numpy": "2"}, "p": {"sha256": "b" * 200, "seed": 2, "shot": 5, "b": {"name": "n"}, "c": 0.5}}
+    assert differences(there, here) == [
+        "p.shot is 1 there and 5 here",
+        "p.seed is 1 there and 2 here",
+        "p.b is None there and {'name': 'n'} here",
+        "p.c is only here (0.5)",
+        "p.deep is only there",
+        f"p.sha256 is '{'a' * 39}...{'a' * 39}' there and '{'b' * 39}...{'b' * 39}' here",
+        "versions.numpy is '1' there and '2' here",
+    ]
+    assert differences(here, here) == []
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path):

@@ -51,7 +51,7 @@ def test_fixed_classes_are_in_each_episode():
             assert set(labels[own]) == {c}
             assert 7 not in own
     assert sampler.settings == {"fixed_classes": True, "copies_left_out": 1}
-    assert sampler.roles(60).classes[7] == -1
+    assert sampler.roles(sampler(0, 60)).classes[7] == -1
 
 
 @pytest.mark.parametrize(
@@ -135,7 +135,7 @@ def test_a_comparison_with_unknown_classes(features, tmp_path):
         assert 0.5 < record["auroc"]["mean"] <= 1
         assert 0 <= record["brier"]["mean"] <= 2
         assert record["auroc"]["episode_ci"] > 0
-    assert "AUROC of unknown" in found.table()
+    assert "AUROC of unknown" in found.to_markdown()
     assert any("3 more classes in each episode have no labelled images" in line for line in found.lines)
     assert found.results["protocol"]["unknown_classes"] == 3
     # Kept blocks are gone on with, and the report can be read.
@@ -176,7 +176,7 @@ def test_a_comparison_of_fixed_classes(features, tmp_path):
         assert record["accuracy"]["photo_ci"] > 0
         assert "class_ci" not in record["accuracy"]
     assert found.differences["knn"]["verdict"] in {"better", "worse", "no difference shown"}
-    assert "± photos" in found.table()
+    assert "± photos" in found.to_markdown()
     told = "\n".join(found.lines)
     assert "class 0 has 9 images, so that episodes have 3 labelled and 6 asked about" in told
     assert "over episodes and over photos (jackknife)" in told

@@ -4,6 +4,7 @@ import dataclasses
 import io
 import itertools
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -145,7 +146,7 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(features, tmp_path, monkey
     assert not (tmp_path / "cut" / "results.json").exists()
     monkeypatch.setattr(RunDirectory, "save_block", save)
     run_ok(*arguments, tmp_path / "cut")
-    for name in ("results.json", "episodes.csv", "protocol.json"):
+    for name in ("results.json", "episodes.csv", "protocol.json", "answers.npz", "table.csv", "table.tex"):
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
@@ -282,7 +283,8 @@ CHANGES = {
     "features": None, "backbone": "other", "resolution": 8, "crop": "none", "allow_overlap": True, "way": 4,
     "shot": 2, "query": 4, "query_balance": "dirichlet:2", "class_prior": "true", "episodes": 5, "seed": 2,
     "device": "elsewhere", "methods": ("protonet", "tim", "knn"), "nodes": "fcn:2,1", "reference": "tim",
-    "solver": "sinkhorn", "fixed_classes": True, "unknown_classes": 1,
+    "solver": "sinkhorn", "fixed_classes": True, "unknown_classes": 1, "logits": True, "shots": (1, 2),
+    "seeds": (1, 2),
 }  # fmt: skip
 
 
@@ -325,14 +327,96 @@ def test_every_option_is_part_of_a_runs_identity_or_has_a_reason_not_to_be():
 
 @pytest.mark.parametrize("option", CHANGES)
 def test_a_folder_of_other_options_is_refused(option, claimed, features, monkeypatch):
-    value = features if option == "features" else CHANGES[option]
+    value = CHANGES[option]
     if option == "device":
         monkeypatch.setattr(api, "pick_device", lambda name: "cuda:0" if name == value else "cpu")
     changed = dataclasses.replace(claimed, **{option: value})
+    if option == "features":
+        changed = dataclasses.replace(changed, features=(features,), dataset=None, backbone=None)
     before = contents(claimed.output)
-    with pytest.raises(UserError, match=r"holds a run of another protocol \(protocol\."):
+    several = "panels is only here; axes is only here; protocol is only there"
+    said = several if option in {"shots", "seeds"} else "protocol."
+    with pytest.raises(UserError, match=rf"holds a run of another protocol \({re.escape(said)}"):
         compare.compare(changed, Console(quiet=True))
     assert contents(claimed.output) == before
+
+
+def test_all_differences_are_named_the_most_telling_first(claimed):
+    changed = dataclasses.replace(claimed, shot=2, seed=3, methods=("protonet",), nodes="fcn:2,1", reference="protonet")
+    with pytest.raises(UserError) as caught:
+        compare.compare(changed, Console(quiet=True))
+    told = str(caught.value).partition("(")[2].partition("): ")[0].split("; ")
+    assert told == [
+        "protocol.shot is 1 there and 2 here",
+        "protocol.seed is 1 there and 3 here",
+        "protocol.methods.protonet.nodes is 'fcn' there and 'fcn:2,1' here",
+        "protocol.methods.tim is only there",
+        "protocol.class_prior is only there ('uniform')",
+        "protocol.order is ['protonet', 'tim'] there and ['protonet'] here",
+    ]
+
+
+def test_features_put_images_aside(features, capsys):
+    for arguments in (["--dataset", "cub"], ["--dataset", "glyphs"], ["--backbone", "x"], ["--resolution", "84"]):
+        line = refused(capsys, "--features", features, "--methods", "knn", *arguments)
+        assert f"--features comes in place of images, so that {arguments[0]} is without effect: leave it out" in line
+
+
+def test_seeds_and_shots_are_joined_in_one_table(features, tmp_path, capsys):
+    arguments = ["--features", features, "--methods", "cosine-centroid", "knn", "--episodes", 60, "--query", 4]
+    run_ok(*arguments, "--seeds", 1, 2, "--shots", 1, 5, "--output", tmp_path / "run")
+    said = capsys.readouterr().out
+    for word in (
+        "1-shot",
+        "5-shot",
+        "difference to the reference",
+        "seeds 1 and 2 of the episodes are pooled",
+        "report:",
+    ):
+        assert word in said
+    assert sorted(f.name for f in (tmp_path / "run" / "panels").iterdir()) == [
+        "shot-1-seed-1", "shot-1-seed-2", "shot-5-seed-1", "shot-5-seed-2",
+    ]  # fmt: skip
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    run_ok(*arguments, "--seed", 2, "--shot", 5, "--output", tmp_path / "alone")
+    alone = json.loads((tmp_path / "alone" / "results.json").read_text())
+    assert results["panels"]["shot-5-seed-2"] == {key: alone[key] for key in results["panels"]["shot-5-seed-2"]}
+
+
+def test_two_files_of_features_are_compared_with_each_other(features, tmp_path, capsys):
+    arrays = dict(np.load(features))
+    np.savez(tmp_path / "other.npz", nodes=arrays["nodes"] ** 2, labels=arrays["labels"].astype(str))
+    line = refused(capsys, "--features", features, tmp_path / "other.npz", "--methods", "knn", "--query", 4)
+    # As text, "10" comes before "2": episodes would be others.
+    assert "has its classes in another order than features, as where labels are numbers in one and text in" in line
+    np.savez(tmp_path / "other.npz", nodes=arrays["nodes"] ** 2, labels=arrays["labels"])
+    run_ok("--features", features, tmp_path / "other.npz", "--methods", "knn", "--query", 4, "--episodes", 20)
+    said = " ".join(capsys.readouterr().out.split())
+    assert "difference to features features" in said
+    assert "features other: 4 nodes of 6 channels an image" in said
+
+
+def test_an_interrupted_joined_run_resumes_to_the_same_bytes(features, tmp_path, monkeypatch):
+    arguments = ["--features", features, "--methods", "knn", "protonet", "--episodes", 60, "--shots", 1, 3, "--output"]
+    run_ok(*arguments, tmp_path / "whole")
+    save, saved = RunDirectory.save_block, []
+
+    def interrupted(self, index, arrays, form):
+        if len(saved) == 3:
+            raise KeyboardInterrupt
+        saved.append(index)
+        save(self, index, arrays, form)
+
+    monkeypatch.setattr(RunDirectory, "save_block", interrupted)
+    with pytest.raises(SystemExit):
+        run_ok(*arguments, tmp_path / "cut")
+    monkeypatch.setattr(RunDirectory, "save_block", save)
+    run_ok(*arguments, tmp_path / "cut")
+    whole, cut = (contents(tmp_path / name) for name in ("whole", "cut"))
+    for file, data in whole.items():
+        # Blocks hold seconds.
+        if file.name not in {"timings.json", "000000.npz", "000001.npz"}:
+            assert cut[tmp_path / "cut" / file.relative_to(tmp_path / "whole")] == data, file
 
 
 @pytest.mark.parametrize(

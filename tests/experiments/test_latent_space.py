@@ -18,7 +18,7 @@ from otfew.experiments.common import setup
 from otfew.experiments.latent_space import command as latent_space
 from otfew.experiments.latent_space import run as latent_run
 from otfew.experiments.latent_space.entries import published_options
-from otfew.features.file import load_feature_file
+from otfew.features.file import labels_digest, load_feature_file
 from otfew.features.material import FileMaterial
 from otfew.methods import METHODS
 from otfew.methods.presets import published
@@ -50,7 +50,7 @@ def episodes_csv(folder):
 
 def test_rows_are_those_of_the_methods_called_by_hand(finished, own_features):
     features = load_feature_file(own_features)
-    digest = features.source["features_sha256"][:16]
+    digest = labels_digest(features.labels, features.classes)[:16]
     protocol = Protocol("features", digest, "file", seed=1, way=5, shot=3, query=4)
     drawn = Sampler(protocol, features.labels, features.classes)(0, 40)
     support = features.nodes[torch.from_numpy(drawn.support)]

@@ -8,7 +8,7 @@ import torch
 
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.experiments import shots
-from otfew.features.file import load_feature_file
+from otfew.features.file import labels_digest, load_feature_file
 from otfew.methods import METHODS
 
 pytestmark = pytest.mark.usefixtures("surroundings")
@@ -41,7 +41,7 @@ def test_one_shot_and_many(finished, tmp_path):
 @pytest.mark.slow
 def test_a_smaller_support_is_the_start_of_the_larger(finished, own_features):
     features = load_feature_file(own_features)
-    digest = features.source["features_sha256"][:16]
+    digest = labels_digest(features.labels, features.classes)[:16]
     protocol = Protocol("features", digest, "file", seed=1, way=5, shot=16, query=4)
     episodes = Sampler(protocol, features.labels, features.classes)(0, 40)
     right = []
