@@ -56,6 +56,7 @@ def compare(
     solver: str | Solver = "exact",
     output: Where = None,
     allow_overlap: bool = False,
+    trained_on: str | None = None,
     data_root: str | Path | None = None,
     cub_split: CubSplit = "feat",
     split_seed: int = 0,
@@ -94,6 +95,9 @@ def compare(
         output: Folder in which blocks of episodes are kept, so that the same call goes on after an interruption, and
             the report is written; None keeps nothing.
         allow_overlap: Go on although the backbone has seen the evaluated classes; the report then says so.
+        trained_on: What a backbone that says nothing of it was trained on, so that classes it has seen are refused: a
+            data set such as "miniimagenet" (its training classes), "cub-closerlook:train+val", "imagenet", or a text
+            file of class names. None leaves it unknown.
         data_root: Folder of data sets; None takes $OTFEW_DATA, then a cache folder.
         cub_split: Class split of CUB.
         split_seed: Seed of the class split of ``image-folder``.
@@ -136,6 +140,7 @@ def compare(
             crop=crop,
             nodes=nodes,
             allow_overlap=allow_overlap,
+            trained_on=trained_on,
             watch=watch,
         )
     else:
@@ -190,6 +195,7 @@ def open_material(
     crop: Crop | None = None,
     nodes: str = "",
     allow_overlap: bool = False,
+    trained_on: str | None = None,
     watch: Watch = SILENT,
 ) -> Material:
     """Open the user's features, or a split and a backbone.
@@ -205,6 +211,7 @@ def open_material(
         crop: As in ``compare``.
         nodes: Kind of nodes for all methods; "" for what each prefers.
         allow_overlap: Go on although the backbone has seen the classes.
+        trained_on: As in ``compare``.
         watch: Where progress is shown.
 
     Raises:
@@ -214,7 +221,9 @@ def open_material(
         return FileMaterial(features)
     # What has to be fetched or drawn is fetched or drawn once a machine.
     with processes.leaders_first():
-        material = load_image_material(dataset, split, data_root, options, backbone, resolution, crop, nodes, watch)
+        material = load_image_material(
+            dataset, split, data_root, options, backbone, resolution, crop, nodes, watch, trained_on
+        )
     # Evaluation refuses them too; here they are refused before anything is extracted.
     refuse_overlap(material.overlap, allow_overlap)
     return material

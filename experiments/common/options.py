@@ -48,14 +48,17 @@ class WithBackbone:
     """What images go through, and in which form."""
 
     backbone: str | None = None
-    """Name, path of a .safetensors file, package.module:factory or timm:NAME. Default: ours for the data set, else
-    efficientnet-lite0."""
+    """Name, path of a .safetensors file, package.module:factory, timm:NAME, or weights from elsewhere: NAME@FILE, or
+    the FILE alone (.pth, .pt, .tar). Default: ours for the data set, else efficientnet-lite0."""
     resolution: int | None = None
     """Side of the images in pixels. Default: that of the backbone's training."""
     crop: Crop | None = None
     """none or center (resize to 92/84 of the side, cut out the middle). Default: center for photographs."""
     allow_overlap: bool = False
     """Go on although the backbone has seen the evaluated classes, and say so."""
+    trained_on: str | None = None
+    """What a backbone that does not say so was trained on, so that classes it has seen are refused: miniimagenet,
+    cub-closerlook:train+val, imagenet, ..., or a text file of class names. Default: unknown."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Backbones from elsewhere: any torch module by ``package.module:factory``, and timm's networks."""
+"""Backbones from elsewhere: any torch module, by ``package.module:factory`` or as an object."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ import hashlib
 import importlib
 import sysconfig
 import traceback
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from otfew.backbones.base import Backbone, digest
-from otfew.backbones.cards import IMAGENET, Card
+from otfew.backbones.cards import Card
 from otfew.backbones.layout import channels_first, declared
+from otfew.backbones.tokens import apart
 from otfew.errors import UserError
 
 UNKNOWN = "unknown (external)"
@@ -25,7 +25,8 @@ class AsMaps(nn.Module):
 
     Args:
         network: Returns (images, channels, h, w), or (images, h, w, channels) if its attribute ``output_fmt`` or the
-            shape says so, or vectors (images, channels), which become maps of one node.
+            shape says so, or tokens (images, tokens, channels) of a transformer, whose patch tokens become maps (see
+            ``otfew.backbones.tokens``), or vectors (images, channels), which become maps of one node.
         spec: Name in messages.
     """
 
@@ -46,16 +47,18 @@ class AsMaps(nn.Module):
             raise
         except Exception as error:  # the user's network may raise anything
             raise UserError(
-                f"backbone {self.spec!r} fails on images of shape {tuple(images.shape)} with {_told(error)}."
+                f"backbone {self.spec!r} fails on images of shape {tuple(images.shape)} with {told(error)}."
             ) from error
-        if not isinstance(output, Tensor) or output.ndim not in {2, 4} or len(output) != len(images):
+        if not isinstance(output, Tensor) or output.ndim not in {2, 3, 4} or len(output) != len(images):
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
-                f"backbone {self.spec!r} must return maps (images, channels, h, w) or vectors (images, channels), "
-                f"not {got}."
+                f"backbone {self.spec!r} must return maps (images, channels, h, w), tokens (images, tokens, channels) "
+                f"or vectors (images, channels), not {got}."
             )
         if output.ndim == 2:
             return output[:, :, None, None]
+        if output.ndim == 3:
+            return apart(output, images, self.network, self.spec)[1]
         return channels_first(output, images, declared(self.network), self.spec)
 
 
@@ -74,7 +77,7 @@ def from_factory(spec: str) -> Backbone:
     try:
         module = importlib.import_module(where)
     except (Exception, SystemExit) as error:  # the user's module may raise anything, and sys.exit is no success
-        raise UserError(f"backbone {spec!r}: importing {where!r} fails with {_told(error)}.") from error
+        raise UserError(f"backbone {spec!r}: importing {where!r} fails with {told(error)}.") from error
     factory = getattr(module, name, None)
     if not callable(factory):
         raise UserError(f"backbone {spec!r}: {where!r} has no function {name!r}.")
@@ -83,7 +86,7 @@ def from_factory(spec: str) -> Backbone:
     except UserError:
         raise
     except (Exception, SystemExit) as error:
-        raise UserError(f"backbone {spec!r}: calling it without arguments fails with {_told(error)}.") from error
+        raise UserError(f"backbone {spec!r}: calling it without arguments fails with {told(error)}.") from error
     if isinstance(made, Backbone):
         _check_weights(made.module, spec)
         return made
@@ -105,53 +108,10 @@ def of_module(module: nn.Module, name: str | None = None) -> Backbone:
         UserError: Its weights hold no numbers.
     """
     name = name or type(module).__name__
-    return _wrap(module, Card(name=name, architecture=name, external=True, training_data=UNKNOWN))
+    return wrap(module, Card(name=name, architecture=name, external=True, training_data=UNKNOWN))
 
 
-def from_timm(name: str) -> Backbone:
-    """Load a network of timm with its pretrained weights: its last map before pooling.
-
-    Args:
-        name: timm's name of the network, such as "resnet18.a1_in1k".
-
-    Raises:
-        UserError: timm is missing, does not know the name, or can't fetch the weights.
-    """
-    if find_spec("timm") is None:
-        raise UserError(f'backbone "timm:{name}" needs timm: run pip install timm.')
-    import timm
-
-    base, _, _ = name.partition(".")
-    if not timm.is_model(base):
-        import difflib
-
-        near = difflib.get_close_matches(base, timm.list_models(), n=1)
-        hint = f"did you mean timm:{near[0]}?" if near else "timm.list_models() lists them."
-        raise UserError(f'timm has no network "{name}": {hint}')
-    try:
-        network = timm.create_model(name, pretrained=True, num_classes=0, global_pool="")
-    except Exception as error:  # hub, network and file errors come in many classes
-        raise UserError(
-            f'the weights of "timm:{name}" could not be fetched ({_told(error)}): '
-            "connect to the network once, or give another `backbone`."
-        ) from error
-    data = timm.data.resolve_model_data_config(network)
-    # timm's tags end in the data the classifier was trained on; in21k, CLIP and the like have seen much else.
-    tag = str(network.pretrained_cfg.get("tag") or "")
-    only_imagenet = (tag == "in1k" or tag.endswith("_in1k")) and not any(w in tag for w in ("_ft_", "dist"))
-    card = Card(
-        name=f"timm:{name}",
-        architecture=f"timm:{name}",
-        resolution=int(data["input_size"][-1]),
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-        external=True,
-        training_data=IMAGENET if only_imagenet else f"timm weights {tag or name} (external)",
-    )
-    return _wrap(network, card)
-
-
-def _wrap(network: nn.Module, card: Card) -> Backbone:
+def wrap(network: nn.Module, card: Card, notes: tuple[str, ...] = ()) -> Backbone:
     """Freeze a network and give it the shape of a backbone."""
     _check_weights(network, card.architecture)
     module = AsMaps(network, card.architecture).eval().requires_grad_(False)
@@ -159,7 +119,7 @@ def _wrap(network: nn.Module, card: Card) -> Backbone:
     if declared(network) == "NHWC":
         # The same weights read in the other layout are other features.
         key = hashlib.sha256(f"{key} NHWC".encode()).hexdigest()
-    return Backbone(module, card, key)
+    return Backbone(module, card, key, notes)
 
 
 def _check_weights(network: nn.Module, spec: str) -> None:
@@ -175,7 +135,7 @@ def _check_weights(network: nn.Module, spec: str) -> None:
             raise UserError(f"backbone {spec!r}: its weight {name!r} is sparse or quantised: make it a dense tensor.")
 
 
-def _told(error: BaseException) -> str:
+def told(error: BaseException) -> str:
     """Describe an exception on one line, with the place that raised it."""
     text = " ".join(str(error).split()).rstrip(".")[:200]
     if isinstance(error, SystemExit):
