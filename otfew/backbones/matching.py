@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -23,8 +24,9 @@ class Match:
         taken: The network's name -> the file's, for tensors of equal shape.
         missing: The network's names of tensors that the file lacks, counts of batches apart.
         misfits: (the network's name, the file's, shape needed, shape found) of tensors of another shape.
-        strays: Names in the file, behind the prefix, that belong to a layer whose other tensors were taken: a bias of
-            a convolution that has none here. Such a file is of another network.
+        strays: Names in the file, behind the prefix, that belong to a layer whose other tensors were taken, or to one
+            more layer like those that were: a bias of a convolution that has none here, a fifth block beside four.
+            Such a file is of another network.
         unused: Other names of the file: heads, optimisers, other networks.
     """
 
@@ -76,9 +78,26 @@ def match(wanted: Shapes, found: Shapes, names: Mapping[str, str], folded: froze
     used = {*taken.values(), *(theirs for _, theirs, _, _ in misfits), *(f"{prefix}{name}" for name in folded)}
     layers = {theirs.rpartition(".")[0] for theirs in taken.values()}
     left = [name for name in found if name not in used]
-    strays = tuple(name for name in left if name.rpartition(".")[0] in layers and not name.endswith(COUNTERS))
+    alike = _more_of_the_same(left, list(taken.values()), found)
+    strays = tuple(name for name in left if name.rpartition(".")[0] in layers | alike and not name.endswith(COUNTERS))
     unused = tuple(name for name in left if name not in strays and not name.endswith(COUNTERS))
     return Match(prefix, taken, tuple(missing), tuple(misfits), strays, unused)
+
+
+def _more_of_the_same(left: list[str], taken: list[str], found: Shapes) -> set[str]:
+    """Return the layers left over of which every tensor is like some that were taken: names but for numbers, and rank.
+
+    The rank tells a head, counted on behind the convolutions of a sequence, from one more block.
+    """
+
+    def kind(name: str) -> tuple[str, int]:
+        return re.sub(r"\d+", "#", name), len(found[name])
+
+    kinds = {kind(name) for name in taken}
+    by_layer: dict[str, set[tuple[str, int]]] = {}
+    for name in left:
+        by_layer.setdefault(name.rpartition(".")[0], set()).add(kind(name))
+    return {layer for layer, all_kinds in by_layer.items() if all_kinds <= kinds}
 
 
 def _prefix(names: set[str], found: Shapes) -> str:
