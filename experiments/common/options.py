@@ -84,7 +84,7 @@ class WithOneSet(WithData):
     dataset: str = "glyphs"
     """Data set; compare --list prints them."""
     features: Path | None = None
-    """Your own features (.safetensors or .npz) instead of a data set and a backbone."""
+    """Your own features (.safetensors, .npz, .plk or .pt) instead of a data set and a backbone."""
 
 
 @dataclass

@@ -95,9 +95,10 @@ def load_plain(path: Path, what: str) -> Any:
         raise UserError(f"the {what} {path} cannot be read ({reason(error)}).") from error
     except pickle.UnpicklingError as error:
         asked = _ASKED.search(str(error))
-        wants = f"asks for {asked[1]}" if asked else "holds something else"
+        if asked is None:
+            raise UserError(f"{path} is damaged or was not written by torch.save: copy it again.") from error
         raise UserError(
-            f"{path} {wants}, which may run code: nothing of it was run. A file of {what} holds tensors and plain "
+            f"{path} asks for {asked[1]}, which may run code: nothing of it was run. A file of {what} holds tensors and plain "
             "containers alone: save module.state_dict() where it was made."
         ) from error
     except Exception as error:  # a damaged file may raise nearly any exception
