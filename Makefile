@@ -1,5 +1,5 @@
 # `make compare`: install and run the comparison. `make test`: lint, types, tests. `make check`: what is slower, or
-# needs an environment of its own; `make browser`: the local page in chromium. CI runs all three.
+# needs an environment of its own (timm, for one); `make browser`: the local page in chromium. CI runs all three.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -15,7 +15,7 @@ test: $(VENV)/.tox
 
 check: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 -m slow
-	$(VENV)/bin/tox run -e minimal,qpth,nvrtc
+	$(VENV)/bin/tox run -e minimal,qpth,nvrtc,timm
 
 browser: $(VENV)/.tox
 	TOX=$(VENV)/bin/tox .ci/browser
