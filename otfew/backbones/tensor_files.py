@@ -98,8 +98,8 @@ def load_plain(path: Path, what: str) -> Any:
         if asked is None:
             raise UserError(f"{path} is damaged or was not written by torch.save: copy it again.") from error
         raise UserError(
-            f"{path} asks for {asked[1]}, which may run code: nothing of it was run. A file of {what} holds tensors and plain "
-            "containers alone: save module.state_dict() where it was made."
+            f"{path} asks for {asked[1]}, which may run code: nothing of it was run. A file of {what} holds tensors "
+            "and plain containers alone: save module.state_dict() where it was made."
         ) from error
     except Exception as error:  # a damaged file may raise nearly any exception
         told = " ".join(str(error).split())[:120] or type(error).__name__

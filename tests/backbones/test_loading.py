@@ -209,7 +209,7 @@ def test_a_network_that_fails_is_told_with_its_place(mine):
 @pytest.mark.parametrize("name", ["pairs", "flat"])
 def test_networks_that_return_no_maps(mine, name):
     backbone = backbones.load(f"{mine}:{name}")
-    with pytest.raises(UserError, match="must return maps|nothing tells how many are patches"):
+    with pytest.raises(UserError, match=r"must return maps|nothing tells how many are patches"):
         backbone.maps(torch.rand(2, 3, 8, 8))
 
 
