@@ -1,5 +1,5 @@
 # `make compare`: install and run the comparison. `make test`: lint, types, tests. `make check`: what is slower, or
-# needs an environment of its own; `make browser`: the local page in chromium. CI runs all three.
+# needs an environment of its own (timm, for one); `make browser`: the local page in chromium. CI runs all three.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -15,7 +15,7 @@ test: $(VENV)/.tox
 
 check: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 --dist worksteal -m slow
-	$(VENV)/bin/tox run-parallel -p 2 -o --parallel-no-spinner -e minimal,beside
+	$(VENV)/bin/tox run-parallel -p 2 -o --parallel-no-spinner -e minimal,beside,timm
 
 browser: $(VENV)/.tox
 	TOX=$(VENV)/bin/tox .ci/browser

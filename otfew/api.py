@@ -72,6 +72,7 @@ def compare(
     logits: bool = False,
     output: Where = None,
     allow_overlap: bool = False,
+    trained_on: str | None = None,
     data_root: str | Path | None = None,
     cub_split: CubSplit = "feat",
     split_seed: int = 0,
@@ -113,6 +114,9 @@ def compare(
         output: Folder in which blocks of episodes are kept, so that the same call goes on after an interruption, and
             the report is written; None keeps nothing.
         allow_overlap: Go on although the backbone has seen the evaluated classes; the report then says so.
+        trained_on: What a backbone that says nothing of it was trained on, so that classes it has seen are refused: a
+            data set such as "miniimagenet" (its training classes), "cub-closerlook:train+val", "imagenet", or a text
+            file of class names. None leaves it unknown.
         data_root: Folder of data sets; None takes $OTFEW_DATA, then a cache folder, or the folder of a .csv file.
         cub_split: Class split of CUB.
         split_seed: Seed of the class split of ``image-folder``, and of a .csv file without splits.
@@ -270,6 +274,7 @@ class _Asked:
     solver: str | Solver
     logits: bool
     allow_overlap: bool
+    trained_on: str | None
     data_root: str | Path | None
     cub_split: CubSplit
     split_seed: int
@@ -327,6 +332,7 @@ class _Asked:
             crop=self.crop,
             nodes=self.nodes,
             allow_overlap=self.allow_overlap,
+            trained_on=self.trained_on,
             watch=watch,
         )
 

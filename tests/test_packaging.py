@@ -49,6 +49,9 @@ def test_data_files_are_in(names):
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/transport/cuda").glob("*.[hc]*")}
     zoo = "otfew/backbones/zoo/glyphs-resnet12-quarter"
     assert expected | {f"{zoo}.safetensors", f"{zoo}.json", "otfew/py.typed"} <= set(names)
+    # Every card, so that a wheel knows what it lacks, and the weights of the glyphs alone.
+    assert {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/backbones/zoo").glob("*.json")} <= set(names)
+    assert {name for name in names if name.endswith(".safetensors")} == {f"{zoo}.safetensors"}
     templates = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/reporting/templates").iterdir()}
     assert len(templates) >= 6
     assert templates | {"otfew/classifier/prior.json"} <= set(names)

@@ -51,14 +51,17 @@ class WithBackbone:
     """What images go through, and in which form."""
 
     backbone: str | None = None
-    """Name, path of a .safetensors file, package.module:factory or timm:NAME. Default: ours for the data set, else
-    efficientnet-lite0."""
+    """Name, path of a .safetensors file, package.module:factory, timm:NAME, or weights from elsewhere: NAME@FILE, or
+    the FILE alone (.pth, .pt, .tar). Default: ours for the data set, else efficientnet-lite0."""
     resolution: int | None = None
     """Side of the images in pixels. Default: that of the backbone's training."""
     crop: Crop | None = None
     """none or center (resize to 92/84 of the side, cut out the middle). Default: center for photographs."""
     allow_overlap: bool = False
     """Go on although the backbone has seen the evaluated classes, and say so."""
+    trained_on: str | None = None
+    """What a backbone that does not say so was trained on, so that classes it has seen are refused: miniimagenet,
+    cub-closerlook:train+val, imagenet, ..., or a text file of class names. Default: unknown."""
 
 
 @dataclass
@@ -87,7 +90,7 @@ class WithOneSet(WithData):
     dataset: str | None = None
     """Data set, or a CSV file of image,label[,split][,domain]; compare --list prints the names. Default: glyphs."""
     features: Path | None = None
-    """Your own features (.safetensors or .npz) instead of a data set and a backbone."""
+    """Your own features (.safetensors, .npz, .plk or .pt) instead of a data set and a backbone."""
 
 
 @dataclass

@@ -26,6 +26,7 @@ class MaterialOptions(Protocol):
     resolution: int | None
     crop: Crop | None
     allow_overlap: bool
+    trained_on: str | None
     cub_split: CubSplit
     split_seed: int
     download: bool | None
@@ -63,6 +64,7 @@ def open_material(
         crop=options.crop,
         nodes=nodes,
         allow_overlap=options.allow_overlap,
+        trained_on=options.trained_on,
         watch=ConsoleWatch(console),
     )
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from otfew.backbones import loading
+from otfew.backbones.zoo import find
 from otfew.errors import UserError
 from otfew.experiments.common import setup
 from otfew.experiments.reproduce import lock as ledger_lock
@@ -52,7 +52,7 @@ def reproduce(config: Config, console: Console) -> dict[str, str]:
         raise UserError(f"--docs {config.docs} is not there: start in a checkout, or give its docs folder.")
     for suite in SUITES:
         Evidence(config.docs / "results", suite).load(ledger)
-    chosen = [] if config.suite == "report" else _chosen(config, ledger)
+    chosen = [] if config.suite == "report" else _chosen(config, ledger, console)
     failed: dict[str, str] = {}
     try:
         _run_all(chosen, config, ledger, failed, console)
@@ -63,13 +63,35 @@ def reproduce(config: Config, console: Console) -> dict[str, str]:
     return failed
 
 
-def _chosen(config: Config, ledger: Ledger) -> list[Run]:
-    """Name the runs of the suite, or those of them that --only names."""
+def _chosen(config: Config, ledger: Ledger, console: Console) -> list[Run]:
+    """Name the runs of the suite, or those of them that --only names.
+
+    The quick suite leaves out runs of checkpoints whose weights are not here (seeds and variants, which the full suite
+    trains again), unless --only asks for them.
+    """
     suite = [r for r in ledger.runs.values() if not (config.suite == "quick" and r.quick is None)]
     for prefix in config.only:
         if not any(r.name.startswith(prefix) for r in suite):
             raise UserError(f"--only {prefix}: no run of the suite {config.suite} begins so.")
-    return [r for r in suite if not config.only or r.name.startswith(config.only)]
+    if config.only:
+        return [r for r in suite if r.name.startswith(config.only)]
+    away = [r.name for r in suite if config.suite == "quick" and _lacking(r, ledger)]
+    if away:
+        console.print(
+            f"left out, since the weights of their checkpoints are not here (--suite full trains them): "
+            f"{', '.join(away)}",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
+    return [r for r in suite if r.name not in away]
+
+
+def _lacking(run: Run, ledger: Ledger) -> bool:
+    """Tell whether a run needs weights that are not here."""
+    words = run.spelled(quick=True)
+    named = [words[i + 1] for i, word in enumerate(words[:-1]) if word == "--backbone"]
+    return any(name in ledger.trainings and find(name) is None for name in named)
 
 
 def _run_all(chosen: Sequence[Run], config: Config, ledger: Ledger, failed: dict[str, str], console: Console) -> None:
@@ -108,14 +130,14 @@ def _do(each: Run, folder: Path, config: Config, ledger: Ledger) -> None:
 
 
 def _with_checkpoint(arguments: Sequence[str], folder: Path, config: Config, ledger: Ledger) -> list[str]:
-    """Replace the name of a checkpoint that the zoo lacks by one that is trained here, in the full suite."""
+    """Replace the name of a checkpoint whose weights are not here by one that is trained, in the full suite."""
     changed = list(arguments)
     for place in (i + 1 for i, word in enumerate(changed[:-1]) if word == "--backbone"):
         training = ledger.trainings.get(changed[place])
-        if training is None or changed[place] in loading.zoo():
+        if training is None or find(changed[place]) is not None:
             continue
         if config.suite == "quick":
-            raise UserError(f"the checkpoint {training.name} is not there; --suite full trains it.")
+            raise UserError(f"the weights of {training.name} are not here; --suite full trains them.")
         changed[place] = str(_train(training, folder, config, ledger))
     return changed
 

@@ -100,7 +100,7 @@ def _scenes(config: Config, device: str, console: Console) -> tuple[Scene, Scene
             if not path.is_file():
                 raise UserError(f"image {given} does not exist: give two image files, or --dataset and two names.")
             pictures.append((path.name, read_image(path)))
-        backbone = load_backbone(config.backbone).to(device)
+        backbone = load_backbone(config.backbone, trained_on=config.trained_on).to(device)
         side = config.resolution if config.resolution is not None else backbone.card.resolution
         preparation = Preparation(side, config.crop or "none")
         described: dict[str, Any] = {"data": None, **_describe(backbone), "resolution": side, "crop": preparation.crop}

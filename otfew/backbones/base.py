@@ -26,9 +26,10 @@ class Backbone:
         module: Maps normalised images (images, 3, height, width) to maps (images, channels, h, w).
         card: What it is and has seen.
         digest: Sha256 of architecture and weights: the cache key of its features.
+        notes: Sentences about how it was loaded, such as which tensors of a file were not used.
     """
 
-    def __init__(self, module: nn.Module, card: Card, digest: str) -> None:
+    def __init__(self, module: nn.Module, card: Card, digest: str, notes: tuple[str, ...] = ()) -> None:
         self.module = module.eval()
         for parameter in module.parameters():
             # Not Module.to, which fails at the first weights of a 3D convolution.
@@ -36,12 +37,21 @@ class Backbone:
                 parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
         self.card = card
         self.digest = digest
+        self.notes = notes
         self._normalise = Normalisation(card.mean, card.std)
 
     @property
     def name(self) -> str:
         """Name in reports."""
         return self.card.name
+
+    def with_card(self, card: Card) -> Backbone:
+        """Return the same network with a card that says more; features do not depend on what is said.
+
+        Args:
+            card: Of the same normalisation.
+        """
+        return Backbone(self.module, card, self.digest, self.notes)
 
     @property
     def device(self) -> torch.device:

@@ -139,19 +139,34 @@ def load_card(path: Path) -> Card:
         raise UserError(f"there is no checkpoint at {path}: check `backbone`.")
     beside = path.with_suffix(".json")
     if not isfile(beside):
-        raise UserError(f"checkpoint {path} has no card: put {beside.name}, which was written with it, beside it.")
+        raise UserError(
+            f"checkpoint {path} has no card: put {beside.name}, which was written with it, beside it, or say what the "
+            f"weights are of, such as resnet12@{path.name}."
+        )
+    return read_card(beside)
+
+
+def read_card(path: Path) -> Card:
+    """Read a card.
+
+    Args:
+        path: Of the card itself.
+
+    Raises:
+        UserError: It can't be read, or is none.
+    """
     try:
-        data = read_regular(beside, LARGEST_CARD)
+        data = read_regular(path, LARGEST_CARD)
     except OSError as error:
-        raise UserError(f"the card {beside} cannot be read ({reason(error)}).") from error
+        raise UserError(f"the card {path} cannot be read ({reason(error)}).") from error
     try:
         record = parse_json(data)
     except ValueError as error:
-        raise _wrong_card(beside, f"is not valid JSON ({error})") from error
+        raise _wrong_card(path, f"is not valid JSON ({error})") from error
     try:
         return Card.from_json(record)
     except ValueError as error:
-        raise _wrong_card(beside, str(error)) from error
+        raise _wrong_card(path, str(error)) from error
 
 
 def _wrong_card(path: Path, detail: str) -> UserError:

@@ -1,10 +1,9 @@
-"""Backbones from elsewhere: any torch module by ``package.module:factory``, and timm's networks."""
+"""Backbones from elsewhere: any torch module, by ``package.module:factory`` or as an object."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -13,8 +12,9 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from otfew import plugins
 from otfew.backbones.base import Backbone, digest
-from otfew.backbones.cards import IMAGENET, Card
+from otfew.backbones.cards import Card
 from otfew.backbones.layout import channels_first, declared
+from otfew.backbones.tokens import apart
 from otfew.errors import UserError
 
 UNKNOWN = "unknown (external)"
@@ -25,7 +25,8 @@ class AsMaps(nn.Module):
 
     Args:
         network: Returns (images, channels, h, w), or (images, h, w, channels) if its attribute ``output_fmt`` or the
-            shape says so, or vectors (images, channels), which become maps of one node.
+            shape says so, or tokens (images, tokens, channels) of a transformer, whose patch tokens become maps (see
+            ``otfew.backbones.tokens``), or vectors (images, channels), which become maps of one node.
         spec: Name in messages.
     """
 
@@ -48,14 +49,16 @@ class AsMaps(nn.Module):
             raise UserError(
                 f"backbone {self.spec!r} fails on images of shape {tuple(images.shape)} with {plugins.told(error)}."
             ) from error
-        if not isinstance(output, Tensor) or output.ndim not in {2, 4} or len(output) != len(images):
+        if not isinstance(output, Tensor) or output.ndim not in {2, 3, 4} or len(output) != len(images):
             got = f"shape {tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
             raise UserError(
-                f"backbone {self.spec!r} must return maps (images, channels, h, w) or vectors (images, channels), "
-                f"not {got}."
+                f"backbone {self.spec!r} must return maps (images, channels, h, w), tokens (images, tokens, channels) "
+                f"or vectors (images, channels), not {got}."
             )
         if output.ndim == 2:
             return output[:, :, None, None]
+        if output.ndim == 3:
+            return apart(output, images, self.network, self.spec)[1]
         return channels_first(output, images, declared(self.network), self.spec)
 
 
@@ -120,53 +123,10 @@ def of_module(module: nn.Module, name: str | None = None) -> Backbone:
         UserError: Its weights hold no numbers.
     """
     name = name or type(module).__name__
-    return _wrap(module, Card(name=name, architecture=name, external=True, training_data=UNKNOWN))
+    return wrap(module, Card(name=name, architecture=name, external=True, training_data=UNKNOWN))
 
 
-def from_timm(name: str) -> Backbone:
-    """Load a network of timm with its pretrained weights: its last map before pooling.
-
-    Args:
-        name: timm's name of the network, such as "resnet18.a1_in1k".
-
-    Raises:
-        UserError: timm is missing, does not know the name, or can't fetch the weights.
-    """
-    if find_spec("timm") is None:
-        raise UserError(f'backbone "timm:{name}" needs timm: run pip install timm.')
-    import timm
-
-    base, _, _ = name.partition(".")
-    if not timm.is_model(base):
-        import difflib
-
-        near = difflib.get_close_matches(base, timm.list_models(), n=1)
-        hint = f"did you mean timm:{near[0]}?" if near else "timm.list_models() lists them."
-        raise UserError(f'timm has no network "{name}": {hint}')
-    try:
-        network = timm.create_model(name, pretrained=True, num_classes=0, global_pool="")
-    except Exception as error:  # hub, network and file errors come in many classes
-        raise UserError(
-            f'the weights of "timm:{name}" could not be fetched ({plugins.told(error)}): '
-            "connect to the network once, or give another `backbone`."
-        ) from error
-    data = timm.data.resolve_model_data_config(network)
-    # timm's tags end in the data the classifier was trained on; in21k, CLIP and the like have seen much else.
-    tag = str(network.pretrained_cfg.get("tag") or "")
-    only_imagenet = (tag == "in1k" or tag.endswith("_in1k")) and not any(w in tag for w in ("_ft_", "dist"))
-    card = Card(
-        name=f"timm:{name}",
-        architecture=f"timm:{name}",
-        resolution=int(data["input_size"][-1]),
-        mean=tuple(data["mean"]),
-        std=tuple(data["std"]),
-        external=True,
-        training_data=IMAGENET if only_imagenet else f"timm weights {tag or name} (external)",
-    )
-    return _wrap(network, card)
-
-
-def _wrap(network: nn.Module, card: Card) -> Backbone:
+def wrap(network: nn.Module, card: Card, notes: tuple[str, ...] = ()) -> Backbone:
     """Freeze a network and give it the shape of a backbone."""
     _check_weights(network, card.architecture)
     module = AsMaps(network, card.architecture).eval().requires_grad_(False)
@@ -174,7 +134,7 @@ def _wrap(network: nn.Module, card: Card) -> Backbone:
     if declared(network) == "NHWC":
         # The same weights read in the other layout are other features.
         key = hashlib.sha256(f"{key} NHWC".encode()).hexdigest()
-    return Backbone(module, card, key)
+    return Backbone(module, card, key, notes)
 
 
 def _check_weights(network: nn.Module, spec: str) -> None:

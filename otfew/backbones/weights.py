@@ -60,17 +60,18 @@ def save(path: Path, module: nn.Module, card: Card, *, half: bool = False) -> Ca
     return stamped
 
 
-def load(path: Path, *, build: Callable[..., nn.Module] | None = None) -> Backbone:
+def load(path: Path, card: Card | None = None, *, build: Callable[..., nn.Module] | None = None) -> Backbone:
     """Read a checkpoint and check all of it.
 
     Args:
-        path: Of the weights, with the card beside them.
+        path: Of the weights.
+        card: Of the weights; None takes the one beside them.
         build: Makes the network of the card's options, where it is none of ours.
 
     Raises:
         UserError: A file is missing or damaged, or the weights do not fit the card.
     """
-    card = load_card(path)
+    card = load_card(path) if card is None else card
     tensors = _read(path, card)
     if build is None and card.architecture not in ARCHITECTURES:
         # Only our own names: a card must not be able to call whatever function it likes.

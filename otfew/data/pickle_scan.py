@@ -12,6 +12,10 @@ import pickletools
 MOST_OPERATIONS = 5_000_000
 """CIFAR-100's largest file has 0.3 million."""
 
+TEXT_KEYS = frozenset({"text"})
+LABEL_KEYS = frozenset({"text", "plain"})
+"""Kinds of keys of dictionaries: names alone, or labels, which may be numbers."""
+
 _TEXT = (
     "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8",
     "BINBYTES", "SHORT_BINBYTES", "BINBYTES8",
@@ -33,37 +37,50 @@ _MADE = {
     "STACK_GLOBAL": "global", "REDUCE": "object",
 }  # fmt: skip
 _NEEDS = {
-    "SETITEM": [{"text"}],
     "STACK_GLOBAL": [{"text"}, {"text"}],
-    "REDUCE": [{"global", "encoder"}, {"tuple"}],
+    "REDUCE": [{"global", "encoder", "mapping"}, {"tuple"}],
 }
 """Operation -> kinds that the first of what it takes may have."""
 
 _ENCODER = "_codecs encode"
 """As which Python 3 writes bytes into the old protocols; calling it gives bytes."""
 
+_CALLED = {"encoder": "text", "mapping": "dict"}
+"""Kind -> what calling it gives; calling anything else gives an object."""
+
+_MAPPING = "collections defaultdict"
+"""As which codebases keep features by label; calling it gives a dictionary."""
+
 _UNDER = {"APPEND": "list", "APPENDS": "list", "SETITEM": "dict", "SETITEMS": "dict", "BUILD": "object"}
 """Operation -> kind that it changes, which lies under what it takes."""
 
 _PUT = {"PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"}
 _GET = {"GET", "BINGET", "LONG_BINGET"}
-_SHAREABLE = {"text", "plain", "global", "encoder", "object"}
+_SHAREABLE = {"text", "plain", "global", "encoder", "mapping", "object"}
 _IGNORED = {"PROTO", "FRAME", "STOP"}
 
 
 class _Scan:
-    """Stack and memo of kinds."""
+    """Stack and memo of kinds.
 
-    def __init__(self) -> None:
+    Args:
+        keys: Kinds that keys of dictionaries may have.
+        most: Operations that are followed.
+    """
+
+    def __init__(self, keys: frozenset[str], most: int) -> None:
         self.stack: list[str] = []
         self.memo: dict[int, str] = {}
         self.count = 0
+        self.keys = keys
+        self.most = most
+        self.texts: tuple[object, object] = (None, None)
 
     def follow(self, name: str, argument: object) -> None:
         """Follow one operation."""
         self.count += 1
-        if self.count > MOST_OPERATIONS:
-            raise pickle.UnpicklingError(f"more than {MOST_OPERATIONS:,} operations")
+        if self.count > self.most:
+            raise pickle.UnpicklingError(f"more than {self.most:,} operations")
         if name in _IGNORED:
             return
         if name in _PUT or name in _GET:
@@ -71,7 +88,10 @@ class _Scan:
         elif name in _PUSHED:
             if isinstance(argument, int) and argument.bit_length() > 64:
                 raise pickle.UnpicklingError(f"a number of {argument.bit_length()} bits")
-            self.stack.append("encoder" if argument == _ENCODER else _PUSHED[name])
+            special = {_ENCODER: "encoder", _MAPPING: "mapping"} if name == "GLOBAL" else {}
+            self.stack.append(special.get(str(argument), _PUSHED[name]) if special else _PUSHED[name])
+            if self.stack[-1] == "text":
+                self.texts = (self.texts[1], argument)
         elif name in _TO_MARK or name in _TAKEN:
             self._take(name)
         else:
@@ -98,32 +118,36 @@ class _Scan:
         else:
             taken = [self.stack.pop() for _ in range(_TAKEN[name])][::-1]
         wanted: list[set[str]] = _NEEDS.get(name, [])
-        keys = taken[::2] if name in {"DICT", "SETITEMS"} else []
-        fits = all(kind == "text" for kind in keys) and all(
+        keys = taken[::2] if name in {"DICT", "SETITEM", "SETITEMS"} else []
+        fits = all(kind in self.keys for kind in keys) and all(
             kind in allowed for kind, allowed in zip(taken, wanted, strict=False)
         )
         if not fits:
             raise pickle.UnpicklingError(f"{name} of {', '.join(taken[:4])}")
         if name in _UNDER and self.stack[-1] != _UNDER[name]:
             raise pickle.UnpicklingError(f"{name} on a {self.stack[-1]}")
-        if name == "REDUCE" and taken[0] == "encoder":
-            self.stack.append("text")
+        if name == "REDUCE" and taken[0] in _CALLED:
+            self.stack.append(_CALLED[taken[0]])
+        elif name == "STACK_GLOBAL" and self.texts == tuple(_MAPPING.split()):
+            self.stack.append("mapping")
         elif name in _MADE:
             self.stack.append(_MADE[name])
 
 
-def scan(data: bytes) -> None:
-    """Refuse a pickle that builds anything but flat containers, whose keys are not text, or that is too long.
+def scan(data: bytes, keys: frozenset[str] = TEXT_KEYS, most: int | None = None) -> None:
+    """Refuse a pickle that builds anything but flat containers, whose keys are of no such kind, or that is too long.
 
     Nothing in it is executed, and no more is held than its own bytes.
 
     Args:
         data: The whole pickle.
+        keys: "text", and "plain" for numbers: what keys of dictionaries may be.
+        most: Operations that it may have; None takes ``MOST_OPERATIONS``.
 
     Raises:
         pickle.UnpicklingError: It is refused.
         Exception: It is damaged; ``pickletools`` raises many kinds.
     """
-    following = _Scan()
+    following = _Scan(keys, MOST_OPERATIONS if most is None else most)
     for operation, argument, _ in pickletools.genops(data):
         following.follow(operation.name, argument)

@@ -32,6 +32,7 @@ def open_material(
     crop: Crop | None = None,
     nodes: str = "",
     allow_overlap: bool = False,
+    trained_on: str | None = None,
     watch: Watch = SILENT,
 ) -> Material:
     """Open the user's features, or a split and a backbone.
@@ -47,6 +48,7 @@ def open_material(
         crop: As in ``compare``.
         nodes: Kind of nodes for all methods; "" for what each prefers.
         allow_overlap: Go on although the backbone has seen the classes.
+        trained_on: As in ``compare``.
         watch: Where progress is shown.
 
     Raises:
@@ -56,7 +58,9 @@ def open_material(
         return FileMaterial(features)
     # What has to be fetched or drawn is fetched or drawn once a machine.
     with processes.leaders_first():
-        material = load_image_material(dataset, split, data_root, options, backbone, resolution, crop, nodes, watch)
+        material = load_image_material(
+            dataset, split, data_root, options, backbone, resolution, crop, nodes, watch, trained_on
+        )
     # Evaluation refuses them too; here they are refused before anything is extracted.
     refuse_overlap(material.overlap, allow_overlap)
     return material

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from otfew.errors import UserError
+from otfew.features import published
 from otfew.features.extract import FeatureSet
 from otfew.runs.files import reason as system_reason
 from otfew.runs.files import sha256_of
@@ -23,7 +24,7 @@ T = TypeVar("T")
 
 
 def load_feature_file(path: str | Path) -> FeatureSet:
-    """Read features and labels from ``.safetensors`` or ``.npz``.
+    """Read features and labels from ``.safetensors`` or ``.npz``, or as others publish them (``features.published``).
 
     The file holds ``nodes`` (images, nodes, channels), or ``features`` of that shape or (images, channels), ``labels``
     (images,) of integers or strings (npz only), and, if it wants, ``base_mean`` (channels,). Features of float16,
@@ -83,8 +84,10 @@ def _open(path: Path) -> dict[str, Stored]:
     """Look at all arrays."""
     if not exists(path):
         raise UserError(f"features file {path} does not exist: give a .safetensors or .npz file.")
+    if path.suffix in published.ENDINGS:
+        return _read(path, lambda: published.open_published(path))
     if path.suffix not in {".safetensors", ".npz"}:
-        raise UserError(f"features file {path} is of an unknown kind: give a .safetensors or .npz file.")
+        raise UserError(f"features file {path} is of an unknown kind: give a .safetensors, .npz, .plk or .pt file.")
     return _read(path, lambda: open_safetensors(path) if path.suffix == ".safetensors" else open_npz(path))
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from otfew.backbones import Backbone, classes_seen
 from otfew.backbones import load as load_backbone
+from otfew.backbones.stated import state
 from otfew.choices import Crop
 from otfew.data import DataOptions, ImageSet
 from otfew.data import find as find_data
@@ -267,6 +268,7 @@ def load_image_material(
     crop: Crop | None = None,
     nodes: str = "",
     watch: Watch = SILENT,
+    trained_on: str | None = None,
 ) -> ImageMaterial:
     """Load a split and a backbone.
 
@@ -281,7 +283,8 @@ def load_image_material(
         resolution: Side in pixels; None takes that of the backbone's training.
         crop: "none" or "center"; None takes what is usual for the data set.
         nodes: Kind of nodes for all methods, or "" for what each prefers.
-        watch: Where progress is shown.
+        watch: Where progress is shown, and what there is to say of the backbone's weights.
+        trained_on: What a backbone that says nothing of it was trained on, see ``otfew.backbones.stated``.
 
     Raises:
         UserError: Anything is missing or unknown.
@@ -289,7 +292,12 @@ def load_image_material(
     options = options or DataOptions()
     load_part = load_half if split in JOINED else load_images
     images = load_part(dataset, split, root, options)
-    network = backbone if isinstance(backbone, Backbone) else load_backbone(backbone, dataset=images.dataset)
+    if not isinstance(backbone, Backbone):
+        network = load_backbone(backbone, dataset=images.dataset, trained_on=trained_on)
+    else:
+        network = backbone if trained_on is None else state(backbone, trained_on)
+    for sentence in network.notes:
+        watch.note(sentence)
     seen, _ = classes_seen(network.card, images.classes, dataset=images.dataset)
     usual = find_data(dataset).resolution
     trained = network.card.external or bool(network.card.training_data)

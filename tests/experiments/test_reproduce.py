@@ -15,9 +15,11 @@ import pytest
 
 from otfew.errors import UserError
 from otfew.experiments.commands import module_of
+from otfew.experiments.common.setup import make_console
 from otfew.experiments.reproduce import claims as ledger_claims
 from otfew.experiments.reproduce import command as reproduce
 from otfew.experiments.reproduce import process, report, suite
+from otfew.experiments.reproduce.config import Config
 from otfew.experiments.reproduce.evidence import Evidence
 from otfew.experiments.reproduce.figures import (
     EpisodeReader,
@@ -285,7 +287,24 @@ def test_the_quick_suite_trains_nothing(place, tmp_path):
     with pytest.raises(UserError) as caught:
         reproduce.main(["--only", "lost", "--runs", str(tmp_path / "runs"), *place])
     said = str(caught.value)
-    assert "none of the 1 runs ran; the first: the checkpoint own is not there; --suite full trains it." in said
+    assert "none of the 1 runs ran; the first: the weights of own are not here; --suite full trains them." in said
+
+
+def test_the_quick_suite_leaves_out_runs_of_weights_that_are_not_here(place, tmp_path, capsys):
+    text = (tmp_path / "claims.toml").read_text().replace('"--features", "nowhere.npz"', '"--backbone", "own"')
+    training = '[[training]]\nname = "own"\ncommand = "pretrain"\narguments = []\n'
+    (tmp_path / "claims.toml").write_text(text + training)
+    ledger = ledger_claims.load(tmp_path / "claims.toml")
+    console = make_console()
+    full = suite._chosen(Config(suite="full"), ledger, console)
+    assert "lost" in [run.name for run in full]
+    assert capsys.readouterr().out == ""
+    quick = suite._chosen(Config(suite="quick"), ledger, console)
+    assert "lost" not in [run.name for run in quick]
+    assert quick
+    assert "left out, since the weights of their checkpoints are not here" in capsys.readouterr().out
+    asked = suite._chosen(Config(suite="quick", only=("lost",)), ledger, console)
+    assert [run.name for run in asked] == ["lost"]
 
 
 def test_an_arm_that_is_not_there_costs_its_claim_only(place, tmp_path, capsys):
