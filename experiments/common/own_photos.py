@@ -105,7 +105,7 @@ def _loaded(options: Options, given: str) -> FewShotClassifier:
     made.on_error = "skip"
     if options.unknown is not None and options.unknown != made.reject:
         made.reject = options.unknown
-        made._assess()
+        made._refuse_anew()
     return made
 
 
