@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from otfew.classifier import many
+from otfew.classifier import keeping, many
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.many import Classified
 from otfew.classifier.model_file import SUFFIX
@@ -49,8 +49,9 @@ def run_classify(config: Config, console: Console) -> Path:
     for line in fitted.report_.lines([photo.title for photo in fitted.labelled_.photos]):
         watch.note(line)
     if config.save is not None:
-        fitted.save(config.save)
-        watch.note(f"saved: {config.save} ({os.path.getsize(config.save) / 1e6:.1f} MB)")
+        needs = keeping.save_for_others(fitted, config.save)
+        size = os.path.getsize(config.save) / 1e6
+        watch.note(f"saved: {config.save} ({size:.1f} MB){'; ' if needs else ''}{needs}")
     if again := _labelled_again(fitted, files):
         watch.note(f"{again} of the {len(files):,} new photos are labelled ones too: their answers prove nothing")
     found = many.classify(fitted, files, beside=config.to, watch=watch)

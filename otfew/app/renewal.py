@@ -23,9 +23,7 @@ class Renewal(Generic[T]):
         take: Called with the lock and what was found; the thing is as it was when the search began.
     """
 
-    def __init__(
-        self, lock: threading.Lock, prepare: Callable[[], Callable[[], T]], take: Callable[[T], None]
-    ) -> None:
+    def __init__(self, lock: threading.Lock, prepare: Callable[[], Callable[[], T]], take: Callable[[T], None]) -> None:
         self.failure = ""
         """Why the last search has found nothing, or ""."""
         self._prepare, self._take = prepare, take

@@ -18,7 +18,7 @@ from torch import Tensor
 from otfew.app import names, pictures
 from otfew.app.limits import Limits
 from otfew.app.renewal import Renewal
-from otfew.classifier import answer_table
+from otfew.classifier import answer_table, keeping
 from otfew.classifier.answers import Answer, Raw, answers, ask
 from otfew.classifier.door import Door, Shown
 from otfew.classifier.few_shot import FewShotClassifier
@@ -73,8 +73,8 @@ class Dropped:
 class Session:
     """A fitted classifier and the photos that are asked about; one lock is around all of it.
 
-    What is corrected is learnt and answered at once, with the confidence of before; how far answers are to be trusted is
-    found anew meanwhile, without the lock.
+    What is corrected is learnt and answered at once, with the confidence of before; how far answers are to be trusted
+    is found anew meanwhile, without the lock.
 
     Args:
         classifier: Fitted; it learns what is corrected.
@@ -228,7 +228,9 @@ class Session:
         """
         with self._lock, tempfile.TemporaryDirectory() as folder:
             self._figures.wait()
-            data = self.classifier.save(Path(folder) / MODEL).read_bytes()
+            path = Path(folder) / MODEL
+            keeping.save_for_others(self.classifier, path)
+            data = path.read_bytes()
             self.unsaved = 0
             return data
 

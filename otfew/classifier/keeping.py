@@ -84,6 +84,28 @@ def save(classifier: Any, path: str | Path, *, embed_backbone: bool, thumbnails:
     return path
 
 
+def save_for_others(classifier: Any, path: str | Path) -> str:
+    """Write a fitted classifier so that another process, or another machine with otfew, can read it.
+
+    The weights go along where the network is the user's own.
+
+    Args:
+        classifier: Fitted.
+        path: Of the file.
+
+    Returns:
+        What whoever loads it needs beside the file, as a sentence without its end; "" for nothing.
+
+    Raises:
+        UserError: As ``FewShotClassifier.save``.
+    """
+    given, network = classifier.backbone, classifier.embedder_.backbone
+    save(classifier, path, embed_backbone=kept_backbone.goes_along(given, network), thumbnails=True)
+    if not kept_backbone.must_be_given(given, network):
+        return ""
+    return f"it names the network {network.name!r} by a digest of its weights: give `backbone` where it is loaded"
+
+
 def load(kind: type, path: str | Path, *, backbone: Any, device: str | torch.device) -> Any:
     """Read a classifier: see ``FewShotClassifier.load``."""
     path = _checked(path)

@@ -22,7 +22,7 @@ from otfew.runs.regular_file import GIB, read_regular
 SUFFIX = ".otfew"
 """What such a file's name ends in, unless its user prefers another name."""
 FORMAT = 2
-"""Of the file; a larger one is refused, with the advice to update otfew. The first had no evidence of held-out photos."""
+"""Of the file; a larger one is refused, with the advice to update otfew. The first held nothing of held-out photos."""
 LARGEST = 8 * GIB
 """Bytes of a file that are read."""
 

@@ -18,6 +18,7 @@ import torch
 
 import otfew
 from otfew import FewShotClassifier
+from otfew.backbones import ARCHITECTURES, weights
 from otfew.backbones.base import Backbone, Card
 from otfew.classifier import embedder, many
 from otfew.classifier.answer_table import HEAD
@@ -218,6 +219,64 @@ def test_a_saved_model_gives_the_same_answers_in_another_process(album):
     assert made.returncode == 0, made.stderr
     assert "24 photos of 4 classes" in made.stdout
     assert (album / "again.csv").read_bytes() == (album / "out.csv").read_bytes()
+
+
+def otherwise(album, *words, **surroundings):
+    """Run the command in another process: its exit code, what it said, and what it complained of."""
+    where = {**os.environ, "PYTHONPATH": str(Path(otfew.__file__).parents[1]), **surroundings}
+    words = [sys.executable, "-m", "otfew", "classify", *map(str, words), "--threads", "1"]
+    made = subprocess.run(words, capture_output=True, text=True, timeout=600, env=where, check=False, cwd=album)
+    return made.returncode, made.stdout, made.stderr
+
+
+@pytest.mark.processes
+def test_a_network_of_ones_own_goes_with_the_model(album, capsys):
+    """Its file is gone when another process reads the model."""
+    torch.manual_seed(0)
+    card = Card("mine", "conv4", {"channels": 8}, resolution=32)
+    weights.save(album / "mine.safetensors", ARCHITECTURES["conv4"](channels=8), card)
+    classify(
+        album, "--to", album / "out.csv", "--save", album / "kinds.otfew", "--backbone", album / "mine.safetensors"
+    )
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("saved: "))
+    assert re.fullmatch(r"saved: .*kinds\.otfew \([\d.]+ MB\)", said)
+    for path in album.glob("mine.*"):
+        path.unlink()
+    code, _, error = otherwise(album, "kinds.otfew", album / "new", "--to", "again.csv")
+    assert code == 0, error
+    assert (album / "again.csv").read_bytes() == (album / "out.csv").read_bytes()
+
+
+NETWORK = """
+import torch
+
+def make():
+    torch.manual_seed({seed})
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2)).eval()
+"""
+
+
+@pytest.mark.processes
+def test_a_network_made_by_a_function_is_named_by_its_digest(album, capsys, monkeypatch):
+    """Whoever reads the model gives the network, and the very same one."""
+    (album / "mynetwork.py").write_text(NETWORK.format(seed=0))
+    monkeypatch.syspath_prepend(album)
+    given = ("--backbone", "mynetwork:make")
+    classify(album, "--to", album / "out.csv", "--save", album / "kinds.otfew", *given)
+    assert "by a digest of its weights: give --backbone where it is loaded" in capsys.readouterr().out
+    paths = {"PYTHONPATH": os.pathsep.join([str(Path(otfew.__file__).parents[1]), str(album)])}
+    code, _, error = otherwise(album, "kinds.otfew", album / "new", "--to", "again.csv", **paths)
+    assert code == 2
+    assert "which it does not hold: give it as --backbone" in error
+    assert error.count("\n") == 1
+    code, _, error = otherwise(album, "kinds.otfew", album / "new", "--to", "again.csv", *given, **paths)
+    assert code == 0, error
+    assert (album / "again.csv").read_bytes() == (album / "out.csv").read_bytes()
+    (album / "mynetwork.py").write_text(NETWORK.format(seed=1))
+    code, _, error = otherwise(album, "kinds.otfew", album / "new", "--to", "other.csv", *given, **paths)
+    assert code == 2
+    assert "other weights of" in error
+    assert not (album / "other.csv").exists()
 
 
 def test_a_saved_model_takes_another_rate(album, small):
