@@ -14,8 +14,8 @@ from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.places import labelled_photos
 from otfew.errors import UserError
 from otfew.experiments.common.photo_options import WithClassifier
-from otfew.experiments.common.watch import ConsoleWatch
 from otfew.runs.files import cache_directory
+from otfew.runs.watch import Watch
 
 SETTLED = ("method", "nodes", "resolution", "depth")
 """Options that a saved classifier has settled."""
@@ -27,7 +27,7 @@ def check_rate(unknown: float | None) -> None:
         raise UserError(f"`unknown` is {unknown:g}: give the share of known photos that may be refused, such as 0.05.")
 
 
-def fitted(options: WithClassifier, watch: ConsoleWatch, *, strict: bool = False) -> FewShotClassifier:
+def fitted(options: WithClassifier, watch: Watch, *, strict: bool = False) -> FewShotClassifier:
     """Fit on a folder, or load what was saved.
 
     Args:
@@ -52,7 +52,7 @@ def _own_names() -> Iterator[None]:
         raise UserError(said) from error
 
 
-def _fitted(options: WithClassifier, watch: ConsoleWatch, strict: bool) -> FewShotClassifier:
+def _fitted(options: WithClassifier, watch: Watch, strict: bool) -> FewShotClassifier:
     """Fit on a folder, or load what was saved."""
     given = os.path.expanduser(options.labelled)
     if os.path.isfile(given):

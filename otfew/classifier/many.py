@@ -46,12 +46,14 @@ class Classified:
         answers: One for each; None for a file that could not be used.
         skipped: Those, with reasons; ``place`` is among ``files``.
         resemblance: Whether the new photos resemble the labelled ones.
+        logits: (files, classes) float64 of the method; NaN for a file that could not be used.
     """
 
     files: tuple[Path, ...]
     answers: tuple[Answer | None, ...]
     skipped: tuple[Skipped, ...]
     resemblance: Resemblance
+    logits: npt.NDArray[np.float64]
 
 
 def classify(
@@ -100,7 +102,9 @@ def classify(
     taken = np.array([int(np.argmax(rows[place][0])) for place in looked], np.int64)
     new = np.stack([vectors[place] for place in looked]) if looked else np.zeros((0, 1), np.float32)
     resembles = resemble_vectors(classifier._trusted().held, classifier.labelled_, new.astype(np.float64), taken)
-    return Classified(tuple(files), tuple(found.get(place) for place in places), tuple(skipped), resembles)
+    every = np.full((len(files), len(classifier.classes_)), np.nan)
+    every[asked] = logits
+    return Classified(tuple(files), tuple(found.get(place) for place in places), tuple(skipped), resembles, every)
 
 
 def forget(classifier: FewShotClassifier, files: Sequence[Path], beside: Path) -> list[Path]:
