@@ -53,8 +53,7 @@ def run_classify(config: Config, watch: Watch) -> Done:
         raise UserError("NEW must be given: a folder of photos, a pattern such as 'new/*.jpg', or files.")
     files = find_photos(*config.new)
     fitted = _fitted(config, watch)
-    for line in fitted.report_.lines([photo.title for photo in fitted.labelled_.photos]):
-        watch.note(line)
+    own_photos.tell_known(fitted, watch)
     if config.save is not None:
         needs = keeping.save_for_others(fitted, config.save)
         size = os.path.getsize(config.save) / 1e6

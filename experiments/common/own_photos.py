@@ -42,6 +42,22 @@ def fitted(options: WithClassifier, watch: Watch, *, strict: bool = False) -> Fe
         return _fitted(options, watch, strict)
 
 
+def tell_known(classifier: FewShotClassifier, watch: Watch) -> None:
+    """Say what is known of the labelled photos; of an automatic choice, all candidates with their costs.
+
+    Args:
+        classifier: Fitted.
+        watch: Told of it, a line at a time.
+    """
+    for line in classifier.report_.lines([photo.title for photo in classifier.labelled_.photos]):
+        watch.note(line)
+    if classifier.selection_ is not None:
+        watch.note("candidates in the prior's order; cost 1 is one image at the network's own resolution:")
+        *table, _ = str(classifier.selection_).split("\n")  # the reason, which is last, is among the lines above
+        for line in table:
+            watch.note(f"  {line}")
+
+
 @contextmanager
 def _own_names() -> Iterator[None]:
     """Call what the library calls by other names as the options are called."""

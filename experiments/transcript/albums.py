@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,7 +34,7 @@ class Album:
     new: Path
     source: dict[str, object]
 
-    def truths(self, files: tuple[Path, ...]) -> list[str | None]:
+    def truths(self, files: Sequence[Path]) -> list[str | None]:
         """Name the class of each new photo; None where it has no label."""
         kinds = sorted((path.name for path in self.labelled.iterdir() if path.is_dir()), key=len, reverse=True)
         found: list[str | None] = []

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from otfew.classifier.evidence import wilson
+from otfew.classifier.places import find_photos
 from otfew.errors import UserError
 from otfew.experiments.classify import config as classify
 from otfew.experiments.classify.run import Done, run_classify
@@ -66,6 +67,7 @@ def run_transcript(config: Config, watch: Watch) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         album = album_of(config, folder)
+        truths = album.truths(find_photos(album.new))
         heard = Heard(watch, folder)
         options = classify.Config(
             labelled=str(album.labelled),
@@ -79,7 +81,6 @@ def run_transcript(config: Config, watch: Watch) -> dict[str, Any]:
         )
         done = run_classify(options, heard)
         size = (folder / "kinds.otfew").stat().st_size
-        truths = album.truths(done.found.files)
     told = done.fitted.report_
     record = {
         "what": "classify on photos whose classes are known: what it says, and how it compares with the truth",

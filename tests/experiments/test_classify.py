@@ -115,6 +115,21 @@ def test_columns_say_what_the_library_says(album, small, capsys):
     assert f", {refused} unknown at 20 % of known photos refused; " in said[-1]
 
 
+def test_candidates_are_printed_with_their_costs_and_the_reason(album, small, capsys):
+    """As they are kept in the saved model, from which they are printed again."""
+    classify(album, "--to", album / "out.csv", "--save", album / "kinds.otfew", method=("--backbone", "parts"))
+    said = capsys.readouterr().out.splitlines()
+    chosen = FewShotClassifier.load(album / "kinds.otfew", backbone=small).selection_
+    head, *rows = [line[2:] for line in said if line.startswith("  ")]
+    assert head.split()[:2] == ["candidate", "cost"]
+    assert [head, *rows] == str(chosen).split("\n")[:-1]
+    assert len(rows) == len(chosen.judged) > 5
+    assert f"method: {str(chosen).splitlines()[-1]}" in said
+    classify(album, "--to", album / "out.csv", labelled="kinds.otfew", method=("--backbone", "parts"))
+    again = capsys.readouterr().out.splitlines()
+    assert [line for line in again if line.startswith("  ")] == [f"  {line}" for line in (head, *rows)]
+
+
 def test_without_a_rate_nothing_is_unknown(album, small):
     classify(album, "--to", album / "out.csv")
     assert {row["unknown"] for row in rows_of(album / "out.csv")} == {""}
