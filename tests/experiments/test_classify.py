@@ -150,7 +150,7 @@ def test_json_holds_the_same(album, small):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_a_second_start_after_a_kill_gives_the_same_bytes(album, small, monkeypatch, suffix):
+def test_a_second_start_after_a_kill_gives_the_same_bytes(album, small, monkeypatch, suffix, capsys):
     target = album / f"out.{suffix}"
     monkeypatch.setattr(many, "AT_ONCE", 3)
     (album / "new" / "04.png").write_bytes(b"no picture")
@@ -174,6 +174,7 @@ def test_a_second_start_after_a_kill_gives_the_same_bytes(album, small, monkeypa
     asked.extend([0] * 3)
     classify(album, "--to", target)
     assert asked[3:] == [3, 1]
+    assert "6 of the 10 new photos were answered before; going on from there" in capsys.readouterr().out
     assert target.read_bytes() == whole
     assert not left.exists()
 
