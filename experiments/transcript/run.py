@@ -81,8 +81,8 @@ def run_transcript(config: Config, watch: Watch) -> dict[str, Any]:
         )
         done = run_classify(options, heard)
         size = (folder / "kinds.otfew").stat().st_size
-    told = done.fitted.report_
-    record = {
+    told, new = done.fitted.report_, judged(done, truths)
+    record: dict[str, Any] = {
         "what": "classify on photos whose classes are known: what it says, and how it compares with the truth",
         "command": _command(config),
         "source": album.source,
@@ -94,12 +94,12 @@ def run_transcript(config: Config, watch: Watch) -> dict[str, Any]:
             "calibration": vars(told.calibration),
         },
         "choice": None if told.choice is None else told.choice.describe(),
-        "new": judged(done, truths),
+        "new": new,
         "saved_bytes": size,
         "versions": versions(),
     }
     write_atomically(config.output, to_json(_rounded(record)))
-    for line in sentences(record["new"], config.unknown):
+    for line in sentences(new, config.unknown):
         watch.note(line)
     watch.note(f"record: {config.output}")
     return record
