@@ -29,6 +29,7 @@ COMMANDS = {
     "thresholds": "what refusals and near-duplicates of one's own photos go by, measured where nothing is judged",
     "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
     "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",
+    "transcript": "classify on photos whose classes are known: what it says beside the truth, as a record",
     "solver-timings": "time every transport solver and compare what they reach",
 }
 """Name, with hyphens -> what it does. Each is a file of this folder, or a folder with a file ``command``."""

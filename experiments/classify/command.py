@@ -18,6 +18,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     from otfew.experiments.classify.run import run_classify
     from otfew.experiments.common import setup
     from otfew.experiments.common.console import make_console
+    from otfew.experiments.common.watch import ConsoleWatch
 
     setup.need_one_process("classify")
-    run_classify(config, make_console())
+    run_classify(config, ConsoleWatch(make_console()))

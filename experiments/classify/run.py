@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from rich.console import Console
-
-from otfew.classifier import many
+from otfew.classifier import keeping, many
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.many import Classified
 from otfew.classifier.model_file import SUFFIX
@@ -18,39 +16,48 @@ from otfew.errors import UserError
 from otfew.experiments.classify.config import Config
 from otfew.experiments.classify.files import may_write, to_file
 from otfew.experiments.common import own_photos, setup
-from otfew.experiments.common.watch import ConsoleWatch
 from otfew.runs.files import write_atomically
+from otfew.runs.watch import Watch
 
 LISTED = 20
 """Skipped files that are listed one by one on the console; all are in the file of answers."""
 
 
-def run_classify(config: Config, console: Console) -> Path:
+@dataclass(frozen=True)
+class Done:
+    """What came of a run.
+
+    Attributes:
+        fitted: Who gave the answers.
+        found: The answers; they are in the file ``to`` of the command line.
+    """
+
+    fitted: FewShotClassifier
+    found: Classified
+
+
+def run_classify(config: Config, watch: Watch) -> Done:
     """Fit or load, say what is known, answer, and write.
 
     Args:
         config: The command line.
-        console: Where sentences and progress go.
-
-    Returns:
-        The file of answers.
+        watch: Where sentences and progress go.
 
     Raises:
         UserError: Whatever the user can set right; no answers are written then. With ``strict``, photos that cannot be
             used, after all else is written.
     """
     config = _checked(config)
-    watch = ConsoleWatch(console)
     setup.set_threads(config.threads)
     if not config.new:
         raise UserError("NEW must be given: a folder of photos, a pattern such as 'new/*.jpg', or files.")
     files = find_photos(*config.new)
     fitted = _fitted(config, watch)
-    for line in fitted.report_.lines([photo.title for photo in fitted.labelled_.photos]):
-        watch.note(line)
+    own_photos.tell_known(fitted, watch)
     if config.save is not None:
-        fitted.save(config.save)
-        watch.note(f"saved: {config.save} ({os.path.getsize(config.save) / 1e6:.1f} MB)")
+        needs = keeping.save_for_others(fitted, config.save)
+        size = os.path.getsize(config.save) / 1e6
+        watch.note(f"saved: {config.save} ({size:.1f} MB){'; ' if needs else ''}{needs}")
     if again := _labelled_again(fitted, files):
         watch.note(f"{again} of the {len(files):,} new photos are labelled ones too: their answers prove nothing")
     found = many.classify(fitted, files, beside=config.to, watch=watch)
@@ -72,7 +79,7 @@ def run_classify(config: Config, console: Console) -> Path:
             f"{len(found.skipped):,} of {len(files):,} photos cannot be used, the first: {found.skipped[0]} The "
             f"answers to the others are in {config.to}."
         )
-    return config.to
+    return Done(fitted, found)
 
 
 def summary(found: Classified, fitted: FewShotClassifier, to: Path) -> str:
@@ -115,7 +122,7 @@ def _expanded(path: Path) -> Path:
     return Path(os.path.expanduser(path))
 
 
-def _fitted(config: Config, watch: ConsoleWatch) -> FewShotClassifier:
+def _fitted(config: Config, watch: Watch) -> FewShotClassifier:
     """Fit on a folder that is not the one to classify, or load what was saved."""
     given = Path(os.path.expanduser(config.labelled))
     if given.is_dir() and given in {Path(os.path.expanduser(new)) for new in config.new}:
@@ -129,7 +136,7 @@ def _labelled_again(fitted: FewShotClassifier, files: Sequence[Path]) -> int:
     return sum(os.path.realpath(path) in known for path in files)
 
 
-def _tell_skipped(found: Classified, watch: ConsoleWatch) -> None:
+def _tell_skipped(found: Classified, watch: Watch) -> None:
     """List what could not be used."""
     for one in found.skipped[:LISTED]:
         watch.note(f"skipped: {one}")

@@ -8,29 +8,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.places import is_list, labelled_photos
 from otfew.errors import UserError
-from otfew.experiments.common.watch import ConsoleWatch
+from otfew.experiments.common.photo_options import WithClassifier
 from otfew.runs.files import cache_directory
+from otfew.runs.watch import Watch
 
 SETTLED = ("method", "nodes", "resolution", "depth")
 """Options that a saved classifier has settled."""
-
-
-class Options(Protocol):
-    """The part of a command line that says which classifier it is, a dataclass."""
-
-    labelled: str
-    unknown: float | None
-    method: str
-    backbone: str | None
-    nodes: str
-    resolution: int | None
-    depth: int
-    device: str
 
 
 def check_rate(unknown: float | None) -> None:
@@ -39,7 +27,7 @@ def check_rate(unknown: float | None) -> None:
         raise UserError(f"`unknown` is {unknown:g}: give the share of known photos that may be refused, such as 0.05.")
 
 
-def fitted(options: Options, watch: ConsoleWatch, *, strict: bool = False) -> FewShotClassifier:
+def fitted(options: WithClassifier, watch: Watch, *, strict: bool = False) -> FewShotClassifier:
     """Fit on a folder, or load what was saved.
 
     Args:
@@ -54,6 +42,22 @@ def fitted(options: Options, watch: ConsoleWatch, *, strict: bool = False) -> Fe
         return _fitted(options, watch, strict)
 
 
+def tell_known(classifier: FewShotClassifier, watch: Watch) -> None:
+    """Say what is known of the labelled photos; of an automatic choice, all candidates with their costs.
+
+    Args:
+        classifier: Fitted.
+        watch: Told of it, a line at a time.
+    """
+    for line in classifier.report_.lines([photo.title for photo in classifier.labelled_.photos]):
+        watch.note(line)
+    if classifier.selection_ is not None:
+        watch.note("candidates in the prior's order; cost 1 is one image at the network's own resolution:")
+        *table, _ = str(classifier.selection_).split("\n")  # the reason, which is last, is among the lines above
+        for line in table:
+            watch.note(f"  {line}")
+
+
 @contextmanager
 def _own_names() -> Iterator[None]:
     """Call what the library calls by other names as the options are called."""
@@ -64,7 +68,7 @@ def _own_names() -> Iterator[None]:
         raise UserError(said) from error
 
 
-def _fitted(options: Options, watch: ConsoleWatch, strict: bool) -> FewShotClassifier:
+def _fitted(options: WithClassifier, watch: Watch, strict: bool) -> FewShotClassifier:
     """Fit on a folder, or load what was saved."""
     given = os.path.expanduser(options.labelled)
     listed = is_list(Path(given))
@@ -96,17 +100,17 @@ def _fitted(options: Options, watch: ConsoleWatch, strict: bool) -> FewShotClass
     return made
 
 
-def _loaded(options: Options, given: str) -> FewShotClassifier:
+def _loaded(options: WithClassifier, given: str) -> FewShotClassifier:
     """Load what was saved; the rate of refusals may be another one."""
     made = FewShotClassifier.load(given, backbone=options.backbone, device=options.device)
-    defaults = {field.name: field.default for field in fields(options)}  # type: ignore[arg-type]
+    defaults = {field.name: field.default for field in fields(options)}
     for name in SETTLED:
         if getattr(options, name) != defaults[name]:
             raise UserError(f"`{name}` cannot be had of {given}, a saved classifier: give the folder it was made from.")
     made.on_error = "skip"
     if options.unknown is not None and options.unknown != made.reject:
         made.reject = options.unknown
-        made._assess()
+        made._refuse_anew()
     return made
 
 

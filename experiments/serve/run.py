@@ -29,8 +29,7 @@ def run_serve(config: Config, console: Console) -> None:
     with listening.listen(config.port) as taken:
         setup.set_threads(config.threads)
         classifier = own_photos.fitted(config, watch)
-        for line in classifier.report_.lines([photo.title for photo in classifier.labelled_.photos]):
-            watch.note(line)
+        own_photos.tell_known(classifier, watch)
         session = Session(classifier)
 
         def tell(address: str) -> None:

@@ -17,10 +17,12 @@ from torch import Tensor
 
 from otfew.app import names, pictures
 from otfew.app.limits import Limits
-from otfew.classifier import answer_table
+from otfew.app.renewal import Renewal
+from otfew.classifier import answer_table, keeping
 from otfew.classifier.answers import Answer, Raw, answers, ask
 from otfew.classifier.door import Door, Shown
 from otfew.classifier.few_shot import FewShotClassifier
+from otfew.classifier.trust import Trust
 from otfew.classifier.trusted import unless_it_fails
 from otfew.errors import UserError
 
@@ -71,6 +73,9 @@ class Dropped:
 class Session:
     """A fitted classifier and the photos that are asked about; one lock is around all of it.
 
+    What is corrected is learnt and answered at once, with the confidence of before; how far answers are to be trusted
+    is found anew meanwhile, without the lock.
+
     Args:
         classifier: Fitted; it learns what is corrected.
         limits: How much is taken.
@@ -86,13 +91,16 @@ class Session:
     _photos: dict[int, Dropped] = field(default_factory=dict, init=False)
     _next: int = field(default=1, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _figures: Renewal[Trust] = field(init=False)
+    _lines: list[str] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         if self.classifier.method_.transductive:
             told = f"`method` {self.classifier.method_.name} classifies photos by one another"
             raise UserError(f"{told}, and the page asks about one at a time: give another method.")
         self.classifier.on_error = "raise"
-        self.classifier.calibration_  # noqa: B018  # photos are held out now, not at the first photo dropped
+        self._lines = self._found()  # photos are held out now, not at the first photo dropped
+        self._figures = Renewal(self._lock, lambda: self.classifier._assessment(aside=True), self._renewed)
 
     def check_room(self, size: int) -> None:
         """Raise ``LimitError`` where a photo of so many bytes is not taken; before it is read."""
@@ -149,7 +157,7 @@ class Session:
                 return self._state()
             before = [(one, one.place) for one in self._photos.values()]
             try:
-                with unless_it_fails(self.classifier):
+                with unless_it_fails(self.classifier), self.classifier.assessed_later():
                     self.classifier.add([Named(photo.data, photo.name)], [given])
                     if photo.place is not None:
                         self._forget(photo.place)
@@ -172,7 +180,8 @@ class Session:
             photo = self._photo(number)
             if photo.place is None:
                 raise UserError(f"{photo.name} has no label to take back: give it one.")
-            self._forget(photo.place)
+            with self.classifier.assessed_later():
+                self._forget(photo.place)
             photo.place = photo.label = None
             self._learnt()
             return self._state()
@@ -189,14 +198,20 @@ class Session:
         """Return the small JPEG of a photo; without the lock, so that pictures show while answers are computed."""
         return self._photo(number).picture
 
+    def wait(self) -> None:
+        """Wait until figures are those of what is known now."""
+        with self._lock:
+            self._figures.wait()
+
     def state(self) -> dict[str, Any]:
-        """Say all that the page shows."""
+        """Say all that the page shows; ``renewing`` where confidence and figures are still those of before."""
         with self._lock:
             return self._state()
 
     def table(self) -> bytes:
-        """Write the answers as CSV."""
+        """Write the answers as CSV, once figures are renewed."""
         with self._lock:
+            self._figures.wait()
             rows = []
             for photo in self._photos.values():
                 row = answer_table.row(photo.name, photo.answer, self.classifier)
@@ -206,9 +221,16 @@ class Session:
             return answer_table.answers_csv(rows, HEAD)
 
     def model(self) -> bytes:
-        """Save the classifier, as the bytes of its file."""
+        """Save the classifier, as the bytes of its file, once figures are renewed.
+
+        Raises:
+            UserError: As ``FewShotClassifier.save``, or figures that cannot be found.
+        """
         with self._lock, tempfile.TemporaryDirectory() as folder:
-            data = self.classifier.save(Path(folder) / MODEL).read_bytes()
+            self._figures.wait()
+            path = Path(folder) / MODEL
+            keeping.save_for_others(self.classifier, path)
+            data = path.read_bytes()
             self.unsaved = 0
             return data
 
@@ -233,9 +255,33 @@ class Session:
                 one.place -= 1
 
     def _learnt(self) -> None:
-        """Ask about all photos again."""
+        """Ask about all photos again, and let figures be renewed."""
         self.unsaved += 1
         self._answer(all_anew=True)
+        self._figures.start()
+
+    def _renewed(self, found: Trust) -> None:
+        """Take what held-out photos say of what is known now."""
+        self.classifier._take(found)
+        self._lines = self._found()
+        self._answer(all_anew=False)
+        for photo in self._photos.values():
+            photo.why = None
+
+    def _found(self) -> list[str]:
+        """Say what held-out photos say."""
+        titles = [names.shown(photo.title) for photo in self.classifier.labelled_.photos]
+        return [names.text(line) for line in self.classifier.report_.lines(titles)]
+
+    def _told_lines(self) -> list[str]:
+        """Say what is known now: as long as figures are of before, how many photos there are and nothing else."""
+        if not self._figures.running and not self._figures.failure:
+            return self._lines
+        known = self.classifier.labelled_
+        counted = f"{len(known)} photos of {len(known.classes)} classes"
+        if self._figures.running:
+            return [f"{counted}; figures are being renewed"]
+        return [f"{counted}; confidence is that of before: {names.text(self._figures.failure)}"]
 
     def _answer(self, *, all_anew: bool) -> None:
         """Bring answers up to date, of all photos or of new ones."""
@@ -255,13 +301,13 @@ class Session:
     def _state(self) -> dict[str, Any]:
         known = self.classifier.labelled_
         counts = np.bincount(known.labels, minlength=len(known.classes))
-        titles = [names.shown(photo.title) for photo in known.photos]
         return {
             "classes": [
                 {"label": names.text(label), "photos": int(count)}
                 for label, count in zip(known.classes.tolist(), counts, strict=True)
             ],
-            "lines": [names.text(line) for line in self.classifier.report_.lines(titles)],
+            "lines": self._told_lines(),
+            "renewing": self._figures.running,
             "reject": self.classifier.reject,
             "unsaved": self.unsaved,
             "limits": {"file": self.limits.file_bytes, "photos": self.limits.photos, "label": self.limits.label},

@@ -102,9 +102,11 @@ class _Work:
         return JSONResponse(await self.aside(self.session.unteach, request.path_params["number"]))
 
     async def table(self, request: Request) -> Response:
+        await asyncio.to_thread(self.session.wait)  # not in the thread by which corrections come
         return _download(await self.aside(self.session.table), "answers.csv", "text/csv")
 
     async def model(self, request: Request) -> Response:
+        await asyncio.to_thread(self.session.wait)
         return _download(await self.aside(self.session.model), MODEL, "application/octet-stream")
 
 

@@ -19,5 +19,5 @@ class Explanation(Reasons):
         return draw(self)
 
     def to_html(self) -> str:
-        """Write it as a page that needs nothing else: pictures are inside, names are escaped, nothing runs."""
+        """Write it as a page that needs nothing else: pictures are inside, names are escaped, tables can be sorted."""
         return page(self)

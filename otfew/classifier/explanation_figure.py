@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -13,7 +12,8 @@ import numpy.typing as npt
 from otfew.classifier.reasons import Reasons
 from otfew.data.base import Image
 from otfew.nodes.boxes import Boxes
-from otfew.reporting.canvas import COLOURS, INK, caption, make_figure
+from otfew.reporting.canvas import INK, caption, make_figure
+from otfew.reporting.pages import Mark, numbered
 
 SIDE = 900
 """Pictures are drawn with at most so many pixels to a side."""
@@ -38,23 +38,6 @@ def draw(told: Reasons) -> Any:
     return figure
 
 
-@dataclass(frozen=True)
-class Mark:
-    """A region that is outlined.
-
-    Attributes:
-        box: In pixels of the picture.
-        text: Written at its corner.
-        colour: Of the outline.
-        repeats: How many marks before it have the same corner.
-    """
-
-    box: tuple[float, ...]
-    text: str = ""
-    colour: str = "#ffffff"
-    repeats: int = 0
-
-
 def panels(told: Reasons) -> list[tuple[str, Image | None, list[Mark]]]:
     """Lay out the six pictures of an explanation: title of two lines, picture, and what is marked in it."""
     for_answer, lead = told.for_answer, told.for_answer - told.for_runner_up
@@ -70,25 +53,17 @@ def panels(told: Reasons) -> list[tuple[str, Image | None, list[Mark]]]:
         (f"{told.name}\n{told.answer} {told.confidence:.2f}", told.picture, [Mark(tuple(box)) for box in regions]),
         (f"by {told.method}, what speaks\nfor {told.answer} (orange) or against (blue)", for_map, []),
         (f"for {told.answer} (orange)\nor rather {told.runner_up} (blue)", lead_map, []),
-        (f"DeepEMD's {len(flows)} strongest flows,\n{opinion}", told.picture, _numbered([f.here for f in flows])),
+        (f"DeepEMD's {len(flows)} strongest flows,\n{opinion}", told.picture, numbered([f.here for f in flows])),
         (
             f"answer: {_with_photo(told.answer, best.name)}\n{_listed([f.similarity for f in flows])}",
             best.picture,
-            _numbered([flow.there for flow in flows]),
+            numbered([flow.there for flow in flows]),
         ),
         (
             f"runner-up: {_with_photo(told.runner_up, rival.name)}\n{_listed([f.rival_similarity for f in flows])}",
             rival.picture,
-            _numbered([flow.rival for flow in flows]),
+            numbered([flow.rival for flow in flows]),
         ),
-    ]
-
-
-def _numbered(boxes: list[tuple[float, ...]]) -> list[Mark]:
-    """Number regions from 1, each in its colour."""
-    return [
-        Mark(box, str(i + 1), COLOURS[i % len(COLOURS)], sum(other[:2] == box[:2] for other in boxes[:i]))
-        for i, box in enumerate(boxes)
     ]
 
 

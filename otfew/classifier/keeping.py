@@ -14,12 +14,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from otfew.classifier import kept_backbone, model_file
+from otfew.classifier import kept_backbone, kept_trust, model_file
 from otfew.classifier.calibration import Calibration
 from otfew.classifier.embedder import Embedder, make_embedder
 from otfew.classifier.kept_values import from_json, labels_from_json, labels_to_json, to_json
 from otfew.classifier.labelled import Labelled, Photo, halved, unhalved
 from otfew.classifier.selection import Choice
+from otfew.classifier.trust import Trust
 from otfew.errors import UserError
 from otfew.runs.identity import versions
 
@@ -51,6 +52,7 @@ def save(classifier: Any, path: str | Path, *, embed_backbone: bool, thumbnails:
     backbone, weights = kept_backbone.to_record(embedder.backbone, embed_backbone)
     halves, exponents = halved(known.nodes.cpu())
     pictures = [photo.thumbnail if thumbnails else b"" for photo in known.photos]
+    evidence, held = kept_trust.to_record(classifier._trusted(), known.classes)
     record = {
         "written by": versions(),
         "settings": {key: to_json(value, f"setting.{key}", arrays) for key, value in settings.items()},
@@ -65,6 +67,7 @@ def save(classifier: Any, path: str | Path, *, embed_backbone: bool, thumbnails:
             for photo in known.photos
         ],
         "also": {name: out(getattr(classifier, name)) for name, (out, _) in ALSO_KEPT.items()},
+        "evidence": evidence,
     }
     arrays |= model_file.packed(halves, "nodes")
     arrays |= {
@@ -74,10 +77,33 @@ def save(classifier: Any, path: str | Path, *, embed_backbone: bool, thumbnails:
         "prints": _bytes([photo.print for photo in known.photos]),
         "thumbnails": _bytes(pictures),
         "thumbnail ends": torch.tensor([len(picture) for picture in pictures], dtype=torch.int64).cumsum(0),
+        **held,
         **weights,
     }
     model_file.write(path, json.loads(json.dumps(record)), arrays)
     return path
+
+
+def save_for_others(classifier: Any, path: str | Path) -> str:
+    """Write a fitted classifier so that another process, or another machine with otfew, can read it.
+
+    The weights go along where the network is the user's own.
+
+    Args:
+        classifier: Fitted.
+        path: Of the file.
+
+    Returns:
+        What whoever loads it needs beside the file, as a sentence without its end; "" for nothing.
+
+    Raises:
+        UserError: As ``FewShotClassifier.save``.
+    """
+    given, network = classifier.backbone, classifier.embedder_.backbone
+    save(classifier, path, embed_backbone=kept_backbone.goes_along(given, network), thumbnails=True)
+    if not kept_backbone.must_be_given(given, network):
+        return ""
+    return f"it names the network {network.name!r} by a digest of its weights: give `backbone` where it is loaded"
 
 
 def load(kind: type, path: str | Path, *, backbone: Any, device: str | torch.device) -> Any:
@@ -91,6 +117,7 @@ def load(kind: type, path: str | Path, *, backbone: Any, device: str | torch.dev
         known = _labelled(record, arrays)
         options = from_json(record["method"]["options"], arrays)
         also = {name: back(record["also"][name]) for name, (_, back) in ALSO_KEPT.items()}
+        trust = _trust(record, arrays, known, also)
         own = network if record["backbone"]["embedded"] else record["backbone"]["name"]
         made = kind(backbone=own if backbone is None else backbone, device=device, **settings)
         made.restore(record["method"]["name"], options, embedder, known)
@@ -102,7 +129,21 @@ def load(kind: type, path: str | Path, *, backbone: Any, device: str | torch.dev
         ) from error
     for name, value in also.items():
         setattr(made, name, value)
+    if trust is not None:
+        made._take(trust)
     return made
+
+
+def _trust(
+    record: Mapping[str, Any], arrays: Mapping[str, Tensor], known: Labelled, also: Mapping[str, Any]
+) -> Trust | None:
+    """Read what held-out photos have said; None in files of the first format, which kept the calibration alone."""
+    if record["format"] == 1:
+        return None
+    told = record["evidence"]
+    if told["photos"] != len(known) or told["classes"] != len(known.classes):
+        raise ValueError("its evidence is of other photos")
+    return kept_trust.from_record(told, arrays, known.classes, also["calibration_"], also["selection_"])
 
 
 def _labelled(record: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> Labelled:

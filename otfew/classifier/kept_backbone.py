@@ -44,7 +44,7 @@ def to_record(backbone: Backbone, embedded: bool) -> tuple[dict[str, Any], dict[
     if not embedded:
         return record, {}
     card = backbone.card
-    if card.architecture not in ARCHITECTURES and card.architecture != efficientnet_lite0.NAME:
+    if not _can_be_built(card):
         raise UserError(
             f"the backbone {backbone.name!r} is none that otfew can build again: save without `embed_backbone`, and "
             "give the backbone to whoever loads the file."
@@ -52,6 +52,32 @@ def to_record(backbone: Backbone, embedded: bool) -> tuple[dict[str, Any], dict[
     return {**record, "card": card.to_json()}, {
         f"{_WEIGHT}{name}": tensor for name, tensor in backbone.module.state_dict().items()
     }
+
+
+def goes_along(given: Any, backbone: Backbone) -> bool:
+    """Whether a file should hold the weights, so that it can be read elsewhere: those of a network of the user's own.
+
+    Args:
+        given: What names the network, as in ``FewShotClassifier``.
+        backbone: What that is.
+
+    Returns:
+        False where otfew brings the network, or could not build it again; the file then names it by digest.
+    """
+    return _is_own(given) and _can_be_built(backbone.card)
+
+
+def must_be_given(given: Any, backbone: Backbone) -> bool:
+    """Whether whoever loads a file without weights needs to be given the network."""
+    return _is_own(given) and not _can_be_built(backbone.card)
+
+
+def _is_own(given: Any) -> bool:
+    return given is not None and given not in [name for name, _ in available()]
+
+
+def _can_be_built(card: Card) -> bool:
+    return card.architecture in ARCHITECTURES or card.architecture == efficientnet_lite0.NAME
 
 
 def from_record(record: Mapping[str, Any], arrays: Mapping[str, Tensor], given: Any, path: object) -> Backbone:

@@ -10,10 +10,11 @@ import base64
 import hashlib
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,8 @@ from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.files import parse_json
 from otfew.runs.identity import code_digest, package_of, short_hash, versions
 from otfew.runs.watch import SILENT, Step, Watch
+
+Begun: TypeAlias = "Callable[[int], None]"
 
 AT_ONCE = 64
 """Files whose answers are kept together: what a crash may cost."""
@@ -46,12 +49,14 @@ class Classified:
         answers: One for each; None for a file that could not be used.
         skipped: Those, with reasons; ``place`` is among ``files``.
         resemblance: Whether the new photos resemble the labelled ones.
+        logits: (files, classes) float64 of the method; NaN for a file that could not be used.
     """
 
     files: tuple[Path, ...]
     answers: tuple[Answer | None, ...]
     skipped: tuple[Skipped, ...]
     resemblance: Resemblance
+    logits: npt.NDArray[np.float64]
 
 
 def classify(
@@ -79,20 +84,32 @@ def classify(
         identity = _identity(classifier, files)
         directory = RunDirectory(folder_of(beside, identity), identity)
         code = code_digest(*CODE, package_of(type(classifier.method_)))
+    names = [f"{index:06d}.json" for index in range(len(parts))]
+    kept = {name: directory.load_file(name, code, watch.note) if directory else None for name in names}
+    missing = sum(len(part) for name, part in zip(names, parts, strict=True) if kept[name] is None)
+    if missing < len(files):
+        watch.note(
+            f"{len(files) - missing:,} of the {len(files):,} new photos were answered before; going on from there"
+        )
     rows: dict[int, tuple[list[float], int]] = {}
     vectors: dict[int, npt.NDArray[np.float32]] = {}
     skipped: list[Skipped] = []
+    done = 0
     with watch.task("new photos") as step:
-        for index, part in enumerate(parts):
-            name = f"{index:06d}.json"
-            kept = directory.load_file(name, code, watch.note) if directory else None
-            record = _record(classifier, files, part, wanted, step) if kept is None else parse_json(kept)
-            if kept is None and directory:
-                directory.save_file(name, to_json(record), code)
+        for name, part in zip(names, parts, strict=True):
+            data = kept.pop(name)
+            if data is not None:
+                record = parse_json(data)
+            else:
+                # What was answered before took no time now, and is not counted.
+                record = _record(classifier, files, part, wanted, partial(_tell, step, done, missing))
+                done += len(part)
+                step(done, missing)
+                if directory:
+                    directory.save_file(name, to_json(record), code)
             rows |= {int(place): (logits, nearest) for place, logits, nearest in record["answers"]}
             vectors |= {int(place): _vector(text) for place, text in record["vectors"]}
             skipped += [Skipped(*entry) for entry in record["skipped"]]
-            step(part[-1] + 1, len(files))
     asked = sorted(rows)
     logits = np.array([rows[place][0] for place in asked], np.float64).reshape(-1, len(classifier.classes_))
     found = dict(zip(asked, answers(classifier, logits, [rows[place][1] for place in asked]), strict=True))
@@ -100,7 +117,9 @@ def classify(
     taken = np.array([int(np.argmax(rows[place][0])) for place in looked], np.int64)
     new = np.stack([vectors[place] for place in looked]) if looked else np.zeros((0, 1), np.float32)
     resembles = resemble_vectors(classifier._trusted().held, classifier.labelled_, new.astype(np.float64), taken)
-    return Classified(tuple(files), tuple(found.get(place) for place in places), tuple(skipped), resembles)
+    every = np.full((len(files), len(classifier.classes_)), np.nan)
+    every[asked] = logits
+    return Classified(tuple(files), tuple(found.get(place) for place in places), tuple(skipped), resembles, every)
 
 
 def forget(classifier: FewShotClassifier, files: Sequence[Path], beside: Path) -> list[Path]:
@@ -128,14 +147,14 @@ def _escaped(name: str) -> str:
 
 
 def _record(
-    classifier: FewShotClassifier, files: Sequence[Path], part: Sequence[int], wanted: set[int], step: Step
+    classifier: FewShotClassifier, files: Sequence[Path], part: Sequence[int], wanted: set[int], begun: Begun
 ) -> dict[str, Any]:
-    """Read, embed and ask about some files; JSON-ready."""
+    """Read, embed and ask about some files, telling which of them is begun; JSON-ready."""
     door = Door("skip")
 
     def shown() -> Any:
-        for place in part:
-            step(place, len(files))
+        for row, place in enumerate(part):
+            begun(row)
             yield files[place]
 
     batches = classifier.embedder_(door.read(shown()), classifier._images_at_once(), door, lambda image: image.place)
@@ -151,6 +170,10 @@ def _record(
                 kept.append([place, base64.b64encode(raw.vectors[row].astype("<f4").tobytes()).decode()])
     lost = [[part[one.place], _text(str(files[part[one.place]])), _said(one)] for one in door.skipped]
     return {"answers": rows, "vectors": kept, "skipped": lost}
+
+
+def _tell(step: Step, before: int, total: int, row: int) -> None:
+    step(before + row, total)
 
 
 def _said(one: Skipped) -> str:

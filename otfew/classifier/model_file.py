@@ -21,8 +21,8 @@ from otfew.runs.regular_file import GIB, read_regular
 
 SUFFIX = ".otfew"
 """What such a file's name ends in, unless its user prefers another name."""
-FORMAT = 1
-"""Of the file; a larger one is refused, with the advice to update otfew."""
+FORMAT = 2
+"""Of the file; a larger one is refused, with the advice to update otfew. The first held nothing of held-out photos."""
 LARGEST = 8 * GIB
 """Bytes of a file that are read."""
 
@@ -142,5 +142,6 @@ def _digest(record: Mapping[str, Any], arrays: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256(json.dumps(record, sort_keys=True, ensure_ascii=True).encode())
     for name, tensor in arrays.items():
         total.update(f"\0{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+        if tensor.numel():  # torch sees no bytes in nothing
+            total.update(tensor.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return total.hexdigest()

@@ -59,6 +59,15 @@ def needed(rate: float) -> int:
     return max(1, math.ceil(1 / rate - 1 - 1e-9))
 
 
+def check_count(count: int, rate: float) -> None:
+    """Raise ``UserError`` where fewer held-out photos than ``needed`` stand behind a rate."""
+    if count < needed(rate):
+        raise UserError(
+            f"`reject` {rate:g} needs {needed(rate)} labelled photos that can be held out, and there are {count}: give "
+            f"more, or a rate of at least {math.ceil(1000 / (count + 1)) / 1000:g}."
+        )
+
+
 def threshold(sure: Floats, rate: float) -> float:
     """Settle the sureness below which a photo is refused, see ``otfew.statistics.detection.sureness``.
 
@@ -74,11 +83,7 @@ def threshold(sure: Floats, rate: float) -> float:
         UserError: Fewer than 1 / rate - 1 photos stand behind it.
     """
     count = len(sure)
-    if count < needed(rate):
-        raise UserError(
-            f"`reject` {rate:g} needs {needed(rate)} labelled photos that can be held out, and there are {count}: give "
-            f"more, or a rate of at least {math.ceil(1000 / (count + 1)) / 1000:g}."
-        )
+    check_count(count, rate)
     k = math.floor(rate * (count + 1) + 1e-9)
     return float(np.sort(sure)[k - 1])
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from otfew.classifier.answers import Answer
 from otfew.classifier.evidence import wilson
-from otfew.classifier.explanation_figure import panels
+from otfew.classifier.explanation_page import shown
 from otfew.classifier.few_shot import FewShotClassifier
 from otfew.classifier.many import Classified
 from otfew.classifier.selection import reason_of, table_of
@@ -19,7 +19,7 @@ from otfew.data.base import Image
 from otfew.data.decoding.picture import decode_picture
 from otfew.errors import UserError
 from otfew.reporting.forest import Entry, Forest, forest
-from otfew.reporting.pages import Grid, Mark, panel, render, thumbnail
+from otfew.reporting.pages import Grid, render, thumbnail
 from otfew.reporting.tables import Cell
 from otfew.runs.identity import versions
 from otfew.runs.watch import Step
@@ -178,10 +178,6 @@ def _explained(fitted: FewShotClassifier, found: Classified, places: Sequence[in
         except UserError:
             continue
         title, *sentences = reasons.sentences()
-        shown = [
-            panel(caption, picture, [Mark(mark.box, mark.text, mark.colour, mark.repeats) for mark in marks])
-            for caption, picture, marks in panels(reasons)
-        ]
-        told.append({"title": title, "sentences": sentences, "panels": shown})
+        told.append({"title": title, "sentences": sentences, "panels": shown(reasons)})
     step(len(places), len(places))
     return told

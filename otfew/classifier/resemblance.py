@@ -21,6 +21,9 @@ PERMUTATIONS = 999
 MOST = 400
 """New photos that are looked at: evenly spaced ones of more."""
 LEVEL = 0.01
+"""From which p down new photos are said not to resemble the labelled ones."""
+DOUBTFUL = 0.05
+"""From which p down the same is said to be open: so small a p is rare among photos that do, yet one in twenty."""
 LEAST = 5
 """Photos on either side below which nothing can be told."""
 
@@ -50,6 +53,11 @@ class Resemblance:
             return (
                 f"NEW does not resemble LABELLED (p {self.p:.3f}): confidence, refusals and sets are not to be relied "
                 "on for such photos; label some of them"
+            )
+        if self.p <= DOUBTFUL:
+            return (
+                f"NEW may differ from LABELLED (p {self.p:.3f}, and {LEVEL:g} would tell): look at some answers before "
+                "relying on confidence and refusals"
             )
         return f"NEW resembles LABELLED (p {self.p:.2f})"
 

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from otfew.classifier import automatic, calibration, conformal, evidence, prior
+from otfew.classifier import automatic, calibration, conformal, evidence, prior, rejection
 from otfew.classifier.calibration import Calibration, HeldOut
 from otfew.classifier.candidates import Candidate, View, candidates
 from otfew.classifier.door import Door
@@ -64,6 +64,10 @@ class Trust:
     calibration: Calibration
     held: HeldOut
     evidence: Evidence
+
+    def calibrated(self, kept: Calibration) -> Trust:
+        """Return the same with another temperature and threshold."""
+        return replace(self, calibration=kept, evidence=replace(self.evidence, calibration=kept))
 
 
 def choose(
@@ -164,8 +168,7 @@ def assess(
     """
     photos = _photos(labelled)
     if method.transductive:
-        if rate is not None:
-            raise UserError(f"`reject` {rate:g} needs held-out photos, but {method.name!r} is {NO_CALIBRATION}.")
+        _check_kind(method, rate)
         none = HeldOut(np.zeros(0, np.int64), *(np.zeros((0, photos.way)),) * 2, *(np.zeros(0, np.int64),) * 2)
         settled = Calibration(1.0, 1.0, NO_CALIBRATION, 0)
         told = _gather(labelled, photos, none, none, 0, settled, None, choice, f"the method is {NO_CALIBRATION}")
@@ -182,6 +185,50 @@ def assess(
     reason = "" if len(held.labels) else "each class has one photo, or copies of one"
     told = _gather(labelled, photos, judged, held, count, settled, detection, choice, reason, examined is not None)
     return Trust(settled, held, told)
+
+
+def at_rate(known: Trust, method: FewShotMethod, labelled: Labelled, rate: float) -> Trust:
+    """Refuse at another rate, by the held-out photos that are there.
+
+    Args:
+        known: What they say.
+        method: Of the classifier.
+        labelled: Its photos.
+        rate: Share of known photos that may be refused.
+
+    Raises:
+        UserError: Too few photos for the rate, or a method that cannot refuse.
+    """
+    _check_kind(method, rate)
+    photos, held = _photos(labelled), known.held
+    limit = rejection.threshold(held.sureness() if len(held.labels) else np.zeros(0), rate)
+    settled = replace(known.calibration, threshold=limit, rate=rate)
+    own = photos.pooled() if method.pools else photos
+    told = replace(known.evidence, detection=calibration.detection(method, own, held, settled))
+    return Trust(known.calibration, held, told).calibrated(settled)
+
+
+def check_rate_of(method: FewShotMethod, labelled: Labelled, rate: float | None) -> None:
+    """Refuse, without holding any photo out, a rate that ``assess`` would refuse.
+
+    Args:
+        method: Of the classifier.
+        labelled: Its photos.
+        rate: Share of known photos that may be refused, or None.
+
+    Raises:
+        UserError: Too few photos for the rate, or a method that cannot refuse.
+    """
+    if rate is not None:
+        _check_kind(method, rate)
+        held = sorted({i for out in rounds(labelled.labels.astype(np.int64), labelled.groups) for i in out})
+        rejection.check_count(len(np.unique(labelled.groups[held])), rate)
+
+
+def _check_kind(method: FewShotMethod, rate: float | None) -> None:
+    """Raise ``UserError`` where a method that sees all new photos at once is to refuse some."""
+    if method.transductive and rate is not None:
+        raise UserError(f"`reject` {rate:g} needs held-out photos, but {method.name!r} is {NO_CALIBRATION}.")
 
 
 def _gather(

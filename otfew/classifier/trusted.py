@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,6 +58,11 @@ class Trusted:
     selection_: Choice | None = None
     _trust: trust.Trust | None = None
     _calibration: Calibration | None = None
+    """That is used as long as nothing else is known: of a file without evidence, or of the photos known before."""
+    _of_before: bool = False
+    """Whether that is of the photos known before."""
+    _later: bool = False
+    """Within ``assessed_later``."""
 
     @property
     def calibration_(self) -> Calibration:
@@ -66,7 +73,7 @@ class Trusted:
     @calibration_.setter
     def calibration_(self, kept: Calibration) -> None:
         """Take what was kept with a saved classifier."""
-        self._calibration = kept
+        self._calibration, self._of_before = kept, False
 
     @property
     def report_(self) -> Evidence:
@@ -136,26 +143,73 @@ class Trusted:
         Args:
             examined: How the method was chosen, where it was just now: its held-out photos are there already.
         """
-        self._trust = self._calibration = None
-        if examined is not None:
-            rate = rejection.check_rate(self.reject)
-            self._trust = trust.assess(self.method_, self.embedder_, self.labelled_, rate, examined=examined)
-        if rejection.check_rate(self.reject) is not None:
+        rate = rejection.check_rate(self.reject)
+        if rate is not None:
             rejection.label_of_unknown(self.unknown_label, self.classes_)
+        if self._later:
+            trust.check_rate_of(self.method_, self.labelled_, rate)
+            self._calibration, self._trust, self._of_before = self.calibration_, None, True
+            return
+        self._trust, self._calibration, self._of_before = None, None, False
+        if examined is not None:
+            self._take(trust.assess(self.method_, self.embedder_, self.labelled_, rate, examined=examined))
+        if rate is not None:
             self._trusted()
+
+    @contextmanager
+    def assessed_later(self) -> Iterator[None]:
+        """Learn and forget without holding photos out: temperature and threshold stay those of before.
+
+        They stay until ``report_`` is asked for, which then holds photos out, or until ``_take`` brings what
+        ``_assessment`` has found meanwhile. What must be refused at once, such as a class called like unknown photos,
+        still is.
+        """
+        before, self._later = self._later, True
+        try:
+            yield
+        finally:
+            self._later = before
 
     def _trusted(self) -> trust.Trust:
         """Hold photos out, once."""
         if self._trust is None:
-            self._trust = trust.assess(
-                self.method_,
-                self.embedder_,
-                self.labelled_,
-                rejection.check_rate(self.reject),
-                choice=self.selection_,
-                plain=isinstance(self.method, str) and not self.options,
-            )
+            found = self._assessment()()
+            if self._calibration is not None and not self._of_before:
+                found = found.calibrated(self._calibration)
+            self._take(found)
+        assert self._trust is not None
         return self._trust
+
+    def _assessment(self, *, aside: bool = False) -> Callable[[], trust.Trust]:
+        """Return what holds the photos out that are known now, whatever is learnt or forgotten before it is called.
+
+        Args:
+            aside: It will be called while the method is asked about other photos, and gets a method of its own.
+        """
+        return partial(
+            trust.assess,
+            copy.deepcopy(self.method_) if aside else self.method_,
+            self.embedder_,
+            self.labelled_,
+            rejection.check_rate(self.reject),
+            choice=self.selection_,
+            plain=isinstance(self.method, str) and not self.options,
+        )
+
+    def _take(self, found: trust.Trust) -> None:
+        """Use what held-out photos of those that are known now have said."""
+        self._trust, self._calibration, self._of_before = found, None, False
+
+    def _refuse_anew(self) -> None:
+        """Let ``reject`` be another rate than that of ``fit``, by the held-out photos that are there.
+
+        Raises:
+            UserError: As ``fit``.
+        """
+        rate = rejection.check_rate(self.reject)
+        if rate is not None:
+            rejection.label_of_unknown(self.unknown_label, self.classes_)
+            self._take(trust.at_rate(self._trusted(), self.method_, self.labelled_, rate))
 
     def _embedded(self, images: Iterable[Picture]) -> tuple[list[int], Tensor, int]:
         """Extract nodes: places, (images, nodes, channels), and how many images were given."""

@@ -6,6 +6,7 @@ import shutil
 import struct
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -158,6 +159,101 @@ def test_refusals_and_choices_come_back(pools, tmp_path):
     assert str(again.selection_) == str(classifier.selection_)
 
 
+class Evidently:
+    """Makes a classifier of each kind, and compares what two of them say of held-out photos."""
+
+    @staticmethod
+    def made(pools, kind):
+        each, settings = {
+            "auto": (8, {"reject": 0.1}),
+            "named": (6, {"method": "cosine-centroid"}),
+            "refusing": (6, {"method": "knn", "reject": 0.2, "unknown_label": "?"}),
+            "one photo each": (1, {"method": "protonet"}),
+            "all at once": (3, {"method": "pt-map"}),
+        }[kind]
+        images, labels = pools.deck(each)
+        images[0], labels[1] = images[0] // 2, "blue"  # something to confuse and to doubt
+        return FewShotClassifier(pools.network(), **settings).fit(images, labels)
+
+    @staticmethod
+    def same(one, other, new):
+        assert one.report_ == other.report_
+        assert one.report_.lines() == other.report_.lines()
+        assert one.report_.to_record() == other.report_.to_record()
+        assert one.calibration_ == other.calibration_
+        for name, values in vars(one._trusted().held).items():
+            np.testing.assert_array_equal(values, getattr(other._trusted().held, name), strict=True)
+        assert one.resembles(new) == other.resembles(new)
+
+
+@pytest.fixture
+def no_holding_out(monkeypatch):
+    """Whoever holds photos out from now on fails."""
+
+    def asked(*given, **options):
+        raise AssertionError("photos were held out again")
+
+    return lambda: monkeypatch.setattr("otfew.classifier.trust.assess", asked)
+
+
+@pytest.mark.parametrize("kind", ["auto", "named", "refusing", "one photo each", "all at once"])
+def test_evidence_comes_back_and_is_not_found_anew(pools, tmp_path, kind, no_holding_out):
+    classifier = Evidently.made(pools, kind)
+    path = classifier.save(tmp_path / "a")
+    no_holding_out()
+    again = FewShotClassifier.load(path, backbone=classifier.backbone)
+    Evidently.same(again, classifier, new(pools))
+    assert again.save(tmp_path / "b").read_bytes() == path.read_bytes()
+    if kind == "auto":
+        assert again.report_.accuracy.nested
+        assert again.report_.choice == classifier.selection_ == again.selection_
+    if kind == "refusing":
+        assert again.report_.suspects
+        assert again.report_.confusions
+
+
+def test_evidence_is_the_same_in_another_process(pools, checkpoint, tmp_path):
+    images, labels = pools.deck(6)
+    classifier = FewShotClassifier(checkpoint, method="knn", nodes="fcn:1", reject=0.2).fit(images, labels)
+    classifier.save(tmp_path / "a.otfew", embed_backbone=True)
+    code = (
+        "import otfew, json; from otfew.classifier import trust; trust.assess = None; "
+        "c = otfew.FewShotClassifier.load('a.otfew'); print(json.dumps(c.report_.lines()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout) == classifier.report_.lines()
+
+
+def test_another_rate_takes_the_held_out_photos_that_are_there(pools, tmp_path, no_holding_out):
+    images, labels = pools.deck(6)
+    known = FewShotClassifier(pools.network(), "cosine-centroid").fit(images, labels)
+    wanted = FewShotClassifier(known.backbone, "cosine-centroid", reject=0.3).fit(images, labels)
+    again = FewShotClassifier.load(known.save(tmp_path / "a"), backbone=known.backbone)
+    no_holding_out()
+    again.reject = 0.3
+    again._refuse_anew()
+    assert again.report_ == wanted.report_
+    assert again.calibration_ == wanted.calibration_
+    again.reject = 0.01
+    with pytest.raises(UserError, match=r"`reject` 0\.01 needs 99 labelled photos"):
+        again._refuse_anew()
+
+
+def test_files_of_the_first_format_are_read(pools, tmp_path):
+    """One that was written before evidence was kept: of 18 pictures, with its network inside."""
+    again = FewShotClassifier.load(Path(__file__).with_name("format-1.otfew"))
+    kept = again.calibration_
+    assert kept.temperature == 0.2629451020483445
+    assert kept.threshold == 0.626965681711833
+    told = [[0.307429, 0.006696, 0.685875], [0.00027, 0.989021, 0.010709], [0.89896, 0.000013, 0.101027]]
+    np.testing.assert_allclose(again.predict_proba(pools.deck(1, start=500)[0]), told, atol=1e-4)
+    assert again.report_.lines()[0].startswith("18 photos of 3 classes (6 to 6 each); held out one a class, 10 times")
+    assert again.calibration_ == again.report_.calibration == kept
+    record, _ = model_file.read(again.save(tmp_path / "a", embed_backbone=True))
+    assert record["format"] == 2
+    assert FewShotClassifier.load(tmp_path / "a").report_ == again.report_
+
+
 def test_a_loaded_classifier_learns_on(fitted, pools, checkpoint, tmp_path):
     again = FewShotClassifier.load(fitted.save(tmp_path / "a"), backbone=checkpoint)
     more = [pools.picture("red", 40), pools.picture("blue", 41)]
@@ -296,10 +392,10 @@ def test_damaged_and_foreign_files_are_one_sentence(fitted, checkpoint, tmp_path
 
 
 def test_a_later_file_is_told_as_such(fitted, checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_file, "FORMAT", 2)
+    monkeypatch.setattr(model_file, "FORMAT", 3)
     path = fitted.save(tmp_path / "a")
     monkeypatch.undo()
-    with pytest.raises(UserError, match=r"saved by a later otfew \(format 2; this one reads 1\): update otfew"):
+    with pytest.raises(UserError, match=r"saved by a later otfew \(format 3; this one reads 2\): update otfew"):
         FewShotClassifier.load(path, backbone=checkpoint)
 
 
@@ -328,6 +424,15 @@ WRONG = {
     "labels of no kind": lambda record, arrays: record["classes"].update(dtype="<M8[s]"),
     "a photo without a name": lambda record, arrays: record["photos"][0].pop("name"),
     "no backbone": lambda record, arrays: record.pop("backbone"),
+    "no evidence": lambda record, arrays: record.pop("evidence"),
+    "evidence of other photos": lambda record, arrays: record["evidence"].update(photos=8),
+    "accuracy of another kind": lambda record, arrays: record["evidence"].update(accuracy={"mean": 1}),
+    "confusions of no class": lambda record, arrays: record["evidence"].update(confusions=[[0, 9, 1]]),
+    "held-out photos of none": lambda record, arrays: arrays["held photos"].add_(9),
+    "held-out logits of more classes": lambda record, arrays: arrays.update(
+        {"held logits": arrays["held logits"].repeat(1, 2)}
+    ),
+    "held-out photos without labels": lambda record, arrays: arrays.pop("held labels"),
     "another calibration": lambda record, arrays: record["also"].update(calibration_={"warmth": 3}),
 }
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.spatial.distance import cdist
 
-from otfew.classifier.resemblance import LEVEL, MOST, energies, resemble
+from otfew.classifier.resemblance import DOUBTFUL, LEVEL, MOST, Resemblance, energies, resemble
 
 
 def made(rng, count, shift=0.0, shares=(0.5, 0.5)):
@@ -37,6 +37,24 @@ def test_other_shares_of_the_classes_are_no_difference_and_other_pictures_are():
     assert other.differs
     assert other.p <= LEVEL
     assert "does not resemble" in str(other)
+
+
+@pytest.mark.parametrize(
+    ("p", "said"),
+    [
+        (0.001, "NEW does not resemble LABELLED (p 0.001): "),
+        (LEVEL, "NEW does not resemble LABELLED (p 0.010): "),
+        (0.011, "NEW may differ from LABELLED (p 0.011, and 0.01 would tell): "),
+        (DOUBTFUL, "NEW may differ from LABELLED (p 0.050, and 0.01 would tell): "),
+        (0.051, "NEW resembles LABELLED (p 0.05)"),
+        (0.4, "NEW resembles LABELLED (p 0.40)"),
+        (None, "too few photos to tell"),
+    ],
+)
+def test_what_is_near_the_level_is_said_to_be_open(p, said):
+    """No p of 0.01 beside the word that both are alike."""
+    assert str(Resemblance(p, 72)).startswith(said)
+    assert Resemblance(p, 72).differs == said.startswith("NEW does not")
 
 
 def test_it_is_the_same_in_every_run_and_names_of_classes_change_nothing():

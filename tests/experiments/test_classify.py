@@ -18,6 +18,7 @@ import torch
 
 import otfew
 from otfew import FewShotClassifier
+from otfew.backbones import ARCHITECTURES, weights
 from otfew.backbones.base import Backbone, Card
 from otfew.classifier import embedder, many
 from otfew.classifier.answer_table import HEAD
@@ -114,6 +115,21 @@ def test_columns_say_what_the_library_says(album, small, capsys):
     assert f", {refused} unknown at 20 % of known photos refused; " in said[-1]
 
 
+def test_candidates_are_printed_with_their_costs_and_the_reason(album, small, capsys):
+    """As they are kept in the saved model, from which they are printed again."""
+    classify(album, "--to", album / "out.csv", "--save", album / "kinds.otfew", method=("--backbone", "parts"))
+    said = capsys.readouterr().out.splitlines()
+    chosen = FewShotClassifier.load(album / "kinds.otfew", backbone=small).selection_
+    head, *rows = [line[2:] for line in said if line.startswith("  ")]
+    assert head.split()[:2] == ["candidate", "cost"]
+    assert [head, *rows] == str(chosen).split("\n")[:-1]
+    assert len(rows) == len(chosen.judged) > 5
+    assert f"method: {str(chosen).splitlines()[-1]}" in said
+    classify(album, "--to", album / "out.csv", labelled="kinds.otfew", method=("--backbone", "parts"))
+    again = capsys.readouterr().out.splitlines()
+    assert [line for line in again if line.startswith("  ")] == [f"  {line}" for line in (head, *rows)]
+
+
 def test_without_a_rate_nothing_is_unknown(album, small):
     classify(album, "--to", album / "out.csv")
     assert {row["unknown"] for row in rows_of(album / "out.csv")} == {""}
@@ -134,7 +150,7 @@ def test_json_holds_the_same(album, small):
 
 
 @pytest.mark.parametrize("suffix", ["csv", "json"])
-def test_a_second_start_after_a_kill_gives_the_same_bytes(album, small, monkeypatch, suffix):
+def test_a_second_start_after_a_kill_gives_the_same_bytes(album, small, monkeypatch, suffix, capsys):
     target = album / f"out.{suffix}"
     monkeypatch.setattr(many, "AT_ONCE", 3)
     (album / "new" / "04.png").write_bytes(b"no picture")
@@ -158,6 +174,7 @@ def test_a_second_start_after_a_kill_gives_the_same_bytes(album, small, monkeypa
     asked.extend([0] * 3)
     classify(album, "--to", target)
     assert asked[3:] == [3, 1]
+    assert "6 of the 10 new photos were answered before; going on from there" in capsys.readouterr().out
     assert target.read_bytes() == whole
     assert not left.exists()
 
@@ -218,6 +235,64 @@ def test_a_saved_model_gives_the_same_answers_in_another_process(album):
     assert made.returncode == 0, made.stderr
     assert "24 photos of 4 classes" in made.stdout
     assert (album / "again.csv").read_bytes() == (album / "out.csv").read_bytes()
+
+
+def otherwise(album, *words, **surroundings):
+    """Run the command in another process: its exit code, what it said, and what it complained of."""
+    where = {**os.environ, "PYTHONPATH": str(Path(otfew.__file__).parents[1]), **surroundings}
+    words = [sys.executable, "-m", "otfew", "classify", *map(str, words), "--threads", "1"]
+    made = subprocess.run(words, capture_output=True, text=True, timeout=600, env=where, check=False, cwd=album)
+    return made.returncode, made.stdout, made.stderr
+
+
+@pytest.mark.processes
+def test_a_network_of_ones_own_goes_with_the_model(album, capsys):
+    """Its file is gone when another process reads the model."""
+    torch.manual_seed(0)
+    card = Card("mine", "conv4", {"channels": 8}, resolution=32)
+    weights.save(album / "mine.safetensors", ARCHITECTURES["conv4"](channels=8), card)
+    classify(
+        album, "--to", album / "out.csv", "--save", album / "kinds.otfew", "--backbone", album / "mine.safetensors"
+    )
+    said = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("saved: "))
+    assert re.fullmatch(r"saved: .*kinds\.otfew \([\d.]+ MB\)", said)
+    for path in album.glob("mine.*"):
+        path.unlink()
+    code, _, error = otherwise(album, "kinds.otfew", album / "new", "--to", "again.csv")
+    assert code == 0, error
+    assert (album / "again.csv").read_bytes() == (album / "out.csv").read_bytes()
+
+
+NETWORK = """
+import torch
+
+def make():
+    torch.manual_seed({seed})
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), torch.nn.AdaptiveAvgPool2d(2)).eval()
+"""
+
+
+@pytest.mark.processes
+def test_a_network_made_by_a_function_is_named_by_its_digest(album, capsys, monkeypatch):
+    """Whoever reads the model gives the network, and the very same one."""
+    (album / "mynetwork.py").write_text(NETWORK.format(seed=0))
+    monkeypatch.syspath_prepend(album)
+    given = ("--backbone", "mynetwork:make")
+    classify(album, "--to", album / "out.csv", "--save", album / "kinds.otfew", *given)
+    assert "by a digest of its weights: give --backbone where it is loaded" in capsys.readouterr().out
+    paths = {"PYTHONPATH": os.pathsep.join([str(Path(otfew.__file__).parents[1]), str(album)])}
+    code, _, error = otherwise(album, "kinds.otfew", album / "new", "--to", "again.csv", **paths)
+    assert code == 2
+    assert "which it does not hold: give it as --backbone" in error
+    assert error.count("\n") == 1
+    code, _, error = otherwise(album, "kinds.otfew", album / "new", "--to", "again.csv", *given, **paths)
+    assert code == 0, error
+    assert (album / "again.csv").read_bytes() == (album / "out.csv").read_bytes()
+    (album / "mynetwork.py").write_text(NETWORK.format(seed=1))
+    code, _, error = otherwise(album, "kinds.otfew", album / "new", "--to", "other.csv", *given, **paths)
+    assert code == 2
+    assert "other weights of" in error
+    assert not (album / "other.csv").exists()
 
 
 def test_a_saved_model_takes_another_rate(album, small):

@@ -4,10 +4,10 @@
 const SVG = "http://www.w3.org/2000/svg";
 const COLOURS = ["#a67c00", "#31688e", "#c1440e"];
 const CHOSEN = "#c1440e", ALONE = "#31688e";
-const HEIGHT = 600, GAP = 90, AT_ONCE = 2;
+const HEIGHT = 600, GAP = 90, AT_ONCE = 2, AGAIN = 700;
 const token = location.hash.slice(1);
 const find = (id) => document.getElementById(id);
-const page = { state: null, chosen: null, why: null, shown: -1, toward: 0, pictures: new Map(), waiting: 0, version: 0 };
+const page = { state: null, chosen: null, why: null, shown: -1, toward: 0, pictures: new Map(), waiting: 0, version: 0, timer: 0 };
 
 function make(name, attributes = {}, ...inside) {
   const made = document.createElement(name);
@@ -109,17 +109,45 @@ async function refresh() {
 }
 
 function show(state) {
-  page.state = state;
   page.version += 1;
+  known(state);
+  detail();
+  later();
+}
+
+// Figures are found while the page goes on; what is shown of a photo stays where it is.
+function later() {
+  clearTimeout(page.timer);
+  if (page.state.renewing) page.timer = setTimeout(renewed, AGAIN);
+}
+
+async function renewed() {
+  const { version } = page;
+  let state;
+  try { state = await askJson("api/state"); } catch (error) { complain(error.message); return; }
+  // What has come meanwhile is newer, and photos that are on their way are not in this state.
+  if (page.version !== version || page.waiting) { later(); return; }
+  const chosen = () => page.state.photos.find((one) => one.number === page.chosen);
+  const before = chosen();
+  known(state);
+  const now = chosen();
+  find("detail").hidden = !now;
+  if (now) sentence(now);
+  if (now && now.unknown !== before?.unknown) explain(now.number);
+  later();
+}
+
+function known(state) {
+  page.state = state;
   if (!state.photos.some((photo) => photo.number === page.chosen)) page.chosen = null;
   const [first, ...rest] = state.lines;
   find("summary").textContent = first;
   find("lines").replaceChildren(...rest.map((line) => make("li", {}, line)));
   find("known").hidden = !rest.length;
+  find("renewing").hidden = !state.renewing;
   find("save").disabled = false;
   find("save").textContent = state.unsaved ? `Save classifier (${plural(state.unsaved, "change")})` : "Save classifier";
   cards();
-  detail();
 }
 
 function verdict(photo) {
@@ -163,13 +191,9 @@ function detail() {
   const photo = page.state.photos.find((one) => one.number === page.chosen);
   find("detail").hidden = !photo;
   if (!photo) return;
-  const given = photo.given !== null;
+  sentence(photo);
   find("title").textContent = photo.name;
-  const sure = `${photo.answer} (${percent(photo.confidence)}), else ${photo.runner_up} (${percent(photo.runner_up_confidence)})`;
-  const line = given ? [make("strong", {}, photo.given), ", as you say. ", `With that, the classifier says ${sure}.`]
-    : photo.unknown ? [make("strong", { class: "verdict-unknown" }, "Unknown"), `: not sure enough for an answer. It looks most like ${sure}.`]
-      : [make("strong", {}, photo.answer), ` (${percent(photo.confidence)}), else ${photo.runner_up} (${percent(photo.runner_up_confidence)}).`];
-  find("verdict").replaceChildren(...line, ` Most like ${photo.nearest}.`);
+  const given = photo.given !== null;
   find("ask").textContent = given ? "Labelled by you; choose another class, or take the label back:" : "What is it? The classifier learns from your answer:";
   const chips = page.state.classes.map(({ label, photos }) => make("button", {
     type: "button", "aria-pressed": given && label === photo.given, title: plural(photos, "labelled photo"),
@@ -179,6 +203,15 @@ function detail() {
   find("chips").replaceChildren(...chips);
   find("label").maxLength = page.state.limits.label;
   explain(photo.number);
+}
+
+function sentence(photo) {
+  const given = photo.given !== null;
+  const sure = `${photo.answer} (${percent(photo.confidence)}), else ${photo.runner_up} (${percent(photo.runner_up_confidence)})`;
+  const line = given ? [make("strong", {}, photo.given), ", as you say. ", `With that, the classifier says ${sure}.`]
+    : photo.unknown ? [make("strong", { class: "verdict-unknown" }, "Unknown"), `: not sure enough for an answer. It looks most like ${sure}.`]
+      : [make("strong", {}, photo.answer), ` (${percent(photo.confidence)}), else ${photo.runner_up} (${percent(photo.runner_up_confidence)}).`];
+  find("verdict").replaceChildren(...line, ` Most like ${photo.nearest}.`);
 }
 
 function teach(number, label) {

@@ -1,0 +1,1 @@
+"""What classify says of photos whose classes are known, beside the truth, as a record."""
