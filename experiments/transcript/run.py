@@ -43,7 +43,8 @@ class Heard:
     def note(self, text: str) -> None:
         """Remember a sentence."""
         said = text.replace(self._folder, "")
-        self.lines.append(translated(said))
+        if not said.startswith("report: "):  # where the page lies is no part of the record
+            self.lines.append(translated(said))
         self._watch.note(said)
 
     def task(self, title: str) -> AbstractContextManager[Step]:
