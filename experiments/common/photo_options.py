@@ -16,7 +16,8 @@ class WithClassifier:
     """A classifier of labelled photos: fitted on a folder, or loaded."""
 
     labelled: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="LABELLED|MODEL")]
-    """Folder of class folders, or a file (.otfew) that classify --save or the page of serve has written."""
+    """Folder of class folders, a .csv file of image,label, or a file (.otfew) that classify --save or the page of serve
+    has written."""
     unknown: float | None = None
     """Share of photos of known classes that may be refused, such as 0.05, so that others are told as unknown."""
     method: str = "auto"
