@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from otfew.errors import UserError
-from otfew.runs.identity import code_digest, origin, sources
 from otfew.transport.importing import find, is_plugin, look_here, only_imported, told
 
 __all__ = ["Kind", "called", "digest", "digests", "file_name", "is_plugin", "load", "only_imported", "plain", "told"]
@@ -92,6 +91,8 @@ def digest(name: str) -> str:
     Returns:
         64 hexadecimal digits.
     """
+    from otfew.runs.identity import code_digest
+
     module = name.partition(":")[0]
     look_here(module)
     return code_digest(*_reached(module))
@@ -120,6 +121,8 @@ def file_name(name: str) -> str:
 
 def _reached(module: str) -> set[str]:
     """List packages and modules that a module's source depends on: its own, and those that are not installed."""
+    from otfew.runs.identity import origin, sources
+
     package = module.rpartition(".")[0]
     reached: set[str] = set()
     waiting = [package if package and origin(package) else module]
@@ -136,6 +139,8 @@ def _reached(module: str) -> set[str]:
 
 def _own(module: str) -> bool:
     """Tell whether a module is a file of the user's."""
+    from otfew.runs.identity import origin
+
     if module.partition(".")[0] == "otfew":
         return False
     path = origin(module)

@@ -48,7 +48,8 @@ ADAPTERS = {
     "pytorch_metric_learning": "otfew/compat/pml.py",
     "qpth": "otfew/transport/backends/qpth.py",
     "starlette": "otfew/app/web.py",
-    "timm": "otfew/backbones/foreign.py otfew/backbones/seen.py",
+    "timm": "otfew/backbones/seen.py otfew/backbones/timm_networks.py",
+    "pandas": "otfew/reporting/frames.py otfew/reporting/joined.py otfew/reporting/result.py",
     "torch.utils.tensorboard": "otfew/training/board.py",
     "uvicorn": "otfew/app/listening.py",
 }

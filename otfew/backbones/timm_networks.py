@@ -73,7 +73,7 @@ def _timm(name: str) -> Any:
     except Exception as error:  # of torchvision, most often: a RuntimeError about operators
         raise UserError(
             f'backbone "timm:{name}": timm does not import ({told(error)}); torch and torchvision must be releases '
-            'that belong together: run pip install --upgrade torch torchvision, or pip install "otfew[timm]" in a new '
+            'that belong together: run pip install -U torch torchvision, or pip install "otfew[timm]" in a new '
             "environment."
         ) from error
     return timm

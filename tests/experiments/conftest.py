@@ -68,7 +68,7 @@ def toy_backbone(monkeypatch):
     """Stand in for a checkpoint: averages of 4 x 4 parts; returns it."""
     card = backbones.Card("parts", "parts", resolution=16, training_data="toys", training_classes=("toy",))
     network = backbones.Backbone(torch.nn.AdaptiveAvgPool2d(4), card, "parts")
-    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset=None: network)
+    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset=None, trained_on=None: network)
     return network
 
 

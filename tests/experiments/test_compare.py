@@ -73,7 +73,7 @@ def backbone(monkeypatch):
     def give(**fields):
         card = backbones.Card("quarters", "quarters", resolution=16, **fields)
         network = backbones.Backbone(torch.nn.AdaptiveAvgPool2d(2), card, "quarters")
-        monkeypatch.setattr(material, "load_backbone", lambda spec, dataset: network)
+        monkeypatch.setattr(material, "load_backbone", lambda spec, dataset, trained_on=None: network)
 
     give(training_data="toys", training_classes=("toy",))
     return give
@@ -471,7 +471,7 @@ def test_an_image_with_nan_features_is_named(pictures, backbone, monkeypatch, ca
             return torch.full((len(images), 3, 2, 2), torch.nan)
 
     network = backbones.Backbone(Nan(), backbones.Card("nan", "nan", training_data="x"), "nan")
-    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset: network)
+    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset, trained_on=None: network)
     assert "test-0" in refused(capsys, "--dataset", "image-folder", "--data-root", pictures, "--query", 5)
 
 

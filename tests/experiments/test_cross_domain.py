@@ -47,7 +47,7 @@ def test_every_column_is_that_of_compare(two_sets, toy_backbone, tmp_path, finis
 def test_classes_seen_in_training_are_refused(two_sets, tmp_path, monkeypatch, refused, toy_backbone):
     card = backbones.Card("own", "own", resolution=16, training_data="x", training_classes=("omniglot 3",))
     network = backbones.Backbone(toy_backbone.module, card, "own")
-    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset=None: network)
+    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset=None, trained_on=None: network)
     arguments = ["--query", 4, "--episodes", 60, "--methods", *METHODS, "--output", tmp_path / "run"]
     said = refused(cross_domain.main, *arguments, "--datasets", "glyphs", "omniglot")
     assert "was trained on 1 of the 7 classes" in said
@@ -56,7 +56,9 @@ def test_classes_seen_in_training_are_refused(two_sets, tmp_path, monkeypatch, r
 
 def test_all_data_sets_get_the_same_backbone(two_sets, toy_backbone, tmp_path, finish, monkeypatch):
     asked = []
-    monkeypatch.setattr(material, "load_backbone", lambda spec, dataset=None: (asked.append(spec), toy_backbone)[1])
+    monkeypatch.setattr(
+        material, "load_backbone", lambda spec, dataset=None, trained_on=None: (asked.append(spec), toy_backbone)[1]
+    )
     arguments = ["--query", 4, "--episodes", 4, "--methods", *METHODS]
     finish(cross_domain.main, tmp_path / "run", *arguments, "--datasets", "omniglot", "glyphs")
     # Ours for glyphs is not taken for glyphs alone.

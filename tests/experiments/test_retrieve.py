@@ -143,7 +143,7 @@ def test_halves_of_the_classes(toy_pictures, toy_backbone, tmp_path, finish, cap
 def test_a_backbone_that_saw_the_classes_is_refused(toy_pictures, toy_backbone, tmp_path, monkeypatch, refused, finish):
     card = backbones.Card("seen", "parts", dataset="image-folder", training_data="toys", training_classes=("test-1",))
     network = backbones.Backbone(toy_backbone.module, card, "seen")
-    monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset=None: network)
+    monkeypatch.setattr(_material, "load_backbone", lambda spec, dataset=None, trained_on=None: network)
     arguments = ["--dataset", "image-folder", "--data-root", toy_pictures, "--nodes", "fcn:2,nomap"]
     arguments += ["--resolution", 16, "--output", tmp_path / "run"]
     assert "was trained on 1 of the 6 classes" in refused(retrieve.main, *arguments)

@@ -161,7 +161,7 @@ def test_help_of_a_command_into_a_full_device(monkeypatch, capsys):
         (["--output", "x" * 5000], "too long"),
         (["--features", "x" * 5000], "x"),
         (["--backbone", "x" * 5000], "x"),
-        (["--data-root", "/" + "x/" * 5000], "x"),
+        (["--dataset", "image-folder", "--data-root", "/" + "x/" * 5000], "x"),
         (["--device", "meta"], "meta"),
         (["--device", "cpu:x"], "cpu:x"),
     ],
