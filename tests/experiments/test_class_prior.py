@@ -45,7 +45,8 @@ def arguments(own_features, surroundings, toys):
 
 
 @pytest.mark.parametrize("prior", ["uniform", "true", "estimated"])
-def test_compare_says_what_it_told(arguments, prior, finish, tmp_path, capsys):
+def test_compare_says_what_it_told(arguments, prior, finish, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")  # names are not broken
     results = finish(compare.main, tmp_path / "run", *arguments, "--class-prior", prior)
     assert results["protocol"]["query_balance"] == "dirichlet:0.4"
     assert results["protocol"]["class_prior"] == prior

@@ -284,7 +284,7 @@ CHANGES = {
     "shot": 2, "query": 4, "query_balance": "dirichlet:2", "class_prior": "true", "episodes": 5, "seed": 2,
     "device": "elsewhere", "methods": ("protonet", "tim", "knn"), "nodes": "fcn:2,1", "reference": "tim",
     "solver": "sinkhorn", "fixed_classes": True, "unknown_classes": 1, "logits": True, "shots": (1, 2),
-    "seeds": (1, 2),
+    "seeds": (1, 2), "trained_on": "others",
 }  # fmt: skip
 
 
@@ -306,8 +306,8 @@ def claimed(shared, monkeypatch):
             names=tuple(map(str, range(60))), read=lambda i: pictures[i], fingerprint="1", published_classes=5,
         )  # fmt: skip
 
-    def network(spec, dataset):
-        card = backbones.Card("quarters", "quarters", resolution=16, training_data="toys")
+    def network(spec, dataset, trained_on):
+        card = backbones.Card("quarters", "quarters", resolution=16, training_data=trained_on or "toys")
         return backbones.Backbone(torch.nn.AdaptiveAvgPool2d(2), card, str(spec))
 
     monkeypatch.setattr(material, "load_images", images)

@@ -56,9 +56,12 @@ def test_classes_seen_in_training_are_refused(two_sets, tmp_path, monkeypatch, r
 
 def test_all_data_sets_get_the_same_backbone(two_sets, toy_backbone, tmp_path, finish, monkeypatch):
     asked = []
-    monkeypatch.setattr(
-        material, "load_backbone", lambda spec, dataset=None, trained_on=None: (asked.append(spec), toy_backbone)[1]
-    )
+
+    def found(spec, dataset=None, trained_on=None):
+        asked.append(spec)
+        return toy_backbone
+
+    monkeypatch.setattr(material, "load_backbone", found)
     arguments = ["--query", 4, "--episodes", 4, "--methods", *METHODS]
     finish(cross_domain.main, tmp_path / "run", *arguments, "--datasets", "omniglot", "glyphs")
     # Ours for glyphs is not taken for glyphs alone.

@@ -147,7 +147,7 @@ def test_landing_by_loops():
 
 
 def test_two_files_become_three_pictures(toy_pictures, tmp_path, toy_backbone, finish, monkeypatch, capsys):
-    monkeypatch.setattr(drawing, "load_backbone", lambda spec: toy_backbone)
+    monkeypatch.setattr(drawing, "load_backbone", lambda spec, trained_on=None: toy_backbone)
     files = [toy_pictures / "test" / "test-0" / f"{i}.png" for i in (0, 1)]
     for nodes in ("fcn", "grid:2"):
         results = finish(show_flows.main, tmp_path / nodes, *files, "--nodes", nodes)
