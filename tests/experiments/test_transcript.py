@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from otfew.experiments.common.cli import run
 from otfew.experiments.transcript import command
 
 pytestmark = pytest.mark.usefixtures("surroundings")
+ROOT = Path(__file__).parents[2]
 COLOURS = {"brick": (180, 60, 50), "brick-wall": (60, 170, 60), "lake": (50, 70, 180), "sand": (190, 180, 120)}
 
 
@@ -125,3 +127,26 @@ def test_a_new_photo_must_name_its_class(album, small, refused, tmp_path):
         command.main, "--folder", album, "--output", tmp_path / "a.json", "--method", "knn", "--unknown", "0.2"
     )
     assert "pond-1.png in --folder names no class" in said
+
+
+ROWS = {"birds": "birds, 12 x 8", "cifar": "CIFAR-100, 12 x 8", "groceries": "groceries on shelves, 8 x 6"}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_the_table_of_the_docs_is_that_of_the_records(name):
+    record = json.loads((ROOT / f"docs/results/own-photos-{name}.json").read_bytes())
+    new, held_out = record["new"], record["held_out"]["accuracy"]
+    before, after = new["before"], new["after"]
+    low, high = new["interval"]
+    figures = [
+        f"{100 * new['accuracy']:.1f} % [{100 * low:.1f}, {100 * high:.1f}]",
+        f"{100 * held_out['mean']:.1f} %",
+        f"{before['log_loss']:.3f}, {after['log_loss']:.3f}",
+        f"{before['brier']:.3f}, {after['brier']:.3f}",
+        f"{new['refused_known']} of {new['known']}",
+        f"{new['found_unknown']} of {new['unknown']}",
+        f"{new['auroc']:.3f}",
+    ]
+    page = (ROOT / "docs/own-photos.md").read_text(encoding="utf-8")
+    (row,) = (line for line in page.splitlines() if line.startswith(f"| {ROWS[name]} |"))
+    assert [cell.strip() for cell in row.strip("|").split("|")][2:] == figures
