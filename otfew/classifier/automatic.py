@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from otfew import catalogue
 from otfew.classifier.calibration import HeldOut, hold_out
@@ -19,6 +21,7 @@ from otfew.classifier.candidates import Candidate, View
 from otfew.classifier.holdouts import Answers, Indices, Photos, Question, nested, rounds, single
 from otfew.classifier.prior import Prior
 from otfew.classifier.selection import Choice, Judged, choose
+from otfew.classifier.side_by_side import side_by_side
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
 from otfew.statistics.temperature import Expected, cross_fit, softmax, stack
@@ -92,23 +95,27 @@ def examine(order: Sequence[Judged], views: Mapping[View, Photos], prior: Prior)
     inner = [nested(labels, out, [other for other in outer if other is not out]) for out in outer]
     wanted = [*everything, *single(labels, outer), *(question for part in inner for question in part)]
 
-    answers: dict[Candidate, Answers] = {}
-    settled: list[Judged] = []
+    asking: dict[Candidate, Answers] = {}
+    unable: dict[Candidate, UserError] = {}
     pooled: dict[View, Photos] = {}
-    for judged in order:
-        candidate = judged.candidate
+    for candidate in (judged.candidate for judged in order):
         try:
             method = catalogue.build(candidate.method)
-            seen = views[candidate.view]
-            if method.pools:
-                seen = pooled.setdefault(candidate.view, seen.pooled())
-            own = Answers(method, seen)
-            own.prepare(wanted)
         except UserError as error:
-            settled.append(replace(judged, reason=str(error).rstrip(".")))
+            unable[candidate] = error
             continue
-        answers[candidate] = own
-        settled.append(judged)
+        seen = views[candidate.view]
+        if method.pools:
+            seen = pooled.setdefault(candidate.view, seen.pooled())
+        asking[candidate] = Answers(method, seen)
+    threads = torch.get_num_threads() if photos.nodes.is_cpu else 1
+    ended = side_by_side([partial(own.prepare, wanted) for own in asking.values()], threads)
+    unable.update((c, error) for c, error in zip(asking, ended, strict=True) if error is not None)
+    answers = {candidate: own for candidate, own in asking.items() if candidate not in unable}
+    settled = [
+        replace(judged, reason=str(unable[judged.candidate]).rstrip(".")) if judged.candidate in unable else judged
+        for judged in order
+    ]
     if not answers:
         raise UserError(f"no candidate of method 'auto' can answer here; the first: {settled[0].reason}.")
     able = [judged for judged in settled if judged.candidate in answers]
