@@ -78,7 +78,7 @@ def test_the_picture_is_made_anew(client):
     assert np.abs(shown.mean((0, 1)) - pixels("lake", 3).mean((0, 1))).max() < 3
 
 
-@pytest.mark.parametrize("method", ["deepemd", "cosine-centroid"])
+@pytest.mark.parametrize("method", [pytest.param("deepemd", marks=pytest.mark.slow), "cosine-centroid"])
 def test_why_is_what_the_library_explains(method):
     known, data = fit(method, each=2), png("sand", 8, 70)
     client = connect(Session(fit(method, each=2)))

@@ -199,7 +199,7 @@ def test_other_devices_take_the_sums_in_torch_and_say_so_once(pretended):
 )
 def test_a_first_formula_is_tried_once_and_apart(trial, said, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(keops_trial, "TRIAL", trial)
-    monkeypatch.setattr(keops_trial, "SECONDS", 10)
+    monkeypatch.setattr(keops_trial, "SECONDS", 4)
     monkeypatch.setattr(keops_trial, "_setting", lambda: "here")
     monkeypatch.setattr(keops_trial.kept, "home", lambda: tmp_path)
     reason = keops_trial.ends_badly()

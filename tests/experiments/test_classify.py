@@ -272,6 +272,7 @@ def make():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_a_network_made_by_a_function_is_named_by_its_digest(album, capsys, monkeypatch):
     """Whoever reads the model gives the network, and the very same one."""

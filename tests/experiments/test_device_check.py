@@ -288,6 +288,7 @@ def test_what_ran_before_the_time_was_over_is_kept(checkout):
     assert name.endswith("test_hangs")
 
 
+@pytest.mark.slow
 def test_what_a_test_has_started_ends_with_it(checkout, tmp_path):
     """Else a tool that is still at work would share the card with the parts that measure."""
     told = tmp_path / "pid"

@@ -153,6 +153,7 @@ def test_tuning_uses_the_validation_classes_and_finds_what_is_better(two_splits,
     assert "| published, % on val | chosen, % on val |" in said
 
 
+@pytest.mark.slow
 def test_the_slack_of_an_estimated_prior_is_chosen_too(two_splits, folder, finish, monkeypatch):
     others = {name: values[-1:] for name, values in latent_tuning.GRID.items() if name != "slack"}
     monkeypatch.setattr(latent_tuning, "GRID", {**others, "slack": latent_tuning.GRID["slack"]})

@@ -124,6 +124,7 @@ def test_the_test_labels_choose_nothing(finished, folder, tmp_path, monkeypatch)
         assert after[name]["error"] != before[name]["error"]
 
 
+@pytest.mark.slow
 def test_stopped_among_the_second_stages_and_the_same_command_again(folder, finished, tmp_path, monkeypatch):
     """What is finished is taken from the folder, and the results are those of a run that was not stopped."""
     output = tmp_path / "run"
