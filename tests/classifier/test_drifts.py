@@ -1,8 +1,16 @@
 """How far photos are from their own middles is asked of the network once, also by the next process."""
 
+import pytest
+
 from otfew import FewShotClassifier
 from otfew.classifier import fitting
 from otfew.classifier.feature_store import STORE
+
+
+@pytest.fixture(autouse=True)
+def _nothing_in_memory():
+    """What an earlier test of this process has asked would not be written to another folder."""
+    STORE.clear()
 
 
 def test_a_warm_cache_leaves_nothing_to_the_network(pools, tmp_path, monkeypatch):
