@@ -204,6 +204,8 @@ def test_a_first_formula_is_tried_once_and_apart(trial, said, monkeypatch, tmp_p
     monkeypatch.setattr(keops_trial.kept, "home", lambda: tmp_path)
     reason = keops_trial.ends_badly()
     assert reason is None if said is None else said in reason
-    monkeypatch.setattr(keops_trial, "TRIAL", "raise SystemExit('not again')")
-    assert keops_trial.ends_badly() == reason
-    assert capsys.readouterr().err.count("this happens once") == 1
+    monkeypatch.setattr(keops_trial, "TRIAL", "raise SystemExit('again')")
+    # What may pass is tried again.
+    lasts = said is None or "signal" in said
+    assert (keops_trial.ends_badly() == reason) == lasts
+    assert capsys.readouterr().err.count("this happens once") == (1 if lasts else 2)

@@ -26,10 +26,15 @@ assert torch.allclose(found[:, 0], expected, rtol=1e-4), "a wrong sum"
 """
 SECONDS = 300
 SOUND = b"sound"
+SIGNAL = "the signal"
 
 
 def ends_badly() -> str | None:
-    """Say how KeOps ends on this machine's GPU, or None; what was found is kept in the user's cache."""
+    """Say how KeOps ends on this machine's GPU, or None.
+
+    That it is sound, or that a signal ends it, is kept in the user's cache; what may pass, such as a card without free
+    memory, is tried again by the next process.
+    """
     home = kept.home()
     folder = None if home is None else home / "keops"
     path = None if folder is None else folder / f"trial-{_setting()}"
@@ -37,7 +42,8 @@ def ends_badly() -> str | None:
         return None if known == SOUND else known.decode()
     sys.stderr.write("otfew: trying KeOps on this GPU; this happens once\n")
     reason = _tried()
-    if path is not None and folder is not None and kept.writable(folder):
+    lasts = reason is None or reason.startswith(SIGNAL)
+    if lasts and path is not None and folder is not None and kept.writable(folder):
         kept.save(path, SOUND if reason is None else reason.encode())
     return reason
 
@@ -59,7 +65,7 @@ def _tried() -> str | None:
     if done.returncode == 0:
         return None
     if done.returncode < 0:
-        return f"the signal {-done.returncode} ended a trial of it, as where CUDA's libraries do not fit each other"
+        return f"{SIGNAL} {-done.returncode} ended a trial of it, as where CUDA's libraries do not fit each other"
     said = [line.strip() for line in done.stderr.splitlines() if line.strip()]
     return f"a trial of it failed: {said[-1] if said else f'exit code {done.returncode}'}"
 
