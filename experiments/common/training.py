@@ -152,6 +152,9 @@ class Target:
             **({"learned": {self.method: dict(kept.learned)}} if kept.learned else {}),
             "val_accuracies": {name: round(a.mean, 3) for name, a in kept.validation.items()},
             "val_intervals": {name: round(a.interval, 3) for name, a in kept.validation.items()},
+            "val_curves": {
+                name: [round(record.validation[name].mean, 2) for record in history] for name in kept.validation
+            },
         }
         module = self.build()
         module.load_state_dict(dict(best))

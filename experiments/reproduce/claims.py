@@ -19,7 +19,7 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
-SHARED = ("delta", "on", "reruns", "training", "ours", "unit")
+SHARED = ("delta", "on", "reruns", "training", "ours", "unit", "budget")
 """What a table may say once for its claims."""
 
 
@@ -67,6 +67,31 @@ class Training:
 
 
 @dataclass(frozen=True)
+class Spent:
+    """What a paper spent on the figures of a table; None, or empty, where it does not say or where it is of no matter.
+
+    Attributes:
+        network: Key of an architecture, without its width.
+        width: Share of the full width.
+        epochs: Of training, before any meta-training.
+        meta_episodes: Of meta-training.
+        images: Training images.
+        resolution: Side in pixels.
+        data: Names of the data sets that were tested on; one of them will do.
+        learned: Names of those that were learned from, where these are not the same.
+    """
+
+    network: str = ""
+    width: float | None = None
+    epochs: int | None = None
+    meta_episodes: int | None = None
+    images: int | None = None
+    resolution: int | None = None
+    data: tuple[str, ...] = ()
+    learned: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Arm:
     """One side of a difference.
 
@@ -100,6 +125,7 @@ class Claim:
         training: It is about a way of training: fewer than three networks or seeds can't judge it.
         ours: A question of ours, not a claim of the paper.
         unit: Of its figures.
+        budget: Name of what the paper spent on it, or "".
     """
 
     id: str
@@ -118,6 +144,7 @@ class Claim:
     training: bool = False
     ours: bool = False
     unit: str = "points"
+    budget: str = ""
 
     @property
     def arms(self) -> str:
@@ -183,6 +210,7 @@ class Ledger:
         trainings: By name of the checkpoint.
         claims: By id, in order.
         sources: Table -> paper.
+        budgets: Name -> what a paper spent.
         elsewhere: Table -> its rows from other pages.
         summary: Lines of the page, in which {ID} stands for a claim's figure and verdict.
         answers: Rows of the README.
@@ -192,6 +220,7 @@ class Ledger:
     trainings: Mapping[str, Training]
     claims: Mapping[str, Claim]
     sources: Mapping[str, str]
+    budgets: Mapping[str, Spent]
     elsewhere: Mapping[str, tuple[Elsewhere, ...]]
     summary: tuple[str, ...]
     answers: tuple[Answer, ...]
@@ -240,6 +269,7 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
                 raise ValueError(f"run {run.name!r}: {run.command} measures nothing that a claim could rest on")
             runs[run.name] = run
     trainings = {e["name"]: Training(e["name"], e["command"], tuple(e["arguments"])) for e in text.get("training", ())}
+    budgets = {e["name"]: _spent(e) for e in text.get("budget", ())}
     claims: dict[str, Claim] = {}
     sources: dict[str, str] = {}
     for table in text["table"]:
@@ -251,6 +281,8 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
             missing = set(claim.runs) - runs.keys()
             if claim.id in claims or missing or not (claim.left or claim.untestable):
                 raise ValueError(f"claim {claim.id!r} is there twice, has no arms, or unknown runs: {sorted(missing)}")
+            if claim.budget and claim.budget not in budgets:
+                raise ValueError(f"claim {claim.id!r} names an unknown budget: {claim.budget!r}")
             claims[claim.id] = claim
     elsewhere = {
         table["name"]: tuple(Elsewhere(**row) for row in table.get("elsewhere", ())) for table in text["table"]
@@ -260,7 +292,12 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
     said = "".join([*summary, *(answer.finding for answer in answers)])
     if unknown := set(re.findall(PLACE, said)) - claims.keys():
         raise ValueError(f"the summary names unknown claims: {sorted(unknown)}")
-    return Ledger(runs, trainings, claims, sources, elsewhere, summary, answers)
+    return Ledger(runs, trainings, claims, sources, budgets, elsewhere, summary, answers)
+
+
+def _spent(entry: Mapping[str, Any]) -> Spent:
+    plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items() if key != "name"}
+    return Spent(**plain)
 
 
 def _claim(entry: Mapping[str, Any], table: str, seeds: Mapping[str, int]) -> Claim:

@@ -105,6 +105,18 @@ def _command(file: Path) -> str:
         raise UserError(f"{file} is damaged: restore it from the repository.") from None
 
 
+def protocol_of(file: Path) -> Any:
+    """Read on what a record of a run rests.
+
+    Raises:
+        UserError: It is damaged.
+    """
+    try:
+        return json.loads(file.read_bytes())["protocol"]
+    except (ValueError, TypeError, KeyError):
+        raise UserError(f"{file} is damaged: restore it from the repository.") from None
+
+
 def measure(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Figure]:
     """Take a claim's figures from finished runs.
 

@@ -7,13 +7,14 @@ import hashlib
 import itertools
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from otfew.classifier.folder_rule import rule_digest
 from otfew.errors import UserError
-from otfew.experiments.reproduce.claims import Arm, Claim, Ledger
+from otfew.experiments.reproduce.budget import Own, bearing
+from otfew.experiments.reproduce.claims import Arm, Claim, Ledger, Spent
 from otfew.experiments.reproduce.evidence import spelled
 from otfew.experiments.reproduce.figures import Figure
 from otfew.experiments.reproduce.verdict import judge
@@ -121,6 +122,7 @@ def terms(ledger: Ledger) -> dict[tuple[str, str], Terms]:
     found: dict[tuple[str, str], Terms] = {
         ("rule", "verdicts"): {"digest": rules_digest()},
         ("rule", "folders"): {"digest": rule_digest()},
+        ("rule", "bears"): {"digest": budgets_digest(ledger)},
     }
     for run in ledger.runs.values():
         found["run", run.name] = {"command": spelled(run, quick=False)}
@@ -177,7 +179,12 @@ def rules_digest() -> str:
         (0.5, 1.0),
     )
     for mean, half, p, seeds, training, margin in cases:
-        for intervals in ({"episodes": half}, {"classes": half, "networks": 1.5 * half}, {"seeds": half}):
+        for intervals in (
+            {"episodes": half},
+            {"classes": half, "networks": 1.5 * half},
+            {"seeds": half},
+            {"runs": half},
+        ):
             left, right = (Arm("r", "a"),), (Arm("r", "b"),)
             claims = [
                 Claim(i, "t", "s", left=left, right=right, delta=margin, training=training)
@@ -188,6 +195,26 @@ def rules_digest() -> str:
             family = [*claims, alone]
             figures = {"one": figure, "two": figure, "three": Figure(mean, intervals, 0.9, seeds), "level": figure}
             said += [f"{v.text} {v.few} {v.p_holm or 0:.3f}" for v in judge(family, figures).values()]
+    return hashlib.sha256("\n".join(said).encode()).hexdigest()[:10]
+
+
+def budgets_digest(ledger: Ledger) -> str:
+    """Digest what papers spent, for which claims, and the rule's word on made-up budgets on all sides of it."""
+    said = [f"{name} {spent}" for name, spent in sorted(ledger.budgets.items())]
+    said += [f"{claim.id} {claim.budget}" for claim in ledger.claims.values()]
+    paper = Spent("net", 1.0, 100, 5000, 1000, 84, ("one", "other"), ("one",))
+    claim = Claim("c", "t", "s", left=(Arm("r", "a"),), right=(Arm("r", "b"),))
+    level = (70.0,) * 20
+    enough = Own("net", 0.5, 50, 2500, 500, 42, ("one",), ("one",), "base", "", (level,), "fcn", "fcn")
+    short: dict[str, Any] = {
+        "network": "another", "width": 0.25, "epochs": 49, "meta_episodes": 2499, "images": 499, "resolution": 41,
+        "data": ("third",), "learned": ("other",), "partial": "1 of 2 classes", "nodes": "grid",
+    }  # fmt: skip
+    cases = [enough, *(replace(enough, **{name: value}) for name, value in short.items())]
+    cases += [replace(enough, curves=(level, (*level[:18], x, x))) for x in (69.0, 70.5, 70.6, 80.0)]
+    cases += [replace(enough, curves=curves) for curves in ((), ((70.0,) * 3,), ((70.0,) * 100,))]
+    said += [bearing(claim, paper, found).text for found in ([], *([case] for case in cases), cases)]
+    said += [bearing(replace(claim, ours=True), paper, [enough]).text, bearing(claim, None, [enough]).text]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:10]
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from otfew.experiments.reproduce.budget import NO, YES, Bearing
 from otfew.experiments.reproduce.claims import PLACE, Claim, Elsewhere, Ledger
 from otfew.experiments.reproduce.evidence import Figures
 from otfew.experiments.reproduce.figures import Figure
-from otfew.experiments.reproduce.verdict import KINDS, Verdict, judge
+from otfew.experiments.reproduce.verdict import CONFIRMED, CONTRADICTED, KINDS, Verdict, judge, surviving
 from otfew.reporting.tables import Markdown, Table, markdown
 
 PICTURES = "reproduction"
@@ -19,7 +19,10 @@ SOURCES = ("episodes", "queries", "images", "classes", "networks", "seeds", "run
 """What intervals are over, in the order of the page."""
 ANSWERS = ("question", "found", "budget", "`python -m experiments.`...")
 """Head of the README's table."""
-HEAD = ("claim", "on", "published", "found", "difference", "networks, seeds", "Holm's p", "again", "verdict")
+HEAD = (
+    "claim", "on", "published", "found", "difference", "networks, seeds", "Holm's p", "again", "found here",
+    "bears on the paper's claim", "spent, of what the paper spent",
+)  # fmt: skip
 
 
 def verdicts(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Verdict]:
@@ -30,14 +33,23 @@ def verdicts(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Verdict
     return found
 
 
-def records(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Any]:
+def records(ledger: Ledger, full: Figures, quick: Figures, bears: Mapping[str, Bearing]) -> dict[str, Any]:
     """Return what claims.json holds: a record for each claim.
 
+    Args:
+        ledger: The claims.
+        full: Figures of the full suite.
+        quick: Figures of the quick suite.
+        bears: Whether each claim's row bears on the paper's claim.
+
     Returns:
-        Id -> what claims.toml says, "verdict", "p_holm", "seeds", "evidence" (files, relative to the folder of
+        Id -> what claims.toml says, "verdict", "p_holm", "seeds", "survives" (one
+        correction over all claims), "bears" (null
+        for questions of ours), "spent", "missing", "networks", "evidence" (files, relative to the folder of
         claims.json), and by suite "figure", "left" and "right".
     """
     judged = verdicts(ledger, full, quick)
+    survivors = _survivors(ledger, full, quick, judged)
     made = {}
     for claim in ledger.claims.values():
         suites = {suite: found[claim.id] for suite, found in (("full", full), ("quick", quick)) if claim.id in found}
@@ -51,6 +63,11 @@ def records(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Any]:
             "verdict": judged[claim.id].text,
             "p_holm": None if judged[claim.id].p_holm is None else float(f"{judged[claim.id].p_holm:.4g}"),
             "seeds": best.seeds if best else 0,
+            "survives": claim.id in survivors,
+            "bears": bears[claim.id].bears if bears[claim.id].applies else None,
+            "spent": list(bears[claim.id].budget),
+            "missing": list(bears[claim.id].missing),
+            "networks": sorted(bears[claim.id].bases),
             "evidence": [f"{'' if suite == 'full' else 'quick/'}{run}.json" for suite in suites for run in claim.runs],
             **{s: {name: figure.to_json() for name, figure in sides.items()} for s, sides in suites.items()},
         }
@@ -58,7 +75,12 @@ def records(ledger: Ledger, full: Figures, quick: Figures) -> dict[str, Any]:
 
 
 def page(
-    ledger: Ledger, full: Figures, quick: Figures, commands: Mapping[str, str], history: Sequence[str] = ()
+    ledger: Ledger,
+    full: Figures,
+    quick: Figures,
+    bears: Mapping[str, Bearing],
+    commands: Mapping[str, str],
+    history: Sequence[str] = (),
 ) -> bytes:
     """Write docs/reproduction.md.
 
@@ -66,21 +88,18 @@ def page(
         ledger: The claims.
         full: Figures of the full suite.
         quick: Figures of the quick suite.
+        bears: Whether each claim's row bears on the paper's claim.
         commands: Run -> the command that it is.
         history: Lines on what was fixed and what was changed.
     """
     judged = verdicts(ledger, full, quick)
-    counts = Counter(verdict.kind for verdict in judged.values())
-    own = Counter(judged[claim.id].kind for claim in ledger.claims.values() if claim.ours)
-    numbers = [(kind, counts[kind] - own[kind], own[kind]) for kind in KINDS if counts[kind]]
-    head = ("verdict", "claims of papers", "questions of ours")
-    pieces = [_INTRODUCTION, "", markdown(Table("", head, numbers)).rstrip()]
+    pieces = [_INTRODUCTION, "", *_counts(ledger, full, quick, bears, judged)]
     if ledger.summary:
         pieces += ["", "## In short", "", _SHORT, "", *summary(ledger, full, quick)]
     for table, claims in ledger.tables():
         source = ledger.sources[table]
         pieces += ["", f"## {table}", "", f"Questions of ours about {source}." if claims[0].ours else f"{source}.", ""]
-        rows = [_row(claim, judged[claim.id], full, quick) for claim in claims]
+        rows = [_row(claim, judged[claim.id], bears[claim.id], full, quick) for claim in claims]
         rows += [_row_of_page(row) for row in ledger.elsewhere[table]]
         pieces.append(markdown(Table(table, HEAD, rows)).rstrip())
         if any(claim.id in full or claim.id in quick for claim in claims):
@@ -96,6 +115,48 @@ def page(
         pieces += ["", *history]
     pieces += ["", "## Runs", "", _RUNS, "", *(f"    # {run}\n    {commands[run]}" for run in commands)]
     return ("\n".join(pieces) + "\n").encode()
+
+
+def _counts(
+    ledger: Ledger, full: Figures, quick: Figures, bears: Mapping[str, Bearing], judged: Mapping[str, Verdict]
+) -> list[str]:
+    """Count verdicts, beside what bears on papers, what survives one correction, and the networks behind all of it."""
+    survivors = _survivors(ledger, full, quick, judged)
+    rows = []
+    for kind in KINDS:
+        mine = [claim for claim in ledger.claims.values() if judged[claim.id].kind == kind]
+        if mine:
+            decided = kind.startswith((CONFIRMED, CONTRADICTED))
+            rows.append(
+                (
+                    kind,
+                    sum(not claim.ours for claim in mine),
+                    sum(bears[claim.id].bears for claim in mine),
+                    sum(claim.ours for claim in mine),
+                    sum(claim.id in survivors for claim in mine) if decided else "",
+                )
+            )
+    head = (
+        "found here",
+        "claims of papers",
+        "of them, bearing on the paper's",
+        "questions of ours",
+        "survive together",
+    )
+    names = sorted({name for claim in ledger.claims.values() for name in bears[claim.id].bases})
+    return [
+        markdown(Table("", head, rows)).rstrip(),
+        "",
+        f'"Survive together": differences that are decided after one correction (Holm) over all claims at once. Behind '
+        f"all rows but those of metric learning and long tails, which train their own, stand {len(names)} networks: "
+        f"{', '.join(names)}.",
+    ]
+
+
+def _survivors(ledger: Ledger, full: Figures, quick: Figures, judged: Mapping[str, Verdict]) -> set[str]:
+    claims = ledger.claims.values()
+    figures = {claim.id: figure for claim in claims if (figure := _best(claim, full, quick)) is not None}
+    return surviving(claims, figures, judged)
 
 
 def summary(ledger: Ledger, full: Figures, quick: Figures) -> list[str]:
@@ -137,7 +198,7 @@ def _best(claim: Claim, full: Figures, quick: Figures) -> Figure | None:
     return sides["figure"] if sides else None
 
 
-def _row(claim: Claim, verdict: Verdict, full: Figures, quick: Figures) -> list[str]:
+def _row(claim: Claim, verdict: Verdict, bearing: Bearing, full: Figures, quick: Figures) -> list[str]:
     sides = full.get(claim.id) or quick.get(claim.id) or {}
     found = [_level(sides[name]) for name in ("left", "right") if name in sides]
     reached = [] if claim.ours or claim.level is None else [claim.level]
@@ -154,7 +215,15 @@ def _row(claim: Claim, verdict: Verdict, full: Figures, quick: Figures) -> list[
         "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         _difference(claim, again["figure"]) if again and claim.id in full else "",
         _verdict(claim, verdict, full) if sides else verdict.text,
+        "a question of ours" if claim.ours else "" if not bearing.applies else YES if bearing.bears else NO,
+        Markdown(_spent(bearing)),
     ]
+
+
+def _spent(bearing: Bearing) -> str:
+    """List what was spent; what keeps a row from bearing is bold."""
+    phrases = dict.fromkeys((*bearing.budget, *bearing.missing))
+    return ", ".join(f"**{phrase}**" if phrase in bearing.missing else phrase for phrase in phrases)
 
 
 def _row_of_page(row: Elsewhere) -> list[str]:
@@ -162,7 +231,19 @@ def _row_of_page(row: Elsewhere) -> list[str]:
     levels = [float(side.split()[0]) for side in (row.left, row.right)]
     difference = row.difference or f"{levels[0] - levels[1]:+.2f}"
     found = f"{row.left} against {row.right}"
-    return [row.says, row.data, "", found, difference, "", "", "", Markdown(f"no claim: [{row.page}]({row.page})")]
+    return [
+        row.says,
+        row.data,
+        "",
+        found,
+        difference,
+        "",
+        "",
+        "",
+        Markdown(f"no claim: [{row.page}]({row.page})"),
+        "",
+        "",
+    ]
 
 
 def _verdict(claim: Claim, verdict: Verdict, full: Figures) -> str:
@@ -213,6 +294,13 @@ How to read it:
   networks, seeds or runs (Student's t). Pairing takes out what both sides share: two levels with wide intervals can
   have a difference with a narrow one. Levels of metric learning are over all seeds of a loss, differences over those
   that both have.
+- Two columns. "Found here" is the verdict on our data and networks. "Bears on the paper's claim" follows one rule for
+  all rows, fixed in `experiments/claims.lock` before it was applied: each network behind the row is of the paper's
+  kind; its width, epochs, episodes of meta-training, training images and resolution are at least half the paper's;
+  its validation curve was kept and rises by at most 0.5 points in its last tenth; it was trained on the kind of nodes
+  that it is tested on; the data set, whole, is one of the paper's. Else "not at this budget", and what is missing is
+  bold in the last column. An arm without meta-training beside one with it is what the claim starts from. Ratios of
+  times rest on none of this.
 - A verdict takes the widest interval, and Holm's correction of p over classes (over seeds where only those are known)
   for the claims of its table; other pages correct for other families, so that verdicts at the edge differ. Intervals
   are not corrected, and each holds the other sources fixed: the widest is too narrow for other classes and other
@@ -222,8 +310,8 @@ How to read it:
   would matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
 - "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
   apart, as "few networks". A claim about a way of training needs three networks or seeds: with fewer it is
-  inconclusive ("1 of 3 networks"), whatever its figure. Rows share networks and arms: their number is no number of
-  independent findings.
+  inconclusive ("1 of 3 networks"), whatever its figure. "On one machine": repetitions of a timing are no networks,
+  and it is counted among these. Rows share networks and arms: their number is no number of independent findings.
 - Published figures are of larger networks, mostly of other data, and trained end to end where ours, unless a claim says
   so, are only pre-trained, on whole images: compare signs and order, not levels. Beside a question of ours there are
   none.

@@ -6,17 +6,19 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
-from otfew.backbones.zoo import find
+from otfew.backbones.zoo import find, zoo
 from otfew.errors import UserError
 from otfew.experiments.common import setup
 from otfew.experiments.reproduce import lock as ledger_lock
 from otfew.experiments.reproduce import process, report
+from otfew.experiments.reproduce.budget import bearings
 from otfew.experiments.reproduce.claims import Ledger, Run, Training, load
 from otfew.experiments.reproduce.config import Config
-from otfew.experiments.reproduce.evidence import SUITES, Evidence, Figures, spelled
+from otfew.experiments.reproduce.evidence import SUITES, Evidence, Figures, protocol_of, spelled
 from otfew.experiments.reproduce.plot import forest
 from otfew.experiments.reproduce.verdict import FEW, KINDS
 from otfew.reporting.tables import Table, terminal
@@ -168,9 +170,10 @@ def _write(config: Config, ledger: Ledger, lock: ledger_lock.Lock | None, consol
     full, quick = (Evidence(results, suite).load(ledger) for suite in SUITES)
     commands = {name: spelled(r, quick=False) for name, r in ledger.runs.items()}
     results.mkdir(exist_ok=True)
-    write_atomically(results / "claims.json", to_json(report.records(ledger, full, quick)))
+    bears = bearings(ledger, _protocols(ledger, results), zoo())
+    write_atomically(results / "claims.json", to_json(report.records(ledger, full, quick, bears)))
     history = [] if lock is None else ledger_lock.section(lock)
-    write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, commands, history))
+    write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, bears, commands, history))
     _draw(config.docs / report.PICTURES, ledger, full, quick)
     _fill_readme(config.docs.parent / "README.md", report.answers(ledger, full, quick))
     judged = report.verdicts(ledger, full, quick)
@@ -182,6 +185,16 @@ def _write(config: Config, ledger: Ledger, lock: ledger_lock.Lock | None, consol
     head = ("table", *(kind.replace("not ", "not\n") for kind in kinds))
     console.print(terminal(Table("verdicts; behind a +: on one or two networks", head, rows)))
     console.print(f"report: {config.docs / 'reproduction.md'}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _protocols(ledger: Ledger, results: Path) -> dict[str, Any]:
+    """Read what each run's record says it rests on: that of the full suite, or of the quick one."""
+    found = {}
+    for name in ledger.runs:
+        paths = (Evidence(results, suite).folder / f"{name}.json" for suite in SUITES)
+        if path := next((path for path in paths if path.exists()), None):
+            found[name] = protocol_of(path)
+    return found
 
 
 def _count(many: int, few: int) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from otfew.experiments.reproduce.claims import Claim
@@ -56,20 +56,41 @@ def judge(claims: list[Claim], figures: Mapping[str, Figure]) -> dict[str, Verdi
     return {claim.id: _judge(claim, figures.get(claim.id), corrected.get(claim.id)) for claim in claims}
 
 
+def surviving(claims: Iterable[Claim], figures: Mapping[str, Figure], verdicts: Mapping[str, Verdict]) -> set[str]:
+    """Name the confirmed and contradicted differences that stand after one correction (Holm's) over all claims."""
+    tested = [claim.id for claim in claims if claim.id in figures and claim.level is None]
+    corrected = dict(zip(tested, holm([figures[name].p for name in tested]), strict=True))
+    decided = {name for name in tested if verdicts[name].kind.startswith((CONFIRMED, CONTRADICTED))}
+    return {name for name in decided if (p := corrected[name]) is not None and p < LEVEL}
+
+
 def _judge(claim: Claim, figure: Figure | None, p: float | None) -> Verdict:
     if claim.untestable:
         return Verdict(UNTESTABLE)
     if figure is None:
         return Verdict(MISSING)
     text = _about_level(claim, figure) if claim.level is not None else _about_difference(claim, figure, p)
-    if text == INCONCLUSIVE or figure.seeds >= NETWORKS:
+    if text == INCONCLUSIVE:
         return Verdict(text, p)
+    whose = _few(claim, figure)
+    if whose and claim.training:
+        return Verdict(f"{INCONCLUSIVE}: {whose}", p)
+    return Verdict(f"{text} {whose}".rstrip(), p, few=bool(whose))
+
+
+def _few(claim: Claim, figure: Figure) -> str:
+    """Say what alone a verdict is about, or "" where it rests on networks enough to be about others too."""
+    if "runs" in figure.intervals:
+        # Repetitions of a timing are no networks.
+        return "on one machine"
+    if figure.seeds >= NETWORKS:
+        return ""
     counted = "seeds" if "seeds" in figure.intervals else "networks"
     if claim.training:
-        return Verdict(f"{INCONCLUSIVE}: {figure.seeds} of {NETWORKS} {counted}", p)
+        return f"{figure.seeds} of {NETWORKS} {counted}"
     if counted == "seeds":
-        return Verdict(f"{text} with {figure.seeds} seeds", p, few=True)
-    return Verdict(text + (" on these checkpoints" if len(claim.runs) > 1 else " on this checkpoint"), p, few=True)
+        return f"with {figure.seeds} seeds"
+    return "on these checkpoints" if len(claim.runs) > 1 else "on this checkpoint"
 
 
 def _about_difference(claim: Claim, figure: Figure, p: float | None) -> str:
