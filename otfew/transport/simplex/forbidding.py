@@ -21,18 +21,13 @@ from otfew.transport.certificate import dual_value, missed, rounding
 from otfew.transport.forbidden import ROUNDINGS, feasibility
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.simplex.mending import fill, mend_all, survey
-from otfew.transport.simplex.scales import MARGIN, RESOLUTION
+from otfew.transport.simplex.scales import MARGIN, NEAR, RESOLUTION, SAME
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
 
 TIGHT = 1e-12
 """Slack, relative to how far forbidden pairs are from the least cost, of pairs that are as good as tight."""
-
-
-NEAR = 1.5
-"""Where forbidden pairs are tried first, in units of the range of the allowed ones: near enough not to slow the search,
-and where no plan uses them there, they are high enough."""
 
 
 @dataclass(slots=True, eq=False)
@@ -64,7 +59,7 @@ class Survey:
             spread = high - low
             # Where allowed pairs cost the same, or as good as that, anything clearly above will do.
             least = np.maximum(np.abs(low), np.abs(high))
-            least = 1e-6 * np.where(least > 0, least, 1.0)
+            least = SAME * np.where(least > 0, least, 1.0)
             near, far = (np.maximum(factor * spread, least) for factor in (NEAR, MARGIN * min(n, m)))
         return cls(cost, low, near, far, kind)
 
