@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 TOTALS_RTOL = 1e-4
 """Totals of a and b may differ by this much, relative to the larger; b is then rescaled in float64."""
@@ -27,6 +28,23 @@ class Status(IntEnum):
     OPTIMAL = 0
     MAX_ITER = 1
     FAILED = 2
+    INFEASIBLE = 5
+    """No plan uses allowed pairs alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feasibility:
+    """Which problems no plan of allowed pairs solves, and the proof; see ``forbidden.feasibility``.
+
+    Attributes:
+        infeasible: (problems,) bool.
+        rows: (problems, n) bool: rows that hold more than ``columns``; none where there is a plan.
+        columns: (problems, m) bool: all columns that are allowed for any of these rows.
+    """
+
+    infeasible: Bools
+    rows: Bools
+    columns: Bools
 
 
 INVALID = 3
@@ -44,7 +62,7 @@ class Problem:
     of its a.
 
     Attributes:
-        cost: (costs, n, m) float32 or float64 on the CPU.
+        cost: (costs, n, m) float32 or float64 on the CPU; +inf where a pair is forbidden.
         a: (rows of a, n) float64.
         b: (rows of b, m) float64, not yet rescaled to the total of a.
         cost_index: (problems,) int64.
@@ -52,6 +70,7 @@ class Problem:
         b_index: (problems,) int64.
         batch: Batch shape that the flat index unfolds to.
         checked: Whether costs and weights were checked, or are to be taken as sound.
+        rounding: Largest relative error of one rounding of a weight, as it was given.
     """
 
     cost: npt.NDArray[np.floating]
@@ -62,6 +81,7 @@ class Problem:
     b_index: npt.NDArray[np.int64]
     batch: tuple[int, ...]
     checked: bool = True
+    rounding: float = 2.0**-53
 
     def __len__(self) -> int:
         """Count the problems."""
@@ -71,6 +91,17 @@ class Problem:
     def shape(self) -> tuple[int, int]:
         """Numbers of rows and columns (n, m)."""
         return self.cost.shape[1], self.cost.shape[2]
+
+    def part(self, index: npt.NDArray[np.intp], cost: npt.NDArray[np.floating] | None = None) -> Problem:
+        """Take some of the problems, for other costs (costs, n, m), of which there are as many, where given."""
+        given = cost is None
+        return replace(
+            self,
+            cost=self.cost if cost is None else cost,
+            cost_index=self.cost_index[index] if given else np.arange(len(index)),
+            a_index=self.a_index[index],
+            b_index=self.b_index[index],
+        )
 
     def item(self, k: int) -> tuple[Array, Array, Array]:
         """Problem k in float64, contiguous: cost (n, m), a (n,), and b (m,) rescaled to the total of a."""
@@ -98,6 +129,8 @@ class Solution:
         linear: (problems,) <plan, cost> where that is not the value.
         balanced: Whether the problem solved is that of (a, b * sum(a) / sum(b)); if not, f and g are the derivatives
             of the value in a and b as they were given.
+        cut: Rows (problems, n) and columns (problems, m), bool, that prove problems infeasible: nothing else is allowed
+            for these rows, and they hold more. None where none is.
     """
 
     value: Array
@@ -114,6 +147,7 @@ class Solution:
     dense: Array | None = None
     linear: Array | None = None
     balanced: bool = True
+    cut: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
 
     @property
     def arcs(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array]:
@@ -125,6 +159,44 @@ class Solution:
         if self.rows is None or self.cols is None or self.flow is None:
             raise TypeError(f"the plan of {self.solver} is not kept as arcs")
         return self.rows, self.cols, self.flow
+
+    def put(self, index: npt.NDArray[np.intp], other: Solution) -> Solution:
+        """Replace some of the problems by those of another solution, in place, and return it all.
+
+        Raises:
+            TypeError: A plan is dense.
+        """
+        pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = list(zip(self.arcs, other.arcs, strict=True))
+        names = ("value", "f", "g", "gap", "marginal_error", "status", "n_iter")
+        pairs += [(getattr(self, name), getattr(other, name)) for name in names]
+        if other.cut is not None:
+            if self.cut is None:
+                self.cut = np.zeros_like(self.f, np.bool_), np.zeros_like(self.g, np.bool_)
+            pairs += zip(self.cut, other.cut, strict=True)
+        for mine, theirs in pairs:
+            mine[index] = theirs
+        return self
+
+    def refuse(self, index: npt.NDArray[np.intp], proof: Feasibility) -> None:
+        """Hand back, of those of some problems that are infeasible, nothing but that, in place.
+
+        Args:
+            index: (some,) which problems they are.
+            proof: (some,) what was found of them.
+        """
+        unserved = index[proof.infeasible]
+        if not len(unserved):
+            return
+        self.status[unserved] = Status.INFEASIBLE
+        self.value[unserved], self.gap[unserved], self.marginal_error[unserved] = np.inf, np.nan, np.nan
+        for part in (self.f, self.g, self.flow, self.dense, self.rows, self.cols):
+            if part is not None:
+                part[unserved] = 0
+        if self.linear is not None:
+            self.linear[unserved] = np.inf
+        if self.cut is None:
+            self.cut = np.zeros_like(self.f, np.bool_), np.zeros_like(self.g, np.bool_)
+        self.cut[0][unserved], self.cut[1][unserved] = proof.rows[proof.infeasible], proof.columns[proof.infeasible]
 
 
 def first_index(bad: Tensor, batch_dims: int) -> str:
@@ -275,19 +347,25 @@ def _apart(first: Any, second: Any, rtol: float) -> bool:
 
 def check_values(
     cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool = True, totals_rtol: float = TOTALS_RTOL
-) -> None:
+) -> bool:
     """Check what the tensors hold, and where asked for that the totals of a and b agree to ``totals_rtol``.
 
+    Returns:
+        Whether all costs are finite; if not, some pairs are forbidden.
+
     Raises:
-        ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and
-            batch index.
+        ValueError: NaN or -inf as a cost, NaN, infinity or a negative number as a weight, a zero total, or totals that
+            disagree; names argument and batch index.
     """
     if surely_sound(cost, a, b, equal_totals, totals_rtol):
-        return
-    if not surely_finite(cost):
-        bad = ~torch.isfinite(cost)
+        return True
+    finite = surely_finite(cost)
+    if not finite:
+        # Comparisons with NaN are false.
+        bad = ~(cost.detach() > -math.inf)
         if bool(bad.any()):
-            raise ValueError(f"cost holds NaN or infinity{first_index(bad, cost.ndim - 2)}")
+            raise ValueError(f"cost holds NaN or -inf{first_index(bad, cost.ndim - 2)}")
+        finite = not bool((cost.detach() == math.inf).any())
     total_a = None if a is None else _checked_totals("a", a.detach())
     total_b = None if b is None else _checked_totals("b", b.detach())
     if equal_totals and total_a is not None and total_b is not None:
@@ -297,6 +375,7 @@ def check_values(
             first = tuple(bad.nonzero()[0].tolist())
             sums = " and ".join(f"{float(total.expand_as(bad)[first]):.6g}" for total in (total_a, total_b))
             raise ValueError(f"totals of a and b disagree{where}: {sums}; normalise the weights to one total")
+    return finite
 
 
 def _flat_index(shape: torch.Size, batch: torch.Size, each: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -324,6 +403,17 @@ def _uniform(other: Array | None, size: int) -> Array:
     return weights
 
 
+def rounding_of(a: Tensor | None, b: Tensor | None, totals_rtol: float = TOTALS_RTOL) -> float:
+    """Largest relative error of one rounding of a weight, from the dtypes of weights and what their totals may differ.
+
+    Half precision arrives as float32, with totals that may differ by four roundings.
+    """
+    if TOTALS_RTOL < totals_rtol < math.inf:
+        return totals_rtol / 4
+    narrow = any(weights is not None and weights.dtype == torch.float32 for weights in (a, b))
+    return 2.0**-24 if narrow else 2.0**-53
+
+
 def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool = True) -> Problem:
     """Lay out checked tensors for the solvers.
 
@@ -349,4 +439,5 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, c
         b_index=_flat_index(b_shape, batch, each),
         batch=tuple(batch),
         checked=checked,
+        rounding=rounding_of(a, b),
     )
