@@ -27,6 +27,7 @@ class Status(IntEnum):
     OPTIMAL = 0
     MAX_ITER = 1
     FAILED = 2
+    INFEASIBLE = 5
 
 
 INVALID = 3
