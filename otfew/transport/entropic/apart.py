@@ -1,4 +1,4 @@
-"""Batches of which some problems have forbidden pairs: each kind is solved by itself, so none changes another's bits."""
+"""Batches in which some problems have forbidden pairs: each kind is solved by itself, so no bit of others changes."""
 
 from __future__ import annotations
 
@@ -58,13 +58,17 @@ def solve_apart(
     infeasible = send(some[found.infeasible], cost.device)
     with torch.no_grad():
         mass = (a.detach().sum(-1).sqrt() * b.detach().sum(-1).sqrt()).index_fill(0, infeasible, 1.0)
-    return _merged(pieces, cost, mass, solver, not len(infeasible))
+        rows, columns = (
+            x.new_zeros(x.shape, dtype=torch.bool).index_copy(0, away, send(cut, cost.device))
+            for x, cut in ((a, found.rows), (b, found.columns))
+        )
+    return _merged(pieces, cost, mass, solver, (rows, columns) if len(infeasible) else None)
 
 
 def _merged(
-    pieces: list[tuple[Tensor, Parts]], cost: Tensor, mass: Tensor, solver: str, feasible: bool
+    pieces: list[tuple[Tensor, Parts]], cost: Tensor, mass: Tensor, solver: str, cut: tuple[Tensor, Tensor] | None
 ) -> Parts:
-    """Put the answers of parts of a batch together; what none of them speaks of is infeasible."""
+    """Put the answers of parts of a batch together; what none of them speaks of is infeasible, as ``cut`` proves."""
     size, n, m = cost.shape
 
     def joined(make: Callable[[Parts], Tensor], blank: float, *shape: int, dtype: torch.dtype) -> Tensor:
@@ -101,5 +105,6 @@ def _merged(
         status=number("status", int(Status.INFEASIBLE), torch.int8),
         n_iter=number("n_iter", 0, torch.int64),
         solver=solver,
-        sound=lambda: feasible and all(parts.sound() for _, parts in pieces),
+        sound=lambda: cut is None and all(parts.sound() for _, parts in pieces),
+        cut=lambda: cut,
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -201,8 +201,9 @@ Kept = TypeVar("Kept", Dual, _Going, _Point)
 
 
 def _keep(kept: Kept, rest: Tensor) -> Kept:
-    values = (getattr(kept, field.name) for field in fields(kept))
-    return type(kept)(*(None if value is None else value[rest] for value in values))
+    values: list[Any] = [getattr(kept, field.name) for field in fields(kept)]
+    some: list[Any] = [None if value is None else value[rest] for value in values]
+    return type(kept)(*some)
 
 
 def _begin(
@@ -362,5 +363,5 @@ def maximise(
             dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin, part)
             yield _extend(dual, costs, a[here], b[here], reg, rhos[1])
 
-    parts = list(chunks())
-    return Dual(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Dual)))
+    duals = list(chunks())
+    return Dual(*(torch.cat([getattr(dual, field.name) for dual in duals]) for field in fields(Dual)))

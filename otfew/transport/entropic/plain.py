@@ -110,9 +110,7 @@ def _scale_compiled(
     return found
 
 
-def _run(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None
-) -> Scaled:
+def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None) -> Scaled:
     # In numpy: ten small operations of torch take longer than a small problem.
     size, n, m = cost.shape
     costs = np.ascontiguousarray(cost.numpy()).reshape(size, n * m)

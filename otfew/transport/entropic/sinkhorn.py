@@ -7,17 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from otfew.transport.arguments import flat_batch, flat_weights
 from otfew.transport.cuda.machines import machine_for
 from otfew.transport.cuda.sinkhorn import Entropic, solve_entropic
-from otfew.transport.entropic.apart import forbids, solve_apart
-from otfew.transport.entropic import newton as sinkhorn_newton
-from otfew.transport.entropic import plain as sinkhorn_plain
-from otfew.transport.entropic.finishing import finish
+from otfew.transport.entropic.apart import SolveSome, forbids, solve_apart
 from otfew.transport.entropic.gradient import Make, attach_linear, attach_plan, attach_value
 from otfew.transport.entropic.newton import Rhos
 from otfew.transport.entropic.solved import (
@@ -30,19 +26,17 @@ from otfew.transport.entropic.solved import (
     round_all,
     times,
 )
+from otfew.transport.entropic.solving import all_optimal, normalised, solve_whole
 from otfew.transport.entropic.support import Support
 from otfew.transport.entropic.unrolled import unroll
-from otfew.transport.entropic.within import solve_within
 from otfew.transport.options import check_count
+from otfew.transport.precision import rounding_of
 from otfew.transport.problem import Status, check_values
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
 from otfew.transport.sending import send
 
 Gradient = Literal["implicit", "unrolled"]
-
-HALF_ULP = 2.0**-53
-"""Largest relative error of a float64 that was rounded."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +94,7 @@ class Sinkhorn(TensorSolver):
     kind: ClassVar[Literal["exact", "entropic"]] = "entropic"
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
+    forbids: ClassVar[bool] = True
     gradients: ClassVar[str] = "value in cost, a, b (envelope); value_linear and plan (implicit)"
 
     def __post_init__(self) -> None:
@@ -130,35 +125,29 @@ class Sinkhorn(TensorSolver):
 
     def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         """Solve a flat batch; see ``TensorSolver.solve``."""
-        return self.solve_rounded(cost, a, b, HALF_ULP)
+        return self.solve_rounded(cost, a, b, 2.0**-53)
 
     def solve_rounded(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:
         """Solve a flat batch with weights that were rounded; see ``TensorSolver.solve_rounded``."""
-        # In the plain domain looking for forbidden pairs would be felt; there the solver finds them by itself.
-        slow = self.gradient == "unrolled" or not self.equal_totals
-        parts = None if slow and forbids(cost) else self._solve_some(cost, a, b)
+        unrolled = self.gradient == "unrolled"
+        # In the plain domain looking for forbidden pairs would be felt; there they are found by themselves.
+        parts = None
+        if not ((unrolled or not self.equal_totals) and forbids(cost)):
+            parts = self._unrolled(cost, a, b) if unrolled else self._implicit(cost, a, b)
         if parts is not None:
             return parts
+        return self._apart(cost, a, b, rounding, lambda index: self.solve(cost[index], a[index], b[index]))
 
-        def some(index: Tensor) -> Parts:
-            return self.solve(cost[index], a[index], b[index])
+    def _apart(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float, some: SolveSome) -> Parts:
+        """Solve a flat batch in which pairs are forbidden; ``some`` solves problems in which none are."""
 
         def within(index: Tensor, support: Support) -> Parts:
-            return self._solve_within(cost[index], a[index], b[index], support)
+            part = cost[index], a[index], b[index]
+            parts = (self._unrolled if self.gradient == "unrolled" else self._implicit)(*part, support)
+            assert parts is not None
+            return parts
 
         return solve_apart(cost, a, b, self.rhos, rounding, some, within, self.name)
-
-    def _solve_some(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts | None:
-        """Solve a flat batch, or return None where a pair turned out to be forbidden."""
-        return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
-
-    def _solve_within(self, cost: Tensor, a: Tensor, b: Tensor, support: Support) -> Parts:
-        """Solve feasible problems with forbidden pairs."""
-        if self.gradient == "unrolled":
-            return self._unrolled(cost, a, b, support)
-        parts = self._implicit(cost, a, b, support)
-        assert parts is not None
-        return parts
 
     def solve_there(
         self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
@@ -183,7 +172,7 @@ class Sinkhorn(TensorSolver):
         if (looks or rtol < math.inf) and not found.flag.sound() and forbids(cost):
             if rtol < math.inf:
                 check_values(cost, a, b, self.equal_totals, rtol)
-            return self._apart_there(flat, a, b, batch)
+            return self._apart_there(flat, a, b, batch, rtol)
         if rtol < math.inf and found.flag.invalid():
             check_values(cost, a, b, self.equal_totals, rtol)
             # Sound after all, by a rounding error in a total.
@@ -196,9 +185,10 @@ class Sinkhorn(TensorSolver):
             graph = (flat, *flat_weights(n, m, a, b, batch, cost.device, self.equal_totals))
         return self._implicit_parts(graph, solved, value, flag.sound, flag.fits if looks else lambda: True)
 
-    def _apart_there(self, flat: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size) -> Parts:
+    def _apart_there(self, flat: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float) -> Parts:
         """Solve problems (problems, n, m) of a device on which a kernel runs, some of them with forbidden pairs."""
-        weights = flat_weights(*flat.shape[-2:], a, b, batch, flat.device, self.equal_totals)
+        n, m = flat.shape[-2:]
+        weights = flat_weights(n, m, a, b, batch, flat.device, self.equal_totals)
         given = [None if x is None else flat_batch(x, batch, 1) for x in (a, b)]
 
         def some(index: Tensor) -> Parts:
@@ -207,22 +197,19 @@ class Sinkhorn(TensorSolver):
             assert parts is not None
             return parts
 
-        def within(index: Tensor, support: Support) -> Parts:
-            return self._solve_within(flat[index], weights[0][index], weights[1][index], support)
-
-        return solve_apart(flat, *weights, self.rhos, _rounding(a, b), some, within, self.name)
+        return self._apart(flat, *weights, rounding_of(rtol, a, b), some)
 
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor, support: Support | None = None) -> Parts | None:
         inputs = (cost, a, b)
         # Three times leaving the graph, and coming back, would take as long as a small problem.
         with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
-        cost, a, b = (x.detach() if x.requires_grad else x for x in inputs)
-        found = self._solved(cost, a, b) if support is None else self._solved_within(cost, a, b, support)
+        plain = [x.detach() if x.requires_grad else x for x in inputs]
+        found = solve_whole(plain[0], plain[1], plain[2], support, self.reg, self.rhos, self.tol, self.max_iter)
         if found is None:
             return None
         solved, value, done = found
         return self._implicit_parts(
-            inputs if with_graph else None, solved, value, lambda: done or _all_optimal(solved.status), lambda: False
+            inputs if with_graph else None, solved, value, lambda: done or all_optimal(solved.status), lambda: False
         )
 
     def _implicit_parts(
@@ -271,7 +258,7 @@ class Sinkhorn(TensorSolver):
         )
 
     def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor, support: Support | None = None) -> Parts:
-        unit_a, unit_b, scale = self._normalised(a, b)
+        unit_a, unit_b, scale = normalised(a, b, self.rhos)
         wide = (cost if support is None else support.finite(cost)).double()
         offset = wide.detach().mean((1, 2)) if self.equal_totals else wide.new_zeros(len(cost))
         net = wide - offset[:, None, None]
@@ -287,7 +274,7 @@ class Sinkhorn(TensorSolver):
         potentials = phi.detach(), psi.detach()
         if support is not None:
             fixed = [x.detach() for x in (net / self.reg, *held)]
-            potentials = support.settle(*potentials, *fixed, *rest)
+            potentials = support.settle(*potentials, fixed[0], fixed[1], fixed[2], self.reg, self.rhos)
         solved = Solved(
             wide.detach().to(cost.dtype), held[0].detach(), held[1].detach(), scale.detach(), *rest, *potentials,
             offset, error, status, n_iter, None, support,
@@ -307,7 +294,7 @@ class Sinkhorn(TensorSolver):
             lambda: scale * (plan() * wide).sum((1, 2)),
             lambda: (plan() * scale[:, None, None]).to(cost.dtype),
             plan,
-            lambda: _all_optimal(solved.status),
+            lambda: all_optimal(solved.status),
         )
 
     def _parts(
@@ -354,63 +341,6 @@ class Sinkhorn(TensorSolver):
             sound=sound,
         )
 
-    def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights whose totals have the geometric mean 1, and what they were divided by."""
-        total_a, total_b = a.sum(-1, keepdim=True), b.sum(-1, keepdim=True)
-        if self.equal_totals:
-            return a / total_a, b / total_b, total_a[:, 0]
-        scale = total_a.sqrt() * total_b.sqrt()
-        return a / scale, b / scale, scale[:, 0]
-
-    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor, bool] | None:
-        """Solve, and compute the dual values (problems,) too; tell whether it is known that all are optimal.
-
-        Returns:
-            None where a pair turned out to be forbidden.
-        """
-        if not self.equal_totals:
-            a, b, scale = self._normalised(a, b)
-            dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
-            solved = Solved(
-                cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
-                dual.status, dual.n_iter,
-            )  # fmt: skip
-            return solved, scale * dual_value(solved), False
-        plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, self._in_the_plain_domain(cost))
-        solved = Solved(
-            cost, plain.a, plain.b, plain.mass, self.reg, self.rhos, plain.phi, plain.psi, plain.offset, plain.error,
-            plain.status, plain.n_iter, plain.plan,
-        )  # fmt: skip
-        if cost.is_cpu and _all_optimal(plain.status):
-            return solved, plain.value, True
-        # The mean of costs of which one is infinite is, too.
-        if not bool(torch.isfinite(plain.offset).all()) and forbids(cost):
-            return None
-        left = plain.status != Status.OPTIMAL
-        if not finish(solved, cost, plain.plan, left, self.tol, self.max_iter):
-            return solved, plain.value, True
-        # Those that had converged keep the value that they would have alone, to the last bit.
-        return solved, torch.where(left, plain.mass * dual_value(solved), plain.value), False
-
-    def _solved_within(self, cost: Tensor, a: Tensor, b: Tensor, support: Support) -> tuple[Solved, Tensor, bool]:
-        """Do the same for feasible problems in which pairs are forbidden."""
-        unit_a, unit_b, scale = self._normalised(a, b)
-        options = self.reg, self.rhos, self.tol, self.max_iter, self._in_the_plain_domain(cost)
-        return *solve_within(cost, unit_a, unit_b, scale, support, *options), False
-
-    def _in_the_plain_domain(self, cost: Tensor) -> int:
-        """Iterations after which another method serves a problem better."""
-        side = min(cost.shape[1:])
-        most = self.max_iter if side > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
-        if not cost.is_cpu and side <= sinkhorn_plain.SMALL_SIDE:
-            most = sinkhorn_plain.UNEXTRAPOLATED
-        return min(most, self.max_iter)
-
-
-def _rounding(a: Tensor | None, b: Tensor | None) -> float:
-    """Largest relative error of weights that were rounded to their dtypes."""
-    return max((torch.finfo(x.dtype).eps / 2 for x in (a, b) if x is not None), default=HALF_ULP)
-
 
 def _once(make: Make) -> Make:
     """Make what ``make`` makes the first time it is asked for."""
@@ -422,11 +352,6 @@ def _once(make: Make) -> Make:
         return made[0]
 
     return get
-
-
-def _all_optimal(status: Tensor) -> bool:
-    # On the CPU numpy looks sooner; OPTIMAL is 0.
-    return np.count_nonzero(status.numpy()) == 0 if status.is_cpu else not bool(status.any())
 
 
 def _positive(value: Any) -> bool:

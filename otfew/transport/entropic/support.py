@@ -59,7 +59,7 @@ class Support:
 
     def __getitem__(self, index: Tensor) -> Support:
         """Take some of the problems."""
-        return Support(*(getattr(self, field.name)[index] for field in fields(self)[:-1]), self.parts)
+        return Support(**{x.name: getattr(self, x.name)[index] for x in fields(self)[:-1]}, parts=self.parts)
 
     def finite(self, cost: Tensor) -> Tensor:
         """Costs that are zero where pairs are forbidden."""
@@ -179,7 +179,7 @@ class Support:
 
 
 def _corrected(plan: Tensor, a: Tensor, b: Tensor, parts: tuple[Tensor, Tensor]) -> Tensor:
-    """Give rows and columns of a plan the factors, of the form 1 + x_i + y_j for each entry, that bring the marginals."""
+    """Multiply each entry of a plan by 1 + x_i + y_j, with the x and y that bring the marginals."""
     if plan.shape[2] > plan.shape[1]:
         return _corrected(plan.mT, b, a, (parts[1], parts[0])).mT
     rows, columns = plan.sum(2), plan.sum(1)
@@ -235,24 +235,22 @@ def survey(allowed: Tensor, a: Tensor, b: Tensor, rhos: Rhos, rounding: float) -
         rounding: Largest relative error of one rounding of a weight, see ``feasibility``.
     """
     may, rows, columns = (send(x.detach(), torch.device("cpu")).numpy() for x in (allowed, a, b))
-    if rhos == (None, None):
-        cut = _cut(may, rows, columns, rounding)
-    else:
-        cut = _soft_cut(may, rows, columns, rhos)
+    hard = rhos == (None, None)
+    cut = _cut(may, rows, columns, rounding) if hard else _soft_cut(may, rows, columns, rhos)
     infeasible = cut[0]
     kept = ~infeasible
-    live, row_part, column_part, parts = _live(may[kept], rows[kept], columns[kept], rhos, rounding)
+    live, row_part, column_part, parts = _live(may[kept], rows[kept], columns[kept], rhos)
     mine, theirs = rows[kept] > 0, columns[kept] > 0
     barred = may[kept] & ~live & mine[..., None] & theirs[:, None]
-    # A light node may find that all it could be served by are lone themselves.
-    lone_rows, lone_columns = ~(live & theirs[:, None]).any(2), ~(live & mine[..., None]).any(1)
-    lone_rows, lone_columns = (
-        ~(live & (theirs & ~lone_columns)[:, None]).any(2),
-        ~(live & (mine & ~lone_rows)[..., None]).any(1),
-    )
+    # A node of hardly any weight may find that all it could be served by are lone themselves.
+    serving = mine & (live & theirs[:, None]).any(2), theirs & (live & mine[..., None]).any(1)
+    lone_rows = np.asarray(~(live & serving[1][:, None]).any(2))
+    lone_columns = np.asarray(~(live & serving[0][..., None]).any(1))
     live &= ~lone_rows[..., None] & ~lone_columns[:, None]
     arrays = (live, barred, may[kept], lone_rows, lone_columns, row_part, column_part)
-    support = Support(*(send(torch.from_numpy(x), allowed.device) for x in arrays), parts)
+    names = (field.name for field in fields(Support)[:-1])
+    there = {name: send(torch.from_numpy(x), allowed.device) for name, x in zip(names, arrays, strict=True)}
+    support = Support(**there, parts=parts)
     return Survey(torch.from_numpy(infeasible), torch.from_numpy(cut[1]), torch.from_numpy(cut[2]), support)
 
 
@@ -295,7 +293,7 @@ def _soft_cut(
 
 
 def _live(
-    may: Bools, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], rhos: Rhos, rounding: float
+    may: Bools, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], rhos: Rhos
 ) -> tuple[Bools, npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
     """Find the live pairs of feasible problems, their parts, and the largest number of these."""
     size, n, m = may.shape
@@ -305,13 +303,10 @@ def _live(
     if len(index):
         from otfew.transport.entropic.flows import UNITS
         from otfew.transport.entropic.flows import survey as survey_flows
-        from otfew.transport.forbidden import ROUNDINGS
 
-        # What feasibility takes for rounding errors, of sets that hold all.
-        slack = n + m + int(2 * ROUNDINGS * rounding * UNITS)
         found, numbers = np.empty((len(index), n, m), np.bool_), np.empty((len(index), n + m), np.int64)
         parts = np.empty(len(index), np.int64)
         units = (np.rint(x[index] / x[index].sum(-1, keepdims=True) * UNITS).astype(np.int64) for x in (a, b))
-        survey_flows(np.ascontiguousarray(may[index]), *units, slack, found, numbers, parts)
+        survey_flows(np.ascontiguousarray(may[index]), *units, n + m, found, numbers, parts)
         live[index], part[index], most = found & some[index], numbers, int(parts.max())
     return live, part[:, :n], part[:, n:], most
