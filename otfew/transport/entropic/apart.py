@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -56,55 +55,75 @@ def solve_apart(
         index = send(rest, cost.device)
         pieces.append((index, solve(index)))
     infeasible = send(some[found.infeasible], cost.device)
+    cut = None
+    if len(infeasible):
+        pieces.append((infeasible, _refused(cost[infeasible], a[infeasible], b[infeasible], solver)))
+        cut = tuple(
+            x.new_zeros(x.shape, dtype=torch.bool).index_copy(0, away, send(side, cost.device))
+            for x, side in ((a.detach(), found.rows), (b.detach(), found.columns))
+        )
     with torch.no_grad():
         mass = (a.detach().sum(-1).sqrt() * b.detach().sum(-1).sqrt()).index_fill(0, infeasible, 1.0)
-        rows, columns = (
-            x.new_zeros(x.shape, dtype=torch.bool).index_copy(0, away, send(cut, cost.device))
-            for x, cut in ((a, found.rows), (b, found.columns))
-        )
-    return _merged(pieces, cost, mass, solver, (rows, columns) if len(infeasible) else None)
+    return _merged(pieces, cost, mass, solver, cut)
+
+
+def _refused(cost: Tensor, a: Tensor, b: Tensor, solver: str) -> Parts:
+    """Answer for infeasible problems; what is to have a gradient has one, of zeros."""
+    size, n, m = cost.shape
+    never = torch.zeros(size, dtype=torch.bool, device=cost.device)
+    linked = cost[:, 0, 0].double() + a[:, 0] + b[:, 0]
+
+    def blank(fill: float) -> Tensor:
+        return torch.where(never, linked, torch.full_like(linked, fill))
+
+    def nothing(dtype: torch.dtype = torch.float64, fill: float = 0.0) -> Tensor:
+        return torch.full((size,), fill, dtype=dtype, device=cost.device)
+
+    return Parts(
+        value=blank(math.inf),
+        value_linear=lambda: blank(math.inf),
+        plan=lambda: blank(0.0).to(cost.dtype)[:, None, None].expand(size, n, m),
+        potentials=lambda: (cost.new_zeros(size, n), cost.new_zeros(size, m)),
+        gap=lambda: nothing(fill=math.nan),
+        marginal_error=lambda: nothing(fill=math.nan),
+        status=lambda: nothing(torch.int8, int(Status.INFEASIBLE)),
+        n_iter=lambda: nothing(torch.int64),
+        solver=solver,
+    )
 
 
 def _merged(
-    pieces: list[tuple[Tensor, Parts]], cost: Tensor, mass: Tensor, solver: str, cut: tuple[Tensor, Tensor] | None
+    pieces: list[tuple[Tensor, Parts]], cost: Tensor, mass: Tensor, solver: str, cut: tuple[Tensor, ...] | None
 ) -> Parts:
-    """Put the answers of parts of a batch together; what none of them speaks of is infeasible, as ``cut`` proves."""
-    size, n, m = cost.shape
+    """Put the answers of parts of a batch together."""
 
-    def joined(make: Callable[[Parts], Tensor], blank: float, *shape: int, dtype: torch.dtype) -> Tensor:
-        whole = torch.full((size, *shape), blank, dtype=dtype, device=cost.device)
-        for index, parts in pieces:
-            whole = whole.index_copy(0, index, make(parts))
+    def joined(parts: list[Tensor]) -> Tensor:
+        whole = parts[0].new_empty((len(cost), *parts[0].shape[1:]))
+        for (index, _), part in zip(pieces, parts, strict=True):
+            whole = whole.index_copy(0, index, part)
         return whole
 
-    def number(name: str, blank: float, dtype: torch.dtype = torch.float64) -> Callable[[], Tensor]:
-        def make(parts: Parts) -> Tensor:
-            value: Any = getattr(parts, name)
-            return value if isinstance(value, Tensor) else value()
-
-        return lambda: joined(make, blank, dtype=dtype)
+    def all_of(name: str) -> Callable[[], Tensor]:
+        return lambda: joined([getattr(parts, name)() for _, parts in pieces])
 
     def plan() -> Tensor:
         check_range(mass, cost.dtype)
-        return joined(lambda parts: parts.plan(), 0.0, n, m, dtype=cost.dtype)
+        return joined([parts.plan() for _, parts in pieces])
 
     def potentials() -> tuple[Tensor, Tensor]:
-        sides = [parts.potentials() for _, parts in pieces]
-        f, g = (torch.zeros(size, k, dtype=cost.dtype, device=cost.device) for k in (n, m))
-        for (index, _), (x, y) in zip(pieces, sides, strict=True):
-            f, g = f.index_copy(0, index, x), g.index_copy(0, index, y)
-        return f, g
+        f, g = zip(*(parts.potentials() for _, parts in pieces), strict=True)
+        return joined(list(f)), joined(list(g))
 
     return Parts(
-        value=number("value", math.inf)(),
-        value_linear=number("value_linear", math.inf),
+        value=joined([parts.value for _, parts in pieces]),
+        value_linear=all_of("value_linear"),
         plan=plan,
         potentials=potentials,
-        gap=number("gap", math.nan),
-        marginal_error=number("marginal_error", math.nan),
-        status=number("status", int(Status.INFEASIBLE), torch.int8),
-        n_iter=number("n_iter", 0, torch.int64),
+        gap=all_of("gap"),
+        marginal_error=all_of("marginal_error"),
+        status=all_of("status"),
+        n_iter=all_of("n_iter"),
         solver=solver,
         sound=lambda: cut is None and all(parts.sound() for _, parts in pieces),
-        cut=lambda: cut,
+        cut=lambda: cut if cut is None else (cut[0], cut[1]),
     )
