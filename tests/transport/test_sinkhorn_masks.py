@@ -162,7 +162,7 @@ def test_one_plan_alone():
         np.testing.assert_allclose(result.value, cost.diagonal().mean() + reg * math.log(n), rtol=1e-12)
         assert abs(result.gap) <= 1e-12 * (1 + reg)
         f, g = result.potentials
-        density = np.exp((f[:, None] + g - cost) / reg)
+        density = np.exp((f[:, None] + g - cost) / reg, where=mask, out=np.zeros_like(cost))
         # Allowed pairs that nothing can use have none, nearly; that of the others is 1 / (a b).
         assert density[np.tri(n, k=-1, dtype=bool)].max() <= 1e-12
         np.testing.assert_allclose(density.diagonal(), n, rtol=1e-9)

@@ -247,15 +247,17 @@ def survey(allowed: Tensor, a: Tensor, b: Tensor, rhos: Rhos, rounding: float) -
     lone_rows = np.asarray(~(live & serving[1][:, None]).any(2))
     lone_columns = np.asarray(~(live & serving[0][..., None]).any(1))
     live &= ~lone_rows[..., None] & ~lone_columns[:, None]
-    arrays = (live, barred, may[kept], lone_rows, lone_columns, part[:, : rows.shape[1]], part[:, rows.shape[1] :])
+    n = rows.shape[1]
+    found = {
+        "live": live, "barred": barred, "allowed": may[kept], "lone_rows": lone_rows, "lone_columns": lone_columns,
+        "row_part": part[:, :n], "column_part": part[:, n:],
+    }  # fmt: skip
     groups, feasible = [], kept.nonzero()[0]
     # What is done about parts leaves traces in the last bits, of which those that have none must be free.
     for index in ((parts == 1).nonzero()[0], (parts > 1).nonzero()[0]):
         if len(index):
-            support = Support(
-                *(send(torch.from_numpy(x[index]), allowed.device) for x in arrays), int(parts[index].max())
-            )
-            groups.append((torch.from_numpy(feasible[index]), support))
+            there = {name: send(torch.from_numpy(x[index]), allowed.device) for name, x in found.items()}
+            groups.append((torch.from_numpy(feasible[index]), Support(**there, parts=int(parts[index].max()))))
     return Survey(torch.from_numpy(infeasible), torch.from_numpy(cut[1]), torch.from_numpy(cut[2]), groups)
 
 
