@@ -54,7 +54,8 @@ def dense_parts(
         n, m = cost.shape[-2:]
         spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
         flat = spread.reshape(batch.numel(), n, m)
-        return solver.solve(flat, *flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals))
+        weights = flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals)
+        return solver.solve_rounded(flat, *weights, rounding_of(a, b, rtol))
     assert isinstance(solver, ArraySolver)
     # Copied once, and looked at where they then are.
     here_cost = cost if cost.is_cpu else cost.detach().cpu()
