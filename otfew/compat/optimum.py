@@ -1,0 +1,105 @@
+"""Exact transport as the other libraries' names need it: numpy in, numpy out, one call and little around it."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from otfew.transport.problem import INVALID, Array, Problem, Status
+from otfew.transport.simplex.exact import Exact
+
+LEAST_MASS = 1e-290
+"""Below this a total counts as zero, as in ``otfew.solve``."""
+
+
+@dataclass(slots=True, eq=False)
+class Optimum:
+    """Optimal plans and potentials of a flat batch.
+
+    Attributes:
+        value: (problems,) transport costs; infinity where the forbidden pairs leave no plan.
+        f: (problems, n) potentials of the rows, f_i + g_j <= cost_ij.
+        g: (problems, m) potentials of the columns.
+        status: (problems,) of the values of ``otfew.Status``.
+        rows: (problems, arcs) rows of the arcs that may carry flow.
+        cols: (problems, arcs) columns of these arcs.
+        flow: (problems, arcs) what they carry.
+        shape: Numbers of rows and columns (n, m).
+    """
+
+    value: Array
+    f: Array
+    g: Array
+    status: npt.NDArray[np.int8]
+    rows: npt.NDArray[np.int32]
+    cols: npt.NDArray[np.int32]
+    flow: Array
+    shape: tuple[int, int]
+
+    def plan(self) -> Array:
+        """Lay the plans out, (problems, n, m)."""
+        out = np.zeros((len(self.flow), *self.shape))
+        problem, arc = np.nonzero(self.flow)
+        out[problem, self.rows[problem, arc], self.cols[problem, arc]] = self.flow[problem, arc]
+        return out
+
+    def infeasible(self) -> npt.NDArray[np.bool_]:
+        """Tell (problems,) which of them have no plan."""
+        out: npt.NDArray[np.bool_] = np.isposinf(self.value)
+        return out
+
+
+def optimum(cost: Array, a: Array, b: Array, name: str, max_iter: int | None = None) -> Optimum:
+    """Solve a flat batch in which costs and weights may be shared.
+
+    Args:
+        cost: (problems, n, m), or (1, n, m) for all; infinity forbids a pair.
+        a: (problems, n), or (1, n) for all; checked, of positive total.
+        b: (problems, m), or (1, m) for all; likewise, of the totals of a to within rounding.
+        name: What the caller's user calls the costs.
+        max_iter: Pivots a problem may take; None means no limit that a known problem reaches.
+
+    Raises:
+        ValueError: A cost is NaN or minus infinity.
+    """
+    cost, a, b = (np.ascontiguousarray(x) for x in (cost, a, b))
+    size = max(len(cost), len(a), len(b))
+    each, first = np.arange(size), np.zeros(size, np.int64)
+    indices = [each if len(x) == size else first for x in (cost, a, b)]
+    found = _solver(max_iter).solve(Problem(cost, a, b, *indices, batch=(size,), checked=False))
+    if np.count_nonzero(found.status) and INVALID in found.status:
+        return _with_forbidden(cost, a, b, name, max_iter)
+    return Optimum(found.value, found.f, found.g, found.status, *found.arcs, cost.shape[1:])
+
+
+@functools.cache
+def _solver(max_iter: int | None) -> Exact:
+    return Exact(max_iter=max_iter)
+
+
+def _with_forbidden(cost: Array, a: Array, b: Array, name: str, max_iter: int | None) -> Optimum:
+    """Solve a batch in which some cost is not finite, or a total is off by rounding."""
+    bad = np.isnan(cost) | np.isneginf(cost)
+    if bad.any():
+        where = f" at batch index {int(np.argwhere(bad)[0, 0])}" if len(cost) > 1 else ""
+        raise ValueError(f"`{name}` holds NaN or minus infinity{where}: costs are numbers, infinity forbids a pair")
+    from otfew.transport.api import solve
+
+    result = solve(cost, a, b, solver=_solver(max_iter), on_fail="ignore")
+    plan = result.plan
+    n, m = cost.shape[1:]
+    rows, cols = np.divmod(np.arange(n * m, dtype=np.int32), np.int32(m))
+    size = len(plan)
+    f, g = result.potentials
+    return Optimum(
+        result.value, f, g, result.status, np.broadcast_to(rows, (size, n * m)), np.broadcast_to(cols, (size, n * m)),
+        plan.reshape(size, n * m), (n, m),
+    )  # fmt: skip
+
+
+def short(found: Optimum) -> bool:
+    """Tell whether any problem stopped before its optimum for lack of pivots or of digits."""
+    return bool(np.count_nonzero((found.status == Status.MAX_ITER) | (found.status == Status.FAILED)) > 0)

@@ -1,0 +1,116 @@
+"""``partial_wasserstein`` and ``partial_wasserstein2`` with POT's arguments and answers, solved exactly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from otfew.compat.optimum import LEAST_MASS
+from otfew.compat.pot.arrays import MarginalError, is_empty, like_of, same_library, to_numpy
+from otfew.compat.pot.problem import MESSAGES, OPTIMAL, STOPPED, UNLIMITED
+from otfew.transport.api import solve
+from otfew.transport.complaints import warn
+from otfew.transport.simplex.exact import Exact
+
+ROUNDING = 1e-9
+"""The mass may be this much above what there is, relative to it: sums of weights are rounded."""
+
+
+def partial_wasserstein(
+    a: Any, b: Any, M: Any, m: float | None = None, nb_dummies: int = 1, log: bool = False, **kwargs: Any
+) -> Any:
+    """Return the optimal plan of a mass, as ``ot.partial.partial_wasserstein`` does: row sums at most a, columns b.
+
+    Args:
+        a: (n,) weights, [] or None for uniform ones; totals are free.
+        b: (k,) weights, likewise.
+        M: (n, k) costs, of any sign.
+        m: How much to transport, at most the smaller total; None for that total.
+        nb_dummies: Has no effect: the solver needs none of POT's reservoirs.
+        log: Return a dictionary as well.
+        **kwargs: ``numItermax`` and other options of ``emd``, of which that one counts.
+
+    Returns:
+        The plan (n, k) in the dtype of a. With ``log`` a pair of it and a dictionary: "cost" and "partial_w_dist" (the
+        same; the latter is differentiable in M, with the plan as the gradient), "u" and "v", the derivatives of the cost
+        in a and b, "warning", "result_code".
+
+    Raises:
+        ValueError: m is negative or more than there is; arrays of two libraries; NaN.
+        MarginalError: Weights that do not fit M.
+    """
+    plan, told = _solve(a, b, M, m, nb_dummies, kwargs)
+    return (plan, told) if log else plan
+
+
+def partial_wasserstein2(
+    a: Any, b: Any, M: Any, m: float | None = None, nb_dummies: int = 1, log: bool = False, **kwargs: Any
+) -> Any:
+    """Return the least cost of a mass, as ``ot.partial.partial_wasserstein2`` does; see ``partial_wasserstein``.
+
+    Differentiable in M.
+
+    Args:
+        a: As in ``partial_wasserstein``.
+        b: As in ``partial_wasserstein``.
+        M: As in ``partial_wasserstein``.
+        m: As in ``partial_wasserstein``.
+        nb_dummies: As in ``partial_wasserstein``.
+        log: Return a dictionary as well, with the plan under "T".
+        **kwargs: As in ``partial_wasserstein``.
+
+    Returns:
+        The cost, and with ``log`` the dictionary.
+
+    Raises:
+        ValueError: As ``partial_wasserstein``.
+        MarginalError: As ``partial_wasserstein``.
+    """
+    plan, told = _solve(a, b, M, m, nb_dummies, kwargs)
+    cost = told["partial_w_dist"]
+    return (cost, {**told, "T": plan}) if log else cost
+
+
+def _solve(a: Any, b: Any, M: Any, m: Any, nb_dummies: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    if isinstance(nb_dummies, bool) or nb_dummies != int(nb_dummies) or nb_dummies < 1:
+        raise ValueError(f"`nb_dummies` must be a positive whole number, got {nb_dummies!r}")
+    a, b = ([] if x is None else x for x in (a, b))
+    tensors = same_library(a=a, b=b, M=M)
+    like = like_of(tensors, (a, b), M)
+    cost = to_numpy("M", M)
+    if cost.ndim != 2 or 0 in cost.shape:
+        raise ValueError(f"`M` must be (n, k) with at least one row and column, got {cost.shape}")
+    sides = []
+    for name, given, size in (("a", a, cost.shape[0]), ("b", b, cost.shape[1])):
+        weights = np.full(size, 1 / size) if is_empty(given) else to_numpy(name, given)
+        if weights.shape != (size,):
+            raise MarginalError(f"`{name}` must be ({size},) to fit M {cost.shape}, got {weights.shape}")
+        if not (weights >= 0).all() or not np.isfinite(weights).all():
+            raise MarginalError(f"`{name}` holds NaN, infinity or a negative weight: weights are finite and not negative")
+        sides.append(weights)
+    most = float(min(x.sum() for x in sides))
+    mass = most if m is None else float(m)
+    if not 0 <= mass <= most * (1 + ROUNDING):
+        raise ValueError(f"`m` must be from 0 to the smaller total of `a` and `b`, {most:.9g}, got {mass:.9g}")
+    if np.isnan(cost).any() or np.isneginf(cost).any():
+        raise ValueError("`M` holds NaN or minus infinity: costs are numbers")
+    told: dict[str, Any] = {"warning": None, "result_code": OPTIMAL}
+    if mass < LEAST_MASS:
+        plan, u, v, value = np.zeros(cost.shape), np.zeros(cost.shape[0]), np.zeros(cost.shape[1]), 0.0
+    else:
+        limit = int(options.get("numItermax", UNLIMITED))
+        # Twice the least cost as a price for what stays: see otfew.transport.partial.
+        solver = Exact(mass="min" if mass >= most else mass, max_iter=limit if 0 < limit < UNLIMITED else None)
+        result = solve(cost, *sides, solver=solver, on_fail="ignore")
+        plan, (u, v), value = result.plan, result.potentials, float(result.value)
+        if int(result.status) != 0:
+            warn(MESSAGES[STOPPED], UserWarning)
+            told = {"warning": MESSAGES[STOPPED], "result_code": STOPPED}
+    given_out = like.out(plan)
+    distance: Any = np.float64(value)
+    if isinstance(M, Tensor):
+        distance = (M * given_out.to(M.dtype)).sum() if torch.isfinite(M).all() else like.out(np.array(value))
+    return given_out, {"cost": value, "u": like.out(u), "v": like.out(v), **told, "partial_w_dist": distance}
