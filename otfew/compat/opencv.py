@@ -37,8 +37,8 @@ def EMD(  # noqa: N802  OpenCV's name
 ) -> tuple[float, float | None, Single]:
     """Return the earth mover's distance between two weighted sets of points, as ``cv2.EMD`` does.
 
-    The least cost of moving the smaller total, divided by that total. It is the optimum whatever the size: OpenCV stops
-    after 500 pivots and says nothing.
+    The least cost of moving the smaller total, divided by the larger one, as OpenCV divides. It is the optimum whatever
+    the size: OpenCV stops after 500 pivots and says nothing.
 
     Args:
         signature1: (n, 1 + d) float32: weights, not negative, then coordinates; (n, 1), or (n,), for weights alone.
@@ -88,7 +88,7 @@ def EMD(  # noqa: N802  OpenCV's name
                 return least, least, out
             bound = least
     work = _solve(costs, a, b, equal, out)
-    return float(np.float32(work / min(total, other))), bound, out
+    return float(np.float32(work / max(total, other))), bound, out
 
 
 def _solve(costs: Array, a: Array, b: Array, equal: bool, out: Single) -> float:

@@ -85,6 +85,7 @@ def _columns(cost: Array, batch: tuple[int, ...]) -> Indices:
                          f"nothing{_where(bad.any((1, 2)), batch)}")
     if not size or not n:
         return np.zeros((size, n), np.int64)
+    alike = cost.min((1, 2)) == cost.max((1, 2))
     a = np.ones((1, n))
     if n < m:
         cost = np.concatenate([cost, np.zeros((size, 1, m))], 1)
@@ -95,7 +96,10 @@ def _columns(cost: Array, batch: tuple[int, ...]) -> Indices:
         raise ValueError(f"cost matrix is infeasible: `cost_matrix` forbids every assignment{_where(impossible, batch)}")
     if short(found):
         raise ConvergenceError("`cost_matrix` holds numbers that differ by too many digits to be told apart")
-    return _assigned(found, n)
+    columns = _assigned(found, n)
+    # Where all assignments cost the same, SciPy's is the first.
+    columns[alike] = np.arange(n)
+    return columns
 
 
 def _assigned(found: Optimum, n: int) -> Indices:
