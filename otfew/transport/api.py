@@ -12,6 +12,7 @@ from torch import Tensor
 
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
 from otfew.transport.envelope import SolvedInNumpy, differentiable, wants_gradient
+from otfew.transport.masks import masked, refuse_forbidden
 from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_shapes, check_values
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
@@ -48,8 +49,8 @@ def dense_parts(
         if parts is not None:
             return parts
     if isinstance(solver, TensorSolver):
-        if validate:
-            check_values(cost, a, b, solver.equal_totals, rtol)
+        if validate and not check_values(cost, a, b, solver.equal_totals, rtol):
+            refuse_forbidden(solver, cost)
         n, m = cost.shape[-2:]
         spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
         flat = spread.reshape(batch.numel(), n, m)
@@ -60,9 +61,12 @@ def dense_parts(
     here_a = a if a is None or a.is_cpu else a.detach().cpu()
     here_b = b if b is None or b.is_cpu else b.detach().cpu()
     checks = validate and solver.checks_values and rtol <= TOTALS_RTOL
-    if validate and not checks:
-        check_values(here_cost, here_a, here_b, solver.equal_totals, rtol)
+    if validate and not checks and not check_values(here_cost, here_a, here_b, solver.equal_totals, rtol):
+        refuse_forbidden(solver, here_cost)
     problem = build(here_cost, here_a, here_b, batch, checked=not checks)
+    if rtol > TOTALS_RTOL:
+        # Weights of half precision, whose totals may differ by four roundings.
+        problem.rounding = rtol / 4
     solution = solver.solve(problem)
     if not problem.checked and np.count_nonzero(solution.status) and INVALID in solution.status:
         check_values(here_cost, here_a, here_b, solver.equal_totals)
@@ -70,7 +74,7 @@ def dense_parts(
         solution = solver.solve(replace(problem, checked=True))
     finite = np.isfinite(solution.gap)
     if np.count_nonzero(finite) < len(finite):
-        solution.status[~finite] = Status.FAILED
+        solution.status[~finite & (solution.status != Status.INFEASIBLE)] = Status.FAILED
 
     def value() -> Tensor:
         # A copy: whoever writes into it leaves the gradients alone.
@@ -91,6 +95,7 @@ def solve(
     a: Any = None,
     b: Any = None,
     *,
+    mask: Any = None,
     solver: str | Solver = "exact",
     on_fail: OnFail | None = None,
     validate: bool = True,
@@ -102,12 +107,17 @@ def solve(
     differentiated again, but with ``Sinkhorn(gradient="unrolled")``.
 
     Args:
-        cost: (*batch, n, m) float32 or float64, torch on any device or numpy; any sign. Half precision, also of the
-            weights, is computed as float32, inside and outside autocast; plan and potentials are then float32.
+        cost: (*batch, n, m) float32 or float64, torch on any device or numpy; any sign. +inf forbids a pair. Half
+            precision, also of the weights, is computed as float32, inside and outside autocast; plan and potentials
+            are then float32.
         a: (*batch, n) non-negative weights of the rows, or None: uniform with the total of b, 1 if both are None.
         b: (*batch, m) non-negative weights of the columns, or None: uniform with the total of a. It is rescaled in
             float64 to the total of a; totals may differ by 1e-4 of the larger, in half precision by two of its units
             of rounding.
+        mask: (*batch, n, m) bool, torch or numpy, True where a pair is allowed; its batch broadcasts as the others.
+            The same as +inf in place of a pair's cost: no mass and no gradient is there. A problem that no plan of
+            allowed pairs solves has the status ``INFEASIBLE``, the value inf, plan, potentials and gradients of zero,
+            the gap NaN, and ``cut`` proves it.
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
         on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
             raise.
@@ -120,10 +130,11 @@ def solve(
         An ``OTResult``; its batch shape is that of cost, a and b broadcast.
 
     Raises:
-        ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, an
-            unknown solver; the message names the argument and the batch index.
+        ValueError: Wrong shape or dtype, NaN or -inf, an infinite or negative weight, a zero total, totals that
+            disagree, forbidden pairs for a solver that takes none (see ``otfew.solvers()``), an unknown solver; the
+            message names the argument and the batch index.
         ImportError: The solver's library is not installed.
-        ConvergenceError: An exact solver did not reach the optimum.
+        ConvergenceError: An exact solver did not reach the optimum, or a problem is infeasible.
         DeviceError: A RuntimeError: a kernel cannot be compiled or launched on a GPU that should run it.
 
     Example:
@@ -132,12 +143,12 @@ def solve(
         >>> float(result.value)
         0.5
     """
-    return _solve(cost, a, b, solver, on_fail, validate, totals_rtol(a, b))
+    return _solve(cost, a, b, mask, solver, on_fail, validate, totals_rtol(a, b))
 
 
 @in_full_precision
 def _solve(
-    cost: Any, a: Any, b: Any, solver: str | Solver, on_fail: OnFail | None, validate: bool, rtol: float
+    cost: Any, a: Any, b: Any, mask: Any, solver: str | Solver, on_fail: OnFail | None, validate: bool, rtol: float
 ) -> OTResult:
     check_on_fail(on_fail)
     chosen = resolve(solver)
@@ -151,6 +162,8 @@ def _solve(
     if cost_t is None:
         raise ValueError("cost must be a torch tensor or a numpy array, got None")
     refuse_transforms(cost_t, a_t, b_t)
+    if mask is not None:
+        cost_t = masked(cost_t, mask, chosen)
     batch = check_shapes(cost_t, a_t, b_t)
     looks = validate or policy_of(chosen, on_fail) != "ignore"
     parts = dense_parts(chosen, cost_t, a_t, b_t, batch, looks=looks, validate=validate, rtol=rtol)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, get_args
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -58,18 +59,48 @@ def report_failures(parts: Parts, batch: torch.Size, solver: Solver, on_fail: On
     failed = np.flatnonzero(status != Status.OPTIMAL)
     if not len(failed):
         return
-    first = int(failed[0])
-    index = tuple(int(i) for i in np.unravel_index(first, tuple(batch))) if batch else ()
-    where = f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
-    advice = "its numbers overflow or differ too widely" if status[first] == Status.FAILED else solver.remedy
-    message = (
-        f"{solver.name} did not reach the optimum of {len(failed)} of {len(status)} problems{where} "
-        f"({Status(status[first]).name}, gap {float(parts.gap()[first]):.3g}); "
-        f"{advice}, or pass on_fail='ignore' and look at status"
-    )
+    unserved = np.flatnonzero(status == Status.INFEASIBLE)
+    if len(unserved):
+        message = _without_plans(parts, unserved, len(status), batch, solver)
+    else:
+        first = int(failed[0])
+        advice = "its numbers overflow or differ too widely" if status[first] == Status.FAILED else solver.remedy
+        message = (
+            f"{solver.name} did not reach the optimum of {len(failed)} of {len(status)} problems{_where(first, batch)} "
+            f"({Status(status[first]).name}, gap {float(parts.gap()[first]):.3g}); "
+            f"{advice}, or pass on_fail='ignore' and look at status"
+        )
     if policy == "raise":
         raise ConvergenceError(message)
     warn(message, ConvergenceWarning)
+
+
+_NAMED = 8
+"""Rows that a message names."""
+
+
+def _without_plans(parts: Parts, unserved: npt.NDArray[np.intp], size: int, batch: torch.Size, solver: Solver) -> str:
+    """Say which problems are infeasible, and why the first of them is."""
+    first, cut = int(unserved[0]), parts.cut()
+    why = "no plan leaves out its forbidden pairs"
+    if cut is not None:
+        rows = cut[0][first].nonzero()[:, 0].tolist()
+        named = ", ".join(map(str, rows[:_NAMED])) + f" and {len(rows) - _NAMED} more" * (len(rows) > _NAMED)
+        why = (
+            f"its rows {named} hold more than all columns that are allowed for them"
+            if len(rows) > 1
+            else (f"its row {named} holds more than all columns that are allowed for it")
+        )
+    return (
+        f"{solver.name}: {len(unserved)} of {size} problems are infeasible{_where(first, batch)} (INFEASIBLE): {why}; "
+        "allow more pairs, or pass on_fail='ignore' and look at status and cut"
+    )
+
+
+def _where(first: int, batch: torch.Size) -> str:
+    """Name the first problem of those that a message counts."""
+    index = tuple(int(i) for i in np.unravel_index(first, tuple(batch))) if batch else ()
+    return f", first at batch index {index[0] if len(index) == 1 else index}" if index else ""
 
 
 def flat_weights(

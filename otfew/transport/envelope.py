@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from otfew.transport.backward import EXACT, IMPLICIT, differentiable_once
-from otfew.transport.problem import Solution
+from otfew.transport.problem import Solution, Status
 from otfew.transport.result import dense_plan
 from otfew.transport.sending import send
 
@@ -35,6 +35,9 @@ class Optimum(Protocol):
     def optimal(self) -> Tensor:
         """Optimal values (problems,) in float64, whatever became of those that were handed out."""
 
+    def unserved(self) -> Tensor | None:
+        """Tell which problems (problems,) may be infeasible: their values are infinite and gradients zero."""
+
 
 class SolvedInNumpy:
     """The optimum that a solver in numpy found, on the CPU."""
@@ -59,6 +62,10 @@ class SolvedInNumpy:
     def optimal(self) -> Tensor:
         """Share the solution's memory."""
         return torch.from_numpy(self._solution.value)
+
+    def unserved(self) -> Tensor | None:
+        """Look at the status, where any problem is infeasible."""
+        return None if self._solution.cut is None else torch.from_numpy(self._solution.status == Status.INFEASIBLE)
 
 
 def wants_gradient(*tensors: Tensor | None) -> bool:
@@ -107,6 +114,11 @@ class _Value(torch.autograd.Function):
         optimum, batch = ctx.optimum, ctx.batch
         _, _, for_cost, for_a, for_b, _ = ctx.needs_input_grad
         grads: list[Tensor | None] = [None, None, None]
+        unserved = optimum.unserved()
+        if unserved is not None:
+            unserved = send(unserved, grad.device).reshape(grad.shape)
+            # What comes from an infinite value, infinite itself or NaN, goes nowhere.
+            grad = grad.masked_fill(unserved, 0.0)
         if for_cost:
             plan = optimum.plan_times(grad.reshape(-1), cost.dtype)
             grads[0] = plan.reshape(*batch, *cost.shape[-2:]).sum_to_size(cost.shape)
@@ -124,6 +136,7 @@ class _Value(torch.autograd.Function):
             elif a is None:
                 # V(b) = sum(b) * V(b / sum(b)): the gauge's constant is the value of a unit of mass.
                 value = send(optimum.optimal(), grad.device).reshape(*batch, 1)
+                value = value if unserved is None else value.masked_fill(unserved[..., None], 0.0)
                 g = g + value / _total(b, grad)
             else:
                 # The problem solved is (a, b * sum(a) / sum(b)).

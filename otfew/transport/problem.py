@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any
 
@@ -27,6 +27,8 @@ class Status(IntEnum):
     OPTIMAL = 0
     MAX_ITER = 1
     FAILED = 2
+    INFEASIBLE = 5
+    """No plan uses allowed pairs alone."""
 
 
 INVALID = 3
@@ -44,7 +46,7 @@ class Problem:
     of its a.
 
     Attributes:
-        cost: (costs, n, m) float32 or float64 on the CPU.
+        cost: (costs, n, m) float32 or float64 on the CPU; +inf where a pair is forbidden.
         a: (rows of a, n) float64.
         b: (rows of b, m) float64, not yet rescaled to the total of a.
         cost_index: (problems,) int64.
@@ -52,6 +54,7 @@ class Problem:
         b_index: (problems,) int64.
         batch: Batch shape that the flat index unfolds to.
         checked: Whether costs and weights were checked, or are to be taken as sound.
+        rounding: Largest relative error of one rounding of a weight, as it was given.
     """
 
     cost: npt.NDArray[np.floating]
@@ -62,6 +65,7 @@ class Problem:
     b_index: npt.NDArray[np.int64]
     batch: tuple[int, ...]
     checked: bool = True
+    rounding: float = 2.0**-53
 
     def __len__(self) -> int:
         """Count the problems."""
@@ -71,6 +75,17 @@ class Problem:
     def shape(self) -> tuple[int, int]:
         """Numbers of rows and columns (n, m)."""
         return self.cost.shape[1], self.cost.shape[2]
+
+    def part(self, index: npt.NDArray[np.intp], cost: npt.NDArray[np.floating] | None = None) -> Problem:
+        """Take some of the problems, for other costs (costs, n, m), of which there are as many, where given."""
+        given = cost is None
+        return replace(
+            self,
+            cost=self.cost if cost is None else cost,
+            cost_index=self.cost_index[index] if given else np.arange(len(index)),
+            a_index=self.a_index[index],
+            b_index=self.b_index[index],
+        )
 
     def item(self, k: int) -> tuple[Array, Array, Array]:
         """Problem k in float64, contiguous: cost (n, m), a (n,), and b (m,) rescaled to the total of a."""
@@ -98,6 +113,8 @@ class Solution:
         linear: (problems,) <plan, cost> where that is not the value.
         balanced: Whether the problem solved is that of (a, b * sum(a) / sum(b)); if not, f and g are the derivatives
             of the value in a and b as they were given.
+        cut: Rows (problems, n) and columns (problems, m), bool, that prove problems infeasible: nothing else is allowed
+            for these rows, and they hold more. None where none is.
     """
 
     value: Array
@@ -114,6 +131,7 @@ class Solution:
     dense: Array | None = None
     linear: Array | None = None
     balanced: bool = True
+    cut: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
 
     @property
     def arcs(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array]:
@@ -125,6 +143,23 @@ class Solution:
         if self.rows is None or self.cols is None or self.flow is None:
             raise TypeError(f"the plan of {self.solver} is not kept as arcs")
         return self.rows, self.cols, self.flow
+
+    def put(self, index: npt.NDArray[np.intp], other: Solution) -> Solution:
+        """Replace some of the problems by those of another solution, in place, and return it all.
+
+        Raises:
+            TypeError: A plan is dense.
+        """
+        pairs: list[tuple[npt.NDArray[Any], npt.NDArray[Any]]] = list(zip(self.arcs, other.arcs, strict=True))
+        names = ("value", "f", "g", "gap", "marginal_error", "status", "n_iter")
+        pairs += [(getattr(self, name), getattr(other, name)) for name in names]
+        if other.cut is not None:
+            if self.cut is None:
+                self.cut = np.zeros_like(self.f, np.bool_), np.zeros_like(self.g, np.bool_)
+            pairs += zip(self.cut, other.cut, strict=True)
+        for mine, theirs in pairs:
+            mine[index] = theirs
+        return self
 
 
 def first_index(bad: Tensor, batch_dims: int) -> str:
@@ -275,19 +310,25 @@ def _apart(first: Any, second: Any, rtol: float) -> bool:
 
 def check_values(
     cost: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool = True, totals_rtol: float = TOTALS_RTOL
-) -> None:
+) -> bool:
     """Check what the tensors hold, and where asked for that the totals of a and b agree to ``totals_rtol``.
 
+    Returns:
+        Whether all costs are finite; if not, some pairs are forbidden.
+
     Raises:
-        ValueError: NaN or infinity, a negative weight, a zero total, or totals that disagree; names argument and
-            batch index.
+        ValueError: NaN or -inf as a cost, NaN, infinity or a negative number as a weight, a zero total, or totals that
+            disagree; names argument and batch index.
     """
     if surely_sound(cost, a, b, equal_totals, totals_rtol):
-        return
-    if not surely_finite(cost):
-        bad = ~torch.isfinite(cost)
+        return True
+    finite = surely_finite(cost)
+    if not finite:
+        # Comparisons with NaN are false.
+        bad = ~(cost.detach() > -math.inf)
         if bool(bad.any()):
-            raise ValueError(f"cost holds NaN or infinity{first_index(bad, cost.ndim - 2)}")
+            raise ValueError(f"cost holds NaN or -inf{first_index(bad, cost.ndim - 2)}")
+        finite = not bool((cost.detach() == math.inf).any())
     total_a = None if a is None else _checked_totals("a", a.detach())
     total_b = None if b is None else _checked_totals("b", b.detach())
     if equal_totals and total_a is not None and total_b is not None:
@@ -297,6 +338,7 @@ def check_values(
             first = tuple(bad.nonzero()[0].tolist())
             sums = " and ".join(f"{float(total.expand_as(bad)[first]):.6g}" for total in (total_a, total_b))
             raise ValueError(f"totals of a and b disagree{where}: {sums}; normalise the weights to one total")
+    return finite
 
 
 def _flat_index(shape: torch.Size, batch: torch.Size, each: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -340,6 +382,7 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, c
     if flat_b is None:
         flat_b, b_shape = _uniform(flat_a, m), a_shape
     each = np.arange(batch.numel())
+    narrow = any(weights is not None and weights.dtype == torch.float32 for weights in (a, b))
     return Problem(
         cost=_to_numpy(cost, 2),
         a=flat_a,
@@ -349,4 +392,5 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, c
         b_index=_flat_index(b_shape, batch, each),
         batch=tuple(batch),
         checked=checked,
+        rounding=2.0**-24 if narrow else 2.0**-53,
     )

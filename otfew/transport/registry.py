@@ -45,6 +45,7 @@ class Solver(ABC):
         batch_coupled: True where an answer depends on the other problems of the batch.
         remedy: What to do where it stops before the optimum.
         dtypes: Precisions in which it works; every solver takes float32 and float64.
+        forbids: Whether it takes forbidden pairs, costs of +inf; others are given finite costs alone.
     """
 
     name: ClassVar[str]
@@ -57,6 +58,7 @@ class Solver(ABC):
     remedy: ClassVar[str] = "raise max_iter"
     input: ClassVar[Literal["dense cost", "points"]] = "dense cost"
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
+    forbids: ClassVar[bool] = False
 
     @property
     def equal_totals(self) -> bool:
@@ -219,7 +221,7 @@ _found: set[str] = set()
 
 
 def solvers() -> list[dict[str, Any]]:
-    """Describe every solver: name, kind, devices, gradients, whether batch-mates matter and whether it is installed."""
+    """Describe every solver: name, kind, devices, gradients, forbidden pairs, batch-mates, whether it is installed."""
     rows = []
     for name in SOLVERS:
         solver = lookup(name)
@@ -231,6 +233,7 @@ def solvers() -> list[dict[str, Any]]:
                 "dtypes": solver.dtypes,
                 "devices": solver.devices,
                 "gradients": solver.gradients,
+                "forbids": solver.forbids,
                 "batch_coupled": solver.batch_coupled,
                 "installed": installed(solver),
             }

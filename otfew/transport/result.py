@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from otfew.transport.plan_operator import DensePlan, FlatPlan, PlanOperator
-from otfew.transport.problem import Solution, first_index
+from otfew.transport.problem import Solution, Status, first_index
 from otfew.transport.sending import send
 
 
@@ -98,6 +98,8 @@ class Parts:
         solver: Name of the code that ran.
         sound: Tells whether it is known that no problem failed; may wait for the device.
         arcs: Makes the arcs of ``plan`` where it is kept sparse.
+        cut: Makes rows (problems, n) and columns (problems, m), bool, that prove problems infeasible; None where none
+            can be, or none is.
     """
 
     value: Tensor
@@ -111,6 +113,7 @@ class Parts:
     solver: str
     sound: Callable[[], bool] = lambda: False
     arcs: Callable[[], Arcs] | None = None
+    cut: Callable[[], tuple[Tensor, Tensor] | None] = lambda: None
 
 
 def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
@@ -125,8 +128,12 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
 
     def plan() -> Tensor:
         flows = solution.arcs[2] if solution.dense is None else solution.dense
-        check_range(torch.from_numpy(flows.sum(tuple(range(1, flows.ndim)))), dtype)
+        mass = torch.from_numpy(flows.sum(tuple(range(1, flows.ndim))))
+        check_range(mass[torch.from_numpy(solution.status != Status.INFEASIBLE)], dtype)
         return dense_plan(solution, (len(solution.value), *like.shape[-2:]), dtype, device)
+
+    def cut() -> tuple[Tensor, Tensor] | None:
+        return None if solution.cut is None else (out(solution.cut[0]), out(solution.cut[1]))
 
     return Parts(
         value=value,
@@ -140,6 +147,7 @@ def parts_of(value: Tensor, solution: Solution, like: Tensor) -> Parts:
         solver=solution.solver,
         sound=lambda: bool(np.count_nonzero(solution.status) == 0),
         arcs=None if solution.dense is not None else functools.partial(arcs_of, solution),
+        cut=cut,
     )
 
 
@@ -227,6 +235,22 @@ class OTResult:
         """Iterations (*batch,), int64 (pivots for ``exact``)."""
         return self._out(self._parts.n_iter())
 
+    @cached_property
+    def cut(self) -> tuple[Any, Any]:
+        """Proof that problems are infeasible: rows (*batch, n) and columns (*batch, m), bool; all False elsewhere.
+
+        These columns are all that is allowed for these rows, and hold less: sum a[rows] > sum b[columns]. With
+        ``Exact(mass=...)`` at most sum a[other rows] + sum b[columns] can be transported, which is less.
+        """
+        n, m = self._shape[-2:]
+        like = self._parts.value
+        found = self._parts.cut()
+        if found is None:
+            size = like.numel()
+            found = tuple(torch.zeros(size, k, dtype=torch.bool, device=like.device) for k in (n, m))  # type: ignore[assignment]
+        assert found is not None
+        return self._out(found[0]), self._out(found[1])
+
     def __getstate__(self) -> dict[str, Any]:
         """Everything that is or could be asked for, as tensors without a graph."""
         parts = self._parts
@@ -242,6 +266,7 @@ class OTResult:
             "potentials": (f.detach(), g.detach()),
             "plan": made.detach() if isinstance(made, Tensor) else made,
             "arcs": None if parts.arcs is None else parts.arcs(),
+            "cut": parts.cut(),
             "solver": parts.solver,
             "sound": bool(parts.sound()),
             "shape": tuple(self._shape),
@@ -259,7 +284,7 @@ class OTResult:
                 if isinstance(state["plan"], str):
                     raise ValueError(state["plan"])
                 return state["plan"]
-            check_range(arcs[2].sum(1), f.dtype)
+            check_range(arcs[2].sum(1)[state["status"] != Status.INFEASIBLE], f.dtype)
             return dense_arcs(arcs, flat, f.dtype, f.device)
 
         parts = Parts(
@@ -269,6 +294,7 @@ class OTResult:
             solver=state["solver"],
             sound=functools.partial(state.__getitem__, "sound"),
             arcs=None if arcs is None else lambda: arcs,
+            cut=lambda: state.get("cut"),
             **{name: functools.partial(state.__getitem__, name) for name in _MEASURES},
         )
         self.__init__(parts, state["shape"], state["numpy"], state["points"])  # type: ignore[misc]

@@ -13,7 +13,7 @@ from otfew.transport.cuda.layout import Layout, layout, strided
 from otfew.transport.cuda.machines import Machine
 from otfew.transport.cuda.outputs import Outputs, Slab
 from otfew.transport.partial import Mass
-from otfew.transport.problem import Problem, Solution
+from otfew.transport.problem import Problem, Solution, Status
 
 
 class Options(Protocol):
@@ -67,6 +67,8 @@ class Found:
         shape: As given.
         balanced: As given.
         sound: Whether it is known that every problem is optimal.
+        forbids: Whether pairs are forbidden, so that problems may be infeasible.
+        cut: Rows (problems, n) and columns (problems, m), bool, that prove it, where known.
     """
 
     regularised = False
@@ -81,7 +83,8 @@ class Found:
         arcs: int | None = None,
     ) -> None:
         self.outputs, self.shape, self.balanced = outputs, shape, balanced
-        self.sound = False
+        self.sound = self.forbids = False
+        self.cut: tuple[Tensor, Tensor] | None = None
         self._machine, self._device, self._arcs = machine, value.device, arcs
         self._value: Tensor | None = value
         self._copy: Tensor | None = None
@@ -106,6 +109,10 @@ class Found:
         """Return the copy that was kept."""
         assert self._copy is not None
         return self._copy
+
+    def unserved(self) -> Tensor | None:
+        """Look at the status, where pairs are forbidden."""
+        return self.outputs.tensor("status") == Status.INFEASIBLE if self.forbids else None
 
     def duals(self) -> tuple[Tensor, Tensor]:
         """View the potentials."""

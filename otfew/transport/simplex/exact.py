@@ -15,7 +15,7 @@ from torch import Tensor
 from otfew.transport.certificate import c_transform, missed
 from otfew.transport.options import check_count, check_number, is_positive
 from otfew.transport.partial import Mass, with_dummies, without_dummies
-from otfew.transport.problem import TOTALS_RTOL, UNSURE, Array, Problem, Solution, Status
+from otfew.transport.problem import INVALID, TOTALS_RTOL, UNSURE, Array, Problem, Solution, Status
 from otfew.transport.registry import ArraySolver
 from otfew.transport.result import Parts
 from otfew.transport.simplex.extremes import within_range
@@ -62,6 +62,7 @@ class Exact(ArraySolver):
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    forbids: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number("Exact", "tol", self.tol, least=0.0)
@@ -105,12 +106,39 @@ class Exact(ArraySolver):
         return without_dummies(problem, self._solve_whole(extended), moved, self.mass)
 
     def _solve_whole(self, problem: Problem) -> Solution:
+        found = self._solve_finite(problem)
+        if np.count_nonzero(found.status):
+            unsound = np.flatnonzero(found.status == INVALID)
+            if len(unsound):
+                return self._solve_allowed(problem, found, unsound)
+        return found
+
+    def _solve_finite(self, problem: Problem) -> Solution:
         found = self._run(problem)
         if np.count_nonzero(found.status):
             unsure = np.flatnonzero((found.status == UNSURE) & np.isfinite(found.gap))
             if len(unsure):
                 self._settle(problem, found, unsure)
         return found
+
+    def _solve_allowed(self, problem: Problem, found: Solution, unsound: npt.NDArray[np.intp]) -> Solution:
+        """Solve those of the problems that the kernel takes for unsound which have forbidden pairs."""
+        from otfew.transport.simplex.forbidding import Filled, finish
+        from otfew.transport.simplex.mending import FORBIDS
+
+        costs, index = np.unique(problem.cost_index[unsound], return_inverse=True)
+        whole = len(costs) == len(problem.cost)
+        filled = Filled.of(problem.cost if whole else problem.cost[costs])
+        forbids = filled.kind[index] == FORBIDS
+        chosen, index = unsound[forbids], index[forbids]
+        if not len(chosen):
+            return found
+        part = problem.part(chosen)
+        answer = self._solve_finite(replace(part, cost=filled.cost, cost_index=index))
+        finish(part, answer, filled.room[index])
+        if len(chosen) == len(problem):
+            return answer
+        return found.put(chosen, answer)
 
     def _settle(self, problem: Problem, found: Solution, unsure: npt.NDArray[np.intp]) -> None:
         """Bring what the kernel is unsure of to an end, in place."""

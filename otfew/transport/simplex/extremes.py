@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -24,21 +23,17 @@ def within_range(problem: Problem, way: Callable[[Problem], Solution]) -> Soluti
     """
     with np.errstate(over="ignore", invalid="ignore"):
         found = way(problem)
-        beyond = ~np.isfinite(found.gap)
+        beyond = ~np.isfinite(found.gap) & (found.status != Status.INFEASIBLE)
         if not beyond.any() or (not problem.checked and INVALID in found.status[beyond]):
             # Numbers that are no numbers are the caller's to complain of.
             return found
         index = np.flatnonzero(beyond)
         cost = problem.cost[problem.cost_index[index]].astype(np.float64) / UNIT
-        each = np.arange(len(index))
-        a, b = problem.a[problem.a_index[index]], problem.b[problem.b_index[index]]
-        smaller = way(replace(problem, cost=cost, a=a, b=b, cost_index=each, a_index=each, b_index=each))
-        rows, cols, flow = found.arcs
-        rows[index], cols[index], flow[index] = smaller.arcs
-        found.marginal_error[index], found.n_iter[index] = smaller.marginal_error, smaller.n_iter
+        smaller = way(problem.part(index, cost))
         for name in ("value", "gap", "f", "g"):
-            getattr(found, name)[index] = getattr(smaller, name) * UNIT
-        fits = np.isfinite(found.value[index]) & np.isfinite(found.gap[index])
-        fits &= np.isfinite(found.f[index]).all(-1) & np.isfinite(found.g[index]).all(-1)
-        found.status[index] = np.where(fits, smaller.status, Status.FAILED)
-    return found
+            setattr(smaller, name, getattr(smaller, name) * UNIT)
+        fits = np.isfinite(smaller.value) & np.isfinite(smaller.gap)
+        fits &= np.isfinite(smaller.f).all(-1) & np.isfinite(smaller.g).all(-1)
+        fits |= smaller.status == Status.INFEASIBLE
+        smaller.status[~fits] = Status.FAILED
+        return found.put(index, smaller)
