@@ -23,7 +23,7 @@ EQUAL = 1e-5
 Single = npt.NDArray[np.float32]
 
 
-class error(ValueError):  # noqa: N801  OpenCV's name
+class error(ValueError):  # noqa: N801, N818  OpenCV's name
     """What is wrong with an argument; where OpenCV is loaded, what is raised is a ``cv2.error``, too."""
 
 
@@ -50,8 +50,8 @@ def EMD(  # noqa: N802  OpenCV's name
         flow: (n, m) float32 to write the flow into; else a new one is made.
 
     Returns:
-        The distance; the distance between the centres, ``lowerBound`` itself where totals differ, None where it is None;
-        and the flow (n, m) float32.
+        The distance; the distance between the centres, or ``lowerBound`` itself where totals differ, None where it is
+        None; and the flow (n, m) float32.
 
     Raises:
         error: An argument does not fit; where OpenCV is loaded, it is a ``cv2.error``, too.
@@ -63,7 +63,10 @@ def EMD(  # noqa: N802  OpenCV's name
     """
     first, second = _signature("signature1", signature1), _signature("signature2", signature2)
     if first.shape[1] != second.shape[1]:
-        raise _error(f"`signature1` and `signature2` must have equal numbers of columns, got {first.shape[1]} and {second.shape[1]}")
+        raise _error(
+            f"`signature1` and `signature2` must have equal numbers of columns, "
+            f"got {first.shape[1]} and {second.shape[1]}"
+        )
     shape = (len(first), len(second))
     if cost is not None:
         _check_cost(cost, shape, lowerBound)
@@ -82,7 +85,7 @@ def EMD(  # noqa: N802  OpenCV's name
         bound = float(np.float32(lowerBound))
         if equal and distType != DIST_USER:
             centres = [(w[None] @ x[:, 1:].astype(np.float64)) / w.sum() for w, x in ((a, first), (b, second))]
-            least = float(np.float32(_distances(*centres, distType)[0, 0]))
+            least = float(np.float32(_distances(centres[0], centres[1], distType)[0, 0]))
             if least >= bound:
                 out[:] = 0
                 return least, least, out
@@ -114,7 +117,9 @@ def _solve(costs: Array, a: Array, b: Array, equal: bool, out: Single) -> float:
 
 def _signature(name: str, given: Any) -> Single:
     if not isinstance(given, np.ndarray):
-        raise _error(f"`{name}` is not a numpy array but {type(given).__name__}: give float32 weights in its first column")
+        raise _error(
+            f"`{name}` is not a numpy array but {type(given).__name__}: give float32 weights in its first column"
+        )
     if given.dtype != np.float32:
         raise _error(f"`{name}` must be float32 (32FC1), got {given.dtype}: convert it with .astype(numpy.float32)")
     signature = given[:, None] if given.ndim == 1 else given

@@ -68,8 +68,8 @@ def optimum(cost: Array, a: Array, b: Array, name: str, max_iter: int | None = N
     cost, a, b = (np.ascontiguousarray(x) for x in (cost, a, b))
     size = max(len(cost), len(a), len(b))
     each, first = np.arange(size), np.zeros(size, np.int64)
-    indices = [each if len(x) == size else first for x in (cost, a, b)]
-    found = _solver(max_iter).solve(Problem(cost, a, b, *indices, batch=(size,), checked=False))
+    index = [each if len(x) == size else first for x in (cost, a, b)]
+    found = _solver(max_iter).solve(Problem(cost, a, b, index[0], index[1], index[2], (size,), checked=False))
     if np.count_nonzero(found.status) and INVALID in found.status:
         return _with_forbidden(cost, a, b, name, max_iter)
     return Optimum(found.value, found.f, found.g, found.status, *found.arcs, cost.shape[1:])

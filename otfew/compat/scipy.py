@@ -1,4 +1,4 @@
-"""``scipy.optimize.linear_sum_assignment`` on otfew's exact solver: SciPy's argument, answers and errors, and batches."""
+"""``scipy.optimize.linear_sum_assignment`` on otfew's exact solver: SciPy's arguments, answers, errors; and batches."""
 
 from __future__ import annotations
 
@@ -75,17 +75,20 @@ def _read(given: Any) -> Array:
 def _columns(cost: Array, batch: tuple[int, ...]) -> Indices:
     """Assign each row of (problems, n, m), n <= m, its column: (problems, n).
 
-    The basic solutions of this transport problem are whole numbers (its matrix is totally unimodular); a dummy row takes
-    the columns that are left over, at no cost.
+    The basic solutions of this transport problem are whole numbers (its matrix is totally unimodular); a dummy row
+    takes the columns that are left over, at no cost.
     """
     size, n, m = cost.shape
-    bad = np.isnan(cost) | np.isneginf(cost)
-    if bad.any():
-        raise ValueError(f"matrix contains invalid numeric entries: `cost_matrix` holds NaN or an infinity that forbids "
-                         f"nothing{_where(bad.any((1, 2)), batch)}")
-    if not size or not n:
+    if not cost.size:
         return np.zeros((size, n), np.int64)
-    alike = cost.min((1, 2)) == cost.max((1, 2))
+    low, high = cost.min((1, 2)), cost.max((1, 2))
+    # Comparisons with NaN are false, and a NaN is its matrix's minimum.
+    bad = ~(low > -np.inf)
+    if bad.any():
+        raise ValueError(
+            "matrix contains invalid numeric entries: `cost_matrix` holds NaN or an infinity that forbids "
+            f"nothing{_where(bad, batch)}"
+        )
     a = np.ones((1, n))
     if n < m:
         cost = np.concatenate([cost, np.zeros((size, 1, m))], 1)
@@ -93,12 +96,14 @@ def _columns(cost: Array, batch: tuple[int, ...]) -> Indices:
     found = optimum(cost, a, np.ones((1, m)), "cost_matrix")
     impossible = found.infeasible()
     if impossible.any():
-        raise ValueError(f"cost matrix is infeasible: `cost_matrix` forbids every assignment{_where(impossible, batch)}")
+        raise ValueError(
+            f"cost matrix is infeasible: `cost_matrix` forbids every assignment{_where(impossible, batch)}"
+        )
     if short(found):
         raise ConvergenceError("`cost_matrix` holds numbers that differ by too many digits to be told apart")
     columns = _assigned(found, n)
     # Where all assignments cost the same, SciPy's is the first.
-    columns[alike] = np.arange(n)
+    columns[low == high] = np.arange(n)
     return columns
 
 

@@ -16,6 +16,7 @@ from otfew.compat.pot.entropic import (
     check_method,
     check_reg,
     read,
+    report,
     run,
     sinkhorn_of,
     tolerance,
@@ -47,8 +48,9 @@ def sinkhorn(
 ) -> Any:
     """Return the entropic transport plan, as ``ot.sinkhorn`` does: min <P, M> + reg sum P log P, sums a and b.
 
-    The plan is that of otfew's Sinkhorn, whatever the method: accelerated in the plain domain, by Newton's method beyond,
-    so that a small ``reg`` neither overflows nor takes thousands of iterations. It is differentiable in tensors.
+    The plan is that of otfew's Sinkhorn, whatever the method: accelerated in the plain domain, by Newton's method
+    beyond, so that a small ``reg`` neither overflows nor takes thousands of iterations. It is differentiable in
+    tensors.
 
     Args:
         a: (n,) weights, [] or None for uniform ones; zeros are fine.
@@ -149,14 +151,17 @@ def _solve(given: Entropic, reg: Any, limit: Any, threshold: Any, verbose: bool,
     check_limits(limit, threshold)
     b, astray = balanced(given)
     if reg == 0:
-        say("`reg` is 0: numerical errors are certain for POT; this is an exact plan, the limit for small `reg`", UserWarning)
+        say(
+            "`reg` is 0: numerical errors are certain for POT; this is an exact plan, the limit for small `reg`",
+            UserWarning,
+        )
         return _Found(run(given, b, Exact()), astray)
     tol = tolerance(given, threshold)
     result = run(given, b, sinkhorn_of(reg, tol, limit))
     mass = given.a.detach().sum(-1).double()
     error = torch.maximum(result.marginal_error * mass * given.cost.shape[-1] ** 0.5, astray)
     if verbose:
-        print(f"It. {int(result.n_iter.max())}, err {float(error.max()):.3e}")
+        report(result, float(error.max()))
     if broken(result):
         say("Sinkhorn met numerical errors: costs or weights overflow, or differ too widely", UserWarning)
     elif warns and (float(threshold) <= 0 or bool((result.status != 0).any()) or bool((astray > threshold).any())):

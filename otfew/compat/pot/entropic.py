@@ -142,8 +142,17 @@ def check_method(method: Any, methods: tuple[str, ...]) -> str:
 
 def run(given: Entropic, b: Tensor, solver: Any) -> OTResult:
     """Solve, whatever becomes of it."""
-    result: OTResult = solve(given.cost, given.a, b, solver=solver, on_fail="ignore")
+    try:
+        result: OTResult = solve(given.cost, given.a, b, solver=solver, on_fail="ignore")
+    except ValueError as error:
+        # What the solver calls the cost is M here.
+        raise ValueError(str(error).replace("cost ", "`M` ", 1)) from None
     return result
+
+
+def allowed(cost: Tensor) -> Tensor:
+    """Set costs of forbidden pairs to zero, which is what is carried there."""
+    return cost if bool(torch.isfinite(cost).all()) else torch.where(torch.isfinite(cost), cost, 0.0)
 
 
 def balanced(given: Entropic) -> tuple[Tensor, Tensor]:
@@ -169,6 +178,11 @@ def tolerance(given: Entropic, threshold: float) -> float:
 def sinkhorn_of(reg: float, tol: float, limit: int, unbalanced: Any = None) -> Sinkhorn:
     """Make the solver."""
     return Sinkhorn(reg=reg, tol=tol, max_iter=int(limit), unbalanced=unbalanced)
+
+
+def report(result: OTResult, error: float) -> None:
+    """Print what ``verbose`` asks for."""
+    print(f"It. {int(result.n_iter.max())}, err {error:.3e}")  # noqa: T201  asked for
 
 
 def broken(result: OTResult) -> bool:

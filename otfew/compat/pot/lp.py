@@ -94,8 +94,8 @@ def emd2(
 ) -> Any:
     """Return the optimal transport cost, as ``ot.emd2`` does; see ``emd`` for what is common.
 
-    It is differentiable in tensors, with POT's gradients: the plan for M, u - mean(u) for a and v - mean(v) for b, times
-    the gradient that comes in. They cannot be differentiated again.
+    It is differentiable in tensors, with POT's gradients: the plan for M, u - mean(u) for a and v - mean(v) for b,
+    times the gradient that comes in. They cannot be differentiated again.
 
     Args:
         a: As in ``emd``.
@@ -111,8 +111,8 @@ def emd2(
         potentials_init: As in ``emd``.
 
     Returns:
-        The cost: a float, or a tensor without axes; a list of k for k histograms; (*batch,) for a batch. With ``log`` or
-        ``return_matrix`` a list [cost, dictionary], and a list of these for k histograms.
+        The cost: a float, or a tensor without axes; a list of k for k histograms; (*batch,) for a batch. With ``log``
+        or ``return_matrix`` a list [cost, dictionary], and a list of these for k histograms.
 
     Raises:
         MarginalError: As ``emd``.
@@ -141,9 +141,7 @@ def emd2(
         Histograms(given.cost, given.a, given.b[k : k + 1], given.like, (), False, given.sparse)
         for k in range(len(costs))
     ]
-    return [
-        [costs[k], _log(one[k], parts[k], costs[k], center_dual, return_matrix)] for k in range(len(costs))
-    ]
+    return [[costs[k], _log(one[k], parts[k], costs[k], center_dual, return_matrix)] for k in range(len(costs))]
 
 
 def _log(given: Histograms, found: Optimum, cost: Any, center_dual: bool, plan: bool) -> dict[str, Any]:

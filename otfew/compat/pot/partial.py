@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from otfew.compat.optimum import LEAST_MASS
 from otfew.compat.pot.arrays import MarginalError, is_empty, like_of, same_library, to_numpy
+from otfew.compat.pot.entropic import allowed
 from otfew.compat.pot.problem import MESSAGES, OPTIMAL, STOPPED, UNLIMITED
 from otfew.transport.api import solve
 from otfew.transport.complaints import warn
@@ -35,8 +35,8 @@ def partial_wasserstein(
 
     Returns:
         The plan (n, k) in the dtype of a. With ``log`` a pair of it and a dictionary: "cost" and "partial_w_dist" (the
-        same; the latter is differentiable in M, with the plan as the gradient), "u" and "v", the derivatives of the cost
-        in a and b, "warning", "result_code".
+        same; the latter is differentiable in M, with the plan as the gradient), "u" and "v", the derivatives of the
+        cost in a and b, "warning", "result_code".
 
     Raises:
         ValueError: m is negative or more than there is; arrays of two libraries; NaN.
@@ -89,7 +89,9 @@ def _solve(a: Any, b: Any, M: Any, m: Any, nb_dummies: Any, options: dict[str, A
         if weights.shape != (size,):
             raise MarginalError(f"`{name}` must be ({size},) to fit M {cost.shape}, got {weights.shape}")
         if not (weights >= 0).all() or not np.isfinite(weights).all():
-            raise MarginalError(f"`{name}` holds NaN, infinity or a negative weight: weights are finite and not negative")
+            raise MarginalError(
+                f"`{name}` holds NaN, infinity or a negative weight: weights are finite and not negative"
+            )
         sides.append(weights)
     most = float(min(x.sum() for x in sides))
     mass = most if m is None else float(m)
@@ -112,5 +114,5 @@ def _solve(a: Any, b: Any, M: Any, m: Any, nb_dummies: Any, options: dict[str, A
     given_out = like.out(plan)
     distance: Any = np.float64(value)
     if isinstance(M, Tensor):
-        distance = (M * given_out.to(M.dtype)).sum() if torch.isfinite(M).all() else like.out(np.array(value))
+        distance = (allowed(M) * given_out.to(M.dtype)).sum()
     return given_out, {"cost": value, "u": like.out(u), "v": like.out(v), **told, "partial_w_dist": distance}

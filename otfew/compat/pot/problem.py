@@ -9,7 +9,16 @@ import numpy as np
 from torch import Tensor
 
 from otfew.compat.optimum import Optimum, optimum, short
-from otfew.compat.pot.arrays import TOTALS, Like, MarginalError, check_weights, is_empty, like_of, same_library, to_numpy
+from otfew.compat.pot.arrays import (
+    TOTALS,
+    Like,
+    MarginalError,
+    check_weights,
+    is_empty,
+    like_of,
+    same_library,
+    to_numpy,
+)
 from otfew.compat.pot.sparse import SparseCost, sparse_cost
 from otfew.transport.complaints import warn
 from otfew.transport.problem import Array
@@ -109,13 +118,17 @@ def read(a: Any, b: Any, M: Any, check_marginals: bool, columns: bool = False) -
     total, other = rows.sum(-1, keepdims=True), cols.sum(-1, keepdims=True)
     if check_marginals and np.abs(total - other).max() >= TOTALS:
         k = int(np.abs(total - other).argmax())
-        sums = " and ".join(f"{float(np.broadcast_to(x, np.broadcast(total, other).shape).flat[k]):.9g}" for x in (total, other))
+        sums = " and ".join(
+            f"{float(np.broadcast_to(x, np.broadcast(total, other).shape).flat[k]):.9g}" for x in (total, other)
+        )
         raise MarginalError(
             f"`a` and `b` must have the same sum, got {sums}: normalise them, or pass check_marginals=False"
         )
     size = int(np.prod(batch))
     flat = cost.reshape(-1, n, m) if cost.ndim > 2 else cost[None]
-    return Histograms(flat, _flat(rows, batch, size), _flat(cols * (total / other), batch, size), like, batch, columns, sparse)
+    return Histograms(
+        flat, _flat(rows, batch, size), _flat(cols * (total / other), batch, size), like, batch, columns, sparse
+    )
 
 
 def _weights(name: str, given: Any, size: int, batch: tuple[int, ...]) -> Array:

@@ -52,9 +52,7 @@ class SparseCost:
     def plan(self, dense: Any) -> Any:
         """Make the sparse matrix of the pairs of a plan (n, m) that carry mass."""
         kept = dense[self.rows, self.cols] != 0
-        pairs = SparseCost(
-            self.rows[np.asarray(kept)], self.cols[np.asarray(kept)], self.values, self.shape
-        )
+        pairs = SparseCost(self.rows[np.asarray(kept)], self.cols[np.asarray(kept)], self.values, self.shape)
         return pairs.matrix(dense[pairs.rows, pairs.cols])
 
 
@@ -63,7 +61,7 @@ def sparse_cost(M: Any) -> SparseCost | None:
     if isinstance(M, Tensor):
         if M.layout == torch.strided:
             return None
-        pairs = (M.detach() if M.layout == torch.sparse_coo else M.detach().to_sparse_coo()).coalesce()
+        pairs = (M.detach() if M.layout == torch.sparse_coo else M.detach().to_sparse()).coalesce()
         rows, cols = pairs.indices().cpu().numpy()
         return SparseCost(rows, cols, pairs.values(), (M.shape[0], M.shape[1]))
     if not hasattr(M, "tocoo"):

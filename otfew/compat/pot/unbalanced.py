@@ -1,7 +1,7 @@
 """``sinkhorn_unbalanced`` and ``sinkhorn_unbalanced2`` with POT's arguments and answers, solved by otfew's Sinkhorn.
 
-POT regularises by reg KL(P | c), c = a b' or a matrix of ones or the caller's; otfew by reg KL(P | a b' / s), where s is
-the geometric mean of the totals. KL(P | c) differs from that by sum P log(a b' / (s c)) and a constant, so POT's
+POT regularises by reg KL(P | c), c = a b' or a matrix of ones or the caller's; otfew by reg KL(P | a b' / s), where s
+is the geometric mean of the totals. KL(P | c) differs from that by sum P log(a b' / (s c)) and a constant, so POT's
 problem is ours with the costs M + reg log(a b' / (s c)).
 """
 
@@ -19,11 +19,13 @@ from otfew.compat.pot.arrays import same_library
 from otfew.compat.pot.entropic import (
     FINEST,
     Entropic,
+    allowed,
     balanced,
     check_limits,
     check_method,
     check_reg,
     read,
+    report,
     run,
     sinkhorn_of,
 )
@@ -52,8 +54,8 @@ def sinkhorn_unbalanced(
 ) -> Any:
     """Return the plan of unbalanced entropic transport, as ``ot.sinkhorn_unbalanced`` does.
 
-    min <P, M> + reg KL(P | c) + reg_m1 KL(P 1 | a) + reg_m2 KL(P' 1 | b), by otfew's Newton method on the dual. The plan
-    is differentiable in tensors.
+    min <P, M> + reg KL(P | c) + reg_m1 KL(P 1 | a) + reg_m2 KL(P' 1 | b), by otfew's Newton method on the dual. The
+    plan is differentiable in tensors.
 
     Args:
         a: (n,) weights, [] or None for uniform ones; totals are free.
@@ -109,7 +111,9 @@ def sinkhorn_unbalanced2(
     log: bool = False,
     **kwargs: Any,
 ) -> Any:
-    """Return the cost of unbalanced entropic transport, as ``ot.sinkhorn_unbalanced2`` does; see ``sinkhorn_unbalanced``.
+    """Return the cost of unbalanced entropic transport, as ``ot.sinkhorn_unbalanced2`` does.
+
+    What is not said here stands at ``sinkhorn_unbalanced``.
 
     Args:
         a: As in ``sinkhorn_unbalanced``.
@@ -170,7 +174,7 @@ class _Found:
 
     def linear(self) -> Tensor:
         """<P, M> (*batch,)."""
-        return (self.plan * self.given.cost).sum((-2, -1))
+        return (self.plan * allowed(self.given.cost)).sum((-2, -1))
 
     def total(self) -> Tensor:
         """What POT calls the total cost (*batch,)."""
@@ -197,7 +201,8 @@ class _Found:
 
 def _divergence(p: Tensor, q: Tensor) -> Tensor:
     """P log(p / q), zero where p is."""
-    return torch.special.xlogy(p, p) - torch.special.xlogy(p, q)
+    found: Tensor = torch.special.xlogy(p, p) - torch.special.xlogy(p, q)
+    return found
 
 
 def _solve(
@@ -221,7 +226,7 @@ def _solve(
     ours = replace(given, cost=given.cost.double() + float(reg) * shift)
     result = run(ours, ours.b, sinkhorn_of(float(reg), max(float(threshold), FINEST), limit, rhos))
     if verbose:
-        print(f"It. {int(result.n_iter.max())}, err {float(result.marginal_error.max()):.3e}")
+        report(result, float(result.marginal_error.max()))
     if bool((result.status != 0).any()):
         warn("Sinkhorn did not converge to `stopThr`: raise `numItermax` or `reg`", UserWarning)
     return _Found(given, result, reference, float(reg), rhos)
@@ -259,7 +264,9 @@ def _reference(given: Entropic, reg_type: Any, c: Any) -> Tensor:
         raise ValueError(f"`reg_type` must be 'kl' or 'entropy', got {reg_type!r}")
     if reg_type.lower() == "entropy" or given.columns:
         if c is not None:
-            warn("`c` has no effect: with `reg_type` 'entropy', or many histograms, it is a matrix of ones", UserWarning)
+            warn(
+                "`c` has no effect: with `reg_type` 'entropy', or many histograms, it is a matrix of ones", UserWarning
+            )
         return torch.ones_like(given.cost, dtype=torch.float64)
     if c is None:
         return given.a.double()[..., None] * given.b.double()[..., None, :]
