@@ -42,7 +42,11 @@ class Optimum:
     def plan(self) -> Array:
         """Lay the plans out, (problems, n, m)."""
         out = np.zeros((len(self.flow), *self.shape))
-        problem, arc = np.nonzero(self.flow)
+        if len(out) == 1:
+            kept = self.flow[0].nonzero()[0]
+            out[0, self.rows[0, kept], self.cols[0, kept]] = self.flow[0, kept]
+            return out
+        problem, arc = self.flow.nonzero()
         out[problem, self.rows[problem, arc], self.cols[problem, arc]] = self.flow[problem, arc]
         return out
 
@@ -65,10 +69,10 @@ def optimum(cost: Array, a: Array, b: Array, name: str, max_iter: int | None = N
     Raises:
         ValueError: A cost is NaN or minus infinity.
     """
-    cost, a, b = (np.ascontiguousarray(x) for x in (cost, a, b))
+    cost, a, b = np.ascontiguousarray(cost), np.ascontiguousarray(a), np.ascontiguousarray(b)
     size = max(len(cost), len(a), len(b))
-    each, first = np.arange(size), np.zeros(size, np.int64)
-    index = [each if len(x) == size else first for x in (cost, a, b)]
+    each = np.arange(size)
+    index = [each if len(x) == size else np.zeros(size, np.int64) for x in (cost, a, b)]
     found = _solver(max_iter).solve(Problem(cost, a, b, index[0], index[1], index[2], (size,), checked=False))
     if np.count_nonzero(found.status) and INVALID in found.status:
         return _with_forbidden(cost, a, b, name, max_iter)

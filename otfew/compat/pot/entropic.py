@@ -102,7 +102,7 @@ def _weights(name: str, given: Any, size: int, batch: tuple[int, ...], cost: Ten
     weights = _tensor(name, given)
     if tuple(weights.shape) not in {(size,), (*batch, size)}:
         wanted = f"({size},)" + (f" or {(*batch, size)}" if batch else "")
-        raise MarginalError(f"`{name}` must be {wanted} to fit M {tuple(cost.shape)}, got {tuple(weights.shape)}")
+        raise MarginalError(f"`{name}` must be {wanted} to fit M, got {tuple(weights.shape)}")
     return weights
 
 

@@ -159,8 +159,8 @@ def _part(found: Optimum, k: int) -> Optimum:
 
 def _plan(given: Histograms, found: Optimum) -> Any:
     """Lay the plan out as the caller's kind of array."""
-    plan = given.like.out(found.plan())
-    plan = plan.reshape(*given.batch, *found.shape)
+    plans = found.plan()
+    plan = given.like.out(plans.reshape(*given.batch, *found.shape) if given.batch else plans[0])
     return plan if given.sparse is None else given.sparse.plan(plan)
 
 

@@ -13,7 +13,7 @@ from otfew.compat.pot.arrays import (
     TOTALS,
     Like,
     MarginalError,
-    check_weights,
+    checked_totals,
     is_empty,
     like_of,
     same_library,
@@ -104,31 +104,23 @@ def read(a: Any, b: Any, M: Any, check_marginals: bool, columns: bool = False) -
     n, m = cost.shape[-2:]
     batch = cost.shape[:-2]
     rows = _weights("a", a, n, batch)
-    if columns and not batch and np.ndim(b) == 2:
-        columns = True
+    columns = columns and not batch and (np.ndim(b) if isinstance(b, list | tuple) else b.ndim) == 2
+    if columns:
         cols = to_numpy("b", b).T
         if cols.shape[-1] != m or not len(cols):
             raise MarginalError(f"`b` must be ({m},) or ({m}, histograms) to fit M {(n, m)}, got {np.shape(b)}")
         batch = (len(cols),)
     else:
-        columns = False
         cols = _weights("b", b, m, batch)
-    check_weights("a", rows)
-    check_weights("b", cols)
-    total, other = rows.sum(-1, keepdims=True), cols.sum(-1, keepdims=True)
-    if check_marginals and np.abs(total - other).max() >= TOTALS:
-        k = int(np.abs(total - other).argmax())
-        sums = " and ".join(
-            f"{float(np.broadcast_to(x, np.broadcast(total, other).shape).flat[k]):.9g}" for x in (total, other)
-        )
+    total, other = checked_totals("a", rows), checked_totals("b", cols)
+    if check_marginals and np.maximum.reduce(abs(total - other), None) >= TOTALS:
+        k = int(abs(total - other).argmax())
+        sums = " and ".join(f"{x.flat[k if x.size > 1 else 0]:.9g}" for x in (total, other))
         raise MarginalError(
             f"`a` and `b` must have the same sum, got {sums}: normalise them, or pass check_marginals=False"
         )
-    size = int(np.prod(batch))
     flat = cost.reshape(-1, n, m) if cost.ndim > 2 else cost[None]
-    return Histograms(
-        flat, _flat(rows, batch, size), _flat(cols * (total / other), batch, size), like, batch, columns, sparse
-    )
+    return Histograms(flat, _flat(rows), _flat(cols * (total / other)), like, batch, columns, sparse)
 
 
 def _weights(name: str, given: Any, size: int, batch: tuple[int, ...]) -> Array:
@@ -136,14 +128,14 @@ def _weights(name: str, given: Any, size: int, batch: tuple[int, ...]) -> Array:
     if is_empty(given):
         return np.full(size, 1 / size)
     weights = to_numpy(name, given)
-    if weights.shape not in {(size,), (*batch, size)}:
+    if weights.shape not in ((size,), (*batch, size)):
         wanted = f"({size},)" + (f" or {(*batch, size)}" if batch else "")
-        raise MarginalError(f"`{name}` must be {wanted} to fit M {(*batch, '...')}, got {weights.shape}")
+        raise MarginalError(f"`{name}` must be {wanted} to fit M, got {weights.shape}")
     return weights
 
 
-def _flat(weights: Array, batch: tuple[int, ...], size: int) -> Array:
-    return weights[None] if weights.ndim == 1 else weights.reshape(size, -1)
+def _flat(weights: Array) -> Array:
+    return weights[None] if weights.ndim == 1 else weights.reshape(-1, weights.shape[-1])
 
 
 def tell_of_integers(like: Like) -> None:

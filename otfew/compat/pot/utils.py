@@ -23,14 +23,13 @@ def unif(n: int, type_as: Any = None) -> Any:
     return np.full(n, 1 / n, dtype=np.float64 if type_as is None else type_as.dtype)
 
 
-def dist(x1: Any, x2: Any = None, metric: str = "sqeuclidean", p: float = 2) -> Any:
+def dist(x1: Any, x2: Any = None, metric: str = "sqeuclidean") -> Any:
     """Return the costs between points, as ``ot.dist`` does; differentiable in tensors.
 
     Args:
         x1: (n, d) numpy or torch.
         x2: (m, d), or None: x1 again.
-        metric: "sqeuclidean", "euclidean", "cityblock", "minkowski" or "cosine".
-        p: Exponent of "minkowski", from 1 on.
+        metric: "sqeuclidean", "euclidean", "cityblock" or "cosine".
 
     Returns:
         (n, m) in the dtype of the points.
@@ -40,10 +39,9 @@ def dist(x1: Any, x2: Any = None, metric: str = "sqeuclidean", p: float = 2) -> 
     """
     x2 = x1 if x2 is None else x2
     tensors = same_library(x1=x1, x2=x2)
-    name = f"lp:{p}" if metric == "minkowski" else METRICS.get(metric)
+    name = METRICS.get(metric)
     if name is None:
-        names = ", ".join(map(repr, [*METRICS, "minkowski"]))
-        raise ValueError(f"`metric` must be one of {names}, got {metric!r}: for others call ot.dist")
+        raise ValueError(f"`metric` must be one of {', '.join(map(repr, METRICS))}, got {metric!r}: for others call ot.dist")
     x, y = (_points(key, value) for key, value in (("x1", x1), ("x2", x2)))
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"`x1` and `x2` must be (n, d) and (m, d), got {tuple(x.shape)} and {tuple(y.shape)}")
