@@ -20,7 +20,7 @@ def library(request):
     return LIBRARIES[request.param]
 
 
-@pytest.fixture()
+@pytest.fixture
 def random_problem():
     """Make weights of total 1 and costs in general position: one optimal plan, potentials up to a constant."""
 

@@ -33,7 +33,8 @@ def test_partial_plans_and_costs(seed, m, library, random_problem):
     plan, log = mine.partial_wasserstein(a, b, M, m, log=True)
     their_plan, their_log = ot.partial.partial_wasserstein(a, b, M, m, log=True)
     assert type(plan) is type(their_plan)
-    assert plan.dtype == their_plan.dtype
+    # POT's own arrays of dummies are float64, and make numpy's float32 wider.
+    assert plan.dtype == a.dtype
     np.testing.assert_allclose(numbers(plan), numbers(their_plan), atol=tolerance)
     assert their_log.keys() <= log.keys()
     assert float(log["partial_w_dist"]) == pytest.approx(float(their_log["partial_w_dist"]), abs=tolerance)

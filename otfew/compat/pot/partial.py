@@ -112,7 +112,8 @@ def _solve(a: Any, b: Any, M: Any, m: Any, nb_dummies: Any, options: dict[str, A
             warn(MESSAGES[STOPPED], UserWarning)
             told = {"warning": MESSAGES[STOPPED], "result_code": STOPPED}
     given_out = like.out(plan)
-    distance: Any = np.float64(value)
     if isinstance(M, Tensor):
-        distance = (allowed(M) * given_out.to(M.dtype)).sum()
+        distance: Any = (allowed(M) * given_out.to(M.dtype)).sum()
+    else:
+        distance = np.result_type(np.asarray(M), given_out).type(value)
     return given_out, {"cost": value, "u": like.out(u), "v": like.out(v), **told, "partial_w_dist": distance}
