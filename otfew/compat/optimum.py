@@ -69,7 +69,7 @@ def optimum(cost: Array, a: Array, b: Array, name: str, max_iter: int | None = N
     Raises:
         ValueError: A cost is NaN or minus infinity.
     """
-    cost, a, b = np.ascontiguousarray(cost), np.ascontiguousarray(a), np.ascontiguousarray(b)
+    cost, a, b = _plain(cost), _plain(a), _plain(b)
     size = max(len(cost), len(a), len(b))
     each = np.arange(size)
     index = [each if len(x) == size else np.zeros(size, np.int64) for x in (cost, a, b)]
@@ -77,6 +77,12 @@ def optimum(cost: Array, a: Array, b: Array, name: str, max_iter: int | None = N
     if np.count_nonzero(found.status) and INVALID in found.status:
         return _with_forbidden(cost, a, b, name, max_iter)
     return Optimum(found.value, found.f, found.g, found.status, *found.arcs, cost.shape[1:])
+
+
+def _plain(array: Array) -> Array:
+    """Lay out for the compiled code, which wants memory that it may write to, though it does not."""
+    array = np.ascontiguousarray(array)
+    return array if array.flags.writeable else array.copy()
 
 
 @functools.cache

@@ -50,7 +50,7 @@ def linear_sum_assignment(cost_matrix: Any, maximize: bool = False) -> tuple[Any
         # What was assigned are rows, one to each column: put them into order.
         order = columns.argsort(-1)
         rows, columns = np.take_along_axis(columns, order, -1), order
-    answer = (rows.reshape(*batch, -1), columns.reshape(*batch, -1))
+    answer = (rows.reshape(*batch, min(n, m)), columns.reshape(*batch, min(n, m)))
     if isinstance(cost_matrix, Tensor):
         first, second = (torch.from_numpy(x).to(cost_matrix.device) for x in answer)
         return first, second

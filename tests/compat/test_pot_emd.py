@@ -123,6 +123,14 @@ def test_what_may_be_given(given, random_problem):
     assert_alike(mine.emd2(*args), ot.emd2(*args))
 
 
+def test_arrays_that_may_not_be_written_to(random_problem):
+    a, b, M = random_problem(2)
+    expected = mine.emd(a, b, M)
+    given = [np.broadcast_to(x, x.shape) for x in (a, b, M)]
+    assert (mine.emd(*given) == expected).all()
+    np.testing.assert_allclose(mine.emd(a[::-1], b, np.asfortranarray(M)[::-1])[::-1], expected, atol=1e-15)
+
+
 def test_many_histograms_are_one_batch(library, random_problem):
     a, _, M = random_problem(3)
     b = np.random.default_rng(0).dirichlet(np.ones(9), 5).T

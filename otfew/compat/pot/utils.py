@@ -41,7 +41,8 @@ def dist(x1: Any, x2: Any = None, metric: str = "sqeuclidean") -> Any:
     tensors = same_library(x1=x1, x2=x2)
     name = METRICS.get(metric)
     if name is None:
-        raise ValueError(f"`metric` must be one of {', '.join(map(repr, METRICS))}, got {metric!r}: for others call ot.dist")
+        names = ", ".join(map(repr, METRICS))
+        raise ValueError(f"`metric` must be one of {names}, got {metric!r}: for others call ot.dist")
     x, y = (_points(key, value) for key, value in (("x1", x1), ("x2", x2)))
     if x.ndim != 2 or y.ndim != 2 or x.shape[1] != y.shape[1]:
         raise ValueError(f"`x1` and `x2` must be (n, d) and (m, d), got {tuple(x.shape)} and {tuple(y.shape)}")
