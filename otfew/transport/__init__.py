@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from otfew.transport.backends.pot_sinkhorn import POTSinkhorn
     from otfew.transport.backends.qpth import QPTH
     from otfew.transport.backends.scipy import SciPy
-    from otfew.transport.certificate import Certificate, certify
     from otfew.transport.entropic.sinkhorn import Sinkhorn
     from otfew.transport.errors import ConvergenceError, ConvergenceWarning
     from otfew.transport.points import solve_points
     from otfew.transport.problem import Status
+    from otfew.transport.proofs import Certificate, certify
     from otfew.transport.registry import SOLVERS, Solver, solvers
     from otfew.transport.result import OTResult
     from otfew.transport.simplex.exact import Exact
@@ -58,13 +58,13 @@ _PLACES = {
     "POTSinkhorn": "otfew.transport.backends.pot_sinkhorn",
     "QPTH": "otfew.transport.backends.qpth",
     "SciPy": "otfew.transport.backends.scipy",
-    "Certificate": "otfew.transport.certificate",
-    "certify": "otfew.transport.certificate",
     "Sinkhorn": "otfew.transport.entropic.sinkhorn",
     "ConvergenceError": "otfew.transport.errors",
     "ConvergenceWarning": "otfew.transport.errors",
     "solve_points": "otfew.transport.points",
     "Status": "otfew.transport.problem",
+    "Certificate": "otfew.transport.proofs",
+    "certify": "otfew.transport.proofs",
     "SOLVERS": "otfew.transport.registry",
     "Solver": "otfew.transport.registry",
     "solvers": "otfew.transport.registry",

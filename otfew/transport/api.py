@@ -13,7 +13,7 @@ from torch import Tensor
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
 from otfew.transport.envelope import SolvedInNumpy, differentiable, wants_gradient
 from otfew.transport.masks import masked, refuse_forbidden
-from otfew.transport.precision import in_full_precision, totals_rtol
+from otfew.transport.precision import in_full_precision, rounding_of, totals_rtol
 from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_shapes, check_values
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, parts_of
@@ -54,7 +54,8 @@ def dense_parts(
         n, m = cost.shape[-2:]
         spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
         flat = spread.reshape(batch.numel(), n, m)
-        return solver.solve(flat, *flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals))
+        weights = flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals)
+        return solver.solve_rounded(flat, *weights, rounding_of(rtol, a, b))
     assert isinstance(solver, ArraySolver)
     # Copied once, and looked at where they then are.
     here_cost = cost if cost.is_cpu else cost.detach().cpu()

@@ -2,19 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from otfew.transport.arguments import as_tensor
-from otfew.transport.precision import in_full_precision
-from otfew.transport.problem import Array, build, check_dtype, check_shapes, check_values, first_index
-from otfew.transport.sending import send
-from otfew.transport.transforms import outside_graphs, refuse_transforms
+from otfew.transport.problem import Array
 
 _SUPPORTS = (0.0, 1e-12, 1e-8, 1e-5, 1e-3, 0.1)
 """Fractions of min(a_i, b_j) above which an entry of a plan counts as used, tried in turn: for exact plans first."""
@@ -182,103 +173,3 @@ def _shortest_paths(cost: Array, used: npt.NDArray[np.bool_], a: Array, b: Array
             break
         f = raised
     return best_f, best_g
-
-
-@dataclass(frozen=True)
-class Certificate:
-    """What a plan proves of itself; tensors on the device of the cost, numpy arrays where the cost was one.
-
-    Attributes:
-        value: (*batch,) <plan, cost>, float64.
-        gap: (*batch,) how far ``value`` can be above the optimum: value minus the best dual value found, plus what
-            rounding can hide; float64.
-        marginal_error: (*batch,) largest deviation of the plan's sums from a and b, relative to the total, float64.
-        potentials: f (*batch, n) and g (*batch, m) float64 with f_i + g_j <= cost_ij and sum_j g_j b_j = 0.
-    """
-
-    value: Any
-    gap: Any
-    marginal_error: Any
-    potentials: tuple[Any, Any]
-
-
-@outside_graphs
-@in_full_precision
-def certify(plan: Any, cost: Any, a: Any = None, b: Any = None) -> Certificate:
-    """Measure how good transport plans are from the plans alone, whatever made them.
-
-    The potentials are shortest paths in the residual graph of the plan, made feasible by c-transforms, so no solver is
-    trusted or called. The gap is a bound: a plan with a gap of zero and the right sums is optimal, and an optimal plan
-    gets one of zero to rounding; that of a poor or blurred plan can be larger than its distance to the optimum.
-
-    Args:
-        plan: (*batch, n, m) float32 or float64, half precision as float32; non-negative.
-        cost: (*batch, n, m).
-        a: (*batch, n) weights of the rows, or None: uniform with the total of b, 1 if both are None.
-        b: (*batch, m) weights of the columns, or None: uniform with the total of a; rescaled to the total of a.
-
-    Returns:
-        A ``Certificate``; its batch shape is that of all arguments broadcast.
-
-    Raises:
-        ValueError: As ``otfew.solve``, and for a plan of another shape than the cost, NaN, infinity or negative flow.
-
-    Example:
-        >>> import numpy as np
-        >>> cost = np.array([[0.0, 2.0], [2.0, 0.0]])
-        >>> round(float(certify(np.full((2, 2), 0.25), cost).gap), 9)
-        1.0
-    """
-    plan_t, cost_t, a_t, b_t = (as_tensor(*x) for x in (("plan", plan), ("cost", cost), ("a", a), ("b", b)))
-    for name, tensor in (("plan", plan_t), ("cost", cost_t)):
-        if tensor is None:
-            raise ValueError(f"{name} must be a torch tensor or a numpy array, got None")
-    assert plan_t is not None
-    assert cost_t is not None
-    refuse_transforms(plan_t, cost_t, a_t, b_t)
-    device = cost_t.device
-    # Copied once, and looked at where they then are.
-    plan_t, cost_t = plan_t.detach().cpu(), cost_t.detach().cpu()
-    a_t, b_t = (None if x is None else x.detach().cpu() for x in (a_t, b_t))
-    check_shapes(cost_t, a_t, b_t)
-    check_values(cost_t, a_t, b_t)
-    _check_plan(plan_t, cost_t)
-    # A plan that carries the batch alone is as good as a cost that does.
-    shared = cost_t.expand(torch.broadcast_shapes(plan_t.shape, cost_t.shape))  # type: ignore[no-untyped-call]
-    batch = check_shapes(shared, a_t, b_t)
-    problem = build(shared, a_t, b_t, batch)
-    n, m = problem.shape
-    flows = plan_t.double().expand(*batch, n, m).reshape(-1, n, m).numpy()
-    costs = problem.cost[problem.cost_index].astype(np.float64)
-    rows, columns = problem.a[problem.a_index], problem.b[problem.b_index]
-    columns = columns * (rows.sum(-1, keepdims=True) / columns.sum(-1, keepdims=True))
-    f, g = recover_potentials(costs, rows, columns, flows)
-    value, gap, error = certify_plan(costs, rows, columns, flows, f, g)
-
-    def out(array: Array) -> Any:
-        unfolded = array.reshape((*batch, *array.shape[1:]))
-        return unfolded if isinstance(cost, np.ndarray) else send(torch.from_numpy(unfolded), device)
-
-    return Certificate(out(value), out(gap), out(error), (out(f), out(g)))
-
-
-def _check_plan(plan: Tensor, cost: Tensor) -> None:
-    check_dtype("plan", plan)
-    if plan.ndim < 2 or plan.shape[-2:] != cost.shape[-2:]:
-        raise ValueError(
-            f"plan must be (*batch, {cost.shape[-2]}, {cost.shape[-1]}) to fit cost {tuple(cost.shape)}, "
-            f"got {tuple(plan.shape)}"
-        )
-    try:
-        torch.broadcast_shapes(plan.shape, cost.shape)  # type: ignore[no-untyped-call]
-    except RuntimeError:
-        raise ValueError(
-            f"batch shapes of plan and cost do not broadcast: {tuple(plan.shape[:-2])}, {tuple(cost.shape[:-2])}"
-        ) from None
-    flows = plan.numpy()
-    # Comparisons with NaN are false; the slow search only where something is wrong.
-    if flows.size == 0 or (flows.min() >= 0 and flows.max() < np.inf):
-        return
-    for bad, what in ((~torch.isfinite(plan), "NaN or infinity"), (plan < 0, "negative flow")):
-        if bool(bad.any()):
-            raise ValueError(f"plan holds {what}{first_index(bad, plan.ndim - 2)}")

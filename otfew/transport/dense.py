@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.transport.certificate import c_transform, certify_plan, recover_potentials
+from otfew.transport.forbidden import feasibility
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.simplex.scales import RESOLUTION, Answer, Rule, settle
 
@@ -23,13 +24,14 @@ def solve_each(
     rule: Rule | None = None,
     trifle: float | None = None,
     missed: float = 1e-8,
+    natively: bool = False,
 ) -> Solution:
     """Solve each problem with total mass 1 and judge it by its certificate.
 
     What the library calls optimal is called so only where plan and potentials prove it; where other costs are far above
     those that the plan uses, they are lowered and the problem is solved again (see ``scales``). A problem whose plan
     or potentials are not finite has failed: its answer is the product coupling, which meets the weights, with the gap
-    that this leaves.
+    that this leaves. Where pairs are forbidden, it is judged as our own solver's (see ``simplex.forbidding``).
 
     Args:
         problem: The batch.
@@ -40,12 +42,22 @@ def solve_each(
         rule: When a plan is good enough; by default as for our own solver.
         trifle: Share of the mass below which a flow may be a rounding error; by default that of float64.
         missed: Largest deviation of the plan's sums from the weights, relative to the total, of an optimal plan.
+        natively: Whether ``solve_one`` knows that costs of +inf forbid a pair; if not, it gets high costs instead.
     """
     size, (n, m) = len(problem), problem.shape
     cost, a, b = np.empty((size, n, m)), np.empty((size, n)), np.empty((size, m))
     for k in range(size):
         cost[k], a[k], b[k] = problem.item(k)
     total = a.sum(-1)
+    forbidden = np.isposinf(cost)
+    given, far = cost, np.zeros(size)
+    forbids = bool(forbidden.any())
+    if forbids:
+        # numba compiles at import, so only where pairs are forbidden.
+        from otfew.transport.simplex.forbidding import Survey, mend
+
+        seen = Survey.of(cost)
+        cost, far = seen.filled(seen.far).astype(np.float64, copy=False), seen.far
     rule = Rule() if rule is None else rule
     share = (n + m) * RESOLUTION if trifle is None else trifle
 
@@ -55,9 +67,10 @@ def solve_each(
         plan, g = np.empty((count, n, m)), np.zeros((count, m))
         status, n_iter = np.empty(count, np.int8), np.empty(count, np.int64)
         recovered = False
+        shown = np.where(forbidden[index], np.inf, costs) if forbids and natively else costs
         for k, (x, y) in enumerate(zip(a[index], b[index], strict=True)):
             unit_a, unit_b = x / x.sum(), y / y.sum()
-            found, potential, status[k], n_iter[k] = solve_one(costs[k], unit_a, unit_b)
+            found, potential, status[k], n_iter[k] = solve_one(shown[k], unit_a, unit_b)
             recovered = recovered or potential is None
             potential = np.zeros(m) if potential is None else potential
             if not (np.isfinite(found).all() and np.isfinite(potential).all()):
@@ -71,7 +84,15 @@ def solve_each(
     answer = attempt(np.arange(size), cost)
     settle(cost, a, b, answer, attempt, rule, share * total, np.zeros(size))
     plan = answer.flow.reshape(size, n, m)
+    astray = np.where(forbidden, plan, 0.0).sum((1, 2)) if forbids else np.zeros(size)
+    if forbids:
+        mend(given, np.arange(size), a, b, far, answer.f, answer.g)
+        plan[forbidden] = 0.0
     value, gap, error = certify_plan(cost, a, b, plan, answer.f, answer.g)
-    astray = (error > missed) & (answer.status == Status.OPTIMAL)
-    answer.status[astray] = rule.short
-    return Solution(value, answer.f, answer.g, gap, error, answer.status, answer.n_iter, solver, dense=plan)
+    lost = (error > missed) & (answer.status == Status.OPTIMAL)
+    answer.status[lost] = rule.short
+    solution = Solution(value, answer.f, answer.g, gap, error, answer.status, answer.n_iter, solver, dense=plan)
+    bad = np.flatnonzero(astray > 0)
+    if len(bad):
+        solution.refuse(bad, feasibility(~forbidden[bad], a[bad], b[bad], problem.rounding))
+    return solution

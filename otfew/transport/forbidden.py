@@ -8,14 +8,9 @@ problem are whole numbers, and the rows of the highest one are such a set.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
-import numpy.typing as npt
 
-from otfew.transport.problem import Array
-
-Bools = npt.NDArray[np.bool_]
+from otfew.transport.problem import Array, Bools, Feasibility
 
 RESOLUTION = 2.0**-52
 """Share of the mass in which the kernel counts flows."""
@@ -26,21 +21,6 @@ for how it was computed."""
 
 _CHUNK = 2**22
 """Pairs at a time, which are copied."""
-
-
-@dataclass(frozen=True, slots=True)
-class Feasibility:
-    """Which problems no plan of allowed pairs solves, and the proof.
-
-    Attributes:
-        infeasible: (problems,) bool.
-        rows: (problems, n) bool: rows that hold more than ``columns``; none where there is a plan.
-        columns: (problems, m) bool: all columns that are allowed for any of these rows.
-    """
-
-    infeasible: Bools
-    rows: Bools
-    columns: Bools
 
 
 def feasibility(allowed: Bools, a: Array, b: Array, rounding: float = 2.0**-53) -> Feasibility:

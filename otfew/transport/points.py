@@ -11,6 +11,7 @@ from torch import Tensor
 from otfew.transport.api import dense_parts
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
 from otfew.transport.costs import pairwise, parse_cost
+from otfew.transport.masks import masked
 from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import check_dtype, check_values, first_index, surely_finite, surely_sound
 from otfew.transport.registry import PointSolver, Solver, resolve
@@ -25,6 +26,7 @@ def solve_points(
     a: Any = None,
     b: Any = None,
     *,
+    mask: Any = None,
     cost: str = "sqeuclidean",
     solver: str | Solver = "keops",
     on_fail: OnFail | None = None,
@@ -42,6 +44,8 @@ def solve_points(
         a: (*batch, n) non-negative weights of x, or None: uniform with the total of b, 1 if both are None.
         b: (*batch, m) non-negative weights of y, or None: uniform with the total of a. It is rescaled in float64 to
             the total of a; totals may differ by 1e-4 of the larger, in half precision by two of its units of rounding.
+        mask: (*batch, n, m) bool, torch or numpy, True where a pair is allowed, as for ``otfew.solve``; only for a
+            solver of dense costs that takes forbidden pairs.
         cost: "sqeuclidean" |x - y|^2, "euclidean" |x - y|, "cosine" 1 - <x, y> / (|x| |y|), or "lp:p", such as "lp:3",
             sum_k |x_k - y_k|^p for p >= 1; see ``otfew.costs``.
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.KeOps(reg=0.1)``.
@@ -54,10 +58,11 @@ def solve_points(
         ``plan @ v``, ``plan.T @ u``, ``plan.dense()``.
 
     Raises:
-        ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, an
-            unknown cost or solver; the message names the argument and the batch index.
+        ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, a
+            mask for a solver that takes none, an unknown cost or solver; the message names the argument and the batch
+            index.
         ImportError: The solver's library is not installed.
-        ConvergenceError: An exact solver did not reach the optimum.
+        ConvergenceError: An exact solver did not reach the optimum, or a problem is infeasible.
 
     Example:
         >>> import numpy as np
@@ -65,7 +70,7 @@ def solve_points(
         >>> float(solve_points(x, x + np.array([0.0, 2.0]), solver="exact").value)
         4.0
     """
-    return _solve_points(x, y, a, b, cost, solver, on_fail, validate, totals_rtol(a, b))
+    return _solve_points(x, y, a, b, mask, cost, solver, on_fail, validate, totals_rtol(a, b))
 
 
 @in_full_precision
@@ -74,6 +79,7 @@ def _solve_points(
     y: Any,
     a: Any,
     b: Any,
+    mask: Any,
     cost: str,
     solver: str | Solver,
     on_fail: OnFail | None,
@@ -83,6 +89,11 @@ def _solve_points(
     check_on_fail(on_fail)
     parse_cost(cost)
     chosen = resolve(solver)
+    if mask is not None and isinstance(chosen, PointSolver):
+        raise ValueError(
+            f"mask holds n x m pairs, of which {chosen.name} keeps none: pass solver='exact' or 'sinkhorn', which make "
+            "the matrix of costs, or leave points out by weights of zero"
+        )
     numpy_in = isinstance(x, np.ndarray)
     x_t, y_t, a_t, b_t = (as_tensor(*given) for given in (("x", x), ("y", y), ("a", a), ("b", b)))
     refuse_transforms(x_t, y_t, a_t, b_t)
@@ -99,7 +110,12 @@ def _solve_points(
         if validate and not surely_finite(dense):
             where = first_index(~torch.isfinite(dense), dense.ndim - 2)
             raise ValueError(f"{cost} costs between x and y overflow {x_t.dtype}{where}; rescale the points")
-        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=policy_of(chosen, on_fail) != "ignore")
+        looks = policy_of(chosen, on_fail) != "ignore"
+        if mask is not None:
+            # Of masks one has to know whether they leave a plan.
+            dense, looks = masked(dense, mask, chosen), True
+            batch = torch.broadcast_shapes(batch, dense.shape[:-2])  # type: ignore[no-untyped-call]
+        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=looks, rtol=rtol)
     report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, n, m), numpy_in, points=True)
 

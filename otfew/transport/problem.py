@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 Array = npt.NDArray[np.float64]
+Bools = npt.NDArray[np.bool_]
 
 TOTALS_RTOL = 1e-4
 """Totals of a and b may differ by this much, relative to the larger; b is then rescaled in float64."""
@@ -29,6 +30,21 @@ class Status(IntEnum):
     FAILED = 2
     INFEASIBLE = 5
     """No plan uses allowed pairs alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feasibility:
+    """Which problems no plan of allowed pairs solves, and the proof; see ``forbidden.feasibility``.
+
+    Attributes:
+        infeasible: (problems,) bool.
+        rows: (problems, n) bool: rows that hold more than ``columns``; none where there is a plan.
+        columns: (problems, m) bool: all columns that are allowed for any of these rows.
+    """
+
+    infeasible: Bools
+    rows: Bools
+    columns: Bools
 
 
 INVALID = 3
@@ -160,6 +176,27 @@ class Solution:
         for mine, theirs in pairs:
             mine[index] = theirs
         return self
+
+    def refuse(self, index: npt.NDArray[np.intp], proof: Feasibility) -> None:
+        """Hand back, of those of some problems that are infeasible, nothing but that, in place.
+
+        Args:
+            index: (some,) which problems they are.
+            proof: (some,) what was found of them.
+        """
+        unserved = index[proof.infeasible]
+        if not len(unserved):
+            return
+        self.status[unserved] = Status.INFEASIBLE
+        self.value[unserved], self.gap[unserved], self.marginal_error[unserved] = np.inf, np.nan, np.nan
+        for part in (self.f, self.g, self.flow, self.dense, self.rows, self.cols):
+            if part is not None:
+                part[unserved] = 0
+        if self.linear is not None:
+            self.linear[unserved] = np.inf
+        if self.cut is None:
+            self.cut = np.zeros_like(self.f, np.bool_), np.zeros_like(self.g, np.bool_)
+        self.cut[0][unserved], self.cut[1][unserved] = proof.rows[proof.infeasible], proof.columns[proof.infeasible]
 
 
 def first_index(bad: Tensor, batch_dims: int) -> str:

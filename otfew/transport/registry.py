@@ -121,6 +121,18 @@ class TensorSolver(Solver):
             b: (problems, m) float64, of the same totals as a unless ``equal_totals`` is False.
         """
 
+    def solve_rounded(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:
+        """Solve a flat batch; solvers that look at whether forbidden pairs leave a plan ask how exact weights are.
+
+        Args:
+            cost: See ``solve``.
+            a: See ``solve``.
+            b: See ``solve``.
+            rounding: Largest relative error of one rounding of a weight, as it was given.
+        """
+        del rounding
+        return self.solve(cost, a, b)
+
 
 class PointSolver(Solver):
     """A solver of point clouds that never holds the (n, m) costs, in torch, with its own gradients."""

@@ -31,6 +31,7 @@ class OpenCV(ArraySolver):
     requires: ClassVar[str] = "cv2"
     install: ClassVar[str] = "pip install opencv-python-headless"
     dtypes: ClassVar[tuple[str, ...]] = ("float32",)
+    forbids: ClassVar[bool] = True
     remedy: ClassVar[str] = "its 500 pivots cannot be raised: take solver='exact'"
 
     def solve(self, problem: Problem) -> Solution:

@@ -34,6 +34,7 @@ class POT(ArraySolver):
     kind: ClassVar[Literal["exact", "entropic"]] = "exact"
     requires: ClassVar[str] = "ot"
     install: ClassVar[str] = 'pip install "otfew[solvers]"'
+    forbids: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_count("POT", "max_iter", self.max_iter)

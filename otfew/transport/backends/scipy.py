@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 
@@ -34,6 +34,7 @@ class SciPy(ArraySolver):
     requires: ClassVar[str] = "scipy"
     install: ClassVar[str] = "pip install scipy"
     remedy: ClassVar[str] = "try another method"
+    forbids: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.method not in _METHODS:
@@ -53,15 +54,22 @@ class SciPy(ArraySolver):
             # One sum follows from the others: without the heaviest column's, the rest can bear the tolerances.
             kept = np.arange(n + m) != n + b.argmax()
             # HiGHS's tolerances are absolute: costs from zero to one, masses of one on average.
-            low = cost.min()
-            spread = float(cost.max() - low) or 1.0
+            allowed = np.isfinite(cost)
+            low = cost.min(where=allowed, initial=np.inf) if allowed.any() else 0.0
+            spread = float(cost.max(where=allowed, initial=-np.inf) - low) if allowed.any() else 1.0
+            spread = spread or 1.0
+            # A forbidden pair is a variable between zero and zero.
+            bounds: Any = (0, None)
+            if not allowed.all():
+                bounds = np.stack([np.zeros(n * m), np.where(allowed.ravel(), np.inf, 0.0)], -1)
             scale = float(max(n, m))
             # Its presolve and simplex stop at 1e-7 unless told otherwise.
             options = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
             found = linprog(
-                ((cost - low) / spread).ravel(),
+                (np.where(allowed, cost - low, 0.0) / spread).ravel(),
                 A_eq=sums[kept],
                 b_eq=np.concatenate([a, b])[kept] * scale,
+                bounds=bounds,
                 method=self.method,
                 options=options,
             )
@@ -75,4 +83,4 @@ class SciPy(ArraySolver):
             return plan, g, status, int(found.nit)
 
         # HiGHS meets its tolerances of 1e-10 in these units, and no better.
-        return solve_each(problem, solve_one, self.name, rule=Rule(reach=1e-8), trifle=1e-9)
+        return solve_each(problem, solve_one, self.name, rule=Rule(reach=1e-8), trifle=1e-9, natively=True)

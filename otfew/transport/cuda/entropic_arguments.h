@@ -20,6 +20,9 @@ struct EntropicProblems {
   i64 plain;            // iterations in the plain domain at most; 0: its room was not given
   i64 max_iter;
   int problems, n, m, unused;
+  // Null, or (problems, n) and (problems, m) where pairs at infinite costs are not to be used: the part of the rest to
+  // which each node belongs, -1 for none. Each row then has a column with weight, and each column a row.
+  const int *row_part, *column_part;
   void* plan;               // (problems, n, m), in the cost's dtype, for weights of total 1
   double *unit_a, *unit_b;  // (problems, n), (problems, m): weights that were divided by their total
   double *phi, *psi;        // (problems, n), (problems, m): potentials over reg

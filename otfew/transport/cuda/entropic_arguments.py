@@ -18,6 +18,7 @@ class EntropicProblems(ctypes.Structure):
         *((name, _DOUBLES) for name in ("totals_rtol", "least", "most")),
         *((name, _LONGS) for name in ("plain", "max_iter")),
         *((name, _INTS) for name in ("problems", "n", "m", "unused")),
+        *((name, _POINTERS) for name in ("row_part", "column_part")),
         *((name, _POINTERS) for name in ("plan", "unit_a", "unit_b", "phi", "psi")),
         *((name, _POINTERS) for name in ("mass", "value", "offset", "error", "n_iter", "status", "flag")),
     )

@@ -49,6 +49,7 @@ struct Side {
   const double* weights;  // over their total, or the geometric mean of the totals
   double* potential;      // over reg
   double rho;             // infinite: the marginal is hard
+  const int* part;        // null, or where pairs are missing the part to which each node belongs, -1 for none
 };
 
 // The warp's memory during Newton's method, in doubles.
@@ -171,9 +172,34 @@ DEVICE double pass_rows(const NewtonMemory& memory, Entries<T> cost, double offs
   return carried;
 }
 
+// Make of the direction of the null space those of its parts, each of length one.
+DEVICE void part_direction(double* direction, double* room, const int* part, int m) {
+  ROLLED
+  for (int at = 0; at < m; at += 32) {
+    const Group g = group(at, m);
+    const Lanes<int> mine = load(part, g.j, g.in, Lanes<int>(-1));
+    Lanes<double> square = 0.0;
+    for (int k = 0; k < m; k++) {
+      const double d = load_one(direction, k);
+      square = square + only(mine == load_one(part, k), Lanes<double>(d * d));
+    }
+    const Lanes<bool> held = mine >= 0 && square > 0.0;
+    const Lanes<double> length = square_root(choose(held, square, Lanes<double>(1.0)));
+    store(room, g.j, only(held, load_some(direction, g) / length), g.in);
+  }
+  sync_lanes();
+  ROLLED
+  for (int at = 0; at < m; at += 32) {
+    const Group g = group(at, m);
+    store(direction, g.j, load_some(room, g), g.in);
+  }
+  sync_lanes();
+}
+
 // Solve (diag(curvature) - matrix) step = goal - columns into `step`; see ``schur_solve``. The matrix is lost.
-DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool singular) {
-  // `rows` has room for two vectors: the scale that makes the diagonal one, and the direction of the null space.
+DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool singular, const int* part) {
+  // `rows` has room for three vectors: the scale that makes the diagonal one, the direction of the null space, and what
+  // is made of that.
   double *root = memory.rows, *direction = memory.rows + m;
   Lanes<double> squares = 0.0;
   ROLLED
@@ -190,15 +216,22 @@ DEVICE void solve_newton(const NewtonMemory& memory, int m, double tau, bool sin
     store(memory.step, g.j, (goal - columns) * r, g.in);
   }
   const double square = warp_sum(squares);
-  const double unit = singular && square > 0.0 ? 1.0 / square : 0.0;
+  double unit = singular && square > 0.0 ? 1.0 / square : 0.0;
   sync_lanes();
+  const bool parted = singular && part != nullptr;
+  if (parted) {
+    part_direction(direction, memory.rows + 2 * m, part, m);
+    unit = 1.0;
+  }
   for (int i = 0; i < m; i++) {
     double* row = memory.matrix + triangle(i);
     ROLLED
     for (int at = 0; at <= i; at += 32) {
       const Group g = group(at, i + 1);
       const Lanes<double> scaled = load_some(row, g) * load_some(root, g) * load_one(root, i);
-      const Lanes<double> entry = load_some(direction, g) * (load_one(direction, i) * unit) - scaled;
+      Lanes<double> along = load_some(direction, g) * (load_one(direction, i) * unit);
+      if (parted) along = only(load(part, g.j, g.in, Lanes<int>(-1)) == load_one(part, i), along);
+      const Lanes<double> entry = along - scaled;
       store(row, g.j, entry + only(g.j == i, 1.0 + RIDGE * m), g.in);
     }
   }
@@ -376,7 +409,7 @@ DEVICE Outcome newton(char* room, Entries<T> cost, double offset, double spread,
       }
     } else {
       sync_lanes();
-      solve_newton(memory, m, tau_b, !soft);
+      solve_newton(memory, m, tau_b, !soft, b.part);
       take_step(memory, m, tau_a, tau_b, LIGHT * tol);
     }
     if (strayed <= LEVEL_TOL && !last) {

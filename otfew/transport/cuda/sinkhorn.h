@@ -94,18 +94,31 @@ struct Survey {
   double sum, low, high;
 };
 
+// Look over the costs; with `closes`, over those that are not infinite, whose sum is brought up to that of all.
 template <class T>
-DEVICE Survey look_over(Entries<T> cost, int n, int m) {
-  Lanes<double> sum = 0.0, low = infinity(), high = -infinity();
+DEVICE Survey look_over(Entries<T> cost, int n, int m, bool closes) {
+  Lanes<double> sum = 0.0, low = infinity(), high = -infinity(), count = 0.0;
   for (int i = 0; i < n; i++) {
     ROLLED
     for (int at = 0; at < m; at += 32) {
       const Group g = group(at, m);
       const Lanes<double> x = cost(i, g);
+      if (closes) {
+        const Lanes<bool> open = g.in && x != infinity();
+        sum = sum + only(open, x);
+        count = count + only(open, 1.0);
+        low = choose(open, smaller(x, low), low);
+        high = choose(open, larger(x, high), high);
+        continue;
+      }
       sum = sum + x;
       low = choose(g.in, smaller(x, low), low);
       high = choose(g.in, larger(x, high), high);
     }
+  }
+  if (closes) {
+    const double open = warp_sum(count);
+    return {warp_sum(sum) / open * (double(n) * double(m)), warp_smallest(low), warp_largest(high)};
   }
   return {warp_sum(sum), warp_smallest(low), warp_largest(high)};
 }
@@ -171,15 +184,24 @@ struct Scaling {
   double error;
 };
 
-// Alternate v = b / K' u and u = a / K v until the columns are right; costs and weights have been staged.
+// Alternate v = b / K' u and u = a / K v until the columns are right; costs and weights have been staged. With `closes`,
+// pairs at infinite costs are not used.
 template <class T>
-DEVICE Scaling scale_plain(PlainMemory<T>& memory, int n, int m, T offset, T inverse, double tol, i64 max_iter) {
+DEVICE Scaling scale_plain(PlainMemory<T>& memory, int n, int m, T offset, T inverse, double tol, i64 max_iter,
+                           bool closes) {
   for (int i = 0; i < n; i++) {
     ROLLED
     for (int at = 0; at < m; at += 32) {
       const Group g = group(at, m);
       T* const row = memory.kernel + i * memory.stride;
-      store(row, g.j, exponential((offset - load(row, g.j, g.in, Lanes<T>(offset))) * inverse), g.in);
+      Lanes<T> cost = load(row, g.j, g.in, Lanes<T>(offset));
+      if (closes) {
+        const Lanes<bool> open = cost != Lanes<T>(T(infinity()));
+        const Lanes<T> density = exponential((offset - choose(open, cost, Lanes<T>(offset))) * inverse);
+        store(row, g.j, choose(open, density, Lanes<T>(T(0))), g.in);
+        continue;
+      }
+      store(row, g.j, exponential((offset - cost) * inverse), g.in);
     }
   }
   sync_lanes();
@@ -256,7 +278,11 @@ DEVICE void solve_entropic(const EntropicProblems& s, int k, char* room) {
   const bool hard = s.rho_a == infinity() && s.rho_b == infinity();
   const Entries<T> cost = {static_cast<const T*>(s.cost) + k * s.cost_problem, s.cost_row, s.cost_col};
   double *unit_a = s.unit_a + i64(k) * n, *unit_b = s.unit_b + i64(k) * m;
-  const Side rows = {n, unit_a, s.phi + i64(k) * n, s.rho_a}, columns = {m, unit_b, s.psi + i64(k) * m, s.rho_b};
+  const bool closes = s.column_part != nullptr;
+  const int* row_part = closes ? s.row_part + i64(k) * n : nullptr;
+  const int* column_part = closes ? s.column_part + i64(k) * m : nullptr;
+  const Side rows = {n, unit_a, s.phi + i64(k) * n, s.rho_a, row_part};
+  const Side columns = {m, unit_b, s.psi + i64(k) * m, s.rho_b, column_part};
   T* const plan = static_cast<T*>(s.plan) + i64(k) * n * m;
 
   const double* given_a = s.a ? s.a + k * s.a_problem : nullptr;
@@ -277,7 +303,7 @@ DEVICE void solve_entropic(const EntropicProblems& s, int k, char* room) {
     near = {memory.kernel, memory.stride, 1};
   }
   sync_lanes();
-  const Survey survey = look_over(near, n, m);
+  const Survey survey = look_over(near, n, m, closes);
   const bool finite = is_finite(survey.sum);
   const bool valid = s.totals_rtol == infinity() || is_valid(s, a, b, hard, finite);
 
@@ -290,7 +316,7 @@ DEVICE void solve_entropic(const EntropicProblems& s, int k, char* room) {
   if (valid && finite && hard && s.plain > 0 && range * s.inverse <= s.reach) {
     narrow(unit_a, memory.a, n);
     narrow(unit_b, memory.b, m);
-    const Scaling scaling = scale_plain(memory, n, m, centre, T(s.inverse), s.tol, s.plain);
+    const Scaling scaling = scale_plain(memory, n, m, centre, T(s.inverse), s.tol, s.plain, closes);
     write_potentials(memory.p, rows.potential, n);
     write_potentials(memory.q, columns.potential, m);
     sync_lanes();

@@ -76,6 +76,7 @@ def solve_entropic(
     tol: float,
     max_iter: int,
     totals_rtol: float = math.inf,
+    parts: tuple[Tensor, Tensor] | None = None,
 ) -> Entropic | None:
     """Solve a flat batch, each problem by a warp: plain scalings, and Newton's method for what they leave.
 
@@ -92,6 +93,8 @@ def solve_entropic(
         tol: Largest deviation from a marginal, for a total of 1.
         max_iter: Iterations a problem may take, those in the plain domain and Newton's together.
         totals_rtol: How far totals may differ; infinite where nothing is to be validated.
+        parts: Where pairs at infinite costs are not to be used, the parts (problems, n) and (problems, m), int64, into
+            which the others fall, see ``Support``; None: infinite costs are unsound.
 
     Returns:
         None where problems of this size, or so many, are not for this kernel.
@@ -127,6 +130,9 @@ def solve_entropic(
         arguments.a, arguments.a_problem, arguments.a_step = machine.address(a), a.stride(0), a.stride(1)
     if b is not None:
         arguments.b, arguments.b_problem, arguments.b_step = machine.address(b), b.stride(0), b.stride(1)
+    if parts is not None:
+        row_part, column_part = (x.to(torch.int32).contiguous() for x in parts)
+        arguments.row_part, arguments.column_part = machine.address(row_part), machine.address(column_part)
     machine.launch(kernel, size, arguments)
     solved = Solved(cost, unit_a, unit_b, mass, reg, rhos, phi, psi, offset, error, status, n_iter, plan)
     return Entropic(solved, value, Flag(flag))

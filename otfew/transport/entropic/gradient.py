@@ -56,17 +56,30 @@ def value_weight_grads(solved: Solved) -> tuple[Tensor, Tensor]:
 
 
 def _adjoint(
-    density: Tensor, a: Tensor, b: Tensor, tau_a: Tensor, tau_b: Tensor, upstream: Tensor, singular: bool
+    density: Tensor,
+    a: Tensor,
+    b: Tensor,
+    tau_a: Tensor,
+    tau_b: Tensor,
+    upstream: Tensor,
+    singular: bool,
+    part: Tensor | None,
 ) -> Grads:
-    """Solve the adjoint system by eliminating x; return x, y, where weights are zero their limits, and the plan."""
+    """Solve the adjoint system by eliminating x; return x, y, where weights are zero their limits, and the plan.
+
+    ``part`` (problems, m) is that of ``schur_solve``, None where all pairs are allowed.
+    """
     row_ratio, column_ratio = (density * b[:, None]).sum(2), (density * a[..., None]).sum(1)
+    if part is not None:
+        # Nothing serves some nodes, and nothing depends on what they are given.
+        row_ratio, column_ratio = (x.where(x > 0, 1.0) for x in (row_ratio, column_ratio))
     plan = a[..., None] * density * b[:, None]
     rows, columns = plan.sum(2), plan.sum(1)
     weighted = plan * upstream
     # The mean of the upstream gradient over each row, in a form that holds where the row has no weight.
     mean = (density * b[:, None] * upstream).sum(2) / row_ratio
     right = weighted.sum(1) - tau_a * (plan * mean[..., None]).sum(1)
-    y = schur_solve(plan, rows, columns / tau_b, tau_a, right, singular)
+    y = schur_solve(plan, rows, columns / tau_b, tau_a, right, singular, part)
     x = tau_a * (mean - (density * (b * y)[:, None]).sum(2) / row_ratio)
     limit = tau_b * (density * a[..., None] * (upstream - x[..., None])).sum(1) / column_ratio
     return x, torch.where(b > 0, y, limit), plan
@@ -77,10 +90,11 @@ def plan_grads(solved: Solved, upstream: Tensor) -> Grads:
     density, a, b = solved.density(), solved.a, solved.b
     reg = a.new_full((1, 1), solved.reg)
     tau_a, tau_b = damping(solved.rhos[0], reg), damping(solved.rhos[1], reg)
+    parts = (None, None) if solved.support is None else (solved.support.row_part, solved.support.column_part)
     if solved.cost.shape[2] <= solved.cost.shape[1]:
-        x, y, plan = _adjoint(density, a, b, tau_a, tau_b, upstream, solved.balanced)
+        x, y, plan = _adjoint(density, a, b, tau_a, tau_b, upstream, solved.balanced, parts[1])
     else:
-        y, x, turned = _adjoint(density.mT, b, a, tau_b, tau_a, upstream.mT, solved.balanced)
+        y, x, turned = _adjoint(density.mT, b, a, tau_b, tau_a, upstream.mT, solved.balanced, parts[0])
         plan = turned.mT
     inner = plan * (upstream - x[..., None] - y[:, None])
     by_cost = -solved.scale[:, None, None] * inner / solved.reg

@@ -292,7 +292,7 @@ def _potentials(sums, unit, k, out, size):
 @jit(nogil=True, fastmath=_REORDER, error_model="numpy")
 def scale(
     table, integers, cost, a, b, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
-    plan, unit_a, unit_b, phi, psi, numbers, status, n_iter,
+    plan, unit_a, unit_b, phi, psi, numbers, status, n_iter, closed,
 ):  # fmt: skip
     """Scale the kernels exp((offset - cost) / reg) of problems first..last-1 to their marginals, for a total of 1.
 
@@ -320,6 +320,8 @@ def scale(
             about their mean; the largest deviation of a column's sum.
         status: Out (problems,): 0 for a problem that has converged, else 1.
         n_iter: Out (problems,).
+        closed: (problems, n * m) bool, pairs that are not to be used, at any cost between the others', or None. Each
+            row then has a column with weight that it may use, and each column a row.
     """
     # Unsigned indices: numba lets signed ones count from the end, and loops over them do not vectorise.
     n, m, lanes = np.uint64(a.shape[1]), np.uint64(b.shape[1]), np.uint64(LANES)
@@ -341,6 +343,10 @@ def scale(
         status[k], n_iter[k] = 1, 0
         if range_ * factor <= furthest:
             _make_kernel(cost, k, kernel, offset, factor, scores, powers, table, size)
+            if closed is not None:
+                for j in range(size):
+                    if closed[k, j]:
+                        kernel[j] = zero
             worst, n_iter[k] = _iterate(
                 kernel, rows, columns, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge,
                 n, m, wide,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -73,7 +73,9 @@ def damping(rho: float | None, reg: Tensor) -> Tensor:
     return torch.ones_like(reg) if rho is None else rho / (rho + reg)
 
 
-def schur_solve(plan: Tensor, rows: Tensor, columns: Tensor, tau: Tensor, right: Tensor, singular: bool) -> Tensor:
+def schur_solve(
+    plan: Tensor, rows: Tensor, columns: Tensor, tau: Tensor, right: Tensor, singular: bool, part: Tensor | None = None
+) -> Tensor:
     """Solve (diag(columns) - plan' diag(tau / rows) plan) y = right, with y = 0 where columns is 0.
 
     Args:
@@ -83,6 +85,8 @@ def schur_solve(plan: Tensor, rows: Tensor, columns: Tensor, tau: Tensor, right:
         tau: (problems, 1).
         right: (problems, m).
         singular: Whether constants are in the null space; y is then orthogonal to columns.
+        part: (problems, m), where the plan falls apart, to which part each column belongs; -1 for those that belong to
+            none. Constants of each part are then in the null space.
     """
     # LU fails in batches on some builds of torch, and the matrix is positive definite: Cholesky, after scaling its
     # diagonal to one.
@@ -92,7 +96,12 @@ def schur_solve(plan: Tensor, rows: Tensor, columns: Tensor, tau: Tensor, right:
     left = torch.where(rows > tiny, tau / rows.clamp_min(tiny), 0.0).sqrt()
     weighted = plan * left[..., None] * root[:, None]
     matrix = -(weighted.mT @ weighted)
-    if singular:
+    if singular and part is not None:
+        direction = columns * root
+        same = (part[..., None] == part[:, None]) & (part >= 0)[:, None]
+        direction = direction / torch.where(same, direction.square()[:, None], 0.0).sum(-1).sqrt().clamp_min(tiny)
+        matrix += torch.where(same, direction[..., None] * direction[:, None], 0.0)
+    elif singular:
         direction = columns * root
         direction = direction / direction.square().sum(-1, keepdim=True).sqrt().clamp_min(tiny)
         matrix += direction[..., None] * direction[:, None]
@@ -127,14 +136,16 @@ def _evaluate(scores: Tensor, a: Tensor, b: Tensor, psi: Tensor, tau_a: Tensor, 
     return _Point(phi, plan, rows, plan.sum(1), b * (psi * (1 - 1 / tau_b)).exp())
 
 
-def _newton(point: _Point, psi: Tensor, tau_a: Tensor, tau_b: Tensor, light: float, singular: bool) -> Tensor:
+def _newton(
+    point: _Point, psi: Tensor, tau_a: Tensor, tau_b: Tensor, light: float, singular: bool, part: Tensor | None
+) -> Tensor:
     """Move psi by a Newton step of the dual, shortened where it is long.
 
     Columns that carry less than ``light`` and are to carry no more have steps of their own length: they would hold up
     all others and matter to nobody.
     """
     curvature = point.columns + (1 / tau_b - 1) * point.goal
-    step = schur_solve(point.plan, point.rows, curvature, tau_a, point.goal - point.columns, singular)
+    step = schur_solve(point.plan, point.rows, curvature, tau_a, point.goal - point.columns, singular, part)
     counts = torch.maximum(point.columns, point.goal) > light
     high, low = step.where(counts, -math.inf).amax(-1, True), step.where(counts, math.inf).amin(-1, True)
     longest = torch.maximum(high.abs(), low.abs())
@@ -172,6 +183,7 @@ class _Going:
         log_b: (problems, 1, m), -inf where b is zero.
         level: (problems, 1) present regularisation.
         g: (problems, m) potentials of the columns, in the units of the cost.
+        part: (problems, m), see ``schur_solve``, or None.
     """
 
     index: Tensor
@@ -182,27 +194,33 @@ class _Going:
     log_b: Tensor
     level: Tensor
     g: Tensor
+    part: Tensor | None
 
 
 Kept = TypeVar("Kept", Dual, _Going, _Point)
 
 
 def _keep(kept: Kept, rest: Tensor) -> Kept:
-    return type(kept)(*(getattr(kept, field.name)[rest] for field in fields(kept)))
+    values: list[Any] = [getattr(kept, field.name) for field in fields(kept)]
+    some: list[Any] = [None if value is None else value[rest] for value in values]
+    return type(kept)(*some)
 
 
-def _begin(cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Tensor | None) -> _Going:
+def _begin(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Tensor | None, part: Tensor | None
+) -> _Going:
     """Begin at the range of the costs, or at potentials near the solution at ``reg``."""
     held = b > 0
     log_b = b.where(held, 1.0).log().where(held, -math.inf)[:, None]
-    level = cost.flatten(1).amax(-1, keepdim=True) - cost.flatten(1).amin(-1, keepdim=True)
+    largest = cost if part is None else cost.where(cost < math.inf, -math.inf)
+    level = largest.flatten(1).amax(-1, keepdim=True) - cost.flatten(1).amin(-1, keepdim=True)
     # Above the price of a soft marginal a regularisation teaches nothing.
     soft = [rho for rho in rhos if rho is not None]
     level = level.clamp_max(max(soft, default=math.inf)).clamp_min(reg)
     level = torch.full_like(level, reg) if start is not None else level
     g = torch.zeros_like(b) if start is None else start * reg
     index = torch.arange(len(cost), device=cost.device)
-    return _Going(index, torch.ones_like(index, dtype=torch.bool), cost, a, b, log_b, level, g)
+    return _Going(index, torch.ones_like(index, dtype=torch.bool), cost, a, b, log_b, level, g, part)
 
 
 def _move(now: _Going, point: _Point, psi: Tensor, taus: tuple[Tensor, Tensor], rhos: Rhos, light: float) -> Tensor:
@@ -210,7 +228,7 @@ def _move(now: _Going, point: _Point, psi: Tensor, taus: tuple[Tensor, Tensor], 
     if now.cost.shape[2] > LARGEST:
         return _sinkhorn(point, psi, taus[1], now.b, now.b > 0)
     balanced = rhos == (None, None)
-    moved = _newton(point, psi, *taus, light, balanced)
+    moved = _newton(point, psi, *taus, light, balanced, now.part)
     if balanced:
         return moved
     # Newton's steps go a long way along constants in many small ones; the best constant is known.
@@ -229,7 +247,8 @@ def _settle(found: Dual, ended: Tensor, dual: Dual) -> Dual:
 
 
 def _climb(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None,
+    part: Tensor | None,
 ) -> Dual:  # fmt: skip
     """Maximise the dual of one chunk; rows are no fewer than columns. See ``maximise``."""
     size, on_cpu = len(cost), cost.is_cpu
@@ -240,7 +259,7 @@ def _climb(
     )  # fmt: skip
     if not size:
         return found
-    out, now = found, _begin(cost, a, b, reg, rhos, start)
+    out, now = found, _begin(cost, a, b, reg, rhos, start, part)
     for used in range(1, max_iter + 1):
         if used == max_iter:
             # Whatever g is by now, what is handed out is its plan at reg.
@@ -313,12 +332,12 @@ def _extend(dual: Dual, cost: Tensor, a: Tensor, b: Tensor, reg: float, rho: flo
 
 def maximise(
     cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int,
-    start: tuple[Tensor, Tensor] | None = None,
+    start: tuple[Tensor, Tensor] | None = None, parts: tuple[Tensor, Tensor] | None = None,
 ) -> Dual:  # fmt: skip
     """Solve the dual of a batch, problem by problem in what is computed, a chunk of problems at a time.
 
     Args:
-        cost: (problems, n, m), any floating dtype.
+        cost: (problems, n, m), any floating dtype; infinite for pairs that are not to be used, of which ``parts`` tell.
         a: (problems, n) float64; the geometric mean of the totals of a and b is 1.
         b: (problems, m) float64.
         reg: Regularisation, in the units of the cost.
@@ -327,19 +346,22 @@ def maximise(
         max_iter: Iterations a problem may take.
         start: Potentials over reg (problems, n) and (problems, m) near the solution; by default the regularisation
             falls from the range of the costs.
+        parts: Where pairs are missing, the parts into which rows (problems, n) and columns (problems, m) fall, see
+            ``schur_solve``. Each row then has a column with weight, and each column a row.
     """
     n, m = cost.shape[1:]
     if m > n:
-        turned = None if start is None else (start[1], start[0])
-        return _flip(maximise(cost.mT, b, a, reg, (rhos[1], rhos[0]), tol, max_iter, turned))
+        turned, swapped = (None if x is None else (x[1], x[0]) for x in (start, parts))
+        return _flip(maximise(cost.mT, b, a, reg, (rhos[1], rhos[0]), tol, max_iter, turned, swapped))
     step = max(1, CHUNK // (n * m))
 
     def chunks() -> Iterator[Dual]:
         for first in range(0, max(len(cost), 1), step):
             here = slice(first, first + step)
             costs, begin = cost[here].double(), None if start is None else start[1][here]
-            dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin)
+            part = None if parts is None else parts[1][here]
+            dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin, part)
             yield _extend(dual, costs, a[here], b[here], reg, rhos[1])
 
-    parts = list(chunks())
-    return Dual(*(torch.cat([getattr(part, field.name) for part in parts]) for field in fields(Dual)))
+    duals = list(chunks())
+    return Dual(*(torch.cat([getattr(dual, field.name) for dual in duals]) for field in fields(Dual)))

@@ -72,7 +72,9 @@ class Scaled:
     n_iter: Tensor
 
 
-def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+def scale(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None = None
+) -> Scaled:
     """Alternate u = a / K v and v = b / K' u, each problem until its columns are right.
 
     Args:
@@ -82,29 +84,33 @@ def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: 
         reg: Regularisation, in the units of the cost.
         tol: Largest deviation of a column's sum, for a total of 1.
         max_iter: Iterations a problem may take.
+        closed: (problems, n, m) bool, pairs that are not to be used, whose costs then lie between those of the others,
+            or None. Each row has a column with weight that it may use, and each column a row.
     """
     if cost.is_cpu:
-        return _scale_compiled(cost, a, b, reg, tol, max_iter)
-    return scale_torch(cost, a, b, reg, tol, max_iter)
+        return _scale_compiled(cost, a, b, reg, tol, max_iter, closed)
+    return scale_torch(cost, a, b, reg, tol, max_iter, closed)
 
 
-def _scale_compiled(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
-    found = _run(cost, a, b, reg, tol, max_iter)
+def _scale_compiled(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None
+) -> Scaled:
+    found = _run(cost, a, b, reg, tol, max_iter, closed)
     if cost.dtype == torch.float64 or np.count_nonzero(found.n_iter.numpy()) == len(cost):
         return found
     # What is too wide for float32 is narrow enough for float64.
     far = found.n_iter == 0
     if bool(far.all()):
-        wide = _run(cost.double(), a, b, reg, tol, max_iter)
+        wide = _run(cost.double(), a, b, reg, tol, max_iter, closed)
         return replace(wide, plan=wide.plan.to(cost.dtype))
-    wide = _run(cost[far].double(), a[far], b[far], reg, tol, max_iter)
+    wide = _run(cost[far].double(), a[far], b[far], reg, tol, max_iter, None if closed is None else closed[far])
     for field in fields(Scaled):
         into = getattr(found, field.name)
         into[far] = getattr(wide, field.name).to(into.dtype)
     return found
 
 
-def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None) -> Scaled:
     # In numpy: ten small operations of torch take longer than a small problem.
     size, n, m = cost.shape
     costs = np.ascontiguousarray(cost.numpy()).reshape(size, n * m)
@@ -115,12 +121,13 @@ def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: i
     # 1 / reg may overflow float32; all costs that are not equal are then out of reach.
     inverse, reach, ridge = min(1 / reg, LARGEST[cost.dtype]), REACH[cost.dtype], RIDGE[cost.dtype]
     patience = SMALL_PATIENCE if n * m <= SMALL else PATIENCE
-    kernel = _kernel(costs.dtype.str)
+    shut = None if closed is None else np.ascontiguousarray(closed.numpy()).reshape(size, n * m)
+    kernel = _kernel(costs.dtype.str, shut is not None)
 
     def work(first: int, last: int) -> None:
         kernel(
             costs, rows, columns, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
-            plan, unit_a, unit_b, phi, psi, numbers, status, n_iter,
+            plan, unit_a, unit_b, phi, psi, numbers, status, n_iter, shut,
         )  # fmt: skip
 
     share_out(work, size, torch.get_num_threads())
@@ -133,8 +140,8 @@ def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: i
 
 
 @functools.cache
-def _kernel(dtype: str) -> Callable[..., None]:
-    """Load the compiled loop for a dtype, or compile it and say so."""
+def _kernel(dtype: str, closes: bool) -> Callable[..., None]:
+    """Load the compiled loop for a dtype, with or without pairs that are closed, or compile it and say so."""
     from otfew.transport.entropic.kernel import constants, scale
 
     table, integers = constants(np.dtype(dtype))
@@ -144,12 +151,14 @@ def _kernel(dtype: str) -> Callable[..., None]:
         status, n_iter = np.ones(1, np.int8), np.ones(1, np.int64)
         kernel(
             one, wide, wide, 0, 0, 1.0, 1.0, 1.0, 1.0, 1, 1, 1.0,
-            one, wide, wide, wide, wide, wide, status, n_iter,
+            one, wide, wide, wide, wide, wide, status, n_iter, np.zeros((1, 1), np.bool_) if closes else None,
         )  # fmt: skip
     return kernel
 
 
-def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+def scale_torch(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None = None
+) -> Scaled:
     """Do the same on any device, without extrapolation and with few looks at what it holds; see ``scale``."""
     mass = a.sum(-1)
     unit_a, unit_b = a / mass[:, None], b / b.sum(-1, keepdim=True)
@@ -158,6 +167,8 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
     # Problems out of reach stand by, with a kernel of ones, until those that have ended are left out.
     going = whole.abs().flatten(1).amax(1) <= REACH[cost.dtype]
     whole = whole.where(going[:, None, None], 0.0).exp_()
+    if closed is not None:
+        whole.masked_fill_(closed & going[:, None, None], 0.0)
     kernel, a, b = whole, unit_a.to(cost.dtype), unit_b.to(cost.dtype)
     # The first iteration makes p and error.
     p, error, n_iter = a, offset, torch.zeros_like(going, dtype=torch.int64)

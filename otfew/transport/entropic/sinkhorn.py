@@ -7,30 +7,30 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, get_args
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from otfew.transport.arguments import flat_batch, flat_weights
 from otfew.transport.cuda.machines import machine_for
 from otfew.transport.cuda.sinkhorn import Entropic, solve_entropic
-from otfew.transport.entropic import newton as sinkhorn_newton
-from otfew.transport.entropic import plain as sinkhorn_plain
+from otfew.transport.entropic.apart import SolveSome, forbids, solve_apart
 from otfew.transport.entropic.gradient import Make, attach_linear, attach_plan, attach_value
 from otfew.transport.entropic.newton import Rhos
 from otfew.transport.entropic.solved import (
     Solved,
-    density,
     dual_value,
     entropic_gap,
     feasible_potentials,
     marginal_error,
     primal_value,
-    round_plan,
+    round_all,
     times,
 )
+from otfew.transport.entropic.solving import all_optimal, normalised, solve_whole
+from otfew.transport.entropic.support import Support
 from otfew.transport.entropic.unrolled import unroll
 from otfew.transport.options import check_count
+from otfew.transport.precision import rounding_of
 from otfew.transport.problem import Status, check_values
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
@@ -94,6 +94,7 @@ class Sinkhorn(TensorSolver):
     kind: ClassVar[Literal["exact", "entropic"]] = "entropic"
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
+    forbids: ClassVar[bool] = True
     gradients: ClassVar[str] = "value in cost, a, b (envelope); value_linear and plan (implicit)"
 
     def __post_init__(self) -> None:
@@ -124,7 +125,29 @@ class Sinkhorn(TensorSolver):
 
     def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         """Solve a flat batch; see ``TensorSolver.solve``."""
-        return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
+        return self.solve_rounded(cost, a, b, 2.0**-53)
+
+    def solve_rounded(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:
+        """Solve a flat batch with weights that were rounded; see ``TensorSolver.solve_rounded``."""
+        unrolled = self.gradient == "unrolled"
+        # In the plain domain looking for forbidden pairs would be felt; there they are found by themselves.
+        parts = None
+        if not ((unrolled or not self.equal_totals) and forbids(cost)):
+            parts = self._unrolled(cost, a, b) if unrolled else self._implicit(cost, a, b)
+        if parts is not None:
+            return parts
+        return self._apart(cost, a, b, rounding, lambda index: self.solve(cost[index], a[index], b[index]))
+
+    def _apart(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float, some: SolveSome) -> Parts:
+        """Solve a flat batch in which pairs are forbidden; ``some`` solves problems in which none are."""
+
+        def within(index: Tensor, support: Support) -> Parts:
+            part = cost[index], a[index], b[index]
+            parts = (self._unrolled if self.gradient == "unrolled" else self._implicit)(*part, support)
+            assert parts is not None
+            return parts
+
+        return solve_apart(cost, a, b, self.rhos, rounding, some, within, self.name)
 
     def solve_there(
         self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
@@ -146,6 +169,10 @@ class Sinkhorn(TensorSolver):
         found = run(rtol)
         if found is None:
             return None
+        if (looks or rtol < math.inf) and not found.flag.sound() and forbids(cost):
+            if rtol < math.inf:
+                check_values(cost, a, b, self.equal_totals, rtol)
+            return self._apart_there(flat, a, b, batch, rtol)
         if rtol < math.inf and found.flag.invalid():
             check_values(cost, a, b, self.equal_totals, rtol)
             # Sound after all, by a rounding error in a total.
@@ -158,13 +185,31 @@ class Sinkhorn(TensorSolver):
             graph = (flat, *flat_weights(n, m, a, b, batch, cost.device, self.equal_totals))
         return self._implicit_parts(graph, solved, value, flag.sound, flag.fits if looks else lambda: True)
 
-    def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+    def _apart_there(self, flat: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, rtol: float) -> Parts:
+        """Solve problems (problems, n, m) of a device on which a kernel runs, some of them with forbidden pairs."""
+        n, m = flat.shape[-2:]
+        weights = flat_weights(n, m, a, b, batch, flat.device, self.equal_totals)
+        given = [None if x is None else flat_batch(x, batch, 1) for x in (a, b)]
+
+        def some(index: Tensor) -> Parts:
+            some_a, some_b = (None if x is None else x[send(index, x.device)] for x in given)
+            parts = self.solve_there(flat[index], some_a, some_b, index.shape, True, math.inf)
+            assert parts is not None
+            return parts
+
+        return self._apart(flat, *weights, rounding_of(rtol, a, b), some)
+
+    def _implicit(self, cost: Tensor, a: Tensor, b: Tensor, support: Support | None = None) -> Parts | None:
         inputs = (cost, a, b)
         # Three times leaving the graph, and coming back, would take as long as a small problem.
         with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
-        solved, value, done = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
+        plain = [x.detach() if x.requires_grad else x for x in inputs]
+        found = solve_whole(plain[0], plain[1], plain[2], support, self.reg, self.rhos, self.tol, self.max_iter)
+        if found is None:
+            return None
+        solved, value, done = found
         return self._implicit_parts(
-            inputs if with_graph else None, solved, value, lambda: done or _all_optimal(solved.status), lambda: False
+            inputs if with_graph else None, solved, value, lambda: done or all_optimal(solved.status), lambda: False
         )
 
     def _implicit_parts(
@@ -189,7 +234,7 @@ class Sinkhorn(TensorSolver):
             """Make the plan of total 1 that is handed out."""
             with torch.no_grad():
                 unit = solved.unit_plan()
-                return round_plan(unit.double(), solved.a, solved.b) if self.round else unit
+                return round_all(solved, unit.double()) if self.round else unit
 
         plan = _once(made)
 
@@ -212,26 +257,35 @@ class Sinkhorn(TensorSolver):
             sound,
         )
 
-    def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
-        unit_a, unit_b, scale = self._normalised(a, b)
-        wide = cost.double()
+    def _unrolled(self, cost: Tensor, a: Tensor, b: Tensor, support: Support | None = None) -> Parts:
+        unit_a, unit_b, scale = normalised(a, b, self.rhos)
+        wide = (cost if support is None else support.finite(cost)).double()
         offset = wide.detach().mean((1, 2)) if self.equal_totals else wide.new_zeros(len(cost))
         net = wide - offset[:, None, None]
-        phi, psi, error, n_iter = unroll(net, unit_a, unit_b, self.reg, self.rhos, self.tol, self.max_iter)
+        seen, closed, held = (unit_a, unit_b), None, (unit_a, unit_b)
+        if support is not None:
+            seen, closed = support.seen(unit_a, unit_b), support.closed()
+            held = seen if self.equal_totals else held
+        phi, psi, error, n_iter = unroll(net, *seen, self.reg, self.rhos, self.tol, self.max_iter, closed)
         status = torch.where(error <= self.tol, int(Status.OPTIMAL), int(Status.MAX_ITER))
         status = torch.where(torch.isfinite(error), status, int(Status.FAILED)).to(torch.int8)
-        graph = Solved(wide, unit_a, unit_b, scale, self.reg, self.rhos, phi, psi, offset, error, status, n_iter)
+        rest = self.reg, self.rhos
+        graph = Solved(wide, *held, scale, *rest, phi, psi, offset, error, status, n_iter, None, support)
+        potentials = phi.detach(), psi.detach()
+        if support is not None:
+            fixed = [x.detach() for x in (net / self.reg, *held)]
+            potentials = support.settle(*potentials, fixed[0], fixed[1], fixed[2], self.reg, self.rhos)
         solved = Solved(
-            cost.detach(), unit_a.detach(), unit_b.detach(), scale.detach(), self.reg, self.rhos,
-            phi.detach(), psi.detach(), offset, error, status, n_iter,
+            wide.detach().to(cost.dtype), held[0].detach(), held[1].detach(), scale.detach(), *rest, *potentials,
+            offset, error, status, n_iter, None, support,
         )  # fmt: skip
         spread = graph.density()
-        unit = unit_a[..., None] * spread * unit_b[:, None]
+        unit = held[0][..., None] * spread * held[1][:, None]
 
         def made() -> Tensor:
             if not self.round:
                 return unit
-            return unit + (round_plan(unit, unit_a, unit_b) - unit).detach()
+            return unit + (round_all(solved, unit.detach()) - unit).detach()
 
         plan = _once(made)
         return self._parts(
@@ -240,7 +294,7 @@ class Sinkhorn(TensorSolver):
             lambda: scale * (plan() * wide).sum((1, 2)),
             lambda: (plan() * scale[:, None, None]).to(cost.dtype),
             plan,
-            lambda: _all_optimal(solved.status),
+            lambda: all_optimal(solved.status),
         )
 
     def _parts(
@@ -287,68 +341,6 @@ class Sinkhorn(TensorSolver):
             sound=sound,
         )
 
-    def _normalised(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Weights whose totals have the geometric mean 1, and what they were divided by."""
-        total_a, total_b = a.sum(-1, keepdim=True), b.sum(-1, keepdim=True)
-        if self.equal_totals:
-            return a / total_a, b / total_b, total_a[:, 0]
-        scale = total_a.sqrt() * total_b.sqrt()
-        return a / scale, b / scale, scale[:, 0]
-
-    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor, bool]:
-        """Solve, and compute the dual values (problems,) too; tell whether it is known that all are optimal."""
-        if not self.equal_totals:
-            a, b, scale = self._normalised(a, b)
-            dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
-            solved = Solved(
-                cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
-                dual.status, dual.n_iter,
-            )  # fmt: skip
-            return solved, scale * dual_value(solved), False
-        side = min(cost.shape[1:])
-        most = self.max_iter if side > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
-        if not cost.is_cpu and side <= sinkhorn_plain.SMALL_SIDE:
-            most = sinkhorn_plain.UNEXTRAPOLATED
-        plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter))
-        solved = Solved(
-            cost, plain.a, plain.b, plain.mass, self.reg, self.rhos, plain.phi, plain.psi, plain.offset, plain.error,
-            plain.status, plain.n_iter, plain.plan,
-        )  # fmt: skip
-        if cost.is_cpu and _all_optimal(plain.status):
-            return solved, plain.value, True
-        left = plain.status != Status.OPTIMAL
-        if not self._finish(solved, plain.plan, left):
-            return solved, plain.value, True
-        # Those that had converged keep the value that they would have alone, to the last bit.
-        return solved, torch.where(left, plain.mass * dual_value(solved), plain.value), False
-
-    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> bool:
-        """Solve in the log domain what the plain domain left over, in place: near its end, or from the start.
-
-        Returns:
-            Whether anything was left.
-        """
-        near = left & (solved.n_iter > 0) & torch.isfinite(solved.error)
-        far = left & ~near
-        # One look at the device for all that is asked of it.
-        look = torch.stack([near.sum(), far.sum(), (solved.n_iter * near).max()]) if len(left) else left.new_zeros(3)
-        many_near, many_far, most_used = look.tolist()
-        for group, size, warm in ((near, many_near, True), (far, many_far, False)):
-            budget = self.max_iter - most_used if warm else self.max_iter
-            if not size or budget < 1:
-                continue
-            index = group.to(torch.int8).argsort(descending=True, stable=True)[:size]
-            net = solved.cost[index].double() - solved.offset[index, None, None]
-            a, b = solved.a[index], solved.b[index]
-            start = (solved.phi[index], solved.psi[index]) if warm else None
-            found = sinkhorn_newton.maximise(net, a, b, self.reg, self.rhos, self.tol, budget, start)
-            solved.n_iter[index] = found.n_iter + solved.n_iter[index] * warm
-            solved.phi[index], solved.psi[index], solved.error[index] = found.phi, found.psi, found.error
-            solved.status[index] = found.status
-            made = a[..., None] * density(net, found.phi, found.psi, self.reg) * b[:, None]
-            plan[index] = made.to(plan.dtype)
-        return bool(many_near or many_far)
-
 
 def _once(make: Make) -> Make:
     """Make what ``make`` makes the first time it is asked for."""
@@ -360,11 +352,6 @@ def _once(make: Make) -> Make:
         return made[0]
 
     return get
-
-
-def _all_optimal(status: Tensor) -> bool:
-    # On the CPU numpy looks sooner; OPTIMAL is 0.
-    return np.count_nonzero(status.numpy()) == 0 if status.is_cpu else not bool(status.any())
 
 
 def _positive(value: Any) -> bool:

@@ -1,8 +1,8 @@
 """A solved batch of entropic problems: plan, value and certificates from its potentials.
 
 Everything is kept for weights whose totals have the geometric mean 1; ``scale`` is what they were divided by. The plan
-is P_ij = a_i b_j D_ij with the density D = exp(phi_i + psi_j - (C_ij - offset) / reg); f = reg phi + offset and
-g = reg psi are the potentials in the units of the cost.
+is P_ij = a_i b_j D_ij with the density D = exp(phi_i + psi_j - (C_ij - offset) / reg), zero where plans have no mass;
+f = reg phi + offset and g = reg psi are the potentials in the units of the cost.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from otfew.transport.entropic.newton import Rhos
+from otfew.transport.entropic.support import Support
 
 LARGEST_EXPONENT = 700.0
 """Between two nodes without weight the density may be anything; it must not overflow, or zero times it is NaN."""
@@ -40,7 +41,7 @@ class Solved:
     """Potentials of a batch of problems and what they belong to.
 
     Attributes:
-        cost: (problems, n, m), without a graph.
+        cost: (problems, n, m), without a graph; finite.
         a: (problems, n) float64.
         b: (problems, m) float64.
         scale: (problems,) float64.
@@ -53,6 +54,7 @@ class Solved:
         status: (problems,) int8.
         n_iter: (problems,) int64.
         plan: (problems, n, m) of the weights above, in the cost's dtype, where the solver made it.
+        support: Where pairs are forbidden, those that plans use.
     """
 
     cost: Tensor
@@ -68,6 +70,7 @@ class Solved:
     status: Tensor
     n_iter: Tensor
     plan: Tensor | None = None
+    support: Support | None = None
 
     @property
     def balanced(self) -> bool:
@@ -80,11 +83,14 @@ class Solved:
         if not self.balanced:
             return f, g
         shift = (g * self.b).sum(-1, keepdim=True) / self.b.sum(-1, keepdim=True)
-        return f + shift, g - shift
+        if self.support is None:
+            return f + shift, g - shift
+        return (f + shift).where(~self.support.lone_rows, 0.0), (g - shift).where(~self.support.lone_columns, 0.0)
 
     def density(self) -> Tensor:
         """D (problems, n, m) in float64: the plan over the product of the weights."""
-        return density(self.cost.double() - self.offset[:, None, None], self.phi, self.psi, self.reg)
+        found = density(self.cost.double() - self.offset[:, None, None], self.phi, self.psi, self.reg)
+        return found if self.support is None else found.where(self.support.live, 0.0)
 
     def plan64(self) -> Tensor:
         """The plan (problems, n, m) in float64, from the potentials."""
@@ -154,10 +160,17 @@ def round_plan(plan: Tensor, a: Tensor, b: Tensor) -> Tensor:
     return plan + rows[..., None] * (columns / torch.where(missing > 0, missing, 1.0))[:, None]
 
 
+def round_all(solved: Solved, plan: Tensor) -> Tensor:
+    """Nearest way from a plan (problems, n, m), float64, to one with exact marginals, within the pairs plans use."""
+    if solved.support is None:
+        return round_plan(plan, solved.a, solved.b)
+    return solved.support.rounded(plan, solved.a, solved.b)
+
+
 def round_hard(solved: Solved, plan: Tensor) -> Tensor:
     """Make hard marginals exact; soft ones take any plan."""
     if solved.balanced:
-        return round_plan(plan, solved.a, solved.b)
+        return round_all(solved, plan)
     if solved.rhos[0] is None:
         return plan * torch.where(solved.a > 0, solved.a / plan.sum(2), 0.0)[..., None]
     if solved.rhos[1] is None:
@@ -179,22 +192,32 @@ def feasible_potentials(solved: Solved) -> tuple[Tensor, Tensor]:
 
     The better of the two ways round is taken, problem by problem; sum_j g_j b_j = 0.
     """
-    cost, a, b = solved.cost.double(), solved.a, solved.b
+    cost, a, b, support = solved.cost.double(), solved.a, solved.b, solved.support
     f, g = solved.potentials()
+    mine, theirs = a > 0, b > 0
+    if support is not None and support.parts > 1:
+        mine, theirs = mine & (support.row_part >= 0), theirs & (support.column_part >= 0)
+    shut = cost if support is None else cost.where(support.live, torch.inf)
 
     def least(net: Tensor, weights: Tensor, dim: int) -> Tensor:
         # Nodes without weight must not bind those with some.
-        return net.where(weights > 0, torch.inf).amin(dim)
+        found = net.where(weights, torch.inf).amin(dim)
+        # Nor must those that nothing serves bind anyone.
+        return found if support is None else found.where(found < torch.inf, 0.0)
 
-    f1 = least(cost - g[:, None], b[:, None], 2)
-    g1 = least(cost - f1[..., None], a[..., None], 1)
-    g2 = least(cost - f[..., None], a[..., None], 1)
-    f2 = least(cost - g2[:, None], b[:, None], 2)
+    f1 = least(shut - g[:, None], theirs[:, None], 2)
+    g1 = least(shut - f1[..., None], mine[..., None], 1)
+    g2 = least(shut - f[..., None], mine[..., None], 1)
+    f2 = least(shut - g2[:, None], theirs[:, None], 2)
     first = (f1 * a).sum(-1) + (g1 * b).sum(-1) >= (f2 * a).sum(-1) + (g2 * b).sum(-1)
     f, g = torch.where(first[:, None], f1, f2), torch.where(first[:, None], g1, g2)
+    if support is not None:
+        if support.parts > 1:
+            f, g = support.part(f, g, cost, b, 0.0)
+        shut = cost.where(support.allowed, torch.inf)
     # Those without weight come last, as high as they may.
-    g = torch.where(b > 0, g, least(cost - f[..., None], a[..., None], 1))
-    f = torch.where(a > 0, f, (cost - g[:, None]).amin(2))
+    g = torch.where(theirs, g, least(shut - f[..., None], mine[..., None], 1))
+    f = torch.where(mine, f, least(shut - g[:, None], torch.ones_like(theirs)[:, None], 2))
     shift = (g * b).sum(-1, keepdim=True) / b.sum(-1, keepdim=True)
     return f + shift, g - shift
 

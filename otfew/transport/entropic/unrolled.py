@@ -22,7 +22,7 @@ def _soft_minimum(scores: Tensor, weights: Tensor, tau: float, dim: int) -> Tens
 
 
 def unroll(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, closed: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Iterate until every problem has met its conditions.
 
@@ -34,13 +34,15 @@ def unroll(
         rhos: Weights of the KL terms of the marginals, None for hard ones.
         tol: Largest deviation from a marginal condition.
         max_iter: Iterations.
+        closed: (problems, n, m) bool, pairs that are not to be used, or None. Each row has a column with weight that it
+            may use, and each column a row.
 
     Returns:
         Potentials over reg (problems, n) and (problems, m) with a graph, errors (problems,), and iterations
         (problems,): the first after which the problem was right, max_iter if none.
     """
     tau_a, tau_b = (1.0 if rho is None else rho / (rho + reg) for rho in rhos)
-    scores = -cost / reg
+    scores = -cost / reg if closed is None else (-cost / reg).masked_fill(closed, -torch.inf)
     psi, look = torch.zeros_like(b), 1 if cost.is_cpu else CHECK
     n_iter = torch.full((len(cost),), max_iter, device=cost.device)
     for used in range(1, max_iter + 1):

@@ -123,22 +123,19 @@ class Exact(ArraySolver):
 
     def _solve_allowed(self, problem: Problem, found: Solution, unsound: npt.NDArray[np.intp]) -> Solution:
         """Solve those of the problems that the kernel takes for unsound which have forbidden pairs."""
-        from otfew.transport.simplex.forbidding import Filled, finish
+        from otfew.transport.simplex.forbidding import Survey, solved
         from otfew.transport.simplex.mending import FORBIDS
 
         costs, index = np.unique(problem.cost_index[unsound], return_inverse=True)
         whole = len(costs) == len(problem.cost)
-        filled = Filled.of(problem.cost if whole else problem.cost[costs])
-        forbids = filled.kind[index] == FORBIDS
-        chosen, index = unsound[forbids], index[forbids]
+        seen = Survey.of(problem.cost if whole else problem.cost[costs])
+        forbids = seen.kind[index] == FORBIDS
+        chosen = unsound[forbids]
         if not len(chosen):
             return found
-        part = problem.part(chosen)
-        answer = self._solve_finite(replace(part, cost=filled.cost, cost_index=index))
-        finish(part, answer, filled.room[index])
-        if len(chosen) == len(problem):
-            return answer
-        return found.put(chosen, answer)
+        part = replace(problem.part(chosen), cost=seen.cost, cost_index=index[forbids])
+        answer = solved(part, seen, self._solve_finite)
+        return answer if len(chosen) == len(problem) else found.put(chosen, answer)
 
     def _settle(self, problem: Problem, found: Solution, unsure: npt.NDArray[np.intp]) -> None:
         """Bring what the kernel is unsure of to an end, in place."""

@@ -8,7 +8,8 @@ them one-sided derivatives of the value; parts that no allowed pair joins get th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -26,41 +27,70 @@ TIGHT = 1e-12
 """Slack, relative to how far forbidden pairs are from the least cost, of pairs that are as good as tight."""
 
 
+NEAR = 1.5
+"""Where forbidden pairs are tried first, in units of the range of the allowed ones: near enough not to slow the search,
+and where no plan uses them there, they are high enough."""
+
+
 @dataclass(slots=True, eq=False)
-class Filled:
-    """Costs with something finite in place of +inf.
+class Survey:
+    """What is found of costs.
 
     Attributes:
-        cost: (costs, n, m), float64 where float32 could not hold it.
-        room: (costs,) how far forbidden pairs lie above the least cost.
+        cost: (costs, n, m), +inf where a pair is forbidden.
+        low: (costs,) the least finite cost.
+        near: (costs,) how far above it forbidden pairs are tried first.
+        far: (costs,) how far above it no optimal plan uses them, unless every plan does.
         kind: (costs,) int8, of ``mending``: ``FINITE``, ``FORBIDS`` some pairs, ``UNSOUND`` with NaN or -inf.
     """
 
     cost: Floats
-    room: Array
+    low: Array
+    near: Array
+    far: Array
     kind: npt.NDArray[np.int8]
 
     @classmethod
-    def of(cls, cost: Floats) -> Filled:
-        """Fill costs (costs, n, m); those of the kind ``UNSOUND`` stay so."""
+    def of(cls, cost: Floats) -> Survey:
+        """Look at costs (costs, n, m)."""
         size, n, m = cost.shape
         low, high, kind = np.empty(size), np.empty(size), np.empty(size, np.int8)
         survey(cost, low, high, kind)
         low, high = np.where(low < np.inf, low, 0.0), np.where(high > -np.inf, high, 0.0)
         with np.errstate(over="ignore", invalid="ignore"):
-            room = MARGIN * min(n, m) * (high - low)
+            spread = high - low
             # Where allowed pairs cost the same, or as good as that, anything clearly above will do.
-            size_of_costs = np.maximum(np.abs(low), np.abs(high))
-            size_of_costs = np.where(size_of_costs > 0, size_of_costs, 1.0)
-            room = np.where(room > 1e-6 * size_of_costs, room, room + size_of_costs)
+            least = np.maximum(np.abs(low), np.abs(high))
+            least = 1e-6 * np.where(least > 0, least, 1.0)
+            near, far = (np.maximum(factor * spread, least) for factor in (NEAR, MARGIN * min(n, m)))
+        return cls(cost, low, near, far, kind)
+
+    def filled(self, room: Array, index: npt.NDArray[np.intp] | None = None) -> Floats:
+        """Put something finite in place of +inf, in float64 where float32 could not hold it.
+
+        Args:
+            room: (some,) how far above the least cost.
+            index: (some,) of which costs; by default of all.
+        """
+        cost, low = (self.cost, self.low) if index is None else (self.cost[index], self.low[index])
+        with np.errstate(over="ignore", invalid="ignore"):
             top = low + room
             narrow = cost.dtype == np.float32 and (top <= np.finfo(np.float32).max).all()
             out = np.empty(cost.shape, np.float32 if narrow else np.float64)
             fill(cost, top.astype(out.dtype), out)
-        return cls(out, room, kind)
+        return out
 
 
-def mend(cost: Floats, cost_index: npt.NDArray[np.int64], a: Array, b: Array, room: Array, f: Array, g: Array) -> Bools:
+def mend(
+    cost: Floats,
+    cost_index: npt.NDArray[np.int64],
+    a: Array,
+    b: Array,
+    far: Array,
+    f: Array,
+    g: Array,
+    loose: Bools | None = None,
+) -> Bools:
     """Draw potentials of problems with forbidden pairs together, in place.
 
     Args:
@@ -68,38 +98,76 @@ def mend(cost: Floats, cost_index: npt.NDArray[np.int64], a: Array, b: Array, ro
         cost_index: (problems,) the cost of each.
         a: (problems, n).
         b: (problems, m), of the totals of a.
-        room: (problems,) how far above the least cost a forbidden pair was for who found the potentials.
+        far: (problems,) how far above the least cost a forbidden pair was at most for who found the potentials.
         f: (problems, n), feasible for allowed pairs and tight where the plan has mass.
         g: (problems, m).
+        loose: (problems,) whether tight allowed pairs may not join all nodes with mass already; by default all.
 
     Returns:
         Which problems' (problems,) potentials of nodes with mass have changed.
     """
+    size = len(cost_index)
     least = RESOLUTION / 2 * a.sum(-1, keepdims=True)
-    moved = np.empty(len(cost_index), np.bool_)
-    mend_all(cost, cost_index, a > least, b > least, b, TIGHT * room, f, g, moved)
+    moved = np.empty(size, np.bool_)
+    loose = np.ones(size, np.bool_) if loose is None else loose
+    mend_all(cost, cost_index, a > least, b > least, b, TIGHT * far, loose, f, g, moved)
     return moved
 
 
-def finish(problem: Problem, found: Solution, room: Array) -> None:
+def solved(problem: Problem, seen: Survey, way: Callable[[Problem], Solution]) -> Solution:
+    """Solve problems with forbidden pairs.
+
+    Args:
+        problem: The problems, of the costs that were surveyed.
+        seen: Their costs.
+        way: Solves them for finite costs; plans are kept as arcs.
+    """
+    found = way(replace(problem, cost=seen.filled(seen.near)))
+    price = _prices(problem, found)
+    used = np.flatnonzero((np.isinf(price) & (found.arcs[2] > 0)).any(-1))
+    if len(used):
+        costs, index = np.unique(problem.cost_index[used], return_inverse=True)
+        part = replace(problem.part(used), cost=seen.filled(seen.far[costs], costs), cost_index=index)
+        again = way(part)
+        again.n_iter += found.n_iter[used]
+        found.put(used, again)
+        price[used] = _prices(problem.part(used), again)
+    _finish(problem, found, seen.far[problem.cost_index], price)
+    return found
+
+
+def _prices(problem: Problem, found: Solution) -> Floats:
+    """Costs (problems, arcs) of plans' arcs."""
+    rows, cols, _ = found.arcs
+    prices: Floats = problem.cost[problem.cost_index[:, None], rows, cols]
+    return prices
+
+
+def _finish(problem: Problem, found: Solution, far: Array, price: Floats) -> None:
     """Judge solutions for filled costs as those of problems with forbidden pairs, in place.
 
     Args:
         problem: The problems, +inf where a pair is forbidden.
         found: Their plans as arcs, and potentials, for costs that were filled.
-        room: (problems,) how far above the least cost forbidden pairs were.
+        far: (problems,) how far above the least cost forbidden pairs were at most.
+        price: (problems, arcs) costs of the arcs.
     """
+    n, m = problem.shape
     a, b = problem.a[problem.a_index], problem.b[problem.b_index]
     total = a.sum(-1)
     b = b * (total / b.sum(-1))[:, None]
-    moved = mend(problem.cost, problem.cost_index, a, b, room, found.f, found.g)
     rows, cols, flow = found.arcs
-    price = problem.cost[problem.cost_index[:, None], rows, cols]
-    astray = np.where(np.isinf(price), flow, 0.0).sum(-1)
+    barred = np.isinf(price)
+    loose = np.asarray(barred.any(-1))
+    if n == m:
+        # Of an assignment problem there are n arcs, which join nothing.
+        loose |= ~(rows[:, n:] | cols[:, n:]).any(-1)
+    moved = mend(problem.cost, problem.cost_index, a, b, far, found.f, found.g, loose)
+    astray = (barred * flow).sum(-1)
     bad = np.flatnonzero(astray > 0)
     if len(bad):
         _drop(problem, found, bad, astray[bad], (a[bad], b[bad]), price[bad])
-        moved[bad] |= found.status[bad] != Status.INFEASIBLE
+        moved[bad] = True
     moved &= found.status != Status.INFEASIBLE
     if moved.any():
         cost = problem.cost[problem.cost_index[moved]].astype(np.float64)
@@ -129,13 +197,4 @@ def _drop(
     # What weights that balance but for rounding leave is no more than this.
     hidden = (2 * ROUNDINGS * problem.rounding + sum(problem.shape) * RESOLUTION) * total
     found.status[bad[(astray > hidden) & (found.status[bad] == Status.OPTIMAL)]] = Status.FAILED
-    if not proof.infeasible.any():
-        return
-    unserved = bad[proof.infeasible]
-    found.status[unserved] = Status.INFEASIBLE
-    found.value[unserved], found.gap[unserved], found.marginal_error[unserved] = np.inf, np.nan, np.nan
-    flow[unserved] = found.f[unserved] = found.g[unserved] = 0.0
-    rows[unserved] = cols[unserved] = 0
-    if found.cut is None:
-        found.cut = np.zeros_like(found.f, np.bool_), np.zeros_like(found.g, np.bool_)
-    found.cut[0][unserved], found.cut[1][unserved] = proof.rows[proof.infeasible], proof.columns[proof.infeasible]
+    found.refuse(bad, proof)

@@ -39,66 +39,79 @@ def fill(cost, top, out):
                 out[k, i, j] = c if c < np.inf else top[k]
 
 
+@njit(error_model="numpy", fastmath={"nnan", "nsz", "reassoc"})
+def _least(x):
+    """Least of some numbers: unlike their minimum with its index, it vectorises."""
+    least = np.inf
+    for k in range(len(x)):
+        least = min(least, x[k])
+    return least
+
+
 @njit(error_model="numpy")
-def _first(taken):
-    """Index of the first that is not taken, or -1."""
-    for x in range(len(taken)):
-        if not taken[x]:
-            return x
+def _first(x, value):
+    """Index of the first number that is a value, or -1."""
+    for k in range(len(x)):
+        if x[k] == value:
+            return k
     return -1
 
 
 @njit(error_model="numpy")
-def _nearest(taken, slack, within):
-    """Index of the least slack below ``within`` of what is not taken, or -1."""
-    at = -1
-    for x in range(len(taken)):
-        if not taken[x] and slack[x] < within:
-            within = slack[x]
-            at = x
-    return at
-
-
-@njit(error_model="numpy")
-def _shift(u, v, rows, cols, by):
-    """Raise the potentials of rows of a block and lower those of its columns."""
+def _shift(u, v, block_rows, block_cols, by):
+    """Raise the potentials of rows of a block and lower those of its columns; those not in it have infinity there."""
     for i in range(len(u)):
-        u[i] += by if rows[i] else 0.0
+        u[i] += by if block_rows[i] == 0.0 else 0.0
     for j in range(len(v)):
-        v[j] -= by if cols[j] else 0.0
+        v[j] -= by if block_cols[j] == 0.0 else 0.0
 
 
 @njit(error_model="numpy")
 def _gather(c, u, v, row_in, col_in, rows, cols, into, out, tight):
     """Gather a block: what hangs together by allowed pairs; potentials move until those that join it are tight.
 
-    ``out`` holds the slack of each column that is not in it beside the block's rows, ``into`` that of each row beside
-    its columns. Returns how many nodes it has, and whether potentials have moved.
+    ``row_in`` and ``col_in`` hold infinity for what is in this or an earlier block, or has no mass, and zero for the
+    rest; ``rows`` and ``cols`` zero for what is in this one and infinity for the rest. ``out`` holds the slack of each
+    column that is in none beside the block's rows, ``into`` that of each row beside its columns. Returns how many nodes
+    the block has, and whether potentials have moved.
     """
-    rows[:], cols[:] = False, False
-    into[:], out[:] = np.inf, np.inf
-    row = _first(row_in)
-    column = -1 if row >= 0 else _first(col_in)
-    count, moved = 0, False
+    n, m = len(u), len(v)
+    rows[:] = np.inf
+    cols[:] = np.inf
+    into[:] = np.inf
+    out[:] = np.inf
+    row = _first(row_in, 0.0)
+    column = -1 if row >= 0 else _first(col_in, 0.0)
+    count = 0
+    moved = False
     while row >= 0 or column >= 0:
         count += 1
         if row >= 0:
-            row_in[row] = rows[row] = True
-            for j in range(len(v)):
-                out[j] = min(out[j], c[row, j] - u[row] - v[j])
+            row_in[row] = into[row] = np.inf
+            rows[row] = 0.0
+            for j in range(m):
+                out[j] = min(out[j], c[row, j] - u[row] - v[j] + col_in[j])
         else:
-            col_in[column] = cols[column] = True
-            for i in range(len(u)):
-                into[i] = min(into[i], c[i, column] - u[i] - v[column])
-        column = _nearest(col_in, out, np.inf)
-        row = _nearest(row_in, into, out[column] if column >= 0 else np.inf)
-        by = -into[row] if row >= 0 else out[column] if column >= 0 else 0.0
+            col_in[column] = out[column] = np.inf
+            cols[column] = 0.0
+            for i in range(n):
+                into[i] = min(into[i], c[i, column] - u[i] - v[column] + row_in[i])
+        outward = _least(out)
+        inward = _least(into)
+        row = column = -1
+        by = 0.0
+        if outward <= inward and outward < np.inf:
+            column = _first(out, outward)
+            by = outward
+        elif inward < np.inf:
+            row = _first(into, inward)
+            by = -inward
         if abs(by) > tight:
             moved = True
             _shift(u, v, rows, cols, by)
-            for j in range(len(v)):
+            for j in range(m):
                 out[j] -= by
-            for i in range(len(u)):
+            for i in range(n):
                 into[i] += by
     return count, moved
 
@@ -122,7 +135,7 @@ def _close(c, u, v, held_rows, held_cols):
 
 
 @jit(nogil=True, error_model="numpy")
-def mend_all(cost, cost_index, held_rows, held_cols, b, tight, f, g, moved):
+def mend_all(cost, cost_index, held_rows, held_cols, b, tight, loose, f, g, moved):
     """Mend potentials in place; see ``forbidding.mend``.
 
     Args:
@@ -132,33 +145,33 @@ def mend_all(cost, cost_index, held_rows, held_cols, b, tight, f, g, moved):
         held_cols: (problems, m) bool.
         b: (problems, m).
         tight: (problems,) slack that is as good as none.
+        loose: (problems,) bool: whether tight allowed pairs may not join all nodes with mass already.
         f: (problems, n).
         g: (problems, m).
         moved: (problems,) bool, written: whether potentials of nodes with mass have changed.
     """
     n, m = cost.shape[1], cost.shape[2]
-    row_in, col_in = np.empty(n, np.bool_), np.empty(m, np.bool_)
-    rows, cols = np.empty(n, np.bool_), np.empty(m, np.bool_)
-    into, out = np.empty(n), np.empty(m)
+    row_in, rows, into = np.empty(n), np.empty(n), np.empty(n)
+    col_in, cols, out = np.empty(m), np.empty(m), np.empty(m)
     for k in range(len(cost_index)):
         c = cost[cost_index[k]]
         left = 0
         for i in range(n):
-            row_in[i] = not held_rows[k, i]
+            row_in[i] = 0.0 if held_rows[k, i] else np.inf
             left += held_rows[k, i]
         for j in range(m):
-            col_in[j] = not held_cols[k, j]
+            col_in[j] = 0.0 if held_cols[k, j] else np.inf
             left += held_cols[k, j]
         massless = left < n + m
         moved[k] = False
-        while left > 0:
+        while left > 0 and loose[k]:
             count, shifted = _gather(c, f[k], g[k], row_in, col_in, rows, cols, into, out, tight[k])
             left -= count
             moved[k] |= shifted or left > 0
             if moved[k]:
                 mass, paid = 0.0, 0.0
                 for j in range(m):
-                    if cols[j]:
+                    if cols[j] == 0.0:
                         mass += b[k, j]
                         paid += b[k, j] * g[k, j]
                 _shift(f[k], g[k], rows, cols, paid / mass if mass > 0.0 else 0.0)
