@@ -147,6 +147,34 @@ def test_unbalanced_costs_and_a_reference(random_problem):
         mine.sinkhorn_unbalanced(a, b, M, 0.4, 1, reg_type="entropy", c=c)
 
 
+def test_infinite_costs_and_zeros_of_the_reference_forbid_pairs(random_problem):
+    a, b, M = random_problem(7)
+    forbidden = np.random.default_rng(1).random(M.shape) < 0.3
+    expected = ot.sinkhorn_unbalanced(a, 2 * b, M, 0.4, 1, c=np.where(forbidden, 0, 0.5), stopThr=1e-13)
+    ours, log = mine.sinkhorn_unbalanced(a, 2 * b, M, 0.4, 1, c=np.where(forbidden, 0, 0.5), stopThr=1e-10, log=True)
+    np.testing.assert_allclose(ours, expected, atol=1e-9)
+    assert np.isfinite(log["total_cost"])
+    closed = np.where(forbidden, np.inf, M)
+    again = mine.sinkhorn_unbalanced(a, 2 * b, closed, 0.4, 1, c=np.full(M.shape, 0.5), stopThr=1e-10)
+    np.testing.assert_allclose(again, ours, atol=1e-12)
+    assert mine.sinkhorn_unbalanced2(a, 2 * b, closed, 0.4, 1, c=np.full(M.shape, 0.5), stopThr=1e-10) == pytest.approx(
+        (expected * M).sum(), abs=1e-9
+    )
+
+
+def test_partial_transport_around_forbidden_pairs(random_problem):
+    a, b, M = random_problem(12)
+    closed = np.where(np.random.default_rng(2).random(M.shape) < 0.3, np.inf, M)
+    price = np.where(np.isinf(closed), 1e3, M)
+    assert mine.partial_wasserstein2(a, b, closed, 0.3) == pytest.approx(
+        ot.partial.partial_wasserstein2(a, b, price, 0.3)
+    )
+    closed[:5] = np.inf
+    with pytest.warns(UserWarning, match="Problem infeasible"):
+        log = mine.partial_wasserstein(a, b, closed, 0.99, log=True)[1]
+    assert log["result_code"] == 0
+
+
 def test_unbalanced_gradients_are_pots(random_problem):
     grads = []
     for library, threshold in ((mine, 1e-12), (ot, 1e-14)):
@@ -182,7 +210,7 @@ def test_unbalanced_weights_that_are_zero(random_problem):
         ({"reg_type": "l2"}, "`reg_type` must be"),
         ({"method": "newton"}, "`method` must be one of"),
         ({"c": np.ones(3)}, "`c` must be"),
-        ({"c": -np.ones((7, 9))}, "`c` must be positive"),
+        ({"c": -np.ones((7, 9))}, "`c` must be finite and not negative"),
         ({"a": np.ones(3)}, "`a` must be"),
     ],
     ids=lambda x: str(x)[:30],

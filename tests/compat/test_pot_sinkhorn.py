@@ -148,6 +148,22 @@ def test_what_is_warned_of(random_problem, capsys):
     assert "err" in capsys.readouterr().out
 
 
+def test_infinite_costs_forbid_pairs(library, random_problem):
+    a, b, M = random_problem(13)
+    M[0, :4] = M[3, 5:] = np.inf
+    expected = ot.sinkhorn(a, b, M, 0.3, stopThr=1e-13)
+    a, b, M = (library(x) for x in (a, b, M))
+    tolerance = 1e-6 if single(a) else 1e-9
+    plan = mine.sinkhorn(a, b, M, 0.3)
+    np.testing.assert_allclose(numbers(plan), expected, atol=tolerance)
+    loss = mine.sinkhorn2(a, b, M, 0.3)
+    cost = numbers(M)
+    assert float(loss) == pytest.approx((expected * np.where(np.isinf(cost), 0, cost)).sum(), abs=tolerance)
+    M[1] = np.inf
+    with pytest.warns(UserWarning, match="Problem infeasible"):
+        assert (mine.sinkhorn(a, b, M, 0.3) == 0).all()
+
+
 def test_totals_that_differ(random_problem):
     """Rows are kept and columns missed in proportion, as POT's iterations end, with its warning."""
     a, b, M = random_problem(7)

@@ -15,6 +15,7 @@ from otfew.compat.pot.entropic import (
     check_limits,
     check_method,
     check_reg,
+    infeasible,
     read,
     report,
     run,
@@ -162,7 +163,9 @@ def _solve(given: Entropic, reg: Any, limit: Any, threshold: Any, verbose: bool,
     error = torch.maximum(result.marginal_error * mass * given.cost.shape[-1] ** 0.5, astray)
     if verbose:
         report(result, float(error.max()))
-    if broken(result):
+    if infeasible(result):
+        say("Problem infeasible: the pairs that `M` does not forbid cannot serve all of `a` and `b`", UserWarning)
+    elif broken(result):
         say("Sinkhorn met numerical errors: costs or weights overflow, or differ too widely", UserWarning)
     elif warns and (float(threshold) <= 0 or bool((result.status != 0).any()) or bool((astray > threshold).any())):
         say(

@@ -185,6 +185,11 @@ def report(result: OTResult, error: float) -> None:
     print(f"It. {int(result.n_iter.max())}, err {error:.3e}")  # noqa: T201  asked for
 
 
+def infeasible(result: OTResult) -> bool:
+    """Tell whether a problem has no plan."""
+    return bool((result.status == Status.INFEASIBLE).any())
+
+
 def broken(result: OTResult) -> bool:
     """Tell whether a problem failed by overflow."""
     return bool((result.status == Status.FAILED).any())

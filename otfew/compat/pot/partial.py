@@ -10,9 +10,10 @@ from torch import Tensor
 from otfew.compat.optimum import LEAST_MASS
 from otfew.compat.pot.arrays import MarginalError, is_empty, like_of, same_library, to_numpy
 from otfew.compat.pot.entropic import allowed
-from otfew.compat.pot.problem import MESSAGES, OPTIMAL, STOPPED, UNLIMITED
+from otfew.compat.pot.problem import INFEASIBLE, MESSAGES, OPTIMAL, STOPPED, UNLIMITED
 from otfew.transport.api import solve
 from otfew.transport.complaints import warn
+from otfew.transport.problem import Status
 from otfew.transport.simplex.exact import Exact
 
 ROUNDING = 1e-9
@@ -109,8 +110,9 @@ def _solve(a: Any, b: Any, M: Any, m: Any, nb_dummies: Any, options: dict[str, A
         result = solve(cost, *sides, solver=solver, on_fail="ignore")
         plan, (u, v), value = result.plan, result.potentials, float(result.value)
         if int(result.status) != 0:
-            warn(MESSAGES[STOPPED], UserWarning)
-            told = {"warning": MESSAGES[STOPPED], "result_code": STOPPED}
+            code = INFEASIBLE if int(result.status) == Status.INFEASIBLE else STOPPED
+            warn(MESSAGES[code], UserWarning)
+            told = {"warning": MESSAGES[code], "result_code": code}
     given_out = like.out(plan)
     if isinstance(M, Tensor):
         distance: Any = (allowed(M) * given_out.to(M.dtype)).sum()

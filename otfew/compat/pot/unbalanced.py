@@ -66,7 +66,7 @@ def sinkhorn_unbalanced(
         reg_m: Price of missed marginals, a number, or one or two in a list, tuple or array; infinity for a hard one.
         method: One of POT's names, see ``METHODS``.
         reg_type: "kl" (c = a b') or "entropy" (c = 1).
-        c: (n, m) positive reference of the regularisation, in place of a b'.
+        c: (n, m) reference of the regularisation, in place of a b'; pairs where it is zero carry nothing.
         warmstart: A pair of potentials; the plan does not depend on them, and they are not used.
         numItermax: Newton's iterations.
         stopThr: Largest miss of the optimality of a marginal, relative to the mass.
@@ -223,7 +223,10 @@ def _solve(
     rows, cols = given.a.double(), given.b.double()
     scale = (rows.sum(-1) * cols.sum(-1)).sqrt()[..., None, None]
     shift = _logarithm(rows)[..., None] + _logarithm(cols)[..., None, :] - scale.log() - _logarithm(reference)
-    ours = replace(given, cost=given.cost.double() + float(reg) * shift)
+    cost = given.cost.double() + float(reg) * shift
+    if c is not None:
+        cost = torch.where(reference > 0, cost, math.inf)
+    ours = replace(given, cost=cost)
     result = run(ours, ours.b, sinkhorn_of(float(reg), max(float(threshold), FINEST), limit, rhos))
     if verbose:
         report(result, float(result.marginal_error.max()))
@@ -274,6 +277,6 @@ def _reference(given: Entropic, reg_type: Any, c: Any) -> Tensor:
     reference = c.double() if isinstance(c, Tensor) else torch.from_numpy(np.array(c, np.float64))
     if reference.shape != given.cost.shape:
         raise ValueError(f"`c` must be {tuple(given.cost.shape)} as M is, got {tuple(reference.shape)}")
-    if not bool((reference > 0).all()) or not bool(torch.isfinite(reference).all()):
-        raise ValueError("`c` must be positive and finite: it is what the plan is compared with")
+    if not bool((reference >= 0).all()) or not bool(torch.isfinite(reference).all()):
+        raise ValueError("`c` must be finite and not negative: it is what the plan is compared with")
     return reference
