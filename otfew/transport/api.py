@@ -13,8 +13,8 @@ from torch import Tensor
 from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
 from otfew.transport.envelope import SolvedInNumpy, differentiable, wants_gradient
 from otfew.transport.masks import masked, refuse_forbidden
-from otfew.transport.precision import in_full_precision, rounding_of, totals_rtol
-from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_shapes, check_values
+from otfew.transport.precision import in_full_precision, totals_rtol
+from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_shapes, check_values, rounding_of
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, parts_of
 from otfew.transport.sending import send
@@ -55,7 +55,7 @@ def dense_parts(
         spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
         flat = spread.reshape(batch.numel(), n, m)
         weights = flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals)
-        return solver.solve_rounded(flat, *weights, rounding_of(rtol, a, b))
+        return solver.solve_rounded(flat, *weights, rounding_of(a, b, rtol))
     assert isinstance(solver, ArraySolver)
     # Copied once, and looked at where they then are.
     here_cost = cost if cost.is_cpu else cost.detach().cpu()
@@ -65,9 +65,7 @@ def dense_parts(
     if validate and not checks and not check_values(here_cost, here_a, here_b, solver.equal_totals, rtol):
         refuse_forbidden(solver, here_cost)
     problem = build(here_cost, here_a, here_b, batch, checked=not checks)
-    if rtol > TOTALS_RTOL:
-        # Weights of half precision, whose totals may differ by four roundings.
-        problem.rounding = rtol / 4
+    problem.rounding = rounding_of(a, b, rtol)
     solution = solver.solve(problem)
     if not problem.checked and np.count_nonzero(solution.status) and INVALID in solution.status:
         check_values(here_cost, here_a, here_b, solver.equal_totals)
@@ -166,7 +164,7 @@ def _solve(
     if mask is not None:
         cost_t = masked(cost_t, mask, chosen)
     batch = check_shapes(cost_t, a_t, b_t)
-    looks = validate or policy_of(chosen, on_fail) != "ignore"
+    looks = validate or mask is not None or policy_of(chosen, on_fail) != "ignore"
     parts = dense_parts(chosen, cost_t, a_t, b_t, batch, looks=looks, validate=validate, rtol=rtol)
     report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, *cost_t.shape[-2:]), numpy_in)

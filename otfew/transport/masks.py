@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -22,7 +23,7 @@ def masked(cost: Tensor, mask: Any, solver: Solver | None = None) -> Tensor:
         solver: Who is to solve it.
 
     Returns:
-        The cost with +inf where the mask is False, over the batches of both.
+        The cost with +inf where the mask is False, whatever was there, over the batches of both.
 
     Raises:
         ValueError: A mask of another type, dtype or shape, or one that forbids something and a solver that takes no
@@ -43,8 +44,23 @@ def masked(cost: Tensor, mask: Any, solver: Solver | None = None) -> Tensor:
         raise ValueError(_refusal(solver, "mask forbids pairs" + first_index(~allowed, allowed.ndim - 2)))
     if cost.is_cpu and not cost.requires_grad:
         # numpy wakes no threads of torch's.
-        return torch.from_numpy(np.where(allowed.cpu().numpy(), cost.numpy(), cost.numpy().dtype.type(np.inf)))
+        return torch.from_numpy(_written(cost.numpy(), allowed.cpu().numpy()))
     return torch.where(allowed.to(cost.device), cost, math.inf)
+
+
+def _written(cost: npt.NDArray[np.floating], allowed: npt.NDArray[np.bool_]) -> npt.NDArray[np.floating]:
+    """Write a mask into a cost: the larger of it and -inf, which NaN is not above, or +inf.
+
+    These differ in the sign bit alone, so that nothing branches where a mask looks random: a quarter of the time.
+    """
+    whole: Any = np.uint32 if cost.dtype == np.float32 else np.uint64
+    signs: Any = allowed.view(np.uint8).astype(whole)
+    signs <<= whole(8 * signs.itemsize - 1)
+    signs |= np.array(np.inf, cost.dtype).view(whole)
+    least = signs.view(cost.dtype)
+    out = least if least.shape == np.broadcast_shapes(cost.shape, least.shape) else None
+    written: npt.NDArray[np.floating] = np.fmax(cost, least, out=out)
+    return written
 
 
 def as_mask(mask: Any) -> Tensor:

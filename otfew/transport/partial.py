@@ -12,9 +12,10 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 
 from otfew.transport.certificate import EPS, dual_value, rounding
-from otfew.transport.problem import Array, Problem, Solution
+from otfew.transport.problem import Array, Problem, Solution, Status
 
 Mass = float | Literal["min"]
 
@@ -51,7 +52,7 @@ def with_dummies(problem: Problem, mass: Mass) -> tuple[Problem, Array]:
     a, b = problem.a[problem.a_index], problem.b[problem.b_index]
     moved = transported(a, b, mass, problem.batch)
     kept, lacking = (np.maximum(weights.sum(-1) - moved, 0) for weights in (a, b))
-    low, high = problem.cost.min((-2, -1)), problem.cost.max((-2, -1))
+    low, high = _extremes(problem.cost)
     padded = np.pad(problem.cost, ((0, 0), (0, 1), (0, 1)))
     padded[:, -1] = padded[:, :, -1] = low[:, None]
     padded[:, -1, -1] = np.where(high > low, high + (high - low), low + np.maximum(np.abs(low), 1))
@@ -79,8 +80,9 @@ def without_dummies(problem: Problem, found: Solution, moved: Array, mass: Mass)
     rows, cols, flow = found.arcs
     real = (rows < n) & (cols < m)
     rows, cols, flow = np.where(real, rows, 0), np.where(real, cols, 0), np.where(real, flow, 0.0)
-    value = (flow * problem.cost[problem.cost_index[:, None], rows, cols]).sum(-1)
-    free = problem.cost.min((-2, -1))[problem.cost_index].astype(np.float64)[:, None]
+    price = problem.cost[problem.cost_index[:, None], rows, cols]
+    value = (flow * np.where(flow > 0, price, 0)).sum(-1)
+    free = _extremes(problem.cost)[0][problem.cost_index].astype(np.float64)[:, None]
     f = found.f[:, :n] + found.g[:, m:] - free
     g = found.g[:, :m] + found.f[:, n:] - free
     level = 2 * free - found.f[:, n:] - found.g[:, m:]
@@ -99,7 +101,24 @@ def without_dummies(problem: Problem, found: Solution, moved: Array, mass: Mass)
     np.add.at(sums, (each, n + cols), flow)
     over = np.maximum(sums - np.concatenate([a, b], -1), 0).max(-1)
     error = np.maximum(over, np.abs(flow.sum(-1) - moved)) / moved
-    return replace(
+    rest = replace(
         found, value=value, f=f, g=g, gap=value - dual + hidden, marginal_error=error, rows=rows, cols=cols, flow=flow,
         balanced=False,
     )  # fmt: skip
+    unserved = found.status == Status.INFEASIBLE
+    if found.cut is not None:
+        rest.cut = found.cut[0][:, :n], found.cut[1][:, :m]
+        rest.f[unserved] = rest.g[unserved] = 0.0
+        rest.value[unserved], rest.gap[unserved], rest.marginal_error[unserved] = np.inf, np.nan, np.nan
+    return rest
+
+
+def _extremes(cost: npt.NDArray[np.floating]) -> tuple[npt.NDArray[np.floating], npt.NDArray[np.floating]]:
+    """Least and largest cost (costs,) of allowed pairs; zero where there are none."""
+    low, high = cost.min((-2, -1)), cost.max((-2, -1))
+    # NaN is the caller's to find.
+    if np.isposinf(high).any():
+        high = cost.max((-2, -1), where=~np.isposinf(cost), initial=-np.inf)
+        none = np.isposinf(low)
+        low, high = np.where(none, 0, low), np.where(none, 0, high)
+    return low, high

@@ -62,14 +62,6 @@ def totals_rtol(*weights: Any) -> float:
     return rtol
 
 
-def rounding_of(rtol: float, *weights: Tensor | None) -> float:
-    """Largest relative error of one rounding of weights whose totals may differ by ``rtol``, see ``totals_rtol``."""
-    if TOTALS_RTOL < rtol < 1:
-        return rtol / 4
-    narrow = any(side is not None and side.dtype == torch.float32 for side in weights)
-    return 2.0**-24 if narrow else 2.0**-53
-
-
 def device_of(values: Iterable[Any]) -> str:
     """Name the type of device of the first tensor that is not on the CPU, "cpu" if there is none."""
     for value in values:

@@ -403,6 +403,17 @@ def _uniform(other: Array | None, size: int) -> Array:
     return weights
 
 
+def rounding_of(a: Tensor | None, b: Tensor | None, totals_rtol: float = TOTALS_RTOL) -> float:
+    """Largest relative error of one rounding of a weight, from the dtypes of weights and what their totals may differ.
+
+    Half precision arrives as float32, with totals that may differ by four roundings.
+    """
+    if TOTALS_RTOL < totals_rtol < math.inf:
+        return totals_rtol / 4
+    narrow = any(weights is not None and weights.dtype == torch.float32 for weights in (a, b))
+    return 2.0**-24 if narrow else 2.0**-53
+
+
 def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool = True) -> Problem:
     """Lay out checked tensors for the solvers.
 
@@ -419,7 +430,6 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, c
     if flat_b is None:
         flat_b, b_shape = _uniform(flat_a, m), a_shape
     each = np.arange(batch.numel())
-    narrow = any(weights is not None and weights.dtype == torch.float32 for weights in (a, b))
     return Problem(
         cost=_to_numpy(cost, 2),
         a=flat_a,
@@ -429,5 +439,5 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, c
         b_index=_flat_index(b_shape, batch, each),
         batch=tuple(batch),
         checked=checked,
-        rounding=2.0**-24 if narrow else 2.0**-53,
+        rounding=rounding_of(a, b),
     )

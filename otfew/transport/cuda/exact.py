@@ -7,18 +7,20 @@ sentences about unsound input are made afterwards, by the code that makes them f
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from otfew.transport.complaints import warn_once
 from otfew.transport.cuda import machines, programs
+from otfew.transport.cuda.forbidding import filled, judge
 from otfew.transport.cuda.launches import Batch, Found, Options, launched, plain
 from otfew.transport.cuda.machines import Machine
 from otfew.transport.cuda.partial import Dummies
 from otfew.transport.cuda.settling import OPEN, settled
 from otfew.transport.envelope import differentiable, wants_gradient
-from otfew.transport.problem import INVALID, Status, check_values
+from otfew.transport.problem import INVALID, UNSURE, Status, check_values, rounding_of
 from otfew.transport.result import Parts, check_range
 from otfew.transport.sending import send
 
@@ -52,8 +54,28 @@ def parts_there(
     if machine is None:
         return None
     there = Batch(cost, _there(a, cost), _there(b, cost), batch)
-    found = (_balanced if solver.mass is None else _partial)(machine, solver, there, looks, rtol)
+    trust = Trust(rtol, rounding_of(a, b, rtol))
+    found = (_balanced if solver.mass is None else _partial)(machine, solver, there, looks, trust)
     return _parts(found, cost, a, b, batch, checked=rtol < math.inf)
+
+
+@dataclass(frozen=True)
+class Trust:
+    """How far what was given is trusted.
+
+    Attributes:
+        rtol: How far totals of a and b may differ; infinite where nothing is to be checked.
+        rounding: See ``Problem``.
+    """
+
+    rtol: float
+    rounding: float
+
+    def forbids(self, batch: Batch, equal_totals: bool = True) -> bool:
+        """Check values where anything is to be checked, and tell whether pairs are forbidden."""
+        if self.rtol < math.inf:
+            return not check_values(*batch[:3], equal_totals, totals_rtol=self.rtol)
+        return bool((batch.cost == math.inf).any())
 
 
 def _machine(solver: Options, cost: Tensor, batch: torch.Size) -> Machine | None:
@@ -84,23 +106,25 @@ def _there(weights: Tensor | None, cost: Tensor) -> Tensor | None:
     return send(plain(weights), cost.device, torch.float64)
 
 
-def _balanced(machine: Machine, solver: Options, batch: Batch, looks: bool, rtol: float) -> Found:
+def _balanced(machine: Machine, solver: Options, batch: Batch, looks: bool, trust: Trust) -> Found:
     """Solve problems whose sides have the same totals."""
-    found, flag = launched(machine, solver, batch, rtol)
+    found, flag = launched(machine, solver, batch, trust.rtol)
     if not looks:
         return found
     trouble = int(flag)
-    if rtol < math.inf and trouble >> INVALID & 1:
-        check_values(*batch[:3], totals_rtol=rtol)
-        # Sound after all, by a rounding error in a total.
-        found, flag = launched(machine, solver, batch, math.inf)
-        trouble = int(flag)
-    ended = not trouble & OPEN or settled(solver, found, batch)
+    if trouble >> INVALID & 1:
+        forbids = trust.forbids(batch)
+        if forbids or trust.rtol < math.inf:
+            # Sound after all, by a rounding error in a total or without costs of +inf.
+            found, flag = launched(machine, solver, filled(batch) if forbids else batch, math.inf)
+            found.forbids = forbids
+            trouble = int(flag | judge(found, batch).int() << UNSURE if forbids else flag)
+    ended = not trouble & OPEN or settled(solver, found, batch, trust.rounding)
     found.sound = ended and not trouble & ~OPEN
     return found
 
 
-def _partial(machine: Machine, solver: Options, batch: Batch, looks: bool, rtol: float) -> Found:
+def _partial(machine: Machine, solver: Options, batch: Batch, looks: bool, trust: Trust) -> Found:
     """Solve problems of which only part of the mass is transported: dummy nodes take the rest."""
     assert solver.mass is not None
     dummies = Dummies(batch, solver.mass)
@@ -109,13 +133,17 @@ def _partial(machine: Machine, solver: Options, batch: Batch, looks: bool, rtol:
     if not looks:
         return rest
     failed = (rest.outputs.tensor("status") != Status.OPTIMAL).any().int()
-    trouble = int(flag | dummies.unsound(rtol < math.inf).int() << INVALID | failed << Status.FAILED)
+    trouble = int(flag | dummies.unsound(trust.rtol < math.inf).int() << INVALID | failed << Status.FAILED)
     if trouble >> INVALID & 1:
-        if rtol < math.inf:
-            check_values(*batch[:3], equal_totals=False)
+        forbids = trust.forbids(batch, equal_totals=False)
         dummies.complain()
+        if forbids:
+            found, flag = launched(machine, solver, filled(dummies.extended), math.inf)
+            found.forbids = True
+            trouble = int(flag | judge(found, dummies.extended).int() << UNSURE)
+            rest = dummies.removed(machine, found)
     if trouble & OPEN:
-        settled(solver, found, dummies.extended)
+        settled(solver, found, dummies.extended, trust.rounding)
         rest = dummies.removed(machine, found)
     rest.sound = not trouble or bool((rest.outputs.tensor("status") == Status.OPTIMAL).all())
     return rest
@@ -132,7 +160,8 @@ def _parts(found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch
 
     def plan() -> Tensor:
         if checked:
-            check_range(tensor("flow").sum(1), dtype)
+            mass = tensor("flow").sum(1)
+            check_range(mass[tensor("status") != Status.INFEASIBLE] if found.forbids else mass, dtype)
         return found.plan_times(None, dtype)
 
     def potentials() -> tuple[Tensor, Tensor]:
@@ -146,10 +175,16 @@ def _parts(found: Found, cost: Tensor, a: Tensor | None, b: Tensor | None, batch
         potentials=potentials,
         gap=lambda: tensor("gap").clone(),
         marginal_error=lambda: tensor("marginal_error").clone(),
-        # What is neither optimal nor stopped was not looked at: it is not proven.
-        status=lambda: tensor("status").clamp(max=Status.FAILED).to(torch.int8),
+        status=lambda: _status(tensor("status")),
         n_iter=lambda: tensor("n_iter").clone(),
         solver=RAN,
         sound=lambda: found.sound,
         arcs=lambda: (tensor("rows").clone(), tensor("cols").clone(), tensor("flow").clone()),
+        cut=lambda: None if found.cut is None else (found.cut[0].clone(), found.cut[1].clone()),
     )
+
+
+def _status(found: Tensor) -> Tensor:
+    """Statuses as they are handed out: what was not looked at is not proven."""
+    known = found.clamp(max=Status.FAILED)
+    return torch.where(found == Status.INFEASIBLE, found, known).to(torch.int8)

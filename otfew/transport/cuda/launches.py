@@ -84,7 +84,7 @@ class Found:
     ) -> None:
         self.outputs, self.shape, self.balanced = outputs, shape, balanced
         self.sound = self.forbids = False
-        self.cut: tuple[Tensor, Tensor] | None = None
+        self.cut: tuple[Tensor, ...] | None = None
         self._machine, self._device, self._arcs = machine, value.device, arcs
         self._value: Tensor | None = value
         self._copy: Tensor | None = None

@@ -5,6 +5,8 @@ Nothing here waits for the device; the sums of a plan are taken densely, since a
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -47,7 +49,8 @@ class Dummies:
     def _padded(self) -> Tensor:
         """Costs whose dummies cost the least, but for the arc between them."""
         cost = self._cost
-        low, high = cost.amin((-2, -1)), cost.amax((-2, -1))
+        low, high = cost.amin((-2, -1)), cost.masked_fill(cost == math.inf, -math.inf).amax((-2, -1))
+        low, high = low.masked_fill(low == math.inf, 0), high.masked_fill(low == math.inf, 0)
         padded = torch.nn.functional.pad(cost, (0, 1, 0, 1))
         padded[..., -1, :] = low[..., None]
         padded[..., :, -1] = low[..., None]
@@ -92,6 +95,7 @@ class Dummies:
         real = (rows < n) & (cols < m)
         rows, cols, flow = (torch.where(real, x, 0) for x in (rows, cols, flow))
         free = cost.amin((1, 2))[:, None]
+        free = free.masked_fill(free == math.inf, 0)
         f, g = tensor("f"), tensor("g")
         level = 2 * free - f[:, n:] - g[:, m:]
         # Both sides in one piece, as many operations.
@@ -113,16 +117,26 @@ class Dummies:
         outputs = {"rows": rows, "cols": cols, "flow": flow, "f": f, "g": g, "n_iter": tensor("n_iter")}
         shape, arcs = (problems, n, m), flow.shape[1]
         plan = laid_out(machine, Loose(machine, outputs), shape, cost.device, torch.float64, arcs=arcs)
-        value = (plan * cost).sum((1, 2))
+        value = (plan * cost.masked_fill(cost == math.inf, 0)).sum((1, 2))
         over = (torch.cat([plan.sum(2), plan.sum(1)], -1) - ab).amax(-1, keepdim=True).clamp(min=0)
         gap = value[:, None] - dual + hidden
         failed = self._short | ~torch.isfinite(gap)
+        error = torch.maximum(over, (flow.sum(-1, keepdim=True) - moved).abs()) / moved
+        unserved = tensor("status")[:, None] == Status.INFEASIBLE
+        if found.forbids:
+            outputs |= {"f": f.masked_fill(unserved, 0), "g": g.masked_fill(unserved, 0)}
+            gap, error = gap.masked_fill(unserved, math.nan), error.masked_fill(unserved, math.nan)
+            value = value.masked_fill(unserved[:, 0], math.inf)
+            failed &= ~unserved
         outputs |= {
             "gap": gap[:, 0],
-            "marginal_error": (torch.maximum(over, (flow.sum(-1, keepdim=True) - moved).abs()) / moved)[:, 0],
+            "marginal_error": error[:, 0],
             "status": torch.where(failed[:, 0], int(Status.FAILED), tensor("status")),
         }
-        return Found(machine, Loose(machine, outputs), value.reshape(self._shape), shape, balanced=False, arcs=arcs)
+        rest = Found(machine, Loose(machine, outputs), value.reshape(self._shape), shape, balanced=False, arcs=arcs)
+        rest.forbids = found.forbids
+        rest.cut = None if found.cut is None else (found.cut[0][:, :n], found.cut[1][:, :m])
+        return rest
 
 
 def _rounding(cost: Tensor, a: Tensor, b: Tensor, f: Tensor, g: Tensor) -> Tensor:

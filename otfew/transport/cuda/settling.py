@@ -15,13 +15,14 @@ OPEN = 1 << UNSURE | 1 << Status.FAILED
 numbers are near the end of their range."""
 
 
-def settled(solver: Options, found: Found, batch: Batch) -> bool:
+def settled(solver: Options, found: Found, batch: Batch, rounding: float) -> bool:
     """Solve on the CPU what the kernel left open, and put it in place.
 
     Args:
         solver: Its options, of which ``mass`` is left to the caller.
         found: What the kernel found.
         batch: The problems.
+        rounding: See ``Problem``.
 
     Returns:
         Whether all of these problems are optimal now.
@@ -41,9 +42,16 @@ def settled(solver: Options, found: Found, batch: Batch) -> bool:
     costs = chosen(cost, torch.Size([n, m]))
     assert costs is not None
     weights = chosen(a, torch.Size([n])), chosen(b, torch.Size([m]))
-    solution = solver.solve_all(build(costs, *weights, torch.Size([len(index)])))
-    solution.status[~np.isfinite(solution.gap)] = Status.FAILED
+    problem = build(costs, *weights, torch.Size([len(index)]))
+    problem.rounding = rounding
+    solution = solver.solve_all(problem)
+    solution.status[~np.isfinite(solution.gap) & (solution.status != Status.INFEASIBLE)] = Status.FAILED
     for name in ("rows", "cols", "flow", "f", "g", "value", "gap", "marginal_error", "status", "n_iter"):
         there = found.value.reshape(-1) if name == "value" else found.outputs.tensor(name)
         there[index] = send(torch.from_numpy(getattr(solution, name)), there.device, there.dtype)
+    if solution.cut is not None:
+        device = found.value.device
+        found.cut = tuple(torch.zeros(len(status), k, dtype=torch.bool, device=device) for k in (n, m))
+        for there, side in zip(found.cut, solution.cut, strict=True):
+            there[index] = send(torch.from_numpy(side), device)
     return bool((solution.status == Status.OPTIMAL).all())

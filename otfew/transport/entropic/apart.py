@@ -49,8 +49,10 @@ def solve_apart(
     rest = torch.ones(len(cost), dtype=torch.bool).index_fill_(0, some, False).nonzero()[:, 0]
     away = send(some, cost.device)
     found = survey(allowed[away], a[away], b[away], rhos, rounding)
-    feasible = send(some[~found.infeasible], cost.device)
-    pieces = [(feasible, within(feasible, found.support))] if len(feasible) else []
+    pieces = []
+    for group, support in found.groups:
+        index = send(some[group], cost.device)
+        pieces.append((index, within(index, support)))
     if len(rest):
         index = send(rest, cost.device)
         pieces.append((index, solve(index)))

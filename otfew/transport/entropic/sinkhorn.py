@@ -30,8 +30,7 @@ from otfew.transport.entropic.solving import all_optimal, normalised, solve_whol
 from otfew.transport.entropic.support import Support
 from otfew.transport.entropic.unrolled import unroll
 from otfew.transport.options import check_count
-from otfew.transport.precision import rounding_of
-from otfew.transport.problem import Status, check_values
+from otfew.transport.problem import Status, check_values, rounding_of
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
 from otfew.transport.sending import send
@@ -197,7 +196,7 @@ class Sinkhorn(TensorSolver):
             assert parts is not None
             return parts
 
-        return self._apart(flat, *weights, rounding_of(rtol, a, b), some)
+        return self._apart(flat, *weights, rounding_of(a, b, rtol), some)
 
     def _implicit(self, cost: Tensor, a: Tensor, b: Tensor, support: Support | None = None) -> Parts | None:
         inputs = (cost, a, b)

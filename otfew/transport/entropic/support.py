@@ -7,7 +7,7 @@ creep towards it for ever. Without them it has one, up to a constant for each of
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,8 @@ BEYOND = 750.0
 MARGIN = 37.0
 """Potentials leave to pairs that no plan uses a density of at most exp(-MARGIN), below the rounding of others'."""
 
-EXACT = 1e-13
-"""Deviation from a marginal, for a total of 1, at which a corrected plan is taken to have it."""
+NEAR, EXACT = 1e-9, 4e-15
+"""Deviations from a marginal, for a total of 1, at which a corrected plan is worth completing, and needs it no more."""
 
 TINY = torch.finfo(torch.float64).tiny
 
@@ -56,10 +56,6 @@ class Support:
     row_part: Tensor
     column_part: Tensor
     parts: int
-
-    def __getitem__(self, index: Tensor) -> Support:
-        """Take some of the problems."""
-        return Support(**{x.name: getattr(self, x.name)[index] for x in fields(self)[:-1]}, parts=self.parts)
 
     def finite(self, cost: Tensor) -> Tensor:
         """Costs that are zero where pairs are forbidden."""
@@ -162,10 +158,12 @@ class Support:
         for _ in range(2):
             plan = _corrected(plan, a, b, (self.row_part, self.column_part))
         missed = torch.maximum((plan.sum(2) - a).abs().amax(1), (plan.sum(1) - b).abs().amax(1))
-        wrong = (~((plan.amin((1, 2)) >= 0) & (missed <= EXACT))).nonzero()[:, 0]
+        sound = (plan.amin((1, 2)) >= 0) & (missed <= NEAR)
+        plan = plan.where(sound[:, None, None], given)
+        wrong = (~(sound & (missed <= EXACT))).nonzero()[:, 0]
         if not len(wrong):
             return plan
-        return plan.index_copy(0, wrong, _completed(given[wrong], self.live[wrong], a[wrong], b[wrong]))
+        return plan.index_copy(0, wrong, _completed(plan[wrong], self.live[wrong], a[wrong], b[wrong]))
 
     @staticmethod
     def _light(
@@ -212,16 +210,17 @@ class Survey:
     """What can be served, of problems in which pairs are forbidden.
 
     Attributes:
-        infeasible: (problems,) bool, on the CPU.
+        infeasible: (problems,) bool, on the CPU, as all here.
         rows: (problems, n) bool, the rows of a cut that proves it.
         columns: (problems, m) bool, all the columns that these may use.
-        support: Of the feasible ones.
+        groups: Which problems are feasible, in groups (some,) of those that fall apart and those that do not, each with
+            the pairs that its plans use, which are where the problems are.
     """
 
     infeasible: Tensor
     rows: Tensor
     columns: Tensor
-    support: Support
+    groups: list[tuple[Tensor, Support]]
 
 
 def survey(allowed: Tensor, a: Tensor, b: Tensor, rhos: Rhos, rounding: float) -> Survey:
@@ -234,12 +233,13 @@ def survey(allowed: Tensor, a: Tensor, b: Tensor, rhos: Rhos, rounding: float) -
         rhos: See ``Rhos``.
         rounding: Largest relative error of one rounding of a weight, see ``feasibility``.
     """
-    may, rows, columns = (send(x.detach(), torch.device("cpu")).numpy() for x in (allowed, a, b))
+    here = (send(x.detach(), torch.device("cpu")) for x in (allowed, a, b))
+    may, rows, columns = (np.ascontiguousarray(x.numpy()) for x in here)
     hard = rhos == (None, None)
     cut = _cut(may, rows, columns, rounding) if hard else _soft_cut(may, rows, columns, rhos)
     infeasible = cut[0]
     kept = ~infeasible
-    live, row_part, column_part, parts = _live(may[kept], rows[kept], columns[kept], rhos)
+    live, part, parts = _live(may[kept], rows[kept], columns[kept], rhos)
     mine, theirs = rows[kept] > 0, columns[kept] > 0
     barred = may[kept] & ~live & mine[..., None] & theirs[:, None]
     # A node of hardly any weight may find that all it could be served by are lone themselves.
@@ -247,11 +247,18 @@ def survey(allowed: Tensor, a: Tensor, b: Tensor, rhos: Rhos, rounding: float) -
     lone_rows = np.asarray(~(live & serving[1][:, None]).any(2))
     lone_columns = np.asarray(~(live & serving[0][..., None]).any(1))
     live &= ~lone_rows[..., None] & ~lone_columns[:, None]
-    arrays = (live, barred, may[kept], lone_rows, lone_columns, row_part, column_part)
-    names = (field.name for field in fields(Support)[:-1])
-    there = {name: send(torch.from_numpy(x), allowed.device) for name, x in zip(names, arrays, strict=True)}
-    support = Support(**there, parts=parts)
-    return Survey(torch.from_numpy(infeasible), torch.from_numpy(cut[1]), torch.from_numpy(cut[2]), support)
+    n = rows.shape[1]
+    found = {
+        "live": live, "barred": barred, "allowed": may[kept], "lone_rows": lone_rows, "lone_columns": lone_columns,
+        "row_part": part[:, :n], "column_part": part[:, n:],
+    }  # fmt: skip
+    groups, feasible = [], kept.nonzero()[0]
+    # What is done about parts leaves traces in the last bits, of which those that have none must be free.
+    for index in ((parts == 1).nonzero()[0], (parts > 1).nonzero()[0]):
+        if len(index):
+            there = {name: send(torch.from_numpy(x[index]), allowed.device) for name, x in found.items()}
+            groups.append((torch.from_numpy(feasible[index]), Support(**there, parts=int(parts[index].max()))))
+    return Survey(torch.from_numpy(infeasible), torch.from_numpy(cut[1]), torch.from_numpy(cut[2]), groups)
 
 
 def _tied(may: Bools, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64]) -> Bools:
@@ -294,19 +301,19 @@ def _soft_cut(
 
 def _live(
     may: Bools, a: npt.NDArray[np.float64], b: npt.NDArray[np.float64], rhos: Rhos
-) -> tuple[Bools, npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-    """Find the live pairs of feasible problems, their parts, and the largest number of these."""
+) -> tuple[Bools, npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Find the live pairs of feasible problems, the parts (problems, n + m) of nodes, and how many each has."""
     size, n, m = may.shape
     some = (a > 0)[..., None] | (b > 0)[:, None]
-    live, part, most = may & some, np.zeros((size, n + m), np.int64), 1
+    live, part, parts = may & some, np.zeros((size, n + m), np.int64), np.ones(size, np.int64)
     index = _tied(may, a, b).nonzero()[0] if rhos == (None, None) else np.empty(0, np.int64)
     if len(index):
         from otfew.transport.entropic.flows import UNITS
         from otfew.transport.entropic.flows import survey as survey_flows
 
         found, numbers = np.empty((len(index), n, m), np.bool_), np.empty((len(index), n + m), np.int64)
-        parts = np.empty(len(index), np.int64)
+        counts = np.empty(len(index), np.int64)
         units = (np.rint(x[index] / x[index].sum(-1, keepdims=True) * UNITS).astype(np.int64) for x in (a, b))
-        survey_flows(np.ascontiguousarray(may[index]), *units, n + m, found, numbers, parts)
-        live[index], part[index], most = found & some[index], numbers, int(parts.max())
-    return live, part[:, :n], part[:, n:], most
+        survey_flows(np.ascontiguousarray(may[index]), *units, n + m, found, numbers, counts)
+        live[index], part[index], parts[index] = found & some[index], numbers, counts
+    return live, part, parts

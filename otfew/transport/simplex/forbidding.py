@@ -8,8 +8,11 @@ them one-sided derivatives of the value; parts that no allowed pair joins get th
 
 from __future__ import annotations
 
+import math
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,18 +21,13 @@ from otfew.transport.certificate import dual_value, missed, rounding
 from otfew.transport.forbidden import ROUNDINGS, feasibility
 from otfew.transport.problem import Array, Problem, Solution, Status
 from otfew.transport.simplex.mending import fill, mend_all, survey
-from otfew.transport.simplex.scales import MARGIN, RESOLUTION
+from otfew.transport.simplex.scales import MARGIN, NEAR, RESOLUTION, SAME
 
 Bools = npt.NDArray[np.bool_]
 Floats = npt.NDArray[np.floating]
 
 TIGHT = 1e-12
 """Slack, relative to how far forbidden pairs are from the least cost, of pairs that are as good as tight."""
-
-
-NEAR = 1.5
-"""Where forbidden pairs are tried first, in units of the range of the allowed ones: near enough not to slow the search,
-and where no plan uses them there, they are high enough."""
 
 
 @dataclass(slots=True, eq=False)
@@ -61,7 +59,7 @@ class Survey:
             spread = high - low
             # Where allowed pairs cost the same, or as good as that, anything clearly above will do.
             least = np.maximum(np.abs(low), np.abs(high))
-            least = 1e-6 * np.where(least > 0, least, 1.0)
+            least = SAME * np.where(least > 0, least, 1.0)
             near, far = (np.maximum(factor * spread, least) for factor in (NEAR, MARGIN * min(n, m)))
         return cls(cost, low, near, far, kind)
 
@@ -76,9 +74,45 @@ class Survey:
         with np.errstate(over="ignore", invalid="ignore"):
             top = low + room
             narrow = cost.dtype == np.float32 and (top <= np.finfo(np.float32).max).all()
-            out = np.empty(cost.shape, np.float32 if narrow else np.float64)
+            out = _room(cost.shape, np.dtype(np.float32 if narrow else np.float64))
             fill(cost, top.astype(out.dtype), out)
         return out
+
+
+_KEPT = 2**23
+"""Bytes that a thread keeps for filled costs: on fresh memory a system spends more time than filling it takes."""
+
+_kept = threading.local()
+
+
+def _room(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Floats:
+    """Memory for filled costs, of which a thread needs one at a time; nothing that is handed out holds it."""
+    size = math.prod(shape)
+    if size * dtype.itemsize > _KEPT:
+        return np.empty(shape, dtype)
+    if not hasattr(_kept, "memory"):
+        _kept.memory = np.empty(_KEPT, np.uint8)
+    memory: Floats = _kept.memory[: size * dtype.itemsize].view(dtype).reshape(shape)
+    return memory
+
+
+JOINED, LOOSE, ASSIGNED = 0, 1, 2
+"""How potentials hang together: by tight allowed pairs; perhaps not; those of an assignment problem, which never do."""
+
+
+@dataclass(slots=True, eq=False)
+class Mended:
+    """Which problems' potentials of nodes with mass have changed, and what they prove now; each (problems,).
+
+    Attributes:
+        moved: Whether they have; where not, the others hold nothing.
+        dual: The dual value.
+        hidden: What rounding hides of it at most.
+    """
+
+    moved: Bools
+    dual: Array
+    hidden: Array
 
 
 def mend(
@@ -89,8 +123,8 @@ def mend(
     far: Array,
     f: Array,
     g: Array,
-    loose: Bools | None = None,
-) -> Bools:
+    loose: npt.NDArray[np.int8] | None = None,
+) -> Mended:
     """Draw potentials of problems with forbidden pairs together, in place.
 
     Args:
@@ -101,17 +135,19 @@ def mend(
         far: (problems,) how far above the least cost a forbidden pair was at most for who found the potentials.
         f: (problems, n), feasible for allowed pairs and tight where the plan has mass.
         g: (problems, m).
-        loose: (problems,) whether tight allowed pairs may not join all nodes with mass already; by default all.
-
-    Returns:
-        Which problems' (problems,) potentials of nodes with mass have changed.
+        loose: (problems,) ``JOINED``, ``LOOSE`` or ``ASSIGNED``; by default all are ``LOOSE``.
     """
     size = len(cost_index)
     least = RESOLUTION / 2 * a.sum(-1, keepdims=True)
-    moved = np.empty(size, np.bool_)
-    loose = np.ones(size, np.bool_) if loose is None else loose
-    mend_all(cost, cost_index, a > least, b > least, b, TIGHT * far, loose, f, g, moved)
-    return moved
+    loose = np.full(size, LOOSE, np.int8) if loose is None else loose
+    done = Mended(np.empty(size, np.bool_), np.zeros(size), np.zeros(size))
+    # Nodes that allowed pairs join are no further apart than this.
+    reach = far / MARGIN
+    mend_all(
+        cost, cost_index, a > least, b > least, a, b, TIGHT * far, loose, reach,
+        f, g, done.moved, done.dual, done.hidden,
+    )  # fmt: skip
+    return done
 
 
 def solved(problem: Problem, seen: Survey, way: Callable[[Problem], Solution]) -> Solution:
@@ -158,24 +194,16 @@ def _finish(problem: Problem, found: Solution, far: Array, price: Floats) -> Non
     b = b * (total / b.sum(-1))[:, None]
     rows, cols, flow = found.arcs
     barred = np.isinf(price)
-    loose = np.asarray(barred.any(-1))
+    loose = np.where(barred.any(-1), np.int8(LOOSE), np.int8(JOINED))
     if n == m:
-        # Of an assignment problem there are n arcs, which join nothing.
-        loose |= ~(rows[:, n:] | cols[:, n:]).any(-1)
-    moved = mend(problem.cost, problem.cost_index, a, b, far, found.f, found.g, loose)
+        # Of an assignment problem there are n arcs, and nothing but zeros after them.
+        loose[~(rows[:, n:] | cols[:, n:]).any(-1)] = ASSIGNED
+    done = mend(problem.cost, problem.cost_index, a, b, far, found.f, found.g, loose)
+    found.gap[done.moved] = (found.value - done.dual + done.hidden)[done.moved]
     astray = (barred * flow).sum(-1)
     bad = np.flatnonzero(astray > 0)
     if len(bad):
         _drop(problem, found, bad, astray[bad], (a[bad], b[bad]), price[bad])
-        moved[bad] = True
-    moved &= found.status != Status.INFEASIBLE
-    if moved.any():
-        cost = problem.cost[problem.cost_index[moved]].astype(np.float64)
-        a, b, f, g = a[moved], b[moved], found.f[moved], found.g[moved]
-        # What little mass is missing could at most be paid for by these potentials.
-        lacking = missed(rows[moved], cols[moved], flow[moved], a, b)
-        unpaid = (np.concatenate([np.abs(f), np.abs(g)], -1) * lacking).sum(-1)
-        found.gap[moved] = found.value[moved] - dual_value(a, b, f, g) + rounding(cost, a, b, f, g) + unpaid
 
 
 def _drop(
@@ -192,9 +220,15 @@ def _drop(
     rows, cols, flow = found.arcs
     flow[bad] = np.where(np.isinf(price), 0.0, flow[bad])
     found.value[bad] = (flow[bad] * np.where(np.isinf(price), 0.0, price)).sum(-1)
-    found.marginal_error[bad] = missed(rows[bad], cols[bad], flow[bad], a, b).max(-1) / total
+    lacking = missed(rows[bad], cols[bad], flow[bad], a, b)
+    found.marginal_error[bad] = lacking.max(-1) / total
     proof = feasibility(np.isfinite(problem.cost[problem.cost_index[bad]]), a, b, problem.rounding)
     # What weights that balance but for rounding leave is no more than this.
     hidden = (2 * ROUNDINGS * problem.rounding + sum(problem.shape) * RESOLUTION) * total
     found.status[bad[(astray > hidden) & (found.status[bad] == Status.OPTIMAL)]] = Status.FAILED
+    # What little mass is missing could at most be paid for by these potentials.
+    f, g = found.f[bad], found.g[bad]
+    unpaid = (np.concatenate([np.abs(f), np.abs(g)], -1) * lacking).sum(-1)
+    cost = problem.cost[problem.cost_index[bad]].astype(np.float64)
+    found.gap[bad] = found.value[bad] - dual_value(a, b, f, g) + rounding(cost, a, b, f, g) + unpaid
     found.refuse(bad, proof)

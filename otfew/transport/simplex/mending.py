@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from otfew.transport.certificate import EPS
 from otfew.transport.jit import jit
 
 FINITE = 0
@@ -134,8 +135,55 @@ def _close(c, u, v, held_rows, held_cols):
             v[j] = least if least < np.inf else 0.0
 
 
+@njit(error_model="numpy")
+def _connected(c, row_in, col_in, stack, seen):
+    """Tell whether allowed pairs join all nodes with mass; ``row_in`` and ``col_in`` are zero for these."""
+    n, m = c.shape
+    wanted = 0
+    top = 0
+    for x in range(n + m):
+        seen[x] = (row_in[x] if x < n else col_in[x - n]) != 0.0
+        wanted += not seen[x]
+    for x in range(n):
+        if not seen[x]:
+            stack[top] = x
+            seen[x] = True
+            top += 1
+            break
+    found = top
+    while top > 0 and found < wanted:
+        top -= 1
+        x = stack[top]
+        for y in range(n, n + m) if x < n else range(n):
+            if not seen[y] and c[min(x, y), max(x, y) - n] < np.inf:
+                seen[y] = True
+                found += 1
+                stack[top] = y
+                top += 1
+    return found == wanted
+
+
+@njit(error_model="numpy")
+def _certify(c, u, v, a, b):
+    """Dual value, and a bound of what rounding can hide of it; see ``certificate.rounding``."""
+    n, m = c.shape
+    dual = size = hidden = 0.0
+    for j in range(m):
+        dual += v[j] * b[j]
+        size += abs(v[j]) * b[j]
+    for i in range(n):
+        dual += u[i] * a[i]
+        size += abs(u[i]) * a[i]
+        over = 0.0
+        for j in range(m):
+            if b[j] > 0.0:
+                over = max(over, u[i] + v[j] - c[i, j])
+        hidden += over * a[i]
+    return dual, hidden + EPS * (n + m + 8) * size
+
+
 @jit(nogil=True, error_model="numpy")
-def mend_all(cost, cost_index, held_rows, held_cols, b, tight, loose, f, g, moved):
+def mend_all(cost, cost_index, held_rows, held_cols, a, b, tight, loose, reach, f, g, moved, dual, hidden):
     """Mend potentials in place; see ``forbidding.mend``.
 
     Args:
@@ -143,28 +191,39 @@ def mend_all(cost, cost_index, held_rows, held_cols, b, tight, loose, f, g, move
         cost_index: (problems,) the cost of each.
         held_rows: (problems, n) bool, rows with mass.
         held_cols: (problems, m) bool.
-        b: (problems, m).
+        a: (problems, n).
+        b: (problems, m), of the totals of a.
         tight: (problems,) slack that is as good as none.
-        loose: (problems,) bool: whether tight allowed pairs may not join all nodes with mass already.
+        loose: (problems,) 0 where tight allowed pairs join all nodes with mass already, 1 where they may not, 2 where
+            that only matters if allowed pairs do not join them either, or potentials are further apart than ``reach``.
+        reach: (problems,).
         f: (problems, n).
         g: (problems, m).
         moved: (problems,) bool, written: whether potentials of nodes with mass have changed.
+        dual: (problems,) dual value of these.
+        hidden: (problems,) what rounding hides of it at most.
     """
     n, m = cost.shape[1], cost.shape[2]
     row_in, rows, into = np.empty(n), np.empty(n), np.empty(n)
     col_in, cols, out = np.empty(m), np.empty(m), np.empty(m)
+    stack, seen = np.empty(n + m, np.int64), np.empty(n + m, np.bool_)
     for k in range(len(cost_index)):
         c = cost[cost_index[k]]
         left = 0
+        least, most = np.inf, -np.inf
         for i in range(n):
             row_in[i] = 0.0 if held_rows[k, i] else np.inf
             left += held_rows[k, i]
+            if held_rows[k, i]:
+                least, most = min(least, f[k, i]), max(most, f[k, i])
         for j in range(m):
             col_in[j] = 0.0 if held_cols[k, j] else np.inf
             left += held_cols[k, j]
         massless = left < n + m
         moved[k] = False
-        while left > 0 and loose[k]:
+        if loose[k] == 0 or (loose[k] == 2 and most - least <= reach[k] and _connected(c, row_in, col_in, stack, seen)):
+            left = 0
+        while left > 0:
             count, shifted = _gather(c, f[k], g[k], row_in, col_in, rows, cols, into, out, tight[k])
             left -= count
             moved[k] |= shifted or left > 0
@@ -177,3 +236,5 @@ def mend_all(cost, cost_index, held_rows, held_cols, b, tight, loose, f, g, move
                 _shift(f[k], g[k], rows, cols, paid / mass if mass > 0.0 else 0.0)
         if massless:
             _close(c, f[k], g[k], held_rows[k], held_cols[k])
+        if moved[k]:
+            dual[k], hidden[k] = _certify(c, f[k], g[k], a[k], b[k])

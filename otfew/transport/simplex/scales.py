@@ -24,6 +24,13 @@ Bools = npt.NDArray[np.bool_]
 MARGIN = 4.0
 """Costs are lowered to this many times what is needed, so that the arithmetic decides clearly."""
 
+NEAR = 1.5
+"""Where forbidden pairs are tried first, in units of the range of the allowed ones: near enough not to slow the search,
+and where no plan uses them there, they are high enough."""
+
+SAME = 1e-6
+"""Range of costs, relative to the largest, that counts as none: forbidden pairs are put this much above at least."""
+
 RESOLUTION = 2.0**-52
 """Share of the mass in which the kernel counts flows."""
 
