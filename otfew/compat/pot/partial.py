@@ -105,7 +105,6 @@ def _solve(a: Any, b: Any, M: Any, m: Any, nb_dummies: Any, options: dict[str, A
         plan, u, v, value = np.zeros(cost.shape), np.zeros(cost.shape[0]), np.zeros(cost.shape[1]), 0.0
     else:
         limit = int(options.get("numItermax", UNLIMITED))
-        # Twice the least cost as a price for what stays: see otfew.transport.partial.
         solver = Exact(mass="min" if mass >= most else mass, max_iter=limit if 0 < limit < UNLIMITED else None)
         result = solve(cost, *sides, solver=solver, on_fail="ignore")
         plan, (u, v), value = result.plan, result.potentials, float(result.value)
