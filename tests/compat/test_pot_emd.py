@@ -343,6 +343,10 @@ def test_costs_between_points(metric, library):
     assert_alike(mine.dist(x, y, metric), ot.dist(x, y, metric), tolerance)
     assert (np.diagonal(mine.dist(x, metric=metric)) <= tolerance).all()
     assert_alike(mine.unif(4, type_as=x), ot.unif(4, type_as=x))
+    for p in (1, 2, 3.5):
+        assert_alike(mine.dist(x, y, "minkowski", p), ot.dist(x, y, "minkowski", p), tolerance)
+    with pytest.raises(ValueError, match="`p` must be"):
+        mine.dist(x, y, "minkowski", 0.5)
     with pytest.raises(ValueError, match="`metric` must be one of"):
         mine.dist(x, y, "haversine")
     with pytest.raises(ValueError, match="`x1` and `x2`"):
