@@ -71,7 +71,7 @@ def EMD(  # noqa: N802  OpenCV's name
     if cost is not None:
         _check_cost(cost, shape, lowerBound)
     a, b = (_weights(name, x[:, 0]) for name, x in (("signature1", first), ("signature2", second)))
-    total, other = float(a.sum()), float(b.sum())
+    total, other = float(np.add.reduce(a)), float(np.add.reduce(b))
     equal = abs(total - other) < EQUAL * max(total, other)
     if distType == DIST_USER:
         if cost is None:
@@ -90,22 +90,23 @@ def EMD(  # noqa: N802  OpenCV's name
                 out[:] = 0
                 return least, least, out
             bound = least
-    work = _solve(costs, a, b, equal, out)
+    work = _solve(costs, a, b, total, total if equal else other, out)
     return float(np.float32(work / max(total, other))), bound, out
 
 
-def _solve(costs: Array, a: Array, b: Array, equal: bool, out: Single) -> float:
-    """Write the flow, and return what it costs."""
+def _solve(costs: Array, a: Array, b: Array, total: float, other: float, out: Single) -> float:
+    """Write the flow, and return what it costs; totals that differ are given here."""
     n, m = costs.shape
-    if equal:
-        b = b * (a.sum() / b.sum())
-    elif a.sum() < b.sum():
+    if total == other:
+        # Equal but for rounding, which the solver takes out.
+        padded = costs
+    elif total < other:
         # A row that takes what is too much of the columns, at no cost.
-        costs, a = np.concatenate([costs, np.zeros((1, m))]), np.append(a, b.sum() - a.sum())
+        padded, a = np.concatenate([costs, np.zeros((1, m))]), np.append(a, other - total)
     else:
-        costs, b = np.concatenate([costs, np.zeros((n, 1))], 1), np.append(b, a.sum() - b.sum())
+        padded, b = np.concatenate([costs, np.zeros((n, 1))], 1), np.append(b, total - other)
     try:
-        found = optimum(costs[None], a[None], b[None], "cost")
+        found = optimum(padded[None], a[None], b[None], "cost")
     except ValueError as problem:
         raise _error(str(problem)) from None
     if found.infeasible()[0] or short(found):
@@ -130,13 +131,14 @@ def _signature(name: str, given: Any) -> Single:
 
 def _weights(name: str, given: Single) -> Array:
     weights = given.astype(np.float64)
+    # Comparisons with NaN are false, and a NaN weight makes the total NaN.
+    if np.minimum.reduce(weights) >= 0 and 0 < np.add.reduce(weights) < np.inf:
+        return weights
     if not np.isfinite(weights).all():
         raise _error(f"`{name}` must not contain NaN or infinite weights")
     if (weights < 0).any():
         raise _error(f"`{name}` must not contain negative weights")
-    if not (weights > 0).any():
-        raise _error(f"`{name}` must contain at least one non-zero weight")
-    return weights
+    raise _error(f"`{name}` must contain at least one non-zero weight")
 
 
 def _check_cost(cost: Any, shape: tuple[int, int], bound: Any) -> None:

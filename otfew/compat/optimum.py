@@ -73,9 +73,13 @@ def optimum(cost: Array, a: Array, b: Array, name: str, max_iter: int | None = N
     size = max(len(cost), len(a), len(b))
     each = np.arange(size)
     index = [each if len(x) == size else np.zeros(size, np.int64) for x in (cost, a, b)]
-    found = _solver(max_iter).solve(Problem(cost, a, b, index[0], index[1], index[2], (size,), checked=False))
-    if np.count_nonzero(found.status) and INVALID in found.status:
-        return _with_forbidden(cost, a, b, name, max_iter)
+    problem = Problem(cost, a, b, index[0], index[1], index[2], (size,), checked=False)
+    # Mostly all ends well at once; what the solver does about all else costs more than a small problem.
+    found = _solver(max_iter)._run(problem)
+    if np.count_nonzero(found.status) or not np.isfinite(found.gap).all():
+        if INVALID in found.status:
+            return _with_forbidden(cost, a, b, name, max_iter)
+        found = _solver(max_iter).solve(problem)
     return Optimum(found.value, found.f, found.g, found.status, *found.arcs, cost.shape[1:])
 
 
@@ -112,4 +116,41 @@ def _with_forbidden(cost: Array, a: Array, b: Array, name: str, max_iter: int | 
 
 def short(found: Optimum) -> bool:
     """Tell whether any problem stopped before its optimum for lack of pivots or of digits."""
+    if not np.count_nonzero(found.status):
+        return False
     return bool(np.count_nonzero((found.status == Status.MAX_ITER) | (found.status == Status.FAILED)) > 0)
+
+
+def partial_optimum(
+    cost: Array, a: Array, b: Array, mass: float, max_iter: int | None = None
+) -> tuple[Array, Array, Array, np.int8]:
+    """Transport part of the mass of one problem with finite costs, as ``Exact(mass=...)`` does.
+
+    A dummy column takes what rows keep, a dummy row gives what columns lack; both cost the least cost of the problem,
+    and between them nothing flows at a price above all costs: see ``otfew.transport.partial``.
+
+    Args:
+        cost: (n, m) finite.
+        a: (n,) checked.
+        b: (m,) checked.
+        mass: At most the smaller total.
+        max_iter: As in ``optimum``.
+
+    Returns:
+        Plan (n, m), the derivatives of its cost in a (n,) and in b (m,), and its status.
+    """
+    n, m = cost.shape
+    low, high = float(cost.min()), float(cost.max())
+    total, other = float(a.sum()), float(b.sum())
+    padded = np.full((n + 1, m + 1), low)
+    padded[:n, :m] = cost
+    padded[n, m] = high + (high - low) if high > low else low + max(abs(low), 1.0)
+    rows, cols = np.append(a, max(other - mass, 0.0)), np.append(b, max(total - mass, 0.0))
+    found = optimum(padded[None], rows[None], cols[None], "cost", max_iter)
+    f = found.f[0, :n] + (found.g[0, m] - low)
+    g = found.g[0, :m] + (found.f[0, n] - low)
+    if mass >= min(total, other):
+        # One more unit on the smaller side is moved, too.
+        level = 2 * low - found.f[0, n] - found.g[0, m]
+        f, g = (f + level, g) if total <= other else (f, g + level)
+    return found.plan()[0, :n, :m], f, g, found.status[0]

@@ -95,7 +95,7 @@ def _columns(cost: Array, batch: tuple[int, ...]) -> Indices:
         a = np.append(a, m - n)[None]
     found = optimum(cost, a, np.ones((1, m)), "cost_matrix")
     impossible = found.infeasible()
-    if impossible.any():
+    if np.count_nonzero(impossible):
         raise ValueError(
             f"cost matrix is infeasible: `cost_matrix` forbids every assignment{_where(impossible, batch)}"
         )
@@ -109,8 +109,8 @@ def _columns(cost: Array, batch: tuple[int, ...]) -> Indices:
 
 def _assigned(found: Optimum, n: int) -> Indices:
     """Read the column of each of the first n rows off the plans."""
-    out = np.full((len(found.flow), n), -1, np.int64)
-    problem, arc = np.nonzero((found.flow > 0.5) & (found.rows < n))
+    out = np.zeros((len(found.flow), n), np.int64)
+    problem, arc = ((found.flow > 0.5) & (found.rows < n)).nonzero()
     out[problem, found.rows[problem, arc]] = found.cols[problem, arc]
     return out
 

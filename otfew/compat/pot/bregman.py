@@ -11,11 +11,9 @@ from torch import Tensor
 from otfew.compat.pot.entropic import (
     Entropic,
     balanced,
-    broken,
     check_limits,
     check_method,
     check_reg,
-    infeasible,
     read,
     report,
     run,
@@ -23,6 +21,7 @@ from otfew.compat.pot.entropic import (
     tolerance,
 )
 from otfew.transport.complaints import warn as say
+from otfew.transport.problem import Status
 from otfew.transport.result import OTResult
 from otfew.transport.simplex.exact import Exact
 
@@ -140,10 +139,17 @@ def sinkhorn2(
 
 @dataclass(slots=True, eq=False)
 class _Found:
-    """A result, and how far its marginals are off, (*batch,), as a 2-norm."""
+    """A result, and by how much b misses its total, (*batch,), as a 2-norm; None where it does not."""
 
+    given: Entropic
     result: OTResult
-    error: Tensor
+    astray: Tensor | None
+
+    def error(self) -> float:
+        """Bound the largest 2-norm of what the columns miss."""
+        mass = self.given.a.detach().sum(-1).double()
+        missed = (self.result.marginal_error * mass).max() * self.given.cost.shape[-1] ** 0.5
+        return float(missed if self.astray is None else torch.maximum(missed, self.astray.max()))
 
 
 def _solve(given: Entropic, reg: Any, limit: Any, threshold: Any, verbose: bool, warns: bool) -> _Found:
@@ -156,23 +162,21 @@ def _solve(given: Entropic, reg: Any, limit: Any, threshold: Any, verbose: bool,
             "`reg` is 0: numerical errors are certain for POT; this is an exact plan, the limit for small `reg`",
             UserWarning,
         )
-        return _Found(run(given, b, Exact()), astray)
-    tol = tolerance(given, threshold)
-    result = run(given, b, sinkhorn_of(reg, tol, limit))
-    mass = given.a.detach().sum(-1).double()
-    error = torch.maximum(result.marginal_error * mass * given.cost.shape[-1] ** 0.5, astray)
+        return _Found(given, run(given, b, Exact()), astray)
+    found = _Found(given, run(given, b, sinkhorn_of(reg, tolerance(given, threshold), limit)), astray)
     if verbose:
-        report(result, float(error.max()))
-    if infeasible(result):
+        report(found.result, found.error())
+    ends = set(found.result.status.reshape(-1).tolist())
+    if Status.INFEASIBLE in ends:
         say("Problem infeasible: the pairs that `M` does not forbid cannot serve all of `a` and `b`", UserWarning)
-    elif broken(result):
+    elif Status.FAILED in ends:
         say("Sinkhorn met numerical errors: costs or weights overflow, or differ too widely", UserWarning)
-    elif warns and (float(threshold) <= 0 or bool((result.status != 0).any()) or bool((astray > threshold).any())):
+    elif warns and (ends != {0} or astray is not None or threshold <= 0):
         say(
             "Sinkhorn did not converge to `stopThr`: raise `numItermax` or `reg`, and give `a` and `b` of one sum",
             UserWarning,
         )
-    return _Found(result, error)
+    return found
 
 
 def _loss(given: Entropic, found: _Found) -> Any:
@@ -196,7 +200,7 @@ def _log(given: Entropic, found: _Found, reg: float) -> dict[str, Any]:
     scalings = [given.per_column(x.exp()) for x in (log_u, log_v)]
     iterations = int(found.result.n_iter.max())
     return {
-        "err": [float(found.error.max())],
+        "err": [found.error()],
         "niter": iterations,
         "n_iter": iterations,
         "u": scalings[0],

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from otfew.compat.pot.arrays import MarginalError, is_empty, same_library
 from otfew.transport.api import solve
+from otfew.transport.arguments import as_tensor
 from otfew.transport.entropic.sinkhorn import Sinkhorn
-from otfew.transport.problem import TOTALS_RTOL, Status
+from otfew.transport.problem import TOTALS_RTOL
 from otfew.transport.result import OTResult
 
 FINEST = 1e-14
@@ -93,7 +94,9 @@ def _tensor(name: str, given: Any) -> Tensor:
             raise ValueError(f"got {array.dtype}")
     except ValueError as error:
         raise ValueError(f"`{name}` must hold real numbers in rows of one length: {error}") from None
-    return torch.from_numpy(np.array(array, array.dtype if array.dtype in (np.float32, np.float64) else np.float64))
+    found = as_tensor(name, array if array.dtype in (np.float32, np.float64) else array.astype(np.float64))
+    assert found is not None
+    return found
 
 
 def _weights(name: str, given: Any, size: int, batch: tuple[int, ...], cost: Tensor) -> Tensor:
@@ -155,23 +158,24 @@ def allowed(cost: Tensor) -> Tensor:
     return cost if bool(torch.isfinite(cost).all()) else torch.where(torch.isfinite(cost), cost, 0.0)
 
 
-def balanced(given: Entropic) -> tuple[Tensor, Tensor]:
-    """Rescale b to the total of a where they differ by more than rounding; also return by how much b misses a column.
+def balanced(given: Entropic) -> tuple[Tensor, Tensor | None]:
+    """Rescale b to the total of a where they differ by more than rounding.
 
     Returns:
-        b (*batch, m), and the 2-norm (*batch,) of what rescaling changed.
+        b (*batch, m), and the 2-norm (*batch,) by which this changes it, None where it does not.
     """
     total, other = given.a.sum(-1, keepdim=True), given.b.sum(-1, keepdim=True)
-    apart = ((total - other).abs() > TOTALS_RTOL / 2 * torch.maximum(total, other)).detach()
+    apart = (total - other).detach().abs() > TOTALS_RTOL / 2 * total.detach()
     if not bool(apart.any()):
-        return given.b, torch.zeros_like((given.a.sum(-1) + given.b.sum(-1)).detach())
+        return given.b, None
     scaled = given.b * (total / other)
     return scaled, torch.linalg.vector_norm((scaled - given.b).detach(), dim=-1)
 
 
 def tolerance(given: Entropic, threshold: float) -> float:
     """Turn POT's threshold, a 2-norm of missed mass, into the solver's: the largest miss relative to the total."""
-    mass = float(given.a.detach().sum(-1).max()) * max(given.cost.shape[-2:]) ** 0.5
+    totals = given.a.detach().sum(-1)
+    mass = float(totals if totals.ndim == 0 else totals.max()) * max(given.cost.shape[-2:]) ** 0.5
     return max(float(threshold) / mass if mass > 0 else FINEST, FINEST)
 
 
@@ -183,13 +187,3 @@ def sinkhorn_of(reg: float, tol: float, limit: int, unbalanced: Any = None) -> S
 def report(result: OTResult, error: float) -> None:
     """Print what ``verbose`` asks for."""
     print(f"It. {int(result.n_iter.max())}, err {error:.3e}")  # noqa: T201  asked for
-
-
-def infeasible(result: OTResult) -> bool:
-    """Tell whether a problem has no plan."""
-    return bool((result.status == Status.INFEASIBLE).any())
-
-
-def broken(result: OTResult) -> bool:
-    """Tell whether a problem failed by overflow."""
-    return bool((result.status == Status.FAILED).any())

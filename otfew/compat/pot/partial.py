@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from otfew.compat.optimum import LEAST_MASS
+from otfew.compat.optimum import LEAST_MASS, partial_optimum
 from otfew.compat.pot.arrays import MarginalError, is_empty, like_of, same_library, to_numpy
 from otfew.compat.pot.entropic import allowed
 from otfew.compat.pot.problem import INFEASIBLE, MESSAGES, OPTIMAL, STOPPED, UNLIMITED
 from otfew.transport.api import solve
 from otfew.transport.complaints import warn
-from otfew.transport.problem import Status
+from otfew.transport.problem import Array, Status
 from otfew.transport.simplex.exact import Exact
 
 ROUNDING = 1e-9
@@ -84,37 +84,55 @@ def _solve(a: Any, b: Any, M: Any, m: Any, nb_dummies: Any, options: dict[str, A
     cost = to_numpy("M", M)
     if cost.ndim != 2 or 0 in cost.shape:
         raise ValueError(f"`M` must be (n, k) with at least one row and column, got {cost.shape}")
-    sides = []
-    for name, given, size in (("a", a, cost.shape[0]), ("b", b, cost.shape[1])):
-        weights = np.full(size, 1 / size) if is_empty(given) else to_numpy(name, given)
-        if weights.shape != (size,):
-            raise MarginalError(f"`{name}` must be ({size},) to fit M {cost.shape}, got {weights.shape}")
-        if not (weights >= 0).all() or not np.isfinite(weights).all():
-            raise MarginalError(
-                f"`{name}` holds NaN, infinity or a negative weight: weights are finite and not negative"
-            )
-        sides.append(weights)
-    most = float(min(x.sum() for x in sides))
+    # Comparisons with NaN are false, and a NaN cost is the least.
+    if not cost.min() > -np.inf:
+        raise ValueError("`M` holds NaN or minus infinity: costs are numbers")
+    rows, cols = _weights("a", a, cost.shape[0]), _weights("b", b, cost.shape[1])
+    most = float(min(rows.sum(), cols.sum()))
     mass = most if m is None else float(m)
     if not 0 <= mass <= most * (1 + ROUNDING):
         raise ValueError(f"`m` must be from 0 to the smaller total of `a` and `b`, {most:.9g}, got {mass:.9g}")
-    if np.isnan(cost).any() or np.isneginf(cost).any():
-        raise ValueError("`M` holds NaN or minus infinity: costs are numbers")
-    told: dict[str, Any] = {"warning": None, "result_code": OPTIMAL}
-    if mass < LEAST_MASS:
-        plan, u, v, value = np.zeros(cost.shape), np.zeros(cost.shape[0]), np.zeros(cost.shape[1]), 0.0
-    else:
-        limit = int(options.get("numItermax", UNLIMITED))
-        solver = Exact(mass="min" if mass >= most else mass, max_iter=limit if 0 < limit < UNLIMITED else None)
-        result = solve(cost, *sides, solver=solver, on_fail="ignore")
-        plan, (u, v), value = result.plan, result.potentials, float(result.value)
-        if int(result.status) != 0:
-            code = INFEASIBLE if int(result.status) == Status.INFEASIBLE else STOPPED
-            warn(MESSAGES[code], UserWarning)
-            told = {"warning": MESSAGES[code], "result_code": code}
-    given_out = like.out(plan)
+    limit = int(options.get("numItermax", UNLIMITED))
+    plan, u, v, value, status = _transport(cost, rows, cols, mass, limit if 0 < limit < UNLIMITED else None)
+    code = OPTIMAL if status == 0 else INFEASIBLE if status == Status.INFEASIBLE else STOPPED
+    if code != OPTIMAL:
+        warn(MESSAGES[code], UserWarning)
+    out = like.out(plan)
     if isinstance(M, Tensor):
-        distance: Any = (allowed(M) * given_out.to(M.dtype)).sum()
+        distance: Any = (allowed(M) * out.to(M.dtype)).sum()
     else:
-        distance = np.result_type(np.asarray(M), given_out).type(value)
-    return given_out, {"cost": value, "u": like.out(u), "v": like.out(v), **told, "partial_w_dist": distance}
+        distance = np.result_type(np.asarray(M), out).type(value)
+    ends = {"warning": MESSAGES.get(code), "result_code": code}
+    return out, {"cost": value, "u": like.out(u), "v": like.out(v), **ends, "partial_w_dist": distance}
+
+
+def _weights(name: str, given: Any, size: int) -> Array:
+    """Read weights (size,), uniform where there are none.
+
+    Raises:
+        MarginalError: They do not fit, or are not finite and not negative.
+    """
+    if is_empty(given):
+        return np.full(size, 1 / size)
+    weights = to_numpy(name, given)
+    if weights.shape != (size,):
+        raise MarginalError(f"`{name}` must be ({size},) to fit M, got {weights.shape}")
+    if not 0 <= weights.min() <= weights.max() < np.inf:
+        raise MarginalError(f"`{name}` holds NaN, infinity or a negative weight: weights are finite and not negative")
+    return weights
+
+
+def _transport(
+    cost: Array, a: Array, b: Array, mass: float, max_iter: int | None
+) -> tuple[Array, Array, Array, float, int]:
+    """Return the plan, the derivatives of its cost in a and in b, its cost and its status."""
+    if mass < LEAST_MASS:
+        return np.zeros(cost.shape), np.zeros(len(a)), np.zeros(len(b)), 0.0, 0
+    if cost.max() < np.inf:
+        plan, u, v, status = partial_optimum(cost, a, b, mass, max_iter)
+        return plan, u, v, float((plan * cost).sum()), int(status)
+    whole = mass >= min(a.sum(), b.sum())
+    solver = Exact(mass="min" if whole else mass, max_iter=max_iter)
+    result = solve(cost, a, b, solver=solver, on_fail="ignore")
+    f, g = result.potentials
+    return result.plan, f, g, float(result.value), int(result.status)
