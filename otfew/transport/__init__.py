@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from otfew.transport.backends.scipy import SciPy
     from otfew.transport.entropic.sinkhorn import Sinkhorn
     from otfew.transport.errors import ConvergenceError, ConvergenceWarning
+    from otfew.transport.padding import Padded, pad
     from otfew.transport.points import solve_points
     from otfew.transport.problem import Status
     from otfew.transport.proofs import Certificate, certify
@@ -39,11 +40,13 @@ __all__ = [
     "OTResult",
     "OpenCV",
     "POTSinkhorn",
+    "Padded",
     "SciPy",
     "Sinkhorn",
     "Solver",
     "Status",
     "certify",
+    "pad",
     "solve",
     "solve_points",
     "solvers",
@@ -61,6 +64,8 @@ _PLACES = {
     "Sinkhorn": "otfew.transport.entropic.sinkhorn",
     "ConvergenceError": "otfew.transport.errors",
     "ConvergenceWarning": "otfew.transport.errors",
+    "Padded": "otfew.transport.padding",
+    "pad": "otfew.transport.padding",
     "solve_points": "otfew.transport.points",
     "Status": "otfew.transport.problem",
     "Certificate": "otfew.transport.proofs",

@@ -67,10 +67,14 @@ def solve_each(
         plan, g = np.empty((count, n, m)), np.zeros((count, m))
         status, n_iter = np.empty(count, np.int8), np.empty(count, np.int64)
         recovered = False
-        shown = np.where(forbidden[index], np.inf, costs) if forbids and natively else costs
         for k, (x, y) in enumerate(zip(a[index], b[index], strict=True)):
             unit_a, unit_b = x / x.sum(), y / y.sum()
-            found, potential, status[k], n_iter[k] = solve_one(shown[k], unit_a, unit_b)
+            barred = forbidden[index[k]] if forbids and natively else None
+            shown = costs[k] if barred is None else np.where(barred, np.inf, costs[k])
+            found, potential, status[k], n_iter[k] = solve_one(shown, unit_a, unit_b)
+            if barred is not None and status[k] == Status.FAILED:
+                # Weights may balance but for rounding: then little mass is on forbidden pairs, and dropped below.
+                found, potential, status[k], n_iter[k] = solve_one(costs[k], unit_a, unit_b)
             recovered = recovered or potential is None
             potential = np.zeros(m) if potential is None else potential
             if not (np.isfinite(found).all() and np.isfinite(potential).all()):

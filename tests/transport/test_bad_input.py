@@ -22,11 +22,10 @@ def spoil(array, index, value):
 
 CASES = {
     "NaN in cost": (lambda c, a, b: (spoil(c, (4, 0, 1), np.nan), a, b), r"cost holds NaN .* batch index 4"),
-    "infinite cost": (lambda c, a, b: (spoil(c, (2, 3, 1), np.inf), a, b), r"cost holds .*infinity at batch index 2"),
-    "-infinite cost": (lambda c, a, b: (spoil(c, (2, 3, 1), -np.inf), a, b), r"cost holds .* batch index 2"),
+    "-infinite cost": (lambda c, a, b: (spoil(c, (2, 3, 1), -np.inf), a, b), r"cost holds NaN or -inf at .* index 2"),
     "both infinities": (
         lambda c, a, b: (spoil(c, (slice(1, 3), 0, 0), [np.inf, -np.inf]), a, b),
-        r"cost holds .* batch index 1",
+        r"cost holds NaN or -inf at batch index 2",
     ),
     "negative a": (lambda c, a, b: (c, spoil(a, (3, 2), -0.1), b), r"a holds a negative weight at batch index 3"),
     "negative b": (lambda c, a, b: (c, a, spoil(b, (1, 0), -1e-9)), r"b holds a negative weight at batch index 1"),
@@ -75,14 +74,14 @@ def test_bad_input(case, solver, batch):
 def test_torch_input_is_checked_alike(dtype, solver, batch):
     cost, a, b = (torch.from_numpy(x).to(dtype) for x in batch())
     cost[3, 1, 1] = torch.nan
-    with pytest.raises(ValueError, match="cost holds NaN or infinity at batch index 3"):
+    with pytest.raises(ValueError, match="cost holds NaN or -inf at batch index 3"):
         otfew.solve(cost, a, b, solver=solver)
 
 
 def test_index_in_a_batch_of_several_dimensions(batch):
     cost, a, b = batch()
     cost = spoil(cost, (4, 0, 1), np.nan).reshape(2, 3, 7, 5)
-    with pytest.raises(ValueError, match=r"cost holds NaN or infinity at batch index \(1, 1\)"):
+    with pytest.raises(ValueError, match=r"cost holds NaN or -inf at batch index \(1, 1\)"):
         otfew.solve(cost, a.reshape(2, 3, 7), b.reshape(2, 3, 5))
 
 

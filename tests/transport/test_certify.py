@@ -141,7 +141,7 @@ CASES = {
     "no plan": (lambda p, c: (None, c), "plan must be a torch tensor or a numpy array, got None"),
     "no cost": (lambda p, c: (p, None), "cost must be a torch tensor or a numpy array, got None"),
     "list": (lambda p, c: (p.tolist(), c), "plan must be a torch tensor or a numpy array, got list"),
-    "NaN in cost": (lambda p, c: (p, c * np.nan), "cost holds NaN or infinity at batch index 0"),
+    "NaN in cost": (lambda p, c: (p, c * np.nan), "cost holds NaN or -inf at batch index 0"),
 }
 
 
