@@ -672,3 +672,68 @@ def test_the_pairs_that_flows_use(seed, n, m, share):
     # Allowed pairs lead from parts to themselves or to those of smaller numbers.
     assert (of_columns <= of_rows)[mask[0] & held].all()
     assert part.max() + 1 == parts[0]
+
+
+def clouds(seed=0, size=2, n=7, m=6):
+    rng = np.random.default_rng(seed)
+    x, y, mask = rng.standard_normal((size, n, 3)), rng.standard_normal((size, m, 3)), rng.random((size, n, m)) < 0.7
+    plan = rng.random((size, n, m)) * mask
+    return x, y, plan.sum(2), plan.sum(1), mask
+
+
+@pytest.mark.parametrize("solver", ["exact", otfew.Sinkhorn(reg=0.5, tol=1e-9)], ids=str)
+@pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "cosine"])
+def test_points_with_a_mask(cost, solver):
+    x, y, a, b, mask = clouds()
+    leaves = [torch.from_numpy(z).requires_grad_() for z in (x, y)]
+    result = otfew.solve_points(*leaves, torch.from_numpy(a), torch.from_numpy(b), mask=mask, cost=cost, solver=solver)
+    assert (result.plan.dense().detach().numpy()[~mask] == 0).all()
+    grads = torch.autograd.grad(result.value.sum(), leaves)
+    assert all(z.isfinite().all() for z in grads)
+    values = []
+    for step in (1e-6, -1e-6):
+        moved = x.copy()
+        moved[0, 2, 1] += step
+        values.append(otfew.solve_points(moved, y, a, b, mask=mask, cost=cost, solver=solver).value.sum())
+    assert abs((values[0] - values[1]) / 2e-6 - float(grads[0][0, 2, 1])) <= 1e-4
+
+
+def test_points_that_no_plan_serves():
+    x, y, a, b, mask = clouds()
+    mask[1, 3] = False
+    result = otfew.solve_points(x, y, a, b, mask=mask, solver="sinkhorn", on_fail="ignore")
+    assert result.status.tolist() == [0, otfew.Status.INFEASIBLE]
+    assert result.value[1] == math.inf
+    assert (result.plan.dense()[1] == 0).all()
+    assert result.cut[0][1].nonzero()[0].tolist() == [3]
+    with pytest.warns(ConvergenceWarning, match="1 of 2 problems are infeasible, first at batch index 1"):
+        otfew.solve_points(x, y, a, b, mask=mask, solver="sinkhorn")
+    with pytest.raises(ConvergenceError, match="infeasible"):
+        otfew.solve_points(x, y, a, b, mask=mask, solver="exact")
+
+
+def test_masks_of_points_broadcast():
+    x, y, _, _, mask = clouds(size=3, n=6)
+    mask = mask | np.eye(6, dtype=bool)
+    for solver in ("exact", "sinkhorn"):
+        many = otfew.solve_points(x[0], y[0], mask=mask, solver=solver)
+        assert many.value.shape == (3,)
+        for k in range(3):
+            assert float(otfew.solve_points(x[0], y[0], mask=mask[k], solver=solver).value) == many.value[k]
+
+
+@pytest.mark.parametrize("solver", ["keops", "geomloss"])
+def test_solvers_that_keep_no_pairs_take_no_masks(solver):
+    x, y, a, b, mask = clouds()
+    with pytest.raises(
+        ValueError, match=rf"^mask holds n x m pairs, of which {solver} keeps none: pass solver='exact'"
+    ):
+        otfew.solve_points(x, y, a, b, mask=mask, solver=solver)
+
+
+def test_masks_of_points_that_do_not_fit():
+    x, y, a, b, mask = clouds()
+    with pytest.raises(ValueError, match=r"^mask must be \(\*batch, 7, 6\)"):
+        otfew.solve_points(x, y, a, b, mask=mask[:, :3], solver="sinkhorn")
+    with pytest.raises(ValueError, match=r"^mask must be bool"):
+        otfew.solve_points(x, y, a, b, mask=mask * 1.0, solver="sinkhorn")
