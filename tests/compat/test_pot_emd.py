@@ -311,6 +311,7 @@ def test_totals_may_be_left_unchecked(random_problem):
         ({"a": np.ones(8) / 8}, AssertionError, "`a` must be"),
         ({"b": np.ones(8) / 8}, AssertionError, "`b` must be"),
         ({"a": np.ones(7)}, AssertionError, "must have the same sum, got 7 and 1"),
+        ({"a": np.full(7, (1 + 2e-6) / 7)}, AssertionError, "must have the same sum"),
         ({"a": -np.ones(7)}, ValueError, "`a` holds a negative weight"),
         ({"b": np.full(9, np.nan)}, ValueError, "`b` holds NaN"),
         ({"a": np.zeros(7)}, ValueError, "`a` has total weight zero"),
