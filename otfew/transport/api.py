@@ -31,6 +31,7 @@ def dense_parts(
     looks: bool,
     validate: bool = False,
     rtol: float = TOTALS_RTOL,
+    forbids: bool = False,
 ) -> Parts:
     """Check the values of problems and solve them over a flat batch with a solver of dense costs.
 
@@ -43,6 +44,7 @@ def dense_parts(
         looks: Whether to wait for a device, where a solver need not, to see that all went well.
         validate: Whether to check what the tensors hold.
         rtol: How far totals of a and b may differ, relative to the larger.
+        forbids: Whether costs of +inf are known to be there, as after a mask.
     """
     if not cost.is_cpu:
         parts = solver.solve_there(cost, a, b, batch, looks, rtol if validate else math.inf)
@@ -65,7 +67,7 @@ def dense_parts(
     if validate and not checks and not check_values(here_cost, here_a, here_b, solver.equal_totals, rtol):
         refuse_forbidden(solver, here_cost)
     problem = build(here_cost, here_a, here_b, batch, checked=not checks)
-    problem.rounding = rounding_of(a, b, rtol)
+    problem.rounding, problem.forbids = rounding_of(a, b, rtol), forbids
     solution = solver.solve(problem)
     if not problem.checked and np.count_nonzero(solution.status) and INVALID in solution.status:
         check_values(here_cost, here_a, here_b, solver.equal_totals)
@@ -165,6 +167,7 @@ def _solve(
         cost_t = masked(cost_t, mask, chosen)
     batch = check_shapes(cost_t, a_t, b_t)
     looks = validate or mask is not None or policy_of(chosen, on_fail) != "ignore"
-    parts = dense_parts(chosen, cost_t, a_t, b_t, batch, looks=looks, validate=validate, rtol=rtol)
+    forbids = mask is not None
+    parts = dense_parts(chosen, cost_t, a_t, b_t, batch, looks=looks, validate=validate, rtol=rtol, forbids=forbids)
     report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, *cost_t.shape[-2:]), numpy_in)

@@ -71,6 +71,7 @@ class Problem:
         batch: Batch shape that the flat index unfolds to.
         checked: Whether costs and weights were checked, or are to be taken as sound.
         rounding: Largest relative error of one rounding of a weight, as it was given.
+        forbids: Whether pairs are known to be forbidden; if not, they may be all the same.
     """
 
     cost: npt.NDArray[np.floating]
@@ -82,6 +83,7 @@ class Problem:
     batch: tuple[int, ...]
     checked: bool = True
     rounding: float = 2.0**-53
+    forbids: bool = False
 
     def __len__(self) -> int:
         """Count the problems."""

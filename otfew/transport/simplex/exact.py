@@ -106,6 +106,10 @@ class Exact(ArraySolver):
         return without_dummies(problem, self._solve_whole(extended), moved, self.mass)
 
     def _solve_whole(self, problem: Problem) -> Solution:
+        if problem.forbids:
+            from otfew.transport.simplex.forbidding import Survey, solved
+
+            return solved(problem, Survey.of(problem.cost), self._solve_finite)
         found = self._solve_finite(problem)
         if np.count_nonzero(found.status):
             unsound = np.flatnonzero(found.status == INVALID)

@@ -24,7 +24,7 @@ Bools = npt.NDArray[np.bool_]
 MARGIN = 4.0
 """Costs are lowered to this many times what is needed, so that the arithmetic decides clearly."""
 
-NEAR = 1.5
+NEAR = 1.25
 """Where forbidden pairs are tried first, in units of the range of the allowed ones: near enough not to slow the search,
 and where no plan uses them there, they are high enough."""
 
