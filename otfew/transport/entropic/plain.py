@@ -100,6 +100,11 @@ def _scale_compiled(
         return found
     # What is too wide for float32 is narrow enough for float64.
     far = found.n_iter == 0
+    if not bool(torch.isfinite(found.offset).all()):
+        # But what holds forbidden pairs, of which the caller has not spoken, is too wide for anything.
+        far &= ~(cost == torch.inf).flatten(1).any(1)
+        if not bool(far.any()):
+            return found
     if bool(far.all()):
         wide = _run(cost.double(), a, b, reg, tol, max_iter, closed)
         return replace(wide, plan=wide.plan.to(cost.dtype))

@@ -66,10 +66,21 @@ class Sinkhorn(TensorSolver):
     ``gap`` = value_linear - (f a + g b) bounds how far ``value_linear`` is above the optimum of the linear program.
     ``value`` remains that of the regularised problem; gradients are those of the plan before it was rounded.
 
+    Forbidden pairs, at costs of +inf or under a mask, carry nothing: the problem is the limit of costs that rise for
+    ever, and the divergence runs over all pairs, of which those without mass add a_i b_j / total. What is said above
+    holds for all allowed pairs. Where no plan uses an allowed pair, as above the diagonal of a triangle of equal
+    weights, scalings creep towards the plan for ever; such pairs are found by flows and left out, so plans are zero
+    there too, problems converge like others and are ``OPTIMAL``, and the potentials leave to these pairs a density of
+    at most e^-37. If the pairs that plans use fall apart, each part has a constant of its own in f and g, in which
+    gradients of weights are those along changes that keep the parts' totals. Nodes without weight that no node with
+    some may serve have potentials and gradients of zero. A problem without any plan is ``INFEASIBLE``.
+
     With ``unbalanced`` the marginals are free at a price: value = <P, cost> + reg KL(P | a b' / s) + rho_a KL(P 1 | a)
     + rho_b KL(P' 1 | b), where s is the geometric mean of the totals of a and b, which may differ. Then P_ij = a_i b_j
     / s exp((f_i + g_j - cost_ij) / reg), P 1 = a exp(-f / rho_a), P' 1 = b exp(-g / rho_b), and ``marginal_error`` is
-    the largest deviation from these two conditions, relative to s; a hard side keeps P 1 = a.
+    the largest deviation from these two conditions, relative to s; a hard side keeps P 1 = a. A problem is then
+    infeasible where a node with weight of a hard side is allowed none with weight of the other; a node of a soft side
+    that nothing serves has a potential of 750 times its price, at which exp(-f / rho_a) is zero.
 
     Args:
         reg: Regularisation, in the units of the cost.
@@ -272,8 +283,8 @@ class Sinkhorn(TensorSolver):
         graph = Solved(wide, *held, scale, *rest, phi, psi, offset, error, status, n_iter, None, support)
         potentials = phi.detach(), psi.detach()
         if support is not None:
-            fixed = [x.detach() for x in (net / self.reg, *held)]
-            potentials = support.settle(*potentials, fixed[0], fixed[1], fixed[2], self.reg, self.rhos)
+            a, b = (x.detach() for x in held)
+            potentials = support.settle(*potentials, lambda: net.detach() / self.reg, a, b, self.reg, self.rhos)
         solved = Solved(
             wide.detach().to(cost.dtype), held[0].detach(), held[1].detach(), scale.detach(), *rest, *potentials,
             offset, error, status, n_iter, None, support,

@@ -73,7 +73,8 @@ def _solve_within(
     a, b, scale = normalised(a, b, rhos)
     closed, filled = support.closed(), support.filled(cost)
     costs, parts = filled.masked_fill(closed, math.inf), (support.row_part, support.column_part)
-    seen, finite, hard = support.seen(a, b), support.finite(cost), rhos == (None, None)
+    finite, hard = support.finite(cost), rhos == (None, None)
+    seen = support.seen(a, b)
     # Where a marginal is soft, nodes that nothing serves have their price, which only the solver does not see.
     held = seen if hard else (a, b)
     machine = machine_for(cost.device)
@@ -98,8 +99,10 @@ def _solve_within(
             finite, *held, scale, reg, rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error, dual.status,
             dual.n_iter, None, support,
         )  # fmt: skip
-    net = (finite.double() - solved.offset[:, None, None]) / reg
-    solved.phi, solved.psi = support.settle(solved.phi, solved.psi, net, held[0], held[1], reg, rhos)
+    offset = solved.offset[:, None, None]
+    solved.phi, solved.psi = support.settle(
+        solved.phi, solved.psi, lambda: (finite.double() - offset) / reg, held[0], held[1], reg, rhos
+    )
     if solved.plan is not None:
         # What nodes carry that nothing serves was seen by nobody but the solver.
         solved.plan = solved.plan.where(support.live, 0.0)

@@ -7,6 +7,7 @@ creep towards it for ever. Without them it has one, up to a constant for each of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +68,7 @@ class Support:
         low, high = plain.where(self.live, math.inf).amin((1, 2)), plain.where(self.live, -math.inf).amax((1, 2))
         mean = plain.where(self.live, 0.0).sum((1, 2), dtype=torch.float64) / self.live.sum((1, 2)).clamp_min(1)
         fill = torch.minimum(torch.maximum(mean.to(cost.dtype), low), high)
-        return plain.where(self.live, fill.where(self.live.any(2).any(1), 0.0)[:, None, None])
+        return plain.where(self.live, fill.where(low < math.inf, 0.0)[:, None, None])
 
     def closed(self) -> Tensor:
         """Pairs (problems, n, m) that a solver must not use; it may use those of nodes whose weight it does not see."""
@@ -78,7 +79,7 @@ class Support:
 
         Where there are parts, b is rescaled to the total of a in each.
         """
-        empty = ~self.live.any(2).any(1, keepdim=True)
+        empty = self.lone_rows.all(1, keepdim=True)
         a = a.where(~self.lone_rows, 0.0).where(~empty, 1 / a.shape[-1])
         b = b.where(~self.lone_columns, 0.0).where(~empty, 1 / b.shape[-1])
         if self.parts == 1:
@@ -92,7 +93,7 @@ class Support:
         return a, b * ratio
 
     def settle(
-        self, phi: Tensor, psi: Tensor, net: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos
+        self, phi: Tensor, psi: Tensor, make_net: Callable[[], Tensor], a: Tensor, b: Tensor, reg: float, rhos: Rhos
     ) -> tuple[Tensor, Tensor]:
         """Fix what the plan leaves open in potentials over reg: those of lone nodes, and constants of parts.
 
@@ -102,13 +103,14 @@ class Support:
         Args:
             phi: (problems, n) float64.
             psi: (problems, m) float64.
-            net: (problems, n, m) float64, finite where allowed: costs less the offset, over reg.
+            make_net: Makes (problems, n, m) float64, finite where allowed: costs less the offset, over reg.
             a: (problems, n) float64.
             b: (problems, m) float64.
             reg: Regularisation.
             rhos: See ``Rhos``.
         """
         if self.parts > 1:
+            net = make_net()
             phi, psi = self.part(phi, psi, net, b, MARGIN)
             phi = self._light(phi, psi, net, b, self.live, self.row_part, self.column_part)
             psi = self._light(psi, phi, net.mT, a, self.live.mT, self.column_part, self.row_part)
