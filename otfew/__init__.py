@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from otfew.api import compare, compare_over
     from otfew.classifier.few_shot import FewShotClassifier
     from otfew.classifier.rejection import UNKNOWN
+    from otfew.compat.pot import emd, emd2
     from otfew.reporting.joined import Joined, load_joined
     from otfew.reporting.result import Comparison, load
     from otfew.transport import (
@@ -62,6 +63,8 @@ __all__ = [
     "certify",
     "compare",
     "compare_over",
+    "emd",
+    "emd2",
     "load",
     "load_joined",
     "pad",
@@ -79,6 +82,8 @@ _PLACES = {
     "load_joined": "otfew.reporting.joined",
     "FewShotClassifier": "otfew.classifier.few_shot",
     "UNKNOWN": "otfew.classifier.rejection",
+    "emd": "otfew.compat.pot",
+    "emd2": "otfew.compat.pot",
     "POT": "otfew.transport",
     "QPTH": "otfew.transport",
     "Certificate": "otfew.transport",

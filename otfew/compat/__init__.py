@@ -1,1 +1,4 @@
-"""What otfew has to offer in the shapes of other libraries; each module imports the library that it is named after."""
+"""What otfew has to offer in the shapes of other libraries, each module named after one.
+
+``pml`` imports the library that it is named after; ``pot``, ``scipy`` and ``opencv`` replace theirs.
+"""
