@@ -27,6 +27,25 @@ from otfew.transport.certificate import CERTAIN, EPS
 from otfew.transport.compilation import announced
 from otfew.transport.jit import jit
 from otfew.transport.problem import INVALID, TOTALS_RANGE, UNSURE
+from otfew.transport.simplex.lanes import (
+    GROUP,
+    LANES,
+    LOWEST,
+    add_lanes,
+    ancestors,
+    best_rows,
+    centre_lanes,
+    excess_now,
+    lanes_above,
+    lanes_equal,
+    least_flow,
+    least_net,
+    row_sum,
+    send_around,
+    shift_lanes,
+    to_whole,
+    two_best_rows,
+)
 
 SCALE = 2.0**52
 """Total mass of every problem inside the kernel."""
@@ -43,6 +62,12 @@ WORD = 64
 
 COUNTED = 128
 """Columns up to which counting sorts faster than sorting."""
+
+WHOLE = 2.0**24
+"""Costs in whole numbers reach up to this over the nodes: 32 times their sum along any path stays below 2^29."""
+
+PART = 3
+"""Part of the largest excess that is good enough, as a divisor: fewer looks at all arcs against more pivots."""
 
 _reordered = njit(error_model="numpy", fastmath={"nnan", "nsz", "reassoc"}, forceinline=True)
 """For sums that the compiler may reorder. Always inlined: machine code of a function of its own would differ in its
@@ -91,26 +116,6 @@ def _cheapest(cost, i, v, m, grid, bits):
 
 
 @_reordered
-def _least(cost, i, v, m):
-    """Least cost of a row, net of the column potentials."""
-    least = np.inf
-    for j in range(m):
-        c = cost[i, j] - v[j]
-        least = c if c < least else least
-    return least
-
-
-@njit(fastmath={"reassoc"})
-def _all_finite(cost):
-    """Tell whether a cost holds neither NaN nor infinity: times zero, either is NaN."""
-    total = 0.0
-    for i in range(cost.shape[0]):
-        for j in range(cost.shape[1]):
-            total += cost[i, j] * 0.0
-    return total == 0.0
-
-
-@_reordered
 def _reach(x, count):
     """Largest magnitude."""
     largest = 0.0
@@ -138,12 +143,14 @@ def _none_below(given, rows, cols, n, m, price):
     return True
 
 
-@njit(error_model="numpy")
-def _widen(given, out):
-    """Copy float32 into float64."""
-    for i in range(out.shape[0]):
-        for j in range(out.shape[1]):
-            out[i, j] = given[i, j]
+@njit(fastmath={"reassoc"})
+def _copy_if_finite(given, start, out, count):
+    """Copy costs into float64 and tell whether they hold neither NaN nor infinity: times zero, either is NaN."""
+    total = 0.0
+    for k in range(count):
+        total += given[start + k] * 0.0
+        out[k] = given[start + k]
+    return total == 0.0
 
 
 @njit(error_model="numpy")
@@ -157,23 +164,33 @@ def _checked_total(weights, least, largest):
     return total if sound and least <= total <= largest else np.nan
 
 
-@njit(error_model="numpy")
+@njit(error_model="numpy", fastmath={"reassoc"})
 def _quantise(weights, total, kept, out, dropped):
     """Scale weights to integers that sum to SCALE; compress to those that do not round to zero, and mark the others."""
+    size = len(weights)
     used = 0
-    rest = SCALE
-    largest = 0
-    for i in range(len(weights)):
+    sum_of = 0.0
+    most = 0.0
+    for i in range(size):
         units = np.rint(weights[i] / total * SCALE)
+        out[i] = units
+        # Sums of whole numbers up to SCALE are exact, in any order.
+        sum_of += units
+        most = max(most, units)
         dropped[i] = units <= 0.0
-        if units > 0.0:
-            kept[used] = i
-            out[used] = units
-            rest -= units
-            if units > out[largest]:
-                largest = used
-            used += 1
-    out[largest] += rest
+        kept[i] = i
+        used += units > 0.0
+    if used < size:
+        used = 0
+        for i in range(size):
+            if not dropped[i]:
+                kept[used] = i
+                out[used] = out[i]
+                used += 1
+    largest = 0
+    while out[largest] != most:
+        largest += 1
+    out[largest] += SCALE - sum_of
     return used
 
 
@@ -196,11 +213,13 @@ def _tighten(x, cost, n, potential, parent):
 
 
 @njit(error_model="numpy")
-def _refresh(cost, n, m, root, potential, parent, order):
-    """Recompute all potentials from the tree (after thousands of pivots they carry rounding errors)."""
+def _refresh(cost, n, m, root, potential, parent, order, done):
+    """Compute all potentials from the tree."""
     nodes = n + m
-    done = np.zeros(nodes, np.bool_)
+    for x in range(nodes):
+        done[x] = False
     done[root] = True
+    potential[root] = 0.0
     for start in range(nodes):
         length = 0
         x = start
@@ -214,26 +233,52 @@ def _refresh(cost, n, m, root, potential, parent, order):
 
 
 @njit(error_model="numpy")
-def _sort_down(keys, out, count, wide):
+def _refresh_bits(cost, n, m, root, potential, parent, children):
+    """Do what ``_refresh`` does where a bit for each node fits one word."""
+    nodes = n + m
+    for x in range(nodes):
+        children[x] = 0
+    for x in range(nodes):
+        if x != root:
+            children[parent[x]] |= np.int64(1) << x
+    potential[root] = 0.0
+    waiting = children[root]
+    while waiting != 0:
+        x = _trailing_zeros(waiting)
+        waiting = (waiting & (waiting - 1)) | children[x]
+        _tighten(x, cost, n, potential, parent)
+
+
+@njit(error_model="numpy")
+def _rank(best, second, regret, ranked, m, bits, wide):
+    """Order columns by what their second choice costs more, the largest first; also read the choices' rows."""
+    row = (np.int64(GROUP) << bits) - 1
+    for j in range(m):
+        regret[j] = (best[j] >> (bits + 5)) - (second[j] >> (bits + 5))
+        best[j] = row - (best[j] & row)
+        second[j] = row - (second[j] & row)
     # A test for None is decided before compilation, so that what follows is left out.
-    if wide is not None and count > COUNTED:
+    if wide is not None and m > COUNTED:
         # Not a slice assignment, whose error message takes longer to compile than the sorting.
-        ranks = np.argsort(-keys[:count])
-        for k in range(count):
-            out[k] = ranks[k]
+        ranks = np.argsort(-regret[:m])
+        for k in range(m):
+            ranked[k] = ranks[k]
         return
-    # Counting what comes before each key takes more comparisons than sorting, but no branches.
-    for j in range(count):
-        key = keys[j]
+    # Counting what comes before each takes more comparisons than sorting, but no branches.
+    for j in range(m, (m + LANES - 1) & -LANES):
+        regret[j] = LOWEST
+    for j in range(m):
         before = np.int64(0)
-        for k in range(count):
-            before += (keys[k] > key) | ((keys[k] == key) & (k < j))
-        out[before] = j
+        for at in range(0, m, LANES):
+            before += _count_ones(lanes_above(regret, at, regret[j]))
+            earlier = (np.int64(1) << max(0, min(j - at, LANES))) - 1
+            before += _count_ones(lanes_equal(regret, at, regret[j]) & earlier)
+        ranked[before] = j
 
 
 @njit(error_model="numpy")
 def _start(
-    cost,
+    whole,
     n,
     m,
     words,
@@ -243,12 +288,15 @@ def _start(
     second,
     regret,
     ranked,
+    active,
+    excess,
     potential,
+    tag,
+    v,
     parent,
     flow,
     mask,
     order,
-    active,
     wide,
 ):
     """Build a strongly feasible tree greedily on column-reduced costs and set its potentials.
@@ -263,21 +311,33 @@ def _start(
         parent[x] = -1
         for w in range(words):
             mask[x, w] = 0
-        mask[x, x >> 6] = np.int64(1) << (x & 63)
+        mask[x, x >> 6 if words > 1 else 0] = np.int64(1) << (x & 63)
+    for x in range(nodes, (nodes + LANES - 1) & -LANES):
+        for w in range(words):
+            mask[x, w] = 0
     count = 0
+    bits = 0
+    while (GROUP << bits) < n:
+        bits += 1
+    for at in range(0, m, LANES):
+        two_best_rows(whole, at * n, n, bits, cheapest, second, at)
+    _rank(cheapest, second, regret, ranked, m, bits, wide)
     open_columns = 0
-    _sort_down(regret, ranked, m, wide)
+    for j in range((m + LANES - 1) & -LANES):
+        v[j] = LOWEST
     for k in range(m):
         j = ranked[k]
-        i = cheapest[j]
+        i = np.int64(cheapest[j])
+        # Where there is one row, it is the second choice as well.
+        other = min(np.int64(second[j]), n - 1)
         if supply[i] == 0.0:
-            i = second[j]
+            i = other
         if supply[i] > 0.0:
             if demand[j] > supply[i]:
                 demand[j] -= supply[i]
                 count = _join(i, supply[i], n + j, parent, flow, mask, words, order, count)
                 supply[i] = 0.0
-                i = second[j]
+                i = other
             if supply[i] > 0.0:
                 if demand[j] <= supply[i]:
                     supply[i] -= demand[j]
@@ -286,53 +346,125 @@ def _start(
                 demand[j] -= supply[i]
                 count = _join(i, supply[i], n + j, parent, flow, mask, words, order, count)
                 supply[i] = 0.0
-        active[open_columns] = j
+        v[j] = 0
         open_columns += 1
-    root = -1
-    ordered = True
+    waiting = 0
     for i in range(n):
-        if parent[i] >= 0:
-            continue
-        while open_columns > 0:
-            best = np.inf
-            at = 0
-            for k in range(open_columns):
-                if cost[i, active[k]] < best:
-                    best = cost[i, active[k]]
-                    at = k
-            j = active[at]
-            if demand[j] <= supply[i]:
-                supply[i] -= demand[j]
-                count = _join(n + j, demand[j], i, parent, flow, mask, words, order, count)
-                open_columns -= 1
-                active[at] = active[open_columns]
-            else:
-                demand[j] -= supply[i]
-                count = _join(i, supply[i], n + j, parent, flow, mask, words, order, count)
-                supply[i] = 0.0
-                break
-        if parent[i] < 0:
-            if root < 0:
-                root = i
-            else:
-                # All columns are exhausted: hang this row, without flow, under a column of the root's tree.
-                j = 0
-                while (mask[root, (n + j) >> 6] >> ((n + j) & 63)) & 1 == 0:
-                    j += 1
-                x = n + j
-                ordered = False
-                count = _join(i, 0.0, x, parent, flow, mask, words, order, count)
-                while parent[x] >= 0:
-                    x = parent[x]
-                    for w in range(words):
-                        mask[x, w] |= mask[i, w]
-    potential[root] = 0.0
-    if ordered:
-        for k in range(count - 1, -1, -1):
-            _tighten(order[k], cost, n, potential, parent)
-    else:
-        _refresh(cost, n, m, root, potential, parent, order)
+        active[waiting] = i
+        waiting += parent[i] < 0
+    # What rows and columns have left adds up to the same: rows last as long as columns.
+    turn = 0
+    while open_columns > 0:
+        i = active[turn]
+        best = np.int64(LOWEST)
+        for at in range(0, m, LANES):
+            best = max(best, add_lanes(whole, at * n + i * LANES, v, at, excess))
+        j = _find(excess, best)
+        # Who is exhausted is not to be foreseen: no branches.
+        filled = demand[j] <= supply[i]
+        amount = demand[j] if filled else supply[i]
+        supply[i] -= amount
+        demand[j] -= amount
+        v[j] = LOWEST if filled else 0
+        child = n + j if filled else i
+        count = _join(child, amount, n + j + i - child, parent, flow, mask, words, order, count)
+        open_columns -= filled
+        turn += not filled
+    root = active[turn]
+    ordered = count
+    if turn + 1 < waiting:
+        # All columns are exhausted: hang these rows, without flow, under a column of the root's tree.
+        above = n
+        while (mask[root, above >> 6] >> (above & 63)) & 1 == 0:
+            above += 1
+        for k in range(turn + 1, waiting):
+            count = _join(active[k], 0.0, above, parent, flow, mask, words, order, count)
+            x = above
+            while parent[x] >= 0:
+                x = parent[x]
+                for w in range(words):
+                    mask[x, w] |= mask[active[k], w]
+    potential[root] = 0
+    _tighten_whole(whole, n, order, 0, ordered, potential, parent)
+    if ordered < count:
+        # Their trees come with the root's.
+        _tighten_whole(whole, n, order, ordered, count, potential, parent)
+        _tighten_whole(whole, n, order, 0, ordered, potential, parent)
+    for i in range(n):
+        tag[i] = potential[i] + (i & (GROUP - 1))
+    for j in range(m):
+        v[j] = potential[n + j]
+    for j in range(m, (m + LANES - 1) & -LANES):
+        v[j] = LOWEST
     return root
+
+
+@njit(error_model="numpy")
+def _tighten_whole(whole, n, order, first, last, potential, parent):
+    """Give nodes, the last first, the whole potentials at which the arcs to their parents have excess zero."""
+    for k in range(last - 1, first - 1, -1):
+        x = order[k]
+        above = parent[x]
+        i = min(x, above)
+        j = max(x, above) - n
+        potential[x] = -np.int64(whole[((j & -LANES) * n) + i * LANES + (j & (LANES - 1))]) - potential[above]
+
+
+@njit(forceinline=True, error_model="numpy")
+def _find(excess, number):
+    """First place of a number that is there."""
+    at = 0
+    while True:
+        bits = lanes_equal(excess, at, number)
+        if bits != 0:
+            return at + _trailing_zeros(bits)
+        at += LANES
+
+
+@njit(forceinline=True, error_model="numpy")
+def _bits_from(moved, first, words):
+    """Sixteen bits or more of a mask, from one on."""
+    word = first >> 6 if words > 1 else 0
+    offset = np.uint64(first & 63)
+    bits = np.uint64(moved[word]) >> offset
+    if words > 1 and offset > 64 - LANES and word + 1 < words:
+        bits |= np.uint64(moved[word + 1]) << (np.uint64(64) - offset)
+    return np.int64(bits)
+
+
+@njit(forceinline=True, error_model="numpy")
+def _simplex_whole(whole, n, m, large, words, least, max_iter, tag, v, row, net, excess, parent, flow, mask, flat_mask, moved):
+    """Pivot to optimality by costs in whole numbers; returns the pivots.
+
+    Each column keeps the row that was its best when all arcs were looked at; as long as one of these few arcs still has
+    a good part of the largest excess of that time, no arc else is looked at.
+    """
+    pivots = 0
+    best = np.int64(LOWEST)
+    enough = np.int64(0)
+    while pivots < max_iter:
+        if best < enough or pivots == 0:
+            best = np.int64(LOWEST)
+            for at in range(0, m, LANES):
+                best = max(best, best_rows(whole, at * n, n, tag, v, row, net, excess, at))
+            if best < least:
+                break
+            enough = max(least, best // PART)
+        j = _find(excess, best)
+        if large is None:
+            row_side = _exchange_bits(np.int64(row[j]), n + j, n, n + m, parent, flow, flat_mask, moved)
+        else:
+            row_side = _exchange(np.int64(row[j]), n + j, n, words, parent, flow, mask, moved)
+        shift = best & -GROUP
+        shift = -shift if row_side else shift
+        for at in range(0, n, LANES):
+            shift_lanes(tag, at, _bits_from(moved, at, words), shift)
+        best = np.int64(LOWEST)
+        for at in range(0, m, LANES):
+            shift_lanes(v, at, _bits_from(moved, n + at, words), -shift)
+            best = max(best, excess_now(tag, v, row, net, excess, at))
+        pivots += 1
+    return pivots
 
 
 @njit(forceinline=True, error_model="numpy")
@@ -357,13 +489,17 @@ def _enter(cost, n, m, u, v, block, tolerance, cursor):
 
 
 @njit(forceinline=True, error_model="numpy")
-def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
-    """Bring the arc (row i, column node j) into the tree, whose reduced cost is negative."""
+def _exchange(i, j, n, words, parent, flow, mask, moved):
+    """Bring the arc (row i, column node j) into the tree for the one that leaves; ``moved`` marks the turned subtree.
+
+    Returns whether the arc that leaves is on the row's side: then the row's subtree is turned, else the column's.
+    """
     # Rows and columns alternate on the way up: on the row's side rows may leave, on the column's side columns.
     theta = np.inf
     leaving = -1
     row_side = True
-    word = j >> 6
+    # Known before compilation where there is one word.
+    word = j >> 6 if words > 1 else 0
     bit = j & 63
     x = i
     while (mask[x, word] >> bit) & 1 == 0:
@@ -429,7 +565,62 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
         above = x
         amount = old_flow
         x = old_parent
-    shift = reduced if row_side else -reduced
+    return row_side
+
+
+@njit(forceinline=True, error_model="numpy")
+def _exchange_bits(i, j, n, nodes, parent, flow, mask, moved):
+    """Do what ``_exchange`` does, where masks are one word: the cycle as bits, and all its nodes at once."""
+    above_i, above_j = ancestors(mask, nodes, i, j)
+    row_path = above_i & ~above_j
+    column_path = above_j & ~above_i
+    is_row = (np.int64(1) << n) - 1
+    less = (row_path & is_row) | (column_path & ~is_row)
+    more = (row_path | column_path) & ~less
+    theta, blocking = least_flow(flow, nodes, less)
+    row_side = blocking & column_path == 0
+    if blocking & (blocking - 1) != 0:
+        # The last in the direction of the flow: on the column's side the highest up, on the row's side the lowest.
+        blocking = blocking & (row_path if row_side else column_path)
+        leaving = -1
+        size = np.int64(0)
+        while blocking != 0:
+            x = _trailing_zeros(blocking)
+            blocking &= blocking - 1
+            below = _count_ones(mask[x])
+            if leaving < 0 or (below < size if row_side else below > size):
+                leaving = x
+                size = below
+    else:
+        leaving = _trailing_zeros(blocking)
+    turned = mask[leaving]
+    inner, outer = (i, j) if row_side else (j, i)
+    gains, path = (column_path, row_path) if row_side else (row_path, column_path)
+    send_around(flow, mask, nodes, theta, less, more, turned, gains, path & ~turned)
+    moved[0] = turned
+    # Turn the path from the entering arc down to the leaving one upside down.
+    x = inner
+    above = outer
+    amount = theta
+    done = np.int64(0)
+    while True:
+        below = mask[x]
+        mask[x] = turned & ~done
+        done = below
+        old_parent = parent[x]
+        old_flow = flow[x]
+        parent[x] = above
+        flow[x] = amount
+        if x == leaving:
+            return row_side
+        above = x
+        amount = old_flow
+        x = old_parent
+
+
+@njit(forceinline=True, error_model="numpy")
+def _follow(shift, n, nodes, words, u, v, moved):
+    """Shift the potentials of the rows that moved, and those of the columns against it."""
     if words == 1:
         # Without branches this is vectorised.
         bits = moved[0]
@@ -462,22 +653,23 @@ def _pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
 
 
 @njit(forceinline=True, error_model="numpy")
-def _simplex(cost, n, m, words, grid, bits, tolerance, max_iter, root, potential, parent, flow, mask, order, moved):
-    """Pivot to optimality; returns (status, pivots)."""
+def _simplex(
+    cost, n, m, words, grid, bits, tolerance, pivots, max_iter, root, potential, parent, flow, mask, order, moved, scanned
+):
+    """Pivot to optimality by the costs as they are; returns (status, pivots)."""
     nodes = n + m
     u = potential[:n]
     v = potential[n:nodes]
     # About sqrt(n m) arcs a block, but at least four rows: fewer pivots for little more pricing.
     block = max(4, int(np.sqrt(n * m) / m) + 1)
     cursor = 0
-    pivots = 0
-    refreshed = 0
+    refreshed = pivots
     while True:
         row, cursor = _enter(cost, n, m, u, v, block, tolerance, cursor)
         if row < 0:
             if pivots - refreshed < 1000:
                 return OPTIMAL, pivots
-            _refresh(cost, n, m, root, potential, parent, order)
+            _refresh(cost, n, m, root, potential, parent, order, scanned)
             refreshed = pivots
             continue
         if pivots >= max_iter:
@@ -490,7 +682,9 @@ def _simplex(cost, n, m, words, grid, bits, tolerance, max_iter, root, potential
                 if cost[row, j] - v[j] < best:
                     best = cost[row, j] - v[j]
                     column = j
-        _pivot(row, n + column, best - u[row], n, nodes, words, u, v, parent, flow, mask, moved)
+        reduced = best - u[row]
+        row_side = _exchange(row, n + column, n, words, parent, flow, mask, moved)
+        _follow(reduced if row_side else -reduced, n, nodes, words, u, v, moved)
         pivots += 1
 
 
@@ -632,50 +826,43 @@ def _all_equal(weights, kept, count):
 
 
 @_reordered
-def _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret):
-    """Copy the kept part of a cost less its row means, then less its column minima; returns the largest of the rest.
+def _reduce(given, rows, cols, n, m, squeezed, cost, mean, low, high):
+    """Take row means off the kept part of a cost and find its column minima; returns the largest of the rest.
 
-    Also finds the two rows where each column is cheapest and what the second costs more. (The means make rows
-    comparable: a fifth fewer pivots than with column minima alone.)
+    (The means make rows comparable: a fifth fewer pivots than with column minima alone.) Costs are laid out anew, and
+    columns padded to whole groups.
     """
-    whole = n == given.shape[0] and m == given.shape[1]
+    full_m = len(cols)
+    width = (full_m + LANES - 1) & -LANES
+    padded = (m + LANES - 1) & -LANES
     share = 1.0 / m
-    for j in range(m):
+    for j in range(padded):
         low[j] = np.inf
-        cheapest[j] = 0
-        regret[j] = np.inf
-        second[j] = 0
+        high[j] = -np.inf
+    if n < len(rows) or m < full_m:
+        for i in range(n):
+            for j in range(m):
+                squeezed[i * m + j] = given[rows[i] * full_m + cols[j]]
+        given = squeezed
     for i in range(n):
-        centre = 0.0
-        if whole:
-            for j in range(m):
-                centre += given[i, j] * share
-                cost[i, j] = given[i, j]
-        else:
-            for j in range(m):
-                cost[i, j] = given[rows[i], cols[j]]
-                centre += cost[i, j] * share
-        mean[i] = centre
-        for j in range(m):
-            c = cost[i, j] - centre
-            near = i if c < regret[j] else second[j]
-            second[j] = cheapest[j] if c < low[j] else near
-        for j in range(m):
-            c = cost[i, j] - centre
-            cost[i, j] = c
-            lower = c < low[j]
-            regret[j] = min(regret[j], max(low[j], c))
-            cheapest[j] = i if lower else cheapest[j]
-            low[j] = c if lower else low[j]
+        mean[i] = row_sum(given, i * m, m) * share
+        for at in range(0, m, LANES):
+            centre_lanes(given, i * m, m, mean[i], cost, i * width, low, high, at)
     spread = 0.0
-    for i in range(n):
-        for j in range(m):
-            c = cost[i, j] - low[j]
-            cost[i, j] = c
-            spread = c if c > spread else spread
-    for j in range(m):
-        regret[j] -= low[j]
+    for j in range(padded):
+        spread = max(spread, high[j] - low[j])
     return spread
+
+
+@njit(error_model="numpy")
+def _take_off(cost, low, n, m, cheapest):
+    """Take off column minima; find the first row of each."""
+    for j in range(m):
+        cheapest[j] = 0
+    for i in range(n - 1, -1, -1):
+        for j in range(m):
+            cost[i, j] -= low[j]
+            cheapest[j] = i if cost[i, j] == 0.0 else cheapest[j]
 
 
 def _solve_batch(
@@ -695,11 +882,19 @@ def _solve_batch(
     """
     full_n = costs.shape[1]
     full_m = costs.shape[2]
-    widened = np.empty((full_n, full_m) if len(narrow) > 0 else (0, 0))
+    flat_costs = costs.reshape(-1)
+    flat_narrow = narrow.reshape(-1)
+    copied = np.empty(full_n * full_m + LANES)
+    given = copied[: full_n * full_m].reshape((full_n, full_m))
+    squeezed = np.empty(full_n * full_m + LANES)
     nodes = full_n + full_m
-    cost = np.empty((full_n, full_m))
-    storage = np.empty(nodes)
-    low = np.empty(full_m)
+    width = (full_m + LANES - 1) & -LANES
+    height = (full_n + LANES - 1) & -LANES
+    cost = np.empty((full_n, width))
+    flat_cost = cost.reshape(-1)
+    storage = np.empty(nodes + LANES)
+    low = np.empty(width)
+    high = np.empty(width)
     mean = np.empty(full_n)
     dropped_rows = np.empty(full_n, np.bool_)
     dropped_cols = np.empty(full_m, np.bool_)
@@ -707,24 +902,31 @@ def _solve_batch(
     demand = np.empty(full_m)
     rows = np.empty(full_n, np.int64)
     cols = np.empty(full_m, np.int64)
-    regret = np.empty(full_m)
+    least_of = np.empty(full_n)
     ranked = np.empty(full_m, np.int64)
-    cheapest = np.empty(full_m, np.int64)
-    second = np.empty(full_m, np.int64)
-    active = np.empty(full_m, np.int64)
+    column_of = np.empty(full_m, np.int64)
+    whole = np.empty(full_n * width, np.int32)
+    tag = np.empty(height, np.int32)
+    whole_v = np.empty(width, np.int32)
+    excess = np.empty(width, np.int32)
+    row = np.empty(width, np.int32)
+    net = np.empty(width, np.int32)
+    whole_potential = np.empty(nodes, np.int64)
+    active = np.empty(full_n + 1, np.int64)
+    regret = np.empty(width, np.int32)
     parent = np.empty(nodes, np.int64)
     order = np.empty(nodes, np.int64)
-    flow = np.empty(nodes)
-    mask = np.empty((nodes, (nodes + 63) >> 6), np.int64)
+    flow = np.zeros((nodes + LANES - 1) & -LANES)
+    mask = np.zeros(((nodes + LANES - 1) & -LANES, (nodes + 63) >> 6), np.int64)
+    flat_mask = mask.reshape(-1)
     moved = np.empty(2 * ((nodes + 63) >> 6), np.int64)
     error = np.empty(nodes)
     scanned = np.empty(nodes, np.bool_)
     for k in range(first, last):
-        given = widened
         if len(narrow) > 0:
-            _widen(narrow[cost_index[k]], widened)
+            finite = _copy_if_finite(flat_narrow, cost_index[k] * full_n * full_m, copied, full_n * full_m)
         else:
-            given = costs[cost_index[k]]
+            finite = _copy_if_finite(flat_costs, cost_index[k] * full_n * full_m, copied, full_n * full_m)
         a = weights_a[a_index[k]]
         b = weights_b[b_index[k]]
         total_a = _checked_total(a, TOTALS_RANGE[0], TOTALS_RANGE[1])
@@ -735,10 +937,10 @@ def _solve_batch(
         m = 0
         spread = 0.0
         reach = 0.0
-        if agree and _all_finite(given):
+        if agree and finite:
             n = _quantise(a, total_a, rows, supply, dropped_rows)
             m = _quantise(b, total_b, cols, demand, dropped_cols)
-            spread = _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret)
+            spread = _reduce(copied, rows, cols, n, m, squeezed, flat_cost, mean, low, high)
             reach = spread + _reach(mean, n) + _reach(low, m)
             # Potentials are sums along paths of at most n + m arcs, those of closed columns four times as far away, and
             # pricing adds a row of their differences: no loop needs to reckon with infinity, or NaN, from here on.
@@ -757,7 +959,10 @@ def _solve_batch(
             out_flow[k] = np.nan
             continue
         potential = storage[: n + m]
-        v = potential[n:]
+        padded = (m + LANES - 1) & -LANES
+        v = storage[n : n + padded]
+        for j in range(m, padded):
+            v[j] = -np.inf
         words = (n + m + 63) >> 6
         bits = 1
         while (1 << bits) < m:
@@ -769,42 +974,46 @@ def _solve_batch(
         arcs = 0
         out_assigned[k] = n == m and n <= ASSIGNMENT and _all_equal(a, rows, n) and _all_equal(b, cols, m)
         if out_assigned[k]:
-            status = OPTIMAL
-            pivots = _assign(cost, n, spread, grid, bits, cheapest, v, parent, second, order, regret, ranked, scanned)
+            _take_off(cost, low, n, m, ranked)
+            pivots = _assign(cost, n, spread, grid, bits, ranked, v, parent, column_of, order, high, ranked, scanned)
             for i in range(n):
                 out_rows[k, i] = rows[i]
                 out_cols[k, i] = cols[parent[i]]
                 out_flow[k, i] = total_a / n
+                least_of[i] = least_net(flat_cost, i * width, v, m)
             arcs = n
         else:
             tolerance = max(spread * (1e-13 + 4e-16 * m), tol * spread)
-            root = _start(
-                cost, n, m, words, supply, demand, cheapest, second, regret, ranked,
-                potential, parent, flow, mask, order, active, wide,
-            )  # fmt: skip
+            scale = min(WHOLE / ((n + m) * spread), 1e300) if spread > 0.0 else 0.0
+            for at in range(0, m, LANES):
+                for i in range(n):
+                    to_whole(flat_cost, i * width + at, low, at, scale, whole, at * n + i * LANES)
+            # No pivot for an excess that the tolerance allows.
+            least = np.int64(GROUP * (1.0 + min(np.floor(tol * spread * scale), WHOLE)))
             # Where there is one word the compiler unrolls the loops over words.
+            one = 1 if large is None else words
+            root = _start(
+                whole, n, m, one, supply, demand, row, net, regret, ranked,
+                active, excess, whole_potential, tag, whole_v, parent, flow, mask, order, wide,
+            )  # fmt: skip
+            pivots = _simplex_whole(
+                whole, n, m, large, one, least, max_iter, tag, whole_v, row, net, excess, parent, flow, mask, flat_mask, moved
+            )
             if large is None:
-                status, pivots = _simplex(
-                    cost, n, m, 1, grid, bits, tolerance, max_iter, root, potential, parent, flow, mask, order, moved
-                )
+                _refresh_bits(cost, n, m, root, potential, parent, order)
             else:
+                _refresh(cost, n, m, root, potential, parent, order, scanned)
+            tight = True
+            for i in range(n):
+                least_of[i] = least_net(flat_cost, i * width, v, m)
+                tight &= potential[i] - least_of[i] <= tolerance
+            if not tight:
                 status, pivots = _simplex(
-                    cost,
-                    n,
-                    m,
-                    words,
-                    grid,
-                    bits,
-                    tolerance,
-                    max_iter,
-                    root,
-                    potential,
-                    parent,
-                    flow,
-                    mask,
-                    order,
-                    moved,
-                )
+                    cost, n, m, one, grid, bits, tolerance, pivots, max_iter,
+                    root, potential, parent, flow, mask, order, moved, scanned,
+                )  # fmt: skip
+                for i in range(n):
+                    least_of[i] = least_net(flat_cost, i * width, v, m)
             for x in range(n + m):
                 if x != root:
                     out_rows[k, arcs] = rows[min(x, parent[x])]
@@ -847,7 +1056,7 @@ def _solve_batch(
         for j in range(m):
             g[cols[j]] = 0.0 if flat else v[j] + low[j]
         for i in range(n):
-            f[rows[i]] = most if flat else _least(cost, i, v, m) + mean[i]
+            f[rows[i]] = most if flat else least_of[i] + mean[i]
         if n < full_n:
             for i in range(full_n):
                 if dropped_rows[i]:
