@@ -31,15 +31,17 @@ from otfew.transport.simplex.lanes import (
     GROUP,
     LANES,
     LOWEST,
-    add_lanes,
     ancestors,
+    best_open,
     best_rows,
-    centre_lanes,
+    centre_columns,
+    excess_after,
     excess_now,
     lanes_above,
     lanes_equal,
     least_flow,
     least_net,
+    prefetch,
     row_sum,
     send_around,
     shift_lanes,
@@ -65,6 +67,9 @@ COUNTED = 128
 
 WHOLE = 2.0**24
 """Costs in whole numbers reach up to this over the nodes: 32 times their sum along any path stays below 2^29."""
+
+AHEAD = 1024
+"""Costs of the next problem that are asked for while one is solved."""
 
 PART = 3
 """Part of the largest excess that is good enough, as a divisor: fewer looks at all arcs against more pivots."""
@@ -144,12 +149,12 @@ def _none_below(given, rows, cols, n, m, price):
 
 
 @njit(fastmath={"reassoc"})
-def _copy_if_finite(given, start, out, count):
+def _copy_if_finite(given, out):
     """Copy costs into float64 and tell whether they hold neither NaN nor infinity: times zero, either is NaN."""
     total = 0.0
-    for k in range(count):
-        total += given[start + k] * 0.0
-        out[k] = given[start + k]
+    for k in range(len(given)):
+        total += given[k] * 0.0
+        out[k] = given[k]
     return total == 0.0
 
 
@@ -265,14 +270,14 @@ def _rank(best, second, regret, ranked, m, bits, wide):
             ranked[k] = ranks[k]
         return
     # Counting what comes before each takes more comparisons than sorting, but no branches.
+    for j in range(m):
+        regret[j] = regret[j] * COUNTED + (COUNTED - 1 - j)
     for j in range(m, (m + LANES - 1) & -LANES):
         regret[j] = LOWEST
     for j in range(m):
         before = np.int64(0)
         for at in range(0, m, LANES):
             before += _count_ones(lanes_above(regret, at, regret[j]))
-            earlier = (np.int64(1) << max(0, min(j - at, LANES))) - 1
-            before += _count_ones(lanes_equal(regret, at, regret[j]) & earlier)
         ranked[before] = j
 
 
@@ -289,7 +294,7 @@ def _start(
     regret,
     ranked,
     active,
-    excess,
+    opened,
     potential,
     tag,
     v,
@@ -323,8 +328,8 @@ def _start(
         two_best_rows(whole, at * n, n, bits, cheapest, second, at)
     _rank(cheapest, second, regret, ranked, m, bits, wide)
     open_columns = 0
-    for j in range((m + LANES - 1) & -LANES):
-        v[j] = LOWEST
+    for at in range(0, m, LANES):
+        opened[at >> 4] = 0
     for k in range(m):
         j = ranked[k]
         i = np.int64(cheapest[j])
@@ -346,7 +351,7 @@ def _start(
                 demand[j] -= supply[i]
                 count = _join(i, supply[i], n + j, parent, flow, mask, words, order, count)
                 supply[i] = 0.0
-        v[j] = 0
+        opened[j >> 4] |= np.int64(1) << (j & (LANES - 1))
         open_columns += 1
     waiting = 0
     for i in range(n):
@@ -357,15 +362,18 @@ def _start(
     while open_columns > 0:
         i = active[turn]
         best = np.int64(LOWEST)
+        group = 0
         for at in range(0, m, LANES):
-            best = max(best, add_lanes(whole, at * n + i * LANES, v, at, excess))
-        j = _find(excess, best)
+            key = best_open(whole, at * n + i * LANES, opened[at >> 4])
+            group = at if key > best else group
+            best = max(key, best)
+        j = group + (~best & (LANES - 1))
         # Who is exhausted is not to be foreseen: no branches.
         filled = demand[j] <= supply[i]
         amount = demand[j] if filled else supply[i]
         supply[i] -= amount
         demand[j] -= amount
-        v[j] = LOWEST if filled else 0
+        opened[j >> 4] ^= np.int64(filled) << (j & (LANES - 1))
         child = n + j if filled else i
         count = _join(child, amount, n + j + i - child, parent, flow, mask, words, order, count)
         open_columns -= filled
@@ -422,6 +430,15 @@ def _find(excess, number):
 
 
 @njit(forceinline=True, error_model="numpy")
+def _find_bits(excess, number, m):
+    """Do what ``_find`` does for at most 64 columns, without branches."""
+    bits = np.int64(0)
+    for at in range(0, m, LANES):
+        bits |= lanes_equal(excess, at, number) << at
+    return _trailing_zeros(bits)
+
+
+@njit(forceinline=True, error_model="numpy")
 def _bits_from(moved, first, words):
     """Sixteen bits or more of a mask, from one on."""
     word = first >> 6 if words > 1 else 0
@@ -450,10 +467,11 @@ def _simplex_whole(whole, n, m, large, words, least, max_iter, tag, v, row, net,
             if best < least:
                 break
             enough = max(least, best // PART)
-        j = _find(excess, best)
         if large is None:
+            j = _find_bits(excess, best, m)
             row_side = _exchange_bits(np.int64(row[j]), n + j, n, n + m, parent, flow, flat_mask, moved)
         else:
+            j = _find(excess, best)
             row_side = _exchange(np.int64(row[j]), n + j, n, words, parent, flow, mask, moved)
         shift = best & -GROUP
         shift = -shift if row_side else shift
@@ -461,8 +479,12 @@ def _simplex_whole(whole, n, m, large, words, least, max_iter, tag, v, row, net,
             shift_lanes(tag, at, _bits_from(moved, at, words), shift)
         best = np.int64(LOWEST)
         for at in range(0, m, LANES):
-            shift_lanes(v, at, _bits_from(moved, n + at, words), -shift)
-            best = max(best, excess_now(tag, v, row, net, excess, at))
+            columns = _bits_from(moved, n + at, words)
+            shift_lanes(v, at, columns, -shift)
+            if large is None:
+                best = max(best, excess_after(row, excess, at, moved[0], columns, shift))
+            else:
+                best = max(best, excess_now(tag, v, row, net, excess, at))
         pivots += 1
     return pivots
 
@@ -836,9 +858,6 @@ def _reduce(given, rows, cols, n, m, squeezed, cost, mean, low, high):
     width = (full_m + LANES - 1) & -LANES
     padded = (m + LANES - 1) & -LANES
     share = 1.0 / m
-    for j in range(padded):
-        low[j] = np.inf
-        high[j] = -np.inf
     if n < len(rows) or m < full_m:
         for i in range(n):
             for j in range(m):
@@ -846,8 +865,8 @@ def _reduce(given, rows, cols, n, m, squeezed, cost, mean, low, high):
         given = squeezed
     for i in range(n):
         mean[i] = row_sum(given, i * m, m) * share
-        for at in range(0, m, LANES):
-            centre_lanes(given, i * m, m, mean[i], cost, i * width, low, high, at)
+    for at in range(0, m, LANES):
+        centre_columns(given, n, m, mean, cost, width, low, high, at)
     spread = 0.0
     for j in range(padded):
         spread = max(spread, high[j] - low[j])
@@ -913,6 +932,7 @@ def _solve_batch(
     net = np.empty(width, np.int32)
     whole_potential = np.empty(nodes, np.int64)
     active = np.empty(full_n + 1, np.int64)
+    opened = np.empty(width >> 4, np.int64)
     regret = np.empty(width, np.int32)
     parent = np.empty(nodes, np.int64)
     order = np.empty(nodes, np.int64)
@@ -923,10 +943,11 @@ def _solve_batch(
     error = np.empty(nodes)
     scanned = np.empty(nodes, np.bool_)
     for k in range(first, last):
+        start = cost_index[k] * full_n * full_m
         if len(narrow) > 0:
-            finite = _copy_if_finite(flat_narrow, cost_index[k] * full_n * full_m, copied, full_n * full_m)
+            finite = _copy_if_finite(flat_narrow[start : start + full_n * full_m], copied)
         else:
-            finite = _copy_if_finite(flat_costs, cost_index[k] * full_n * full_m, copied, full_n * full_m)
+            finite = _copy_if_finite(flat_costs[start : start + full_n * full_m], copied)
         a = weights_a[a_index[k]]
         b = weights_b[b_index[k]]
         total_a = _checked_total(a, TOTALS_RANGE[0], TOTALS_RANGE[1])
@@ -994,7 +1015,7 @@ def _solve_batch(
             one = 1 if large is None else words
             root = _start(
                 whole, n, m, one, supply, demand, row, net, regret, ranked,
-                active, excess, whole_potential, tag, whole_v, parent, flow, mask, order, wide,
+                active, opened, whole_potential, tag, whole_v, parent, flow, mask, order, wide,
             )  # fmt: skip
             pivots = _simplex_whole(
                 whole, n, m, large, one, least, max_iter, tag, whole_v, row, net, excess, parent, flow, mask, flat_mask, moved

@@ -195,17 +195,50 @@ def two_best_rows(_context: Any, whole: Any, start: Any, n: Any, bits: Any, best
 
 
 @intrinsic
-def add_lanes(_context: Any, x: Any, at_x: Any, y: Any, at: Any, out: Any) -> Any:
-    """Write the sums of two groups, the second at the place of the sums; returns the largest."""
+def best_open(_context: Any, whole: Any, at: Any, open_bits: Any) -> Any:
+    """Largest of sixteen negative costs whose bits are set, with 15 less its lane as the end."""
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         w = _Writer(context, builder, signature, args)
-        _, at_x, _, at, _ = args
-        total = builder.add(w.load(0, at_x), w.load(2, at))
-        w.store(total, 4, at)
-        return w.largest(total)
+        lane = ir.Constant(_LANES, list(range(LANES - 1, -1, -1)))
+        key = builder.or_(w.load(0, args[1]), lane)
+        return w.largest(builder.select(w.truths(args[2]), key, w.splat(LOWEST)))
 
-    return types.int64(x, types.int64, y, types.int64, out), generate
+    return types.int64(whole, types.int64, types.int64), generate
+
+
+@intrinsic
+def excess_after(_context: Any, row: Any, excess: Any, at: Any, moved: Any, columns: Any, shift: Any) -> Any:
+    """Do what ``excess_now`` does, after the rows that are bits of ``moved`` rose and ``columns`` fell by a shift."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        w = _Writer(context, builder, signature, args)
+        _, _, at, moved, columns, shift = args
+        bit = builder.lshr(w.splat(moved, _WORDS), builder.zext(w.load(0, at), _WORDS))
+        up, down = builder.trunc(bit, _BITS), w.truths(columns)
+        amount, zero = w.splat(shift), w.splat(0)
+        above = builder.add(w.load(1, at), builder.select(up, amount, zero))
+        above = builder.sub(above, builder.select(down, amount, zero))
+        w.store(above, 1, at)
+        return w.largest(above)
+
+    integer = types.int64
+    return types.int64(row, excess, integer, integer, integer, integer), generate
+
+
+@intrinsic
+def prefetch(_context: Any, x: Any, at: Any) -> Any:
+    """Ask for an entry of an array that will be read soon."""
+
+    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        w = _Writer(context, builder, signature, args)
+        place = builder.bitcast(w.place(0, args[1]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
+        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(ask, [place, _I32(0), _I32(3), _I32(1)])
+        return context.get_dummy_value()
+
+    return types.void(x, types.int64), generate
 
 
 @intrinsic
@@ -261,29 +294,35 @@ def row_sum(_context: Any, cost: Any, start: Any, m: Any) -> Any:
 
 
 @intrinsic
-def centre_lanes(
-    _context: Any, given: Any, start: Any, m: Any, mean: Any, cost: Any, at: Any, low: Any, high: Any, column: Any
+def centre_columns(
+    _context: Any, given: Any, n: Any, m: Any, mean: Any, cost: Any, width: Any, low: Any, high: Any, column: Any
 ) -> Any:
-    """Take a row's mean off sixteen of its costs, from ``column`` on, and note the least and largest of each column.
+    """Take row means off sixteen columns of a cost, and write the least and largest of each.
 
-    Beyond the last of ``m`` columns all is zero.
+    Rows of ``given`` follow each other, those of ``cost`` are ``width`` apart. Beyond the last of ``m`` columns all is
+    zero.
     """
 
     def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
         w = _Writer(context, builder, signature, args)
-        _, start, m, mean, _, at, _, _, column = args
-        given = w.load(0, builder.add(start, column), _DOUBLES)
-        centred = builder.fsub(given, w.splat(mean, _DOUBLES))
-        centred = builder.select(w.below(column, m), centred, w.splat(0.0, _DOUBLES))
-        w.store(centred, 4, builder.add(at, column))
-        for argument, order in ((6, "<"), (7, ">")):
-            before = w.load(argument, column, _DOUBLES)
-            w.store(builder.select(builder.fcmp_ordered(order, centred, before), centred, before), argument, column)
+        _, n, m, _, _, width, _, _, column = args
+        zero = w.splat(0.0, _DOUBLES)
+        extremes = [cgutils.alloca_once_value(builder, w.splat(x, _DOUBLES)) for x in (float("inf"), float("-inf"))]
+        kept = w.below(column, m)
+        with cgutils.for_range(builder, n) as loop:
+            mean = builder.load(w.place(3, loop.index))
+            group = w.load(0, builder.add(builder.mul(loop.index, m), column), _DOUBLES)
+            group = builder.select(kept, builder.fsub(group, w.splat(mean, _DOUBLES)), zero)
+            w.store(group, 4, builder.add(builder.mul(loop.index, width), column))
+            for place, order in zip(extremes, "<>", strict=True):
+                before = builder.load(place)
+                builder.store(builder.select(builder.fcmp_ordered(order, group, before), group, before), place)
+        for place, argument in zip(extremes, (6, 7), strict=True):
+            w.store(builder.load(place), argument, column)
         return context.get_dummy_value()
 
-    return types.void(
-        given, types.int64, types.int64, types.float64, cost, types.int64, low, high, types.int64
-    ), generate
+    integer = types.int64
+    return types.void(given, integer, integer, mean, cost, integer, low, high, integer), generate
 
 
 @intrinsic
