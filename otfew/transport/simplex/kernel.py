@@ -41,7 +41,6 @@ from otfew.transport.simplex.lanes import (
     lanes_equal,
     least_flow,
     least_net,
-    prefetch,
     row_sum,
     send_around,
     shift_lanes,
@@ -67,9 +66,6 @@ COUNTED = 128
 
 WHOLE = 2.0**24
 """Costs in whole numbers reach up to this over the nodes: 32 times their sum along any path stays below 2^29."""
-
-AHEAD = 1024
-"""Costs of the next problem that are asked for while one is solved."""
 
 PART = 3
 """Part of the largest excess that is good enough, as a divisor: fewer looks at all arcs against more pivots."""
@@ -317,7 +313,7 @@ def _start(
         for w in range(words):
             mask[x, w] = 0
         mask[x, x >> 6 if words > 1 else 0] = np.int64(1) << (x & 63)
-    for x in range(nodes, (nodes + LANES - 1) & -LANES):
+    for x in range(nodes, len(mask)):
         for w in range(words):
             mask[x, w] = 0
     count = 0

@@ -227,21 +227,6 @@ def excess_after(_context: Any, row: Any, excess: Any, at: Any, moved: Any, colu
 
 
 @intrinsic
-def prefetch(_context: Any, x: Any, at: Any) -> Any:
-    """Ask for an entry of an array that will be read soon."""
-
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        w = _Writer(context, builder, signature, args)
-        place = builder.bitcast(w.place(0, args[1]), ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(ir.VoidType(), [place.type, _I32, _I32, _I32])
-        ask = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(ask, [place, _I32(0), _I32(3), _I32(1)])
-        return context.get_dummy_value()
-
-    return types.void(x, types.int64), generate
-
-
-@intrinsic
 def lanes_equal(_context: Any, x: Any, at: Any, number: Any) -> Any:
     """Tell by bits which of a group are a number."""
 
