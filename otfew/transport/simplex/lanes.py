@@ -107,7 +107,6 @@ class _Writer:
         return self.call("llvm.masked.gather.v16i32.v16p0", _LANES, places, _I32(4), every, nothing)
 
 
-
 def _rows(w: _Writer, whole: Any, start: Any, tag: Any, first: Any, last: Any) -> Any:
     """Largest key of rows first..last-1 in each of sixteen columns; their costs lie one group after another."""
     best = cgutils.alloca_once_value(w.builder, w.splat(LOWEST))
@@ -120,7 +119,9 @@ def _rows(w: _Writer, whole: Any, start: Any, tag: Any, first: Any, last: Any) -
 
 
 @intrinsic
-def best_rows(_context: Any, whole: Any, start: Any, n: Any, tag: Any, v: Any, row: Any, net: Any, excess: Any, at: Any) -> Any:
+def best_rows(
+    _context: Any, whole: Any, start: Any, n: Any, tag: Any, v: Any, row: Any, net: Any, excess: Any, at: Any
+) -> Any:
     """For each of sixteen columns find the row with the largest key; returns the largest excess.
 
     A row's key is ``tag`` plus its negative cost in ``whole``, which ends in the row modulo 32 as all costs are
@@ -378,7 +379,16 @@ def least_flow(_context: Any, flow: Any, nodes: Any, chosen: Any) -> Any:
 
 @intrinsic
 def send_around(
-    _context: Any, flow: Any, mask: Any, nodes: Any, theta: Any, less: Any, more: Any, moved: Any, gains: Any, loses: Any
+    _context: Any,
+    flow: Any,
+    mask: Any,
+    nodes: Any,
+    theta: Any,
+    less: Any,
+    more: Any,
+    moved: Any,
+    gains: Any,
+    loses: Any,
 ) -> Any:
     """Send ``theta`` less, or more, over the arcs of nodes given as bits; add or take the moved ones from masks."""
 
@@ -401,9 +411,7 @@ def send_around(
         return context.get_dummy_value()
 
     integer = types.int64
-    return types.void(
-        flow, mask, integer, types.float64, integer, integer, integer, integer, integer
-    ), generate
+    return types.void(flow, mask, integer, types.float64, integer, integer, integer, integer, integer), generate
 
 
 @intrinsic
