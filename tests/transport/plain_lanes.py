@@ -1,4 +1,4 @@
-"""What the vector operations of ``otfew.transport.simplex.lanes`` do, in numpy: for reading, and for running uncompiled."""
+"""What the vector operations of ``otfew.transport.simplex.lanes`` do, in numpy: to read, and to run uncompiled."""
 
 import numpy as np
 
@@ -7,6 +7,12 @@ from otfew.transport.simplex.lanes import GROUP, LANES, LOWEST
 
 def _bits(lanes):
     return sum(1 << k for k, lane in enumerate(lanes) if lane)
+
+
+def _signed(bits):
+    """A word as numba holds it."""
+    bits = int(bits) & (2**64 - 1)
+    return bits - 2**64 if bits >= 2**63 else bits
 
 
 def _truths(bits, count=LANES):
@@ -82,20 +88,20 @@ def least_net(cost, start, v, m):
 
 
 def ancestors(mask, nodes, i, j):
-    return tuple(sum(1 << x for x in range(nodes) if (int(mask[x]) >> int(k)) & 1) for k in (i, j))
+    return tuple(_signed(_bits((int(held) >> int(k)) & 1 for held in mask[:nodes])) for k in (i, j))
 
 
 def least_flow(flow, nodes, chosen):
     held = _truths(chosen, nodes)
     least = flow[:nodes][held].min()
-    return least, _bits(held & (flow[:nodes] == least))
+    return least, _signed(_bits(held & (flow[:nodes] == least)))
 
 
 def send_around(flow, mask, nodes, theta, less, more, moved, gains, loses):
-    signed = [int(x) if int(x) < 2**63 else int(x) - 2**64 for x in (moved, ~int(moved))]
+    turned = _signed(moved)
     flow[:nodes] += theta * (_truths(more, nodes).astype(float) - _truths(less, nodes))
-    mask[:nodes][_truths(gains, nodes)] |= signed[0]
-    mask[:nodes][_truths(loses, nodes)] &= signed[1]
+    mask[:nodes][_truths(gains, nodes)] |= turned
+    mask[:nodes][_truths(loses, nodes)] &= ~turned
 
 
 def to_whole(cost, at, low, at_low, scale, whole, at_whole):

@@ -9,6 +9,9 @@ from otfew.transport.simplex.bits import count_ones
 from otfew.transport.simplex.lanes import GROUP, LANES, LOWEST, best_open, lanes_above, two_best_rows
 from otfew.transport.simplex.tree import join
 
+DEAREST = 2**23
+"""At least what any cost is in whole numbers."""
+
 COUNTED = 128
 """Columns up to which counting sorts faster than sorting."""
 
@@ -18,7 +21,8 @@ def rank_columns(best, second, regret, ranked, m, bits, wide):
     """Order columns by what their second choice costs more, the largest first; also read the choices' rows."""
     row = (np.int64(GROUP) << bits) - 1
     for j in range(m):
-        regret[j] = (best[j] >> (bits + 5)) - (second[j] >> (bits + 5))
+        # Where there is one row, its second choice is out of all bounds.
+        regret[j] = min((best[j] >> (bits + 5)) - (second[j] >> (bits + 5)), DEAREST)
         best[j] = row - (best[j] & row)
         second[j] = row - (second[j] & row)
     # A test for None is decided before compilation, so that what follows is left out.
