@@ -106,21 +106,38 @@ class _Kept(NullCache):
 
 
 def _stamp(function: Callable[..., Any]) -> bytes:
-    """Checksum of the file that a function and all that it calls stand in, and of the constants that it has by import.
+    """Checksum of the files that a function and all that it calls stand in, and of the constants that they have.
 
     numba compiles those in as well: a new release may change them and leave the file as it was.
     """
-    spec = sys.modules[function.__module__].__spec__
-    assert spec is not None
-    assert spec.origin is not None
-    # The loader also reads what is in an archive, or was installed without its source.
-    loader: Any = spec.loader
-    constants = {
-        name: value
-        for name, value in function.__globals__.items()
-        if isinstance(value, (int, float, tuple)) and not name.startswith("__")
-    }
-    return hashlib.sha256(loader.get_data(spec.origin) + repr(sorted(constants.items())).encode()).digest()
+    digest = hashlib.sha256()
+    for name, names in sorted(_compiled_in(function).items()):
+        spec = sys.modules[name].__spec__
+        assert spec is not None
+        assert spec.origin is not None
+        # The loader also reads what is in an archive, or was installed without its source.
+        loader: Any = spec.loader
+        constants = {
+            key: value
+            for key, value in names.items()
+            if isinstance(value, (int, float, tuple)) and not key.startswith("__")
+        }
+        digest.update(loader.get_data(spec.origin) + repr(sorted(constants.items())).encode())
+    return digest.digest()
+
+
+def _compiled_in(function: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    """Modules, and their names, from which a function takes what numba compiles into it."""
+    found: dict[str, dict[str, Any]] = {}
+    waiting = [function]
+    while waiting:
+        each = waiting.pop()
+        if each.__module__ not in found:
+            found[each.__module__] = each.__globals__
+            # What numba compiles of a dispatcher, and of an intrinsic.
+            parts = (getattr(value, "py_func", getattr(value, "_defn", None)) for value in each.__globals__.values())
+            waiting += [part for part in parts if part is not None]
+    return found
 
 
 def _folders(file: Path) -> Iterator[Path]:

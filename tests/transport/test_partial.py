@@ -73,7 +73,7 @@ def test_the_gap_of_plans_that_are_not_the_cheapest_bounds_what_they_cost_too_mu
     cost, a, b = draw(n=9, m=8)
     best = otfew.solve(cost, a, b, solver=otfew.Exact(mass=mass))
     worse = 0
-    for pivots in (1, 3, 5, 8, 12):
+    for pivots in (1, 2, 3, 4, 5, 6):
         found = otfew.solve(cost, a, b, solver=otfew.Exact(mass=mass, max_iter=pivots), on_fail="ignore")
         whole = found.marginal_error < 1e-9
         excess = (found.value - best.value)[whole]

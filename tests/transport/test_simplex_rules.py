@@ -8,22 +8,31 @@ import pytest
 from scipy.optimize import linprog
 
 from otfew.transport.problem import INVALID, UNSURE, Status
-from otfew.transport.simplex import kernel
+from otfew.transport.simplex import assignment, kernel, pivots, reading, rows, start, tree
 
-HELPERS = (
-    "_violation", "_cheapest", "_least", "_all_finite", "_reach", "_weight", "_none_below", "_widen", "_checked_total",
-    "_quantise", "_join", "_tighten", "_refresh", "_sort_down", "_start", "_enter", "_pivot", "_simplex", "_search_two",
-    "_two_least", "_augment", "_assign", "_all_equal", "_reduce",
-)  # fmt: skip
+from .plain_lanes import OPERATIONS
+
+MODULES = (assignment, kernel, pivots, reading, rows, start, tree)
+
+
+def place(monkeypatch, name, function):
+    """Put a function where its name is used."""
+    for module in MODULES:
+        if hasattr(module, name):
+            monkeypatch.setattr(module, name, function)
 
 
 @pytest.fixture
 def plain(monkeypatch):
     """Put what was to be compiled in its place; returns the solver of one problem."""
-    for name in HELPERS:
-        monkeypatch.setattr(kernel, name, getattr(kernel, name).py_func)
-    monkeypatch.setattr(kernel, "_count_ones", lambda bits: (int(bits) & (2**64 - 1)).bit_count())
-    monkeypatch.setattr(kernel, "_trailing_zeros", lambda bits: (int(bits) & -int(bits)).bit_length() - 1)
+    for module in MODULES:
+        for name, value in vars(module).copy().items():
+            if hasattr(value, "py_func"):
+                monkeypatch.setattr(module, name, value.py_func)
+    for operation in OPERATIONS:
+        place(monkeypatch, operation.__name__, operation)
+    place(monkeypatch, "count_ones", lambda bits: (int(bits) & (2**64 - 1)).bit_count())
+    place(monkeypatch, "trailing_zeros", lambda bits: (int(bits) & -int(bits)).bit_length() - 1)
     return solve
 
 
@@ -59,18 +68,30 @@ def degenerate(seed, n, m):
     return rng.integers(0, 5, (n, m)).astype(float), a, b
 
 
-def test_trees_stay_strongly_feasible(plain, monkeypatch):
+@pytest.mark.parametrize("word", [64, 1], ids=["one word", "words"])
+def test_trees_stay_strongly_feasible(plain, monkeypatch, word):
     # Cunningham 1976: where arcs without flow lead from a row up to a column, pivots without gain cannot cycle.
-    pivot, empty = kernel._pivot, []
+    bits, words, empty = pivots.exchange_bits, pivots.exchange, []
 
-    def watched(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
-        pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved)
+    def look(n, nodes, parent, flow):
         here = [x for x in range(nodes) if parent[x] >= 0 and flow[x] == 0]
         assert all(x < n for x in here)
-        assert (flow[parent[:nodes] >= 0] >= 0).all()
+        assert (flow[:nodes][parent[:nodes] >= 0] >= 0).all()
         empty.extend(here)
 
-    monkeypatch.setattr(kernel, "_pivot", watched)
+    def watched_bits(i, j, n, nodes, parent, flow, mask, moved):
+        row_side = bits(i, j, n, nodes, parent, flow, mask, moved)
+        look(n, nodes, parent, flow)
+        return row_side
+
+    def watched_words(i, j, n, words_of, parent, flow, mask, moved):
+        row_side = words(i, j, n, words_of, parent, flow, mask, moved)
+        look(n, 15, parent, flow)
+        return row_side
+
+    monkeypatch.setattr(pivots, "exchange_bits", watched_bits)
+    monkeypatch.setattr(pivots, "exchange", watched_words)
+    monkeypatch.setattr(kernel, "WORD", word)
     for seed in range(12):
         cost, a, b = degenerate(seed, 7, 8)
         found = plain(cost, a, b)
@@ -81,9 +102,11 @@ def test_trees_stay_strongly_feasible(plain, monkeypatch):
 
 @pytest.mark.parametrize("coarse", [1e-3, 2.0])
 def test_a_grid_that_is_too_coarse_costs_time_and_no_more(plain, monkeypatch, coarse):
-    simplex, two = kernel._simplex, kernel._two_least
-    monkeypatch.setattr(kernel, "_simplex", lambda *args: simplex(*args[:4], coarse, *args[5:]))
-    monkeypatch.setattr(kernel, "_two_least", lambda cost, i, v, n, grid, *rest: two(cost, i, v, n, coarse, *rest))
+    simplex, two = kernel.simplex, assignment.two_least
+    monkeypatch.setattr(kernel, "simplex", lambda *args: simplex(*args[:4], coarse, *args[5:]))
+    monkeypatch.setattr(assignment, "two_least", lambda cost, i, v, n, grid, *rest: two(cost, i, v, n, coarse, *rest))
+    # No pivots in whole numbers: all is left to the costs as they are.
+    monkeypatch.setattr(kernel, "simplex_whole", lambda *args: 0)
     rng = np.random.default_rng(5)
     for n, m in ((6, 9), (7, 7)):
         cost, a, b = rng.random((n, m)), rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(m))
@@ -102,7 +125,7 @@ def test_first_and_second_choice_are_the_two_least(plain, grid):
     for _ in range(50):
         cost, v = rng.random((1, 6)), rng.random(6)
         before = v.copy()
-        first, at, second, then = kernel._two_least(cost, 0, v, 6, grid, 3, -1e3)
+        first, at, second, then = assignment.two_least(cost, 0, v, 6, grid, 3, -1e3)
         order = np.argsort(cost[0] - v)
         assert [first, second] == (cost[0] - v)[order[:2]].tolist()
         assert [at, then] == order[:2].tolist()
@@ -112,10 +135,10 @@ def test_first_and_second_choice_are_the_two_least(plain, grid):
 @pytest.mark.filterwarnings("ignore:overflow")  # of the bit that is a sign
 def test_potentials_are_made_anew_after_many_pivots(plain, monkeypatch):
     # An error in the potentials, as rounding makes it in the long run, is gone in the end.
-    pivot, refresh, count = kernel._pivot, kernel._refresh, {"pivots": 0, "refreshed": 0}
+    follow, refresh, count = pivots.follow, pivots.refresh, {"pivots": 0, "refreshed": 0}
 
-    def wrong(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved):
-        pivot(i, j, reduced, n, nodes, words, u, v, parent, flow, mask, moved)
+    def wrong(shift, n, nodes, words, u, v, moved):
+        follow(shift, n, nodes, words, u, v, moved)
         count["pivots"] += 1
         if count["pivots"] == 900:
             u += np.random.default_rng(7).normal(size=len(u)) * 1e-7
@@ -124,22 +147,21 @@ def test_potentials_are_made_anew_after_many_pivots(plain, monkeypatch):
         count["refreshed"] += 1
         refresh(*args)
 
-    monkeypatch.setattr(kernel, "_pivot", wrong)
-    monkeypatch.setattr(kernel, "_refresh", seen)
+    monkeypatch.setattr(pivots, "follow", wrong)
+    monkeypatch.setattr(pivots, "refresh", seen)
+    # No pivots in whole numbers, and a tree that knows nothing of the costs, many pivots away from the optimum.
+    monkeypatch.setattr(kernel, "simplex_whole", lambda *args: 0)
+    tree_of = kernel.first_tree
+
+    def blind(whole, *args):
+        return tree_of(np.zeros_like(whole), *args)
+
+    monkeypatch.setattr(kernel, "first_tree", blind)
     rng = np.random.default_rng(8)
     n, m = 110, 220
     x, y = rng.random((n, 2)), rng.random((m, 2))
     cost = ((x[:, None] - y) ** 2).sum(-1)
     a, b = rng.dirichlet(np.ones(n)), rng.dirichlet(np.ones(m))
-    # From a tree that knows nothing of the costs, many pivots away from the optimum.
-    reduce = kernel._reduce
-
-    def blind(given, rows, cols, n, m, out, mean, low, cheapest, second, regret):
-        spread = reduce(given, rows, cols, n, m, out, mean, low, cheapest, second, regret)
-        cheapest[:m], second[:m] = np.arange(m) % n, (np.arange(m) + 1) % n
-        return spread
-
-    monkeypatch.setattr(kernel, "_reduce", blind)
     found = plain(cost, a, b)
     assert count["pivots"] > 1000
     assert count["refreshed"] > 0
@@ -152,8 +174,8 @@ def test_flows_are_counted_in_whole_units_that_leave_nothing_out(plain):
         weights = rng.random(size) * 10.0 ** rng.integers(-20, 3, size)
         weights[rng.integers(size)] = 1.0
         kept, units, dropped = np.zeros(size, np.int64), np.zeros(size), np.zeros(size, np.bool_)
-        used = kernel._quantise(weights, weights.sum(), kept, units, dropped)
-        assert math.fsum(units[:used]) == kernel.SCALE
+        used = reading.quantise(weights, weights.sum(), kept, units, dropped)
+        assert math.fsum(units[:used]) == reading.SCALE
         assert (units[:used] == np.rint(units[:used])).all()
         assert (units[:used] > 0).all()
         assert sorted([*kept[:used], *np.flatnonzero(dropped)]) == list(range(size))
