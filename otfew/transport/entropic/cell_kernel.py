@@ -58,7 +58,7 @@ def _powers_of_two(x, shift, out, bits, table):
             whole = np.rint(r)
             r = r - whole
             bits[j] = bits.dtype.type((whole + bias) * mantissa)
-            out[j] = (((((t6 * r + t5) * r + t4) * r + t3) * r + t2) * r + t1) * r + t0
+            out[j] = ((((((t7 * r + t6) * r + t5) * r + t4) * r + t3) * r + t2) * r + t1) * r + t0
     else:
         for j in range(CELL):
             r = min(max(x[j] + shift, least), most)
