@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from otfew.classifier.rejection import UNKNOWN
     from otfew.reporting.joined import Joined, load_joined
     from otfew.reporting.result import Comparison, load
+    from otfew.slices import sliced_distance
     from otfew.transport import (
         POT,
         QPTH,
         Certificate,
         ConvergenceError,
         ConvergenceWarning,
+        Divergence,
         Exact,
         GeomLoss,
         KeOps,
@@ -28,10 +30,14 @@ if TYPE_CHECKING:
         POTSinkhorn,
         SciPy,
         Sinkhorn,
+        Sliced,
         Solver,
         Status,
         certify,
+        sinkhorn_divergence,
+        sinkhorn_divergence_points,
         solve,
+        solve_1d,
         solve_points,
         solvers,
     )
@@ -44,6 +50,7 @@ __all__ = [
     "Comparison",
     "ConvergenceError",
     "ConvergenceWarning",
+    "Divergence",
     "Exact",
     "FewShotClassifier",
     "GeomLoss",
@@ -54,6 +61,7 @@ __all__ = [
     "POTSinkhorn",
     "SciPy",
     "Sinkhorn",
+    "Sliced",
     "Solver",
     "Status",
     "certify",
@@ -61,7 +69,11 @@ __all__ = [
     "compare_over",
     "load",
     "load_joined",
+    "sinkhorn_divergence",
+    "sinkhorn_divergence_points",
+    "sliced_distance",
     "solve",
+    "solve_1d",
     "solve_points",
     "solvers",
 ]
@@ -94,6 +106,12 @@ _PLACES = {
     "solve": "otfew.transport",
     "solve_points": "otfew.transport",
     "solvers": "otfew.transport",
+    "Divergence": "otfew.transport",
+    "sinkhorn_divergence": "otfew.transport",
+    "sinkhorn_divergence_points": "otfew.transport",
+    "solve_1d": "otfew.transport",
+    "Sliced": "otfew.transport",
+    "sliced_distance": "otfew.slices",
 }
 """Public name -> the module that has it, which is imported when the name is first asked for."""
 

@@ -53,7 +53,7 @@ Report = Callable[[str], object]
 
 @dataclass(frozen=True)
 class Level:
-    """Two clouds of one problem, (1, n, d) and (1, m, d), with their weights (1, n) and (1, m), and how wide points are.
+    """Two clouds of one problem, (1, n, d) and (1, m, d), with their weights (1, n) and (1, m).
 
     ``width`` is the cost of crossing a merged point, zero for the points themselves.
     """

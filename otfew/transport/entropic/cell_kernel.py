@@ -233,16 +233,11 @@ def _products(
 ):
     """Add sum_j exp(r_i + c_j - C_ij) v_jk, terms times C_ij where weighted, for the rows in cells first..last-1.
 
-    What is left out is a part ``negligible`` of the same sum of the sizes of all terms. Arguments as above, and:
+    What is left out is a part ``negligible`` of the same sum of the sizes of all terms.
 
-    Args:
-        r: (n,) float64.
-        c: (cells, CELL) float64, -1e30 behind the last column.
-        v: (cells, k, CELL) of the dtype of the points, zero behind the last column.
-        heavy: (cells, CELL) of that dtype, sum_k |v_jk|.
-        weighted: Whether terms are multiplied by their costs.
-        logs: (cells,) float64, log sum_j exp(c_j) heavy_j.
-        out: (n, k) float64, zeros.
+    Arguments are as above, and r (n,) float64; c (cells, CELL) float64, -1e30 behind the last column; v (cells, k,
+    CELL) of the dtype of the points, zero behind the last column; heavy (cells, CELL) of that dtype, sum_k |v_jk|; logs
+    (cells,) float64, log sum_j exp(c_j) heavy_j; out (n, k) float64, zeros.
     """
     (n, dim), cells, dtype = x.shape, len(y), x.dtype
     order, rest, bounds = np.empty(cells, np.int64), np.empty(cells), np.empty(cells)
@@ -295,12 +290,8 @@ def _derivatives(
 ):
     """Add sum_j exp(r_i + c_j - C_ij) dC_ij / dx_i, terms times (s_i + t_j - C_ij) where weighted; as above.
 
-    What is left out is a part ``negligible`` of the mass sum_j exp(r_i + c_j - C_ij).
-
-    Args:
-        s: (n,) float64.
-        t: (cells, CELL) float64.
-        out: (n, dim) float64, zeros.
+    What is left out is a part ``negligible`` of the mass sum_j exp(r_i + c_j - C_ij). Further arguments are s (n,) and
+    t (cells, CELL), float64, and out (n, dim) float64, zeros.
     """
     (n, dim), cells, dtype = x.shape, len(y), x.dtype
     order, rest, bounds = np.empty(cells, np.int64), np.empty(cells), np.empty(cells)

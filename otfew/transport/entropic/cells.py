@@ -37,7 +37,7 @@ def left_out(dtype: torch.dtype) -> float:
 
 @dataclass(frozen=True)
 class CellSums(ChunkedTorch):
-    """The sums by compiled code, cell by cell; ``ChunkedTorch`` in many dimensions and for other powers than 1 and 2."""
+    """The sums by compiled code, cell by cell; by torch in many dimensions and for other powers than 1 and 2."""
 
     label: ClassVar[str] = "cells"
 

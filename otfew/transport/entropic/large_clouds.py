@@ -46,11 +46,11 @@ def large_parts(
         column=columns.sort(cloud.column),
     )
     a, b = rows.sort(a), columns.sort(b)
-    given = tuple(z.detach() for z in (cloud.x, cloud.y, a, b))
+    given = [z.detach() for z in (cloud.x, cloud.y, a, b)]
     found = []
     for k in range(len(a)):
-        problem = (z[k : k + 1] for z in given)
-        found.append(anneal(sums, *problem, cloud.dtype, reg, tol, max_iter, scaling, report))
+        one_x, one_y, one_a, one_b = (z[k : k + 1] for z in given)
+        found.append(anneal(sums, one_x, one_y, one_a, one_b, cloud.dtype, reg, tol, max_iter, scaling, report))
     joined = Potentials(*(torch.cat([getattr(one, part.name) for one in found]) for part in fields(Potentials)))
     parts = entropic_parts(cloud, a, b, joined, reg, sums, solver)
     total, compiled = given[2].sum(-1), sums.suits(cloud.x.shape[-1])
