@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch import Tensor
 
 from otfew.transport.api import solve
 from otfew.transport.arguments import OnFail, as_tensor
+from otfew.transport.backends.keops import KeOps, KeOpsWithin
 from otfew.transport.entropic.sinkhorn import Sinkhorn
 from otfew.transport.points import solve_points
 from otfew.transport.precision import in_full_precision
@@ -81,7 +82,7 @@ def sinkhorn_divergence(
     OT is the regularised value min <P, C> + reg KL(P | a b' / total) of entropic solvers (Genevay, Peyre and Cuturi
     2018, equation 3; Feydy et al. 2019, equation 3). For costs whose kernel exp(-C / reg) is positive definite, such as
     |x - y| and |x - y|^2, S is not negative, and zero only for equal measures; a value that rounding or the solver's
-    tolerance puts below zero is given as zero. It is exactly zero where the three problems are the same.
+    tolerance puts below zero is given as zero.
 
     With ``Sinkhorn(unbalanced=...)`` totals may differ. All three problems then measure against the product of their
     weights over s, the geometric mean of the totals of a and b, and reg (total a - total b)^2 / (2 s) is added
@@ -131,6 +132,9 @@ def sinkhorn_divergence_points(
 ) -> Divergence:
     """Sinkhorn divergences of a batch of point clouds; see ``sinkhorn_divergence``.
 
+    ``KeOps`` finds the self terms by averaged iterations on one potential (Feydy et al. 2019, section 3.1): half the
+    sums, and few where points hardly exchange anything.
+
     Args:
         x: (*batch, n, d) float32 or float64 points, torch on any device or numpy. Half precision is computed as
             float32.
@@ -166,6 +170,8 @@ def sinkhorn_divergence_points(
     between = run(x, y, a, b)
     # Sound from here on.
     own_a, own_b = _weights(a, b, x.shape[-2], y.shape[-2], True)
+    if type(chosen) is KeOps:
+        chosen = KeOpsWithin(**{field.name: getattr(chosen, field.name) for field in fields(chosen)})
     within_x, within_y = run(x, x, own_a, own_a), run(y, y, own_b, own_b)
     return Divergence(_value(between, within_x, within_y, None), between, within_x, within_y)
 

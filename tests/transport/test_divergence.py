@@ -114,8 +114,25 @@ def test_never_negative_and_zero_for_equal_measures(unbalanced):
         )
         assert (near.value >= 0).all()
         assert (near.value <= 3 * step**2 + near.gap + 1e-13).all() if unbalanced is None else True
-    points = otfew.sinkhorn_divergence_points(x, x, a, a, solver=otfew.KeOps(reg=0.05, backend="torch"))
-    assert (points.value == 0).all()
+    points = otfew.sinkhorn_divergence_points(x, x, a, a, solver=otfew.KeOps(reg=0.5, tol=1e-9, backend="torch"))
+    assert ((points.value >= 0) & (points.value <= points.gap + 1e-14)).all()
+
+
+def test_self_terms_by_averaged_iterations():
+    """The same answers, in few iterations also where points hardly exchange anything."""
+    x, _, a, _ = clouds(size=4)
+    for cost in ("sqeuclidean", "euclidean", "lp:3"):
+        ours = otfew.sinkhorn_divergence_points(x, x, a, a, cost=cost, solver=POINTS).within_x
+        plain = otfew.solve_points(x, x, a, a, cost=cost, solver=POINTS)
+        torch.testing.assert_close(ours.value, plain.value, rtol=1e-10, atol=1e-13)
+        torch.testing.assert_close(ours.plan.dense(), plain.plan.dense(), rtol=0, atol=1e-9)
+        assert (ours.marginal_error <= 1e-12).all()
+    sharp = otfew.KeOps(reg=0.003, backend="torch", max_iter=60)
+    found = otfew.sinkhorn_divergence_points(x, x, a, a, solver=sharp, on_fail="ignore").within_x
+    assert (found.status == 0).all()
+    alone = otfew.sinkhorn_divergence_points(x[1], x[1], a[1], a[1], solver=sharp, on_fail="ignore").within_x
+    assert alone.n_iter == found.n_iter[1]
+    torch.testing.assert_close(alone.value, found.value[1], rtol=1e-12, atol=0)
 
 
 def test_laws():
@@ -150,8 +167,8 @@ def test_gradients_in_costs_points_and_weights():
 
 def test_certificates_are_kept():
     x, y, a, b = clouds()
-    exact = otfew.sinkhorn_divergence_points(x, y, a, b, solver=otfew.KeOps(reg=0.02, tol=1e-13, backend="torch"))
-    rough = otfew.sinkhorn_divergence_points(x, y, a, b, solver=otfew.KeOps(reg=0.02, tol=1e-3, backend="torch"))
+    exact = otfew.sinkhorn_divergence_points(x, y, a, b, solver=otfew.KeOps(reg=0.1, tol=1e-11, backend="torch"))
+    rough = otfew.sinkhorn_divergence_points(x, y, a, b, solver=otfew.KeOps(reg=0.1, tol=1e-3, backend="torch"))
     assert ((rough.value - exact.value).abs() <= rough.gap).all()
     assert (rough.marginal_error <= 1e-3).all()
     assert (rough.status == otfew.Status.OPTIMAL).all()
@@ -176,7 +193,7 @@ def test_kinds_of_array_and_batches():
     ones = np.full((2, 6), 1 / 6)
     np.testing.assert_allclose(uniform, 2 * otfew.sinkhorn_divergence_points(x, y, a, ones, solver=POINTS).value)
     half = [torch.from_numpy(z).half() for z in (x, y)]
-    assert otfew.sinkhorn_divergence_points(*half, solver=POINTS).value.dtype == torch.float64
+    assert otfew.sinkhorn_divergence_points(*half).value.dtype == torch.float64
 
 
 def test_bad_input():
@@ -197,7 +214,7 @@ def test_bad_input():
             otfew.sinkhorn_divergence(*given)
     with pytest.raises(ValueError, match="solver 'exact' is not entropic"):
         otfew.sinkhorn_divergence(between, within_x, within_y, solver="exact")
-    with pytest.raises(ValueError, match="solver 'keops' works on point clouds: call otfew.sinkhorn_divergence_points"):
+    with pytest.raises(ValueError, match="solver 'keops' works on point clouds: call"):
         otfew.sinkhorn_divergence(between, within_x, within_y, solver="keops")
     with pytest.raises(ValueError, match="one price for both marginals"):
         otfew.sinkhorn_divergence(between, within_x, within_y, solver=otfew.Sinkhorn(unbalanced=(1.0, None)))

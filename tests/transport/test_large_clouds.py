@@ -47,9 +47,12 @@ def sums_problem(metric, n, m, d, reg, dtype, seed=0):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize(("n", "m", "d", "reg"), [(300, 200, 3, 0.5), (1000, 900, 3, 0.01), (700, 1100, 2, 1e-3), (65, 1, 5, 0.1), (200, 300, 1, 1e-4)])  # fmt: skip
+@pytest.mark.parametrize(
+    ("n", "m", "d", "reg"),
+    [(300, 200, 3, 0.5), (900, 800, 3, 0.01), (700, 900, 2, 1e-3), (65, 1, 5, 0.1), (200, 300, 1, 1e-4)],
+)
 def test_sums_against_all_pairs(metric, n, m, d, reg, dtype):
-    """As accurate as their dtype, with what is left out; products also with vectors of any sign, and columns of none."""
+    """As accurate as their dtype, with what is left out; vectors of any sign, and columns without weight."""
     x, y, r, c, rng = sums_problem(metric, n, m, d, reg, dtype)
     c[0, : m // 3] = -1e30
     if m == 1:
@@ -60,12 +63,13 @@ def test_sums_against_all_pairs(metric, n, m, d, reg, dtype):
     ours, plain = CellSums(metric), ChunkedTorch(metric)
     wide = (x.double(), y.double())
     # Scores are as large as costs over reg, and rounded.
-    eps = 20 * torch.finfo(dtype).eps * (1 + float(pairwise(NAMES[metric], *wide).median()) ** 0.5)
+    eps = 4 * torch.finfo(dtype).eps * (10 + float(pairwise(NAMES[metric], *wide).median()))
     torch.testing.assert_close(ours.logsumexp(x, y, c), plain.logsumexp(*wide, c), rtol=eps, atol=eps)
     for weighted in (False, True):
         for factors in (v, v[..., :1].abs()):
             found, expected = (z.apply(*w, r, c, factors, weighted) for z, w in ((ours, (x, y)), (plain, wide)))
-            sizes = plain.apply(*wide, r, c, factors.abs().sum(-1, keepdim=True), weighted)
+            heavy = factors.abs().sum(-1, keepdim=True)
+            sizes = plain.apply(*wide, r, c, heavy) + plain.apply(*wide, r, c, heavy, weighted)
             assert ((found - expected).abs() <= eps * (sizes + 1e-30)).all()
             assert (found[0, 2] == 0).all()
     for weights in (None, (s, t)):

@@ -68,9 +68,8 @@ def test_closed_forms():
         np.testing.assert_allclose(otfew.solve_1d(x, x[:, ::-1].copy(), p=p).value, 0, atol=1e-300)
         np.testing.assert_allclose(otfew.solve_1d(-2 * x, -2 * y, p=p).value, 2**p * otfew.solve_1d(x, y, p=p).value)
     # Quantiles of two step functions.
-    value = otfew.solve_1d(
-        np.array([0.0, 1.0]), np.array([4.0, 2.0]), np.array([0.25, 0.75]), np.array([0.5, 0.5])
-    ).value
+    steps = (np.array(z) for z in ([0.0, 1.0], [4.0, 2.0], [0.25, 0.75], [0.5, 0.5]))
+    value = otfew.solve_1d(*steps).value
     np.testing.assert_allclose(value, 0.25 * 4 + 0.25 * 1 + 0.5 * 9)
 
 

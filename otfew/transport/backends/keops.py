@@ -6,21 +6,26 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from otfew.transport.backends.keops_reductions import KeOpsReductions, obstacle
 from otfew.transport.complaints import warn
-from otfew.transport.entropic.annealed import Report
+from otfew.transport.entropic.annealed import Report, anneal
 from otfew.transport.entropic.cells import CellSums
 from otfew.transport.entropic.large_clouds import LARGE, large_parts
 from otfew.transport.entropic.point_clouds import clouds, entropic_parts
-from otfew.transport.entropic.points import sinkhorn
+from otfew.transport.entropic.points import Potentials, sinkhorn
 from otfew.transport.entropic.reductions import ChunkedTorch, Metric, Reductions
+from otfew.transport.entropic.symmetric import symmetric
 from otfew.transport.options import check_count, check_number
 from otfew.transport.registry import PointSolver
 from otfew.transport.result import Parts
 
 Backend = Literal["auto", "keops", "torch"]
+
+Options = tuple[torch.dtype, float, float, int, float]
+"""Dtype of the sums, reg, tol, max_iter and scaling."""
 
 
 @dataclass(frozen=True)
@@ -93,24 +98,35 @@ class KeOps(PointSolver):
             ImportError: KeOps was asked for and cannot run here.
         """
         cloud = clouds(x, y, cost)
+        options = cloud.dtype, self.reg, self.tol, self.max_iter, self.scaling
         if self.backend == "auto" and x.is_cpu and len(x) and x.shape[1] * y.shape[1] >= LARGE:
-            options = self.reg, self.tol, self.max_iter, self.scaling
-            return large_parts(cloud, a, b, *options, self._report(), f"{self.name}[{CellSums.label}]")
+
+            def find(sums: CellSums, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Potentials:
+                return self._find_large(sums, x, y, a, b, options)
+
+            return large_parts(cloud, a, b, self.reg, find, f"{self.name}[{CellSums.label}]")
         sums = choose_sums(cloud.metric, self.backend, x.device.type)
-        found = sinkhorn(
-            sums,
-            cloud.x.detach(),
-            cloud.y.detach(),
-            a.detach(),
-            b.detach(),
-            x.dtype,
-            self.reg,
-            self.tol,
-            self.max_iter,
-            self.scaling,
-        )
+        found = self._find(sums, cloud.x.detach(), cloud.y.detach(), a.detach(), b.detach(), options)
         ran = self.name if sums.label == self.name else f"{self.name}[{sums.label}]"
         return entropic_parts(cloud, a, b, found, self.reg, sums, ran)
+
+    def _find(self, sums: Reductions, x: Tensor, y: Tensor, a: Tensor, b: Tensor, options: Options) -> Potentials:
+        return sinkhorn(sums, x, y, a, b, *options)
+
+    def _find_large(self, sums: CellSums, x: Tensor, y: Tensor, a: Tensor, b: Tensor, options: Options) -> Potentials:
+        return anneal(sums, x, y, a, b, *options, self._report())
+
+
+@dataclass(frozen=True)
+class KeOpsWithin(KeOps):
+    """The same between a cloud and itself, by averaged iterations; y and b must be x and a."""
+
+    def _find(self, sums: Reductions, x: Tensor, y: Tensor, a: Tensor, b: Tensor, options: Options) -> Potentials:
+        del y, b
+        return symmetric(sums, x, a, *options)
+
+    def _find_large(self, sums: CellSums, x: Tensor, y: Tensor, a: Tensor, b: Tensor, options: Options) -> Potentials:
+        return self._find(sums, x, y, a, b, options)
 
 
 def _say(line: str) -> None:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import fields, replace
 
 import torch
 from torch import Tensor
 
-from otfew.transport.entropic.annealed import Report, anneal
 from otfew.transport.entropic.cells import CellSums, left_out
 from otfew.transport.entropic.ordered import in_callers_order, order_clouds
 from otfew.transport.entropic.point_clouds import Clouds, entropic_parts
@@ -18,17 +18,11 @@ LARGE = 2**20
 """Costs of a problem from which it is solved in this way."""
 
 
-def large_parts(
-    cloud: Clouds,
-    a: Tensor,
-    b: Tensor,
-    reg: float,
-    tol: float,
-    max_iter: int,
-    scaling: float,
-    report: Report | None,
-    solver: str,
-) -> Parts:
+Find = Callable[[CellSums, Tensor, Tensor, Tensor, Tensor], Potentials]
+"""Solves one problem, a flat batch of one, of which neighbouring points follow each other: sums, x, y, a, b."""
+
+
+def large_parts(cloud: Clouds, a: Tensor, b: Tensor, reg: float, find: Find, solver: str) -> Parts:
     """Solve a flat batch, each problem by itself; arguments as of ``point_clouds.entropic_parts``.
 
     What sums leave out is a part ``left_out`` of them at most. So potentials are off by as much of ``reg``, and the
@@ -50,7 +44,7 @@ def large_parts(
     found = []
     for k in range(len(a)):
         one_x, one_y, one_a, one_b = (z[k : k + 1] for z in given)
-        found.append(anneal(sums, one_x, one_y, one_a, one_b, cloud.dtype, reg, tol, max_iter, scaling, report))
+        found.append(find(sums, one_x, one_y, one_a, one_b))
     joined = Potentials(*(torch.cat([getattr(one, part.name) for one in found]) for part in fields(Potentials)))
     parts = entropic_parts(cloud, a, b, joined, reg, sums, solver)
     total, compiled = given[2].sum(-1), sums.suits(cloud.x.shape[-1])
