@@ -62,8 +62,12 @@ def test_sums_against_all_pairs(metric, n, m, d, reg, dtype):
     v[0, : m // 4] = 0
     ours, plain = CellSums(metric), ChunkedTorch(metric)
     wide = (x.double(), y.double())
-    # Scores are as large as costs over reg, and rounded.
-    eps = 4 * torch.finfo(dtype).eps * (10 + float(pairwise(NAMES[metric], *wide).median()))
+    # Scores are as large as costs over reg, and rounded; so are those of the other side, in float64.
+    eps = (
+        (4 if dtype == torch.float32 else 20)
+        * torch.finfo(dtype).eps
+        * (10 + float(pairwise(NAMES[metric], *wide).median()))
+    )
     torch.testing.assert_close(ours.logsumexp(x, y, c), plain.logsumexp(*wide, c), rtol=eps, atol=eps)
     for weighted in (False, True):
         for factors in (v, v[..., :1].abs()):
@@ -177,7 +181,7 @@ def test_float32_large(every_size):
 @pytest.mark.parametrize("cost", ["sqeuclidean", "euclidean", "lp:1", "cosine"])
 def test_gradients_of_large_clouds(output, cost, every_size, monkeypatch):
     monkeypatch.setattr(annealed, "COARSEST", 4)
-    given = [z.requires_grad_() for z in problem(size=2, n=6, m=5, mass=1.5)]
+    given = [z.requires_grad_() for z in problem(size=1, n=6, m=4, d=2, mass=1.5)]
     large = solver(reg=0.5)
     assert gradcheck(lambda *z: getattr(otfew.solve_points(*z, cost=cost, solver=large), output), given, atol=1e-6)
 
