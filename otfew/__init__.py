@@ -15,12 +15,14 @@ if TYPE_CHECKING:
     from otfew.compat.pot import emd, emd2
     from otfew.reporting.joined import Joined, load_joined
     from otfew.reporting.result import Comparison, load
+    from otfew.slices import sliced_distance
     from otfew.transport import (
         POT,
         QPTH,
         Certificate,
         ConvergenceError,
         ConvergenceWarning,
+        Divergence,
         Exact,
         GeomLoss,
         KeOps,
@@ -30,11 +32,15 @@ if TYPE_CHECKING:
         POTSinkhorn,
         SciPy,
         Sinkhorn,
+        Sliced,
         Solver,
         Status,
         certify,
         pad,
+        sinkhorn_divergence,
+        sinkhorn_divergence_points,
         solve,
+        solve_1d,
         solve_points,
         solvers,
     )
@@ -47,6 +53,7 @@ __all__ = [
     "Comparison",
     "ConvergenceError",
     "ConvergenceWarning",
+    "Divergence",
     "Exact",
     "FewShotClassifier",
     "GeomLoss",
@@ -58,6 +65,7 @@ __all__ = [
     "Padded",
     "SciPy",
     "Sinkhorn",
+    "Sliced",
     "Solver",
     "Status",
     "certify",
@@ -68,7 +76,11 @@ __all__ = [
     "load",
     "load_joined",
     "pad",
+    "sinkhorn_divergence",
+    "sinkhorn_divergence_points",
+    "sliced_distance",
     "solve",
+    "solve_1d",
     "solve_points",
     "solvers",
 ]
@@ -105,6 +117,12 @@ _PLACES = {
     "solve": "otfew.transport",
     "solve_points": "otfew.transport",
     "solvers": "otfew.transport",
+    "Divergence": "otfew.transport",
+    "sinkhorn_divergence": "otfew.transport",
+    "sinkhorn_divergence_points": "otfew.transport",
+    "solve_1d": "otfew.transport",
+    "Sliced": "otfew.transport",
+    "sliced_distance": "otfew.slices",
 }
 """Public name -> the module that has it, which is imported when the name is first asked for."""
 

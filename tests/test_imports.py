@@ -32,7 +32,7 @@ FLOORS: tuple[frozenset[str], ...] = tuple(
     for floor in (
         "errors choices",
         "transport random",
-        "runs statistics costs devices registry checks",
+        "runs statistics costs slices devices registry checks",
         "method pair_loss scores caches plugins",
         "methods baselines data node_weights catalogue",
         "backbones nodes",

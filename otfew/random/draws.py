@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+import numpy.typing as npt
 
 from otfew.random.keys import key128
 
@@ -23,3 +24,9 @@ def uniforms(*key: str | int) -> Iterator[float]:
     generator = np.random.Philox(key=key128(repr(key)))
     while True:
         yield from ((generator.random_raw(_AT_ONCE) >> np.uint64(11)) * 2.0**-53).tolist()
+
+
+def uniform_array(count: int, *key: str | int) -> npt.NDArray[np.float64]:
+    """Draw the first ``count`` of ``uniforms(*key)`` at once."""
+    generator = np.random.Philox(key=key128(repr(key)))
+    return np.asarray((generator.random_raw(count) >> np.uint64(11)) * 2.0**-53, np.float64)

@@ -17,8 +17,10 @@ if TYPE_CHECKING:
     from otfew.transport.backends.pot_sinkhorn import POTSinkhorn
     from otfew.transport.backends.qpth import QPTH
     from otfew.transport.backends.scipy import SciPy
+    from otfew.transport.divergence import Divergence, sinkhorn_divergence, sinkhorn_divergence_points
     from otfew.transport.entropic.sinkhorn import Sinkhorn
     from otfew.transport.errors import ConvergenceError, ConvergenceWarning
+    from otfew.transport.one_dimension import solve_1d
     from otfew.transport.padding import Padded, pad
     from otfew.transport.points import solve_points
     from otfew.transport.problem import Status
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from otfew.transport.registry import SOLVERS, Solver, solvers
     from otfew.transport.result import OTResult
     from otfew.transport.simplex.exact import Exact
+    from otfew.transport.sliced import Sliced
 
 __all__ = [
     "POT",
@@ -34,6 +37,7 @@ __all__ = [
     "Certificate",
     "ConvergenceError",
     "ConvergenceWarning",
+    "Divergence",
     "Exact",
     "GeomLoss",
     "KeOps",
@@ -43,11 +47,15 @@ __all__ = [
     "Padded",
     "SciPy",
     "Sinkhorn",
+    "Sliced",
     "Solver",
     "Status",
     "certify",
     "pad",
+    "sinkhorn_divergence",
+    "sinkhorn_divergence_points",
     "solve",
+    "solve_1d",
     "solve_points",
     "solvers",
 ]
@@ -75,6 +83,11 @@ _PLACES = {
     "solvers": "otfew.transport.registry",
     "OTResult": "otfew.transport.result",
     "Exact": "otfew.transport.simplex.exact",
+    "Divergence": "otfew.transport.divergence",
+    "sinkhorn_divergence": "otfew.transport.divergence",
+    "sinkhorn_divergence_points": "otfew.transport.divergence",
+    "solve_1d": "otfew.transport.one_dimension",
+    "Sliced": "otfew.transport.sliced",
 }
 """Public name -> the module that has it."""
 

@@ -97,9 +97,9 @@ def _solve_points(
     numpy_in = isinstance(x, np.ndarray)
     x_t, y_t, a_t, b_t = (as_tensor(*given) for given in (("x", x), ("y", y), ("a", a), ("b", b)))
     refuse_transforms(x_t, y_t, a_t, b_t)
-    x_t, y_t, batch = _check_shapes(x_t, y_t, a_t, b_t)
+    x_t, y_t, batch = check_clouds(x_t, y_t, a_t, b_t)
     if validate:
-        _check_values(x_t, y_t, a_t, b_t, chosen.equal_totals, rtol)
+        check_points(x_t, y_t, a_t, b_t, chosen.equal_totals, rtol)
     n, m = x_t.shape[-2], y_t.shape[-2]
     if isinstance(chosen, PointSolver):
         flat_x, flat_y = (z.expand(*batch, *z.shape[-2:]).reshape(batch.numel(), *z.shape[-2:]) for z in (x_t, y_t))
@@ -120,7 +120,7 @@ def _solve_points(
     return OTResult(parts, (*batch, n, m), numpy_in, points=True)
 
 
-def _check_shapes(
+def check_clouds(
     x: Tensor | None, y: Tensor | None, a: Tensor | None, b: Tensor | None
 ) -> tuple[Tensor, Tensor, torch.Size]:
     """Check shapes and dtypes and return the clouds and the batch shape."""
@@ -158,7 +158,7 @@ def _check_shapes(
         raise ValueError(f"batch shapes of points and weights do not broadcast: {given}") from None
 
 
-def _check_values(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool, rtol: float) -> None:
+def check_points(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool, rtol: float) -> None:
     """Check what the tensors hold; where all is sound, with one look at a device."""
     if not x.is_cpu:
         sums = torch.stack([x.detach().sum(), y.detach().sum()])

@@ -6,18 +6,26 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar, Literal, get_args
 
+import torch
 from torch import Tensor
 
 from otfew.transport.backends.keops_reductions import KeOpsReductions, obstacle
 from otfew.transport.complaints import warn
+from otfew.transport.entropic.annealed import Report, anneal
+from otfew.transport.entropic.cells import CellSums
+from otfew.transport.entropic.large_clouds import LARGE, large_parts
 from otfew.transport.entropic.point_clouds import clouds, entropic_parts
-from otfew.transport.entropic.points import sinkhorn
+from otfew.transport.entropic.points import Potentials, sinkhorn
 from otfew.transport.entropic.reductions import ChunkedTorch, Metric, Reductions
+from otfew.transport.entropic.symmetric import symmetric
 from otfew.transport.options import check_count, check_number
 from otfew.transport.registry import PointSolver
 from otfew.transport.result import Parts
 
 Backend = Literal["auto", "keops", "torch"]
+
+Options = tuple[torch.dtype, float, float, int, float]
+"""Dtype of the sums, reg, tol, max_iter and scaling."""
 
 
 @dataclass(frozen=True)
@@ -33,16 +41,23 @@ class KeOps(PointSolver):
     ``value`` has its envelope gradient and ``value_linear`` its implicit one (conjugate gradients at backward), in x,
     y, a and b. The plan is an operator, differentiable in the vectors it is multiplied with.
 
-    KeOps compiles each formula on first use per dimension, dtype and kind of batch: several seconds each, kept on
-    disk. Where it cannot run, a warning says why, once, and torch takes the sums in blocks of rows. On few CPU cores
-    torch is the faster of the two.
+    On the CPU torch takes the sums, in blocks of rows; problems of 2^20 costs and more are solved one after another on
+    merged points first, then on all, along a falling temperature, with iterations extrapolated, and (up to 16
+    dimensions; "sqeuclidean", "cosine", "euclidean", "lp:1") with sums by compiled code that leaves out cells of points
+    whose kernel vanishes: at most a quarter of the rounding of a sum, which ``gap`` accounts for. ``n_iter`` then
+    counts iterations on all points.
+
+    On a GPU KeOps takes the sums. It compiles each formula on first use per dimension, dtype and kind of batch: several
+    seconds each, kept on disk. Where it cannot run, a warning says why, once, and torch takes them.
 
     Args:
         reg: Strength of the regularisation, in units of the cost.
         tol: Marginal error to reach, relative to the total.
         max_iter: Iterations a problem may take, those of epsilon scaling included.
         scaling: Factor of the temperature per iteration of epsilon scaling.
-        backend: What takes the sums: "keops" (an error where it cannot), "torch", or "auto": KeOps where it can.
+        backend: What takes the sums: "keops" (an error where it cannot), "torch", or "auto": as said above.
+        progress: True writes a line to the standard error for every scale of a large problem on the CPU; a function is
+            given each line instead.
 
     Raises:
         ValueError: An option is out of range.
@@ -53,6 +68,7 @@ class KeOps(PointSolver):
     max_iter: int = 10_000
     scaling: float = 0.5
     backend: Backend = "auto"
+    progress: bool | Report = False
 
     name: ClassVar[str] = "keops"
     kind: ClassVar[Literal["exact", "entropic"]] = "entropic"
@@ -65,8 +81,15 @@ class KeOps(PointSolver):
         check_number("KeOps", "tol", self.tol, below=1)
         check_count("KeOps", "max_iter", self.max_iter)
         check_number("KeOps", "scaling", self.scaling, below=1)
+        if not isinstance(self.progress, bool) and not callable(self.progress):
+            raise ValueError(f"KeOps: progress must be True, False or a function of a line, got {self.progress!r}")
         if self.backend not in get_args(Backend):
             raise ValueError(f"KeOps: backend must be one of {', '.join(get_args(Backend))}, got {self.backend!r}")
+
+    def _report(self) -> Report | None:
+        if callable(self.progress):
+            return self.progress
+        return _say if self.progress else None
 
     def solve_points(self, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
         """Solve a flat batch.
@@ -75,21 +98,42 @@ class KeOps(PointSolver):
             ImportError: KeOps was asked for and cannot run here.
         """
         cloud = clouds(x, y, cost)
+        options = cloud.dtype, self.reg, self.tol, self.max_iter, self.scaling
+        if self.backend == "auto" and x.is_cpu and len(x) and x.shape[1] * y.shape[1] >= LARGE:
+
+            def find(sums: CellSums, x: Tensor, y: Tensor, a: Tensor, b: Tensor) -> Potentials:
+                return self._find_large(sums, x, y, a, b, options)
+
+            return large_parts(cloud, a, b, self.reg, find, f"{self.name}[{CellSums.label}]")
         sums = choose_sums(cloud.metric, self.backend, x.device.type)
-        found = sinkhorn(
-            sums,
-            cloud.x.detach(),
-            cloud.y.detach(),
-            a.detach(),
-            b.detach(),
-            x.dtype,
-            self.reg,
-            self.tol,
-            self.max_iter,
-            self.scaling,
-        )
+        found = self._find(sums, cloud.x.detach(), cloud.y.detach(), a.detach(), b.detach(), options)
         ran = self.name if sums.label == self.name else f"{self.name}[{sums.label}]"
         return entropic_parts(cloud, a, b, found, self.reg, sums, ran)
+
+    def _find(self, sums: Reductions, x: Tensor, y: Tensor, a: Tensor, b: Tensor, options: Options) -> Potentials:
+        return sinkhorn(sums, x, y, a, b, *options)
+
+    def _find_large(self, sums: CellSums, x: Tensor, y: Tensor, a: Tensor, b: Tensor, options: Options) -> Potentials:
+        return anneal(sums, x, y, a, b, *options, self._report())
+
+
+@dataclass(frozen=True)
+class KeOpsWithin(KeOps):
+    """The same between a cloud and itself, by averaged iterations; y and b must be x and a."""
+
+    def _find(self, sums: Reductions, x: Tensor, y: Tensor, a: Tensor, b: Tensor, options: Options) -> Potentials:
+        del y, b
+        return symmetric(sums, x, a, *options)
+
+    def _find_large(self, sums: CellSums, x: Tensor, y: Tensor, a: Tensor, b: Tensor, options: Options) -> Potentials:
+        return self._find(sums, x, y, a, b, options)
+
+
+def _say(line: str) -> None:
+    """Write a line of progress to the standard error."""
+    from rich.console import Console
+
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"otfew: {line}", markup=False)
 
 
 def choose_sums(metric: Metric, backend: Backend, device: str) -> Reductions:
@@ -98,7 +142,7 @@ def choose_sums(metric: Metric, backend: Backend, device: str) -> Reductions:
     Raises:
         ImportError: KeOps was asked for and cannot run.
     """
-    if backend == "torch":
+    if backend == "torch" or (backend == "auto" and device == "cpu"):
         return ChunkedTorch(metric)
     reason = obstacle(device)
     if reason is None:
