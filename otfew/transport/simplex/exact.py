@@ -23,6 +23,10 @@ from otfew.transport.simplex.scales import RESOLUTION, Answer, Rule, settle
 from otfew.transport.threads import share_out
 
 
+LARGE = 1000
+"""Rows and columns together above which ``large`` solves a problem: measured, see docs/solvers.md."""
+
+
 @dataclass(frozen=True)
 class Exact(ArraySolver):
     """Exact LP by a primal network simplex in float64: one problem a thread, on a GPU one problem a warp.
@@ -159,8 +163,13 @@ class Exact(ArraySolver):
         assigned = np.empty(size, np.bool_)
         max_iter = 10_000 + 20 * n * m if self.max_iter is None else self.max_iter
         totals_rtol = np.inf if problem.checked else TOTALS_RTOL
-        kernel = _kernel_for()(n, m)
+        threads = self.threads or torch.get_num_threads()
         cost = np.ascontiguousarray(problem.cost)
+        if n + m > LARGE:
+            from otfew.transport.simplex.large import solve_all
+
+            return solve_all(replace(problem, cost=cost), totals_rtol, self.tol, max_iter, threads, self.name)
+        kernel = _kernel_for()(n, m)
         if cost.dtype == np.float32:
             costs, narrow = np.empty((0, n, m)), cost
         else:
@@ -174,7 +183,7 @@ class Exact(ArraySolver):
             )  # fmt: skip
 
         # A chunk costs some ten microseconds to hand over: a few problems of 25 x 25, many of 5 x 5.
-        share_out(work, size, self.threads or torch.get_num_threads(), least=1 + 10_000 // (n * m))
+        share_out(work, size, threads, least=1 + 10_000 // (n * m))
         ran = self.name
         paths = np.count_nonzero(assigned)
         if paths:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ import numpy.typing as npt
 
 from otfew.transport.certificate import CERTAIN, EPS
 from otfew.transport.compilation import announced
-from otfew.transport.problem import INVALID, TOTALS_RANGE, UNSURE, Array, Status
+from otfew.transport.problem import INVALID, TOTALS_RANGE, UNSURE, Array, Problem, Solution, Status
 from otfew.transport.threads import share_out
 
 Bools = npt.NDArray[np.bool_]
@@ -89,6 +90,44 @@ class Found:
     n_iter: int
 
 
+def solve_all(
+    problem: Problem, totals_rtol: float, tol: float, max_iter: int, threads: int, name: str
+) -> Solution:
+    """Solve a batch: threads over problems where there are as many, else over the rows of each.
+
+    Args:
+        problem: The problems; their costs contiguous.
+        totals_rtol: See ``solve_one``.
+        tol: See ``solve_one``.
+        max_iter: See ``solve_one``.
+        threads: Threads to use.
+        name: Of the solver.
+    """
+    size, (n, m) = len(problem), problem.shape
+    arcs = n + m - 1
+    rows, cols = np.empty((size, arcs), np.int32), np.empty((size, arcs), np.int32)
+    flow, f, g = np.empty((size, arcs)), np.empty((size, n)), np.empty((size, m))
+    value, gap, error = np.empty(size), np.empty(size), np.empty(size)
+    status, n_iter = np.empty(size, np.int8), np.empty(size, np.int64)
+    across = size >= threads
+
+    def work(first: int, last: int) -> None:
+        for k in range(first, last):
+            found = solve_one(
+                problem.cost[problem.cost_index[k]], problem.a[problem.a_index[k]], problem.b[problem.b_index[k]],
+                totals_rtol, tol, max_iter, 1 if across else threads,
+            )  # fmt: skip
+            rows[k], cols[k], flow[k], f[k], g[k] = found.rows, found.cols, found.flow, found.f, found.g
+            value[k], gap[k], error[k] = found.value, found.gap, found.error
+            status[k], n_iter[k] = found.status, found.n_iter
+
+    if across:
+        share_out(work, size, threads)
+    else:
+        work(0, size)
+    return Solution(value, f, g, gap, error, status, n_iter, name, rows=rows, cols=cols, flow=flow)
+
+
 def solve_one(
     cost: npt.NDArray[np.floating],
     a: Array,
@@ -121,8 +160,8 @@ def solve_one(
     kept = supply > 0
     floor, top = float(low[kept].min()), float(high[kept].max())
     reach = max(abs(floor), abs(top))
-    # Potentials are sums along paths of at most n + m arcs.
-    if not reach * 16.0 * (n + m) < np.inf:
+    # Potentials are sums along paths of at most n + m arcs, and Sinkhorn's stay within 200 times the largest cost.
+    if not reach * 1024.0 * (n + m) < np.inf:
         return _nothing(n, m, Status.FAILED)
     spread = top - floor
     search.list_arcs()
@@ -343,33 +382,43 @@ def _unit(keys: Array) -> float:
     return float(np.median(above)) or float(above.mean())
 
 
-@dataclass
-class _Code:
-    """Compiled functions by name, for one type of costs."""
-
-    survey: Any
-    sample: Any
-    choose: Any
-    price: Any
-    lowest: Any
-    list_arcs: Any
-    add_arcs: Any
-    reduced_costs: Any
-    smooth: Any
-    plant: Any
-    thread_up: Any
-    refresh: Any
-    improve: Any
-
-
 @functools.cache
-def _compiled(dtype: str) -> _Code:
-    """Compile for costs of a type and say so, or load what was compiled before."""
+def _compiled(dtype: str) -> SimpleNamespace:
+    """Compile all that is run for costs of a type and say so, or load what was compiled before."""
+    import numba
+    from numba import types
+
     from otfew.transport.simplex import large_passes, large_start, large_tree
 
-    del dtype
-    return _Code(
-        large_passes.survey, large_passes.sample, large_passes.choose, large_passes.price, large_passes.lowest,
-        large_start.list_arcs, large_start.add_arcs, large_start.reduced_costs, large_start.smooth, large_start.plant,
-        large_tree.thread_up, large_tree.refresh, large_tree.improve,
-    )  # fmt: skip
+    integer, number = types.int64, types.float64
+    real, reals, whole = types.float64[::1], types.float64[:, ::1], types.int64[::1]
+    flags, nodes, lists = types.boolean[::1], types.int32[::1], types.int32[:, ::1]
+    cost = numba.from_dtype(np.dtype(dtype))[:, ::1]
+    listed = (whole, nodes, real)
+    row_lists = (lists, reals, whole)
+    tree = (nodes, nodes, nodes, nodes)
+    signatures = {
+        large_passes.survey: (cost, integer, integer, real, real, real),
+        large_passes.sample: (cost, flags, real, real, integer, integer, real),
+        large_passes.choose: (
+            cost, integer, integer, flags, real, real, integer, integer, *row_lists, real, *row_lists,
+        ),
+        large_passes.price: (cost, integer, integer, flags, real, real, number, *row_lists, real),
+        large_passes.lowest: (cost, whole, real, real),
+        large_start.list_arcs: (
+            cost, lists, whole, types.int32[:, :, ::1], types.float64[:, :, ::1], types.int64[:, ::1],
+        ),
+        large_start.add_arcs: (cost, *listed, lists, whole, real, number),
+        large_start.reduced_costs: (*listed, real),
+        large_start.smooth: (*listed, real, real, real, number, number, integer),
+        large_start.plant: (*listed, number, real, real, nodes, real),
+        large_tree.thread_up: (integer, integer, nodes, *tree),
+        large_tree.refresh: (cost, integer, nodes, nodes, real),
+        large_tree.improve: (
+            integer, integer, *listed, integer, number, integer, integer, real, nodes, real, *tree,
+        ),
+    }  # fmt: skip
+    with announced("the exact solver of large problems"):
+        for function, signature in signatures.items():
+            function.compile(signature)
+    return SimpleNamespace(**{function.__name__: function for function in signatures})

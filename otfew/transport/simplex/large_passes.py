@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from otfew.transport.jit import jit
 
-CHUNK = 64
+CHUNK = 16
 """Columns that are looked at together: most chunks hold nothing, which vectorised code sees at once."""
 
 @intrinsic

@@ -219,11 +219,12 @@ def _sorted(keys, unit):
     low = np.inf
     for k in range(total):
         low = min(low, keys[k])
-    scale = BUCKETS / (8.0 * unit)
     place = np.zeros(BUCKETS + 1, np.int64)
     bucket = np.empty(total, np.int32)
     for k in range(total):
-        bucket[k] = np.int32(min((keys[k] - low) * scale, BUCKETS - 1.0))
+        # What is no number here, or none that fits, is far above.
+        level = (keys[k] - low) / unit * (BUCKETS / 8.0)
+        bucket[k] = np.int32(level) if level < BUCKETS else BUCKETS - 1
         place[bucket[k] + 1] += 1
     for b in range(BUCKETS):
         place[b + 1] += place[b]
