@@ -22,14 +22,16 @@ from otfew.transport.simplex.extremes import within_range
 from otfew.transport.simplex.scales import RESOLUTION, Answer, Rule, settle
 from otfew.transport.threads import share_out
 
-
-LARGE = 1000
-"""Rows and columns together above which ``large`` solves a problem: measured, see docs/solvers.md."""
+LARGE = 600_000
+"""Costs in a problem above which ``large`` solves it, which is slower below: measured at 200 to 1,000 nodes a side."""
 
 
 @dataclass(frozen=True)
 class Exact(ArraySolver):
     """Exact LP by a primal network simplex in float64: one problem a thread, on a GPU one problem a warp.
+
+    Problems of more than 600,000 costs, 775 nodes a side, are solved on few arcs of each node and checked against all;
+    there threads share what looks at all costs.
 
     Flows are exact multiples of total / 2^52; an answer is the same, bit for bit, whatever its batch-mates and the
     number of threads. Assignment problems (uniform weights, as many rows as columns) of up to 128 rows go to shortest
@@ -165,7 +167,7 @@ class Exact(ArraySolver):
         totals_rtol = np.inf if problem.checked else TOTALS_RTOL
         threads = self.threads or torch.get_num_threads()
         cost = np.ascontiguousarray(problem.cost)
-        if n + m > LARGE:
+        if n * m > LARGE:
             from otfew.transport.simplex.large import solve_all
 
             return solve_all(replace(problem, cost=cost), totals_rtol, self.tol, max_iter, threads, self.name)

@@ -57,6 +57,9 @@ ANNEALING = ((1.0, 0.3), (0.5, 0.1))
 TURNS = 12
 """Iterations at each strength."""
 
+BLOCK = 0.7
+"""Arcs that are priced before the worst of them enters, in units of the square root of the listed ones."""
+
 CROWDED = 64
 """Listed arcs, times nodes, above which the dearer half is left out: bounds the memory."""
 
@@ -90,9 +93,7 @@ class Found:
     n_iter: int
 
 
-def solve_all(
-    problem: Problem, totals_rtol: float, tol: float, max_iter: int, threads: int, name: str
-) -> Solution:
+def solve_all(problem: Problem, totals_rtol: float, tol: float, max_iter: int, threads: int, name: str) -> Solution:
     """Solve a batch: threads over problems where there are as many, else over the rows of each.
 
     Args:
@@ -171,7 +172,11 @@ def solve_one(
 
 
 class _Search:
-    """The state of the search: lists, tree and potentials."""
+    """The state of the search: lists of arcs by rows, tree and potentials."""
+
+    begin: Ints
+    arcs: Nodes
+    costs: Array
 
     def __init__(self, cost: npt.NDArray[np.floating], supply: Array, demand: Array, threads: int) -> None:
         self.cost, self.supply, self.demand, self.threads = cost, supply, demand, threads
@@ -257,7 +262,7 @@ class _Search:
         pivots, cursor = 0, 0
         tolerance = self._refresh(slack)
         while True:
-            block = int(np.sqrt(len(self.arcs)))
+            block = int(BLOCK * np.sqrt(len(self.arcs)))
             more, cursor = self.code.improve(
                 n, self.count, self.begin, self.arcs, self.costs, block, tolerance, cursor, max_iter - pivots,
                 self.potential, self.parent, self.flow, self.thread, self.back, self.size, self.last,
@@ -282,7 +287,7 @@ class _Search:
 
     def _refresh(self, slack: float) -> float:
         """Compute the potentials anew; returns the reduced cost that is as good as none."""
-        largest = self.code.refresh(self.cost, self.root, self.parent, self.thread, self.potential)
+        largest: float = self.code.refresh(self.cost, self.root, self.parent, self.thread, self.potential)
         return max(largest * 1e-14, slack)
 
 

@@ -19,6 +19,7 @@ from otfew.transport.jit import jit
 CHUNK = 16
 """Columns that are looked at together: most chunks hold nothing, which vectorised code sees at once."""
 
+
 @intrinsic
 def _bits(_context: Any, _x: Any) -> Any:
     """The bits of a float64 as an int64."""
