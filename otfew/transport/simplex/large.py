@@ -42,7 +42,7 @@ ROW_ARCS = 20
 COLUMN_ARCS = 20
 """Arcs that a column lists at first."""
 
-VIOLATORS = 8
+VIOLATORS = 16
 """Arcs that join a row's list after a look at all costs."""
 
 SAMPLE = 256
@@ -51,7 +51,7 @@ SAMPLE = 256
 PARTS = 2
 """Parts of the rows in which columns find their arcs: fixed, whatever the number of threads."""
 
-ANNEALING = ((1.0, 0.3), (0.5, 0.1))
+ANNEALING = ((0.6, 0.3), (0.4, 0.1))
 """First and last strength of the Sinkhorn iterations on each set of lists, in units of ``_unit``."""
 
 TURNS = 12

@@ -20,6 +20,10 @@ CHUNK = 16
 """Columns that are looked at together: most chunks hold nothing, which vectorised code sees at once."""
 
 
+SPREAD = 40503
+"""Odd, and about 0.618 of 2^16: multiples of it are spread evenly."""
+
+
 @intrinsic
 def _bits(_context: Any, _x: Any) -> Any:
     """The bits of a float64 as an int64."""
@@ -179,6 +183,7 @@ def choose(
         column_counts: (m,) int64, overwritten.
     """
     m = cost.shape[1]
+    chunks = -(-m // CHUNK)
     most = keys.shape[1]
     column_most = column_keys.shape[1]
     sampled = np.empty(rank)
@@ -200,7 +205,10 @@ def choose(
                     worst = sampled[rank - 1]
         worst = np.nextafter(worst, np.inf)
         count = 0
-        for start in range(0, m, CHUNK):
+        # Each row begins elsewhere, so that rows with many arcs of one cost do not all list the same columns.
+        turn = (i * SPREAD) % chunks
+        for k in range(chunks):
+            start = (k + turn if k + turn < chunks else k + turn - chunks) * CHUNK
             stop = min(start + CHUNK, m)
             if _least(row[start:stop], w[start:stop]) - potential < worst:
                 for j in range(start, stop):
@@ -237,6 +245,7 @@ def price(cost, first, last, dropped, u, w, tolerance, near, keys, counts, low):
         low: (n,) least of cost_ij + w_j, overwritten.
     """
     m = cost.shape[1]
+    chunks = -(-m // CHUNK)
     most = keys.shape[1]
     for i in range(first, last):
         counts[i] = 0
@@ -247,7 +256,10 @@ def price(cost, first, last, dropped, u, w, tolerance, near, keys, counts, low):
         potential = u[i]
         count = 0
         worst = -tolerance
-        for start in range(0, m, CHUNK):
+        # Each row begins elsewhere, so that rows with many arcs of one cost do not all list the same columns.
+        turn = (i * SPREAD) % chunks
+        for k in range(chunks):
+            start = (k + turn if k + turn < chunks else k + turn - chunks) * CHUNK
             stop = min(start + CHUNK, m)
             if _least(row[start:stop], w[start:stop]) - potential < worst:
                 for j in range(start, stop):
