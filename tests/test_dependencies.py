@@ -42,6 +42,7 @@ ADAPTERS = {
     "keopscore": "otfew/transport/backends/keops_reductions.py",
     "ot": "otfew/transport/backends/pot.py otfew/transport/backends/pot_sinkhorn.py"
     " experiments/device_check/exact.py experiments/device_check/sinkhorn.py",
+    "onnxruntime": "otfew/backbones/onnx.py",
     "pillow_heif": "otfew/data/decoding/heic.py",
     "pykeops": "otfew/transport/backends/keops_reductions.py",
     "pytest": "experiments/device_check/reporter.py",

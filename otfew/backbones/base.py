@@ -79,11 +79,16 @@ class Backbone:
         device = images.device if parameter is None else parameter.device
         # Whoever moves the module by itself leaves the mean behind.
         normalised: Tensor = self._normalise.to(device)(send(images, device))
-        maps: Tensor = self.module(normalised.contiguous(memory_format=torch.channels_last))
+        maps = self._forward(normalised.contiguous(memory_format=torch.channels_last))
         if not isinstance(maps, Tensor) or maps.ndim != 4 or len(maps) != len(images):
             got = f"shape {tuple(maps.shape)}" if isinstance(maps, Tensor) else type(maps).__name__
             raise UserError(f"backbone {self.name!r} must return maps (images, channels, h, w), not {got}.")
         return channels_first(maps, normalised, declared(self.module), self.name, unless_told="NCHW").float()
+
+    def _forward(self, images: Tensor) -> Tensor:
+        """Call the module with normalised images, channels last in memory."""
+        maps: Tensor = self.module(images)
+        return maps
 
 
 class Normalisation(nn.Module):

@@ -53,6 +53,7 @@ def available() -> list[tuple[str, str]]:
         ("FILE.safetensors", "your own checkpoint, with its card FILE.json beside it"),
         ("package.module:factory", "any torch module: maps (images, channels, h, w) or vectors (images, channels)"),
         ("timm:NAME", 'a pretrained network of timm; run pip install "otfew[timm]"'),
+        ("onnx:NAME", 'any of these, computed by onnxruntime on the CPU; run pip install "otfew[onnx]"'),
         ("NAME@FILE", "weights from elsewhere; NAME: an architecture, deepemd, feat, s2m2, ..., or timm:NAME"),
         ("FILE.pth", "published weights whose network is told by their names and shapes (.pth, .pt, .tar)"),
     ]
@@ -72,7 +73,8 @@ def load(spec: str | None = None, *, dataset: str | None = None, trained_on: str
             ``package.module:factory``, ``timm:NAME``, a checkpoint of a network of one's own as
             ``package.module:factory@FILE``, or weights from elsewhere: ``NAME@FILE``, where NAME is an
             architecture of ours, a published codebase (see ``otfew.backbones.layouts``) or ``timm:NAME``, or the FILE
-            alone where it is a .pth, .pt or .tar file whose network its names and shapes tell. None or "" takes the
+            alone where it is a .pth, .pt or .tar file whose network its names and shapes tell. ``onnx:`` before any of
+            these lets onnxruntime compute its maps on the CPU, see ``otfew.backbones.onnx``. None or "" takes the
             zoo's backbone for the data set, else, where there is none of ours, efficientnet-lite0 if it is installed.
         dataset: Whose default to take.
         trained_on: What weights that say nothing of it were trained on, see ``otfew.backbones.stated``; None leaves
@@ -81,7 +83,12 @@ def load(spec: str | None = None, *, dataset: str | None = None, trained_on: str
     Raises:
         UserError: There is no such backbone, its weights are not here, or it does not load.
     """
-    backbone = _loaded(spec or _default(dataset))
+    from otfew.backbones import onnx
+
+    name = (spec or "").removeprefix(onnx.PREFIX)
+    backbone = _loaded(name or _default(dataset))
+    if spec and spec.startswith(onnx.PREFIX):
+        backbone = onnx.from_network(backbone)
     if trained_on is None:
         return backbone
     from otfew.backbones.stated import state

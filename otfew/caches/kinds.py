@@ -17,7 +17,7 @@ from otfew.transport import kept
 MADE_AGAIN: tuple[CacheKind, ...] = ("features", "kernels", "pictures")
 """Kinds that a machine makes again by itself; the others have to be fetched."""
 SUMMARIES: dict[CacheKind, str] = {
-    "features": "node sets of images, extracted by networks",
+    "features": "node sets of images, extracted by networks, and networks as onnxruntime runs them",
     "kernels": "compiled code of solvers",
     "pictures": "drawings of glyphs",
     "downloads": "data sets that otfew has fetched, wherever they lie",
@@ -71,7 +71,7 @@ def places(kind: CacheKind) -> list[Path]:
         home = Path(platformdirs.user_cache_dir("otfew", appauthor=False))
         # The last is where earlier versions kept them.
         return list(dict.fromkeys([cache / "glyphs", home / "glyphs", home / "data" / "glyphs"]))
-    folders: dict[CacheKind, tuple[str, ...]] = {"features": ("features", "photos")}
+    folders: dict[CacheKind, tuple[str, ...]] = {"features": ("features", "photos", "onnx")}
     return [cache / name for name in folders.get(kind, (kind,))]
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ import torch
 
 from otfew import catalogue
 from otfew.classifier.calibration import HeldOut, hold_out
-from otfew.classifier.candidates import Candidate, View
+from otfew.classifier.candidates import TURNABLE, Candidate, View
 from otfew.classifier.holdouts import Answers, Indices, Photos, Question, nested, rounds, single
 from otfew.classifier.prior import Prior
 from otfew.classifier.selection import Choice, Judged, choose
@@ -97,7 +96,7 @@ def examine(order: Sequence[Judged], views: Mapping[View, Photos], prior: Prior)
 
     asking: dict[Candidate, Answers] = {}
     unable: dict[Candidate, UserError] = {}
-    pooled: dict[View, Photos] = {}
+    pooled: dict[tuple[View, bool], Photos] = {}
     for candidate in (judged.candidate for judged in order):
         try:
             method = catalogue.build(candidate.method)
@@ -106,12 +105,19 @@ def examine(order: Sequence[Judged], views: Mapping[View, Photos], prior: Prior)
             continue
         seen = views[candidate.view]
         if method.pools:
-            seen = pooled.setdefault(candidate.view, seen.pooled())
+            few = candidate.method in TURNABLE
+            if (candidate.view, few) not in pooled:
+                pooled[candidate.view, few] = seen.pooled().turned() if few else seen.pooled()
+            seen = pooled[candidate.view, few]
         asking[candidate] = Answers(method, seen)
     threads = torch.get_num_threads() if photos.nodes.is_cpu else 1
-    ended = side_by_side([partial(own.prepare, wanted) for own in asking.values()], threads)
-    unable.update((c, error) for c, error in zip(asking, ended, strict=True) if error is not None)
+    parts = [(candidate, part) for candidate, own in asking.items() for part in own.parts(wanted)]
+    for (candidate, _), ended in zip(parts, side_by_side([part for _, part in parts], threads), strict=True):
+        if ended is not None:
+            unable.setdefault(candidate, ended)
     answers = {candidate: own for candidate, own in asking.items() if candidate not in unable}
+    for own in answers.values():
+        own.settle()
     settled = [
         replace(judged, reason=str(unable[judged.candidate]).rstrip(".")) if judged.candidate in unable else judged
         for judged in order

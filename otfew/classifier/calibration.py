@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from otfew.classifier.by_class import Evenly
 from otfew.classifier.holdouts import Answers, Indices, Photos, Question, rounds, single
 from otfew.classifier.rejection import LEAST_CLASSES, Detection, threshold
 from otfew.method import FewShotMethod
@@ -70,7 +71,7 @@ class HeldOut:
 
 @dataclass(frozen=True)
 class Quality:
-    """How good probabilities are, on held-out photos; means over units.
+    """How good probabilities are, on held-out photos: means by class, see ``by_class.Evenly``.
 
     Attributes:
         log_loss: Of the method's own softmax, then of the calibrated one.
@@ -85,15 +86,15 @@ def quality(held: HeldOut) -> Quality | None:
     """Compare probabilities before and after calibration; None where nothing was held out."""
     if not len(held.labels):
         return None
-    rows = np.arange(len(held.labels))
+    rows, weights = np.arange(len(held.labels)), Evenly.of(held.labels, held.units)
     losses, scores = [], []
     for shares in (softmax(held.logits, 1.0), held.probabilities):
         if shares is held.probabilities:
             loss = -np.log(np.maximum(shares[rows, held.labels], 1e-300))
         else:
             loss = log_losses(held.logits, held.labels, np.ones(1))[:, 0]
-        losses.append(float(unit_means(loss, held.units)[0].mean()))
-        scores.append(float(unit_means(brier(shares, held.labels), held.units)[0].mean()))
+        losses.append(weights.mean(loss))
+        scores.append(weights.mean(brier(shares, held.labels)))
     return Quality((losses[0], losses[1]), (scores[0], scores[1]))
 
 

@@ -66,7 +66,8 @@ HEADS: dict[str, tuple[str, ...]] = {
 Left out are those that take long on many nodes, those that are fitted by many steps, and
 those that need base classes or see all new photos at once.
 """
-
+TURNABLE = frozenset({"logistic"})
+"""Those that a turn of all vectors changes nothing for and that take long on many channels: see ``Photos.turned``."""
 
 MANY = 600
 """Labelled photos beyond which whole maps are too large to be kept and matched: their averages and crops remain."""

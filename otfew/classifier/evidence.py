@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from otfew.classifier.by_class import Evenly
 from otfew.classifier.calibration import Calibration, HeldOut, Quality, quality
 from otfew.classifier.holdouts import Indices, Photos
 from otfew.classifier.rejection import Detection
 from otfew.classifier.selection import Choice, reason_of
 from otfew.statistics.intervals import Z
-from otfew.statistics.temperature import unit_means
 
 Floats = npt.NDArray[np.float64]
 
@@ -26,14 +26,16 @@ SURE = 0.5
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Held-out accuracy with a 95 % interval.
+    """Held-out accuracy with a 95 % interval: of new photos that come evenly from the classes.
 
     Attributes:
-        mean: Share of units that were right, photos of a group averaged.
-        low: Of Wilson's interval.
+        mean: Share that was right, averaged over classes, in a class over units, in a unit over photos.
+        low: Of Wilson's interval for as many units of equal weight as vary as much, see ``by_class.Evenly``.
         high: Likewise.
         units: How many there are, near-duplicates counting once.
         nested: True where the method was chosen anew without the photos that it was then judged by.
+        classes: How many of the classes the average is over: those of which a photo could be held out.
+        even: Whether as many units of each were held out, so that the average over units is the same.
     """
 
     mean: float
@@ -41,6 +43,8 @@ class Accuracy:
     high: float
     units: int
     nested: bool
+    classes: int
+    even: bool
 
 
 @dataclass(frozen=True)
@@ -150,10 +154,13 @@ class Evidence:
             return f"nothing could be held out: {self.reason}"
         a = self.accuracy
         how = ", the method chosen anew each time" if a.nested else ""
-        return (
+        told = (
             f"held out one a class, {self.rounds} times{how}: {100 * a.mean:.1f} % right "
             f"[{100 * a.low:.1f}, {100 * a.high:.1f}]"
         )
+        if a.classes < self.classes:
+            return f"{told}, as if new photos came evenly from the {a.classes} classes of which one could be held out"
+        return told if a.even else f"{told}, as if new photos came evenly from the classes"
 
     def _calibration(self) -> str:
         c = self.calibration
@@ -166,12 +173,12 @@ class Evidence:
         )
 
 
-def wilson(right: float, count: int, z: float = Z) -> tuple[float, float]:
+def wilson(right: float, count: float, z: float = Z) -> tuple[float, float]:
     """Compute Wilson's interval (1927) of a share.
 
     Args:
         right: How many were right; a fraction where photos of a group disagree.
-        count: Of how many.
+        count: Of how many; a fraction where they do not weigh alike.
         z: Of the normal distribution.
     """
     share = right / count
@@ -215,9 +222,12 @@ def gather(
     if len(judged.labels):
         which, shares = judged.by_photo()
         truth, taken = photos.labels[which], shares.argmax(1)
-        right, _ = unit_means((truth == taken).astype(np.float64), photos.units[which])
-        low, high = wilson(float(right.sum()), len(right))
-        accuracy = Accuracy(float(right.mean()), low, high, len(right), nested)
+        weights = Evenly.of(truth, photos.units[which])
+        # Sums of weights miss 1 by their rounding.
+        mean = min(1.0, weights.mean((truth == taken).astype(np.float64)))
+        low, high = wilson(mean * weights.effective, weights.effective)
+        units = len(np.unique(photos.units[which]))
+        accuracy = Accuracy(mean, low, high, units, nested, weights.classes, weights.even)
         for i, true, other, share in zip(
             which.tolist(), truth.tolist(), taken.tolist(), shares.max(1).tolist(), strict=True
         ):

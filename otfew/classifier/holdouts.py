@@ -6,8 +6,9 @@ ones would answer for it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from otfew.classifier.answering import takes_means
+from otfew.classifier.pair_products import PairProducts, pay
 from otfew.errors import UserError
 from otfew.method import FewShotMethod
 
@@ -47,6 +49,18 @@ class Photos:
     def pooled(self) -> Photos:
         """Return the same photos with one node each, the average of its nodes."""
         return Photos(self.nodes.mean(1, keepdim=True), self.labels, self.way, self.units)
+
+    def turned(self) -> Photos:
+        """Return the same photos of one node each in as few channels as there are photos.
+
+        They are written in a basis of what they span: products and distances stay, up to rounding, and so does whatever
+        a method makes of these alone, such as a regression with a penalty on its length.
+        """
+        if len(self.labels) >= self.nodes.shape[-1]:
+            return self
+        vectors = self.nodes[:, 0].double()
+        basis = torch.linalg.qr(vectors.T)[0]
+        return Photos((vectors @ basis).to(self.nodes)[:, None], self.labels, self.way, self.units)
 
 
 @dataclass(frozen=True)
@@ -140,18 +154,39 @@ class Answers:
     method: FewShotMethod
     photos: Photos
     _kept: dict[tuple[int, ...], dict[int, Floats]] = field(default_factory=dict)
+    _products: PairProducts | None = None
 
     def prepare(self, questions: Iterable[Question]) -> None:
         """Answer many questions, those of the same known photos at once."""
+        for part in self.parts(questions):
+            part()
+        self.settle()
+
+    def parts(self, questions: Iterable[Question]) -> list[Callable[[], None]]:
+        """List what ``prepare`` does before ``settle``: no part touches what another one changes."""
         wanted: dict[tuple[int, ...], set[int]] = {}
         for question in questions:
             missing = set(question.asked) - set(self._kept.get(question.known, ()))
-            wanted.setdefault(question.known, set()).update(missing)
+            if missing:
+                wanted.setdefault(question.known, set()).update(missing)
+        rows = {known: sorted(asked) for known, asked in wanted.items()}
+        if pay(self.method, self.photos.nodes, self.photos.way, rows):
+            photos = self.photos
+            self._products = PairProducts(self.method, photos.nodes, photos.labels, photos.way, rows)
+            return self._products.parts()
+        return [partial(self._ask, rows)] if rows else []
+
+    def settle(self) -> None:
+        """Take in what the parts have found."""
+        if self._products is not None:
+            for known, found in self._products.answers().items():
+                self._kept.setdefault(known, {}).update(found)
+            self._products = None
+
+    def _ask(self, wanted: Mapping[tuple[int, ...], Sequence[int]]) -> None:
         for known, asked in wanted.items():
-            if asked:
-                rows = sorted(asked)
-                logits = ask(self.method, self.photos, known, rows)
-                self._kept.setdefault(known, {}).update(zip(rows, logits, strict=True))
+            logits = ask(self.method, self.photos, known, asked)
+            self._kept.setdefault(known, {}).update(zip(asked, logits, strict=True))
 
     def __call__(self, question: Question) -> Floats:
         """Return logits (asked, way)."""

@@ -15,6 +15,7 @@ from otfew.backbones.architectures import ARCHITECTURES
 from otfew.backbones.base import digest
 from otfew.backbones.cards import Card
 from otfew.backbones.loading import available, load
+from otfew.backbones.onnx import PREFIX
 from otfew.classifier.embedder import as_backbone
 from otfew.errors import UserError
 
@@ -73,7 +74,9 @@ def must_be_given(given: Any, backbone: Backbone) -> bool:
 
 
 def _is_own(given: Any) -> bool:
-    return given is not None and given not in [name for name, _ in available()]
+    # Who computes its maps makes no other network of it.
+    name = given.removeprefix(PREFIX) if isinstance(given, str) else given
+    return name is not None and name not in [listed for listed, _ in available()]
 
 
 def _can_be_built(card: Card) -> bool:

@@ -90,9 +90,11 @@ def from_record(
     if rows and not (_within(held.photos, count) and _within(held.labels, len(classes))):
         raise ValueError("its held-out photos are none of its photos")
     accuracy, quality, detection = (record[name] for name in ("accuracy", "quality", "detection"))
+    # Earlier files hold averages over units, whatever their classes.
+    before = {"classes": int(record["classes"]), "even": True}
     told = Evidence(
         **{name: int(record[name]) for name in _COUNTS},
-        accuracy=None if accuracy is None else Accuracy(**accuracy),
+        accuracy=None if accuracy is None else Accuracy(**{**before, **accuracy}),
         quality=None if quality is None else Quality(**{name: tuple(pair) for name, pair in quality.items()}),
         confusions=tuple(Confusion(classes[a], classes[b], n) for a, b, n in record["confusions"]),
         suspects=tuple(Suspect(i, classes[a], classes[b], share) for i, a, b, share in record["suspects"]),

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from otfew.classifier.by_class import Evenly
 from otfew.classifier.candidates import Candidate, View
 from otfew.random.keys import key128
 from otfew.statistics.temperature import Expected, cross_fit, log_losses, unit_means
@@ -34,7 +35,7 @@ class Judged:
         cost: Pixels that go through its network for a photo, over those of one photo at the network's own resolution.
         prior_loss: Log-loss that other data let expect; None where there are none of it.
         loss: Mean held-out log-loss over units; None where nothing could be held out.
-        accuracy: Mean held-out accuracy over units; None likewise.
+        accuracy: Mean held-out accuracy, by class, see ``by_class.Evenly``; None likewise.
         gain: Total log-loss that it saves over all units, compared with the prior's first.
         p: One-sided, of "saves nothing", corrected for the number of candidates; None for the prior's first itself.
         reason: Why it could not be judged, or "".
@@ -161,12 +162,12 @@ def choose(
     able = [judged for judged in ranked if judged.candidate in logits]
     if not able or not len(labels):
         return Choice(0, tuple(ranked), moved=False, units=0)
-    losses, right = [], []
+    losses, right, weights = [], [], Evenly.of(labels, units)
     for judged in able:
         own = logits[judged.candidate]
         fitted = cross_fit(own, labels, units, expected[judged.candidate])
         losses.append(unit_means(log_losses(own, labels, fitted.each[:, None])[:, 0], units)[0])
-        right.append(unit_means((own.argmax(1) == labels).astype(np.float64), units)[0])
+        right.append(weights.mean((own.argmax(1) == labels).astype(np.float64)))
     table = np.stack(losses)
     p = better(table)
     passing = [k for k in range(1, len(able)) if p[k - 1] <= LEVEL]
@@ -177,7 +178,7 @@ def choose(
             judged.cost,
             judged.prior_loss,
             float(table[k].mean()),
-            float(right[k].mean()),
+            right[k],
             float((table[0] - table[k]).sum()),
             float(p[k - 1]) if k else None,
         )
