@@ -66,8 +66,7 @@ def dense_parts(
     checks = validate and solver.checks_values and rtol <= TOTALS_RTOL
     if validate and not checks and not check_values(here_cost, here_a, here_b, solver.equal_totals, rtol):
         refuse_forbidden(solver, here_cost)
-    problem = build(here_cost, here_a, here_b, batch, checked=not checks)
-    problem.rounding, problem.forbids = rounding_of(a, b, rtol), forbids
+    problem = build(here_cost, here_a, here_b, batch, not checks, rounding_of(a, b, rtol), forbids)
     solution = solver.solve(problem)
     if not problem.checked and np.count_nonzero(solution.status) and INVALID in solution.status:
         check_values(here_cost, here_a, here_b, solver.equal_totals)

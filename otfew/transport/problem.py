@@ -412,12 +412,20 @@ def rounding_of(a: Tensor | None, b: Tensor | None, totals_rtol: float = TOTALS_
     """
     if TOTALS_RTOL < totals_rtol < math.inf:
         return totals_rtol / 4
-    narrow = any(weights is not None and weights.dtype == torch.float32 for weights in (a, b))
+    narrow = (a is not None and a.dtype is torch.float32) or (b is not None and b.dtype is torch.float32)
     return 2.0**-24 if narrow else 2.0**-53
 
 
-def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, checked: bool = True) -> Problem:
-    """Lay out checked tensors for the solvers.
+def build(
+    cost: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    batch: torch.Size,
+    checked: bool = True,
+    rounding: float = 2.0**-53,
+    forbids: bool = False,
+) -> Problem:
+    """Lay out checked tensors for the solvers; the last three are those of ``Problem``.
 
     A missing side is uniform with the other side's total, 1 if both are missing.
     """
@@ -441,5 +449,6 @@ def build(cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, c
         b_index=_flat_index(b_shape, batch, each),
         batch=tuple(batch),
         checked=checked,
-        rounding=rounding_of(a, b),
+        rounding=rounding,
+        forbids=forbids,
     )

@@ -101,7 +101,7 @@ def test_unvalidated_problems_are_solved_without_any_wait(pretended):
 
 @pytest.mark.parametrize("kernels", [True, False])
 @pytest.mark.parametrize(
-    "broken", [(0, torch.nan), (0, torch.inf), (1, -1.0), (1, torch.nan), (2, -1.0), (2, 0.5)], ids=str
+    "broken", [(0, torch.nan), (0, -torch.inf), (1, -1.0), (1, torch.nan), (2, -1.0), (2, 0.5)], ids=str
 )
 def test_sentences_about_unsound_input_are_the_same(pretended, broken, kernels):
     inputs = problems(grad=False)

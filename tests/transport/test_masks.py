@@ -177,8 +177,8 @@ def test_gradients_are_finite_differences():
 
 @pytest.mark.slow
 def test_gradients_of_many_problems_are_finite_differences():
-    by_differences("exact", 500, 3)
-    by_differences(otfew.Exact(mass=0.8), 200, 4, mass=0.8)
+    by_differences("exact", 200, 3)
+    by_differences(otfew.Exact(mass=0.8), 60, 4, mass=0.8)
 
 
 BLOCKS = np.kron(np.eye(2), np.ones((2, 3))) > 0

@@ -66,7 +66,7 @@ def test_values_beyond_the_range_are_failures():
         otfew.solve(np.abs(cost) * 1.5e308, a, b)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, -np.inf])
 @pytest.mark.parametrize("mass", [None, "min"])
 def test_unsound_costs_that_nobody_looked_at_fail_alone(bad, mass):
     cost, a, b = drawn(1, 9, 8)

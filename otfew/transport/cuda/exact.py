@@ -138,6 +138,7 @@ def _partial(machine: Machine, solver: Options, batch: Batch, looks: bool, trust
         forbids = trust.forbids(batch, equal_totals=False)
         dummies.complain()
         if forbids:
+            dummies = Dummies(batch, solver.mass, forbids=True)
             found, flag = launched(machine, solver, filled(dummies.extended), math.inf)
             found.forbids = True
             trouble = int(flag | judge(found, dummies.extended).int() << UNSURE)

@@ -25,15 +25,16 @@ class Dummies:
     Args:
         batch: The problems.
         mass: How much to transport.
+        forbids: Whether pairs are forbidden.
 
     Attributes:
         extended: Problems with dummies.
     """
 
-    def __init__(self, batch: Batch, mass: Mass) -> None:
+    def __init__(self, batch: Batch, mass: Mass, forbids: bool = False) -> None:
         cost, a, b, shape = batch
         n, m = cost.shape[-2:]
-        self._cost, self._shape, self._mass = cost.detach(), shape, mass
+        self._cost, self._shape, self._mass, self._forbids = cost.detach(), shape, mass, forbids
         self._a, self._b = flat_weights(n, m, a, b, shape, cost.device, equal_totals=False)
         self._totals = torch.stack([self._a.sum(-1), self._b.sum(-1)], -1)
         self._least = self._totals.amin(-1, keepdim=True)
@@ -49,8 +50,10 @@ class Dummies:
     def _padded(self) -> Tensor:
         """Costs whose dummies cost the least, but for the arc between them."""
         cost = self._cost
-        low, high = cost.amin((-2, -1)), cost.masked_fill(cost == math.inf, -math.inf).amax((-2, -1))
-        low, high = low.masked_fill(low == math.inf, 0), high.masked_fill(low == math.inf, 0)
+        low, high = cost.amin((-2, -1)), cost.amax((-2, -1))
+        if self._forbids:
+            high = cost.masked_fill(cost == math.inf, -math.inf).amax((-2, -1))
+            low, high = (x.masked_fill(low == math.inf, 0) for x in (low, high))
         padded = torch.nn.functional.pad(cost, (0, 1, 0, 1))
         padded[..., -1, :] = low[..., None]
         padded[..., :, -1] = low[..., None]
@@ -95,7 +98,8 @@ class Dummies:
         real = (rows < n) & (cols < m)
         rows, cols, flow = (torch.where(real, x, 0) for x in (rows, cols, flow))
         free = cost.amin((1, 2))[:, None]
-        free = free.masked_fill(free == math.inf, 0)
+        if self._forbids:
+            free = free.masked_fill(free == math.inf, 0)
         f, g = tensor("f"), tensor("g")
         level = 2 * free - f[:, n:] - g[:, m:]
         # Both sides in one piece, as many operations.
@@ -117,13 +121,13 @@ class Dummies:
         outputs = {"rows": rows, "cols": cols, "flow": flow, "f": f, "g": g, "n_iter": tensor("n_iter")}
         shape, arcs = (problems, n, m), flow.shape[1]
         plan = laid_out(machine, Loose(machine, outputs), shape, cost.device, torch.float64, arcs=arcs)
-        value = (plan * cost.masked_fill(cost == math.inf, 0)).sum((1, 2))
+        value = (plan * (cost.masked_fill(cost == math.inf, 0) if self._forbids else cost)).sum((1, 2))
         over = (torch.cat([plan.sum(2), plan.sum(1)], -1) - ab).amax(-1, keepdim=True).clamp(min=0)
         gap = value[:, None] - dual + hidden
         failed = self._short | ~torch.isfinite(gap)
         error = torch.maximum(over, (flow.sum(-1, keepdim=True) - moved).abs()) / moved
-        unserved = tensor("status")[:, None] == Status.INFEASIBLE
-        if found.forbids:
+        if self._forbids:
+            unserved = tensor("status")[:, None] == Status.INFEASIBLE
             outputs |= {"f": f.masked_fill(unserved, 0), "g": g.masked_fill(unserved, 0)}
             gap, error = gap.masked_fill(unserved, math.nan), error.masked_fill(unserved, math.nan)
             value = value.masked_fill(unserved[:, 0], math.inf)

@@ -42,9 +42,7 @@ def settled(solver: Options, found: Found, batch: Batch, rounding: float) -> boo
     costs = chosen(cost, torch.Size([n, m]))
     assert costs is not None
     weights = chosen(a, torch.Size([n])), chosen(b, torch.Size([m]))
-    problem = build(costs, *weights, torch.Size([len(index)]))
-    problem.rounding = rounding
-    solution = solver.solve_all(problem)
+    solution = solver.solve_all(build(costs, *weights, torch.Size([len(index)]), rounding=rounding))
     solution.status[~np.isfinite(solution.gap) & (solution.status != Status.INFEASIBLE)] = Status.FAILED
     for name in ("rows", "cols", "flow", "f", "g", "value", "gap", "marginal_error", "status", "n_iter"):
         there = found.value.reshape(-1) if name == "value" else found.outputs.tensor(name)

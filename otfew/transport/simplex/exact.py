@@ -32,6 +32,9 @@ class Exact(ArraySolver):
     augmenting paths on the CPU, which take 0.7 of the time there; ``result.solver`` says so. POT's code was not faster
     at any size up to 4,000 x 4,000, so nothing is handed to it.
 
+    Forbidden pairs, costs of +inf, are tried at a cost a little above the others, and where a plan then uses them, at
+    one so high that no optimal plan does unless all do; those problems are infeasible, and ``result.cut`` proves it.
+
     Costs on a CUDA device of compute capability 8.0 or later, of at most 128 rows and columns, are solved there, where
     they lie, by kernels that are compiled at their first use; at ties the plan may be another one than on the CPU, and
     with ``mass`` the last bits may depend on the size of the batch.
@@ -46,7 +49,8 @@ class Exact(ArraySolver):
         mass: How much to transport where a and b need not have the same total: a number, the same for all problems,
             or "min", the smaller total, as ``cv2.EMD`` does. Then row sums are at most a, column sums at most b;
             nothing is rescaled; ``potentials`` are the derivatives of ``value`` in a and b; ``marginal_error`` is
-            what exceeds a or b or misses the mass, relative to it. None transports all and wants equal totals.
+            what exceeds a or b or misses the mass, relative to it. A problem of whose mass allowed pairs cannot carry
+            as much is infeasible. None transports all and wants equal totals.
 
     Raises:
         ValueError: An option is out of range; when solving, ``mass`` is more than a problem holds.
