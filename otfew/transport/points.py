@@ -115,7 +115,7 @@ def _solve_points(
             # Of masks one has to know whether they leave a plan.
             dense, looks = masked(dense, mask, chosen), True
             batch = torch.broadcast_shapes(batch, dense.shape[:-2])  # type: ignore[no-untyped-call]
-        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=looks, rtol=rtol)
+        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=looks, rtol=rtol, forbids=mask is not None)
     report_failures(parts, batch, chosen, on_fail)
     return OTResult(parts, (*batch, n, m), numpy_in, points=True)
 

@@ -755,3 +755,16 @@ def test_the_systems_of_parts_have_one_solution_for_each():
         assert abs((columns * y)[part == k].sum()) <= 1e-10
     matrix = np.diag(columns[0]) - plan[0].T @ np.diag(1 / rows[0]) @ plan[0]
     np.testing.assert_allclose(matrix @ y[0], right[0], atol=1e-9)
+
+
+def test_ragged_batches():
+    """What ``otfew.pad`` makes of problems of several shapes is solved as they are alone."""
+    rng = np.random.default_rng(0)
+    plans = [rng.random(shape) for shape in ((3, 5), (6, 2), (4, 4))]
+    costs, a, b = [rng.random(x.shape) for x in plans], [x.sum(1) for x in plans], [x.sum(0) for x in plans]
+    padded = otfew.pad(costs, a, b)
+    together = otfew.solve(padded.cost, padded.a, padded.b, mask=padded.mask, solver=precise(0.1))
+    for k, plan in enumerate(padded.crop(together.plan)):
+        alone = otfew.solve(costs[k], a[k], b[k], solver=precise(0.1))
+        np.testing.assert_allclose(plan, alone.plan, rtol=0, atol=1e-10)
+        np.testing.assert_allclose(together.value[k], alone.value, rtol=1e-12)
