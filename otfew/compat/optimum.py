@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from otfew.transport.problem import INVALID, Array, Problem, Status
 from otfew.transport.simplex.exact import Exact
+from otfew.transport.simplex.scales import RESOLUTION
 
 LEAST_MASS = 1e-290
 """Below this a total counts as zero, as in ``otfew.solve``."""
@@ -40,13 +41,15 @@ class Optimum:
     shape: tuple[int, int]
 
     def plan(self) -> Array:
-        """Lay the plans out, (problems, n, m)."""
+        """Lay the plans out, (problems, n, m), zero where what flows may be rounding: callers look for zeros."""
         out = np.zeros((len(self.flow), *self.shape))
         if len(out) == 1:
-            kept = self.flow[0].nonzero()[0]
+            flow = self.flow[0]
+            kept = (flow > sum(self.shape) * RESOLUTION * np.add.reduce(flow)).nonzero()[0]
             out[0, self.rows[0, kept], self.cols[0, kept]] = self.flow[0, kept]
             return out
-        problem, arc = self.flow.nonzero()
+        trifle = sum(self.shape) * RESOLUTION * self.flow.sum(-1, keepdims=True)
+        problem, arc = (self.flow > trifle).nonzero()
         out[problem, self.rows[problem, arc], self.cols[problem, arc]] = self.flow[problem, arc]
         return out
 

@@ -131,6 +131,20 @@ def test_arrays_that_may_not_be_written_to(random_problem):
     np.testing.assert_allclose(mine.emd(a[::-1], b, np.asfortranarray(M)[::-1])[::-1], expected, atol=1e-15)
 
 
+def test_plans_hold_no_trifles():
+    """Uniform weights of 20 and 30 nodes are no multiples of the solver's unit; what that leaves is not shown."""
+    rng = np.random.default_rng(0)
+    x, y = np.sort(rng.standard_normal(20)), np.sort(rng.standard_normal(30))
+    M = (x[:, None] - y) ** 2
+    plan = mine.emd([], [], M)
+    steps = np.unique(np.r_[np.arange(1, 21) / 20, np.arange(1, 31) / 30].round(12))
+    assert np.count_nonzero(plan) == len(steps)
+    assert plan[plan > 0].min() > 1e-3
+    np.testing.assert_allclose(plan.sum(1), 1 / 20, atol=1e-14)
+    batch = mine.emd([], [], np.stack([M, M]))
+    assert (batch == plan).all()
+
+
 def test_many_histograms_are_one_batch(library, random_problem):
     a, _, M = random_problem(3)
     b = np.random.default_rng(0).dirichlet(np.ones(9), 5).T
