@@ -55,6 +55,21 @@ def test_forward(size, n, rounds, race, nodes_batch):
     race(f"{size} x {n}x{n} forward", contenders, rounds)
 
 
+@pytest.mark.parametrize(("size", "n", "rounds"), SIZES)
+def test_cores_in_cpu_time(size, n, rounds, race_cpu, nodes_batch):
+    """Core against core, one thread, float32 costs as networks make them; rivals get theirs converted beforehand."""
+    cost, a, b = (x.astype(np.float32) for x in nodes_batch(size, n))
+    wide = [x.astype(np.float64) for x in (cost, a, b)]
+    wide[2] *= wide[1].sum(-1, keepdims=True) / wide[2].sum(-1, keepdims=True)
+    tensors = [torch.from_numpy(x) for x in (cost, a, b)]
+    contenders = {
+        "exact": exact(*tensors, threads=1),
+        "POT's core loop": pot_core_loop(*wide),
+        "cv2.EMD loop": opencv_loop(cost, a, b),
+    }
+    race_cpu(f"{size} x {n}x{n} forward, CPU time", contenders, rounds)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
 def test_forward_and_backward(dtype, race, nodes_batch):
     cost, a, b = (torch.from_numpy(x).to(dtype) for x in nodes_batch(375, 25))
