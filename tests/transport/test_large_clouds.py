@@ -304,3 +304,14 @@ def test_memory_grows_with_the_points():
     tracemalloc.stop()
     assert found.status == 0
     assert peak < 2**26
+
+
+def test_divergences_of_large_clouds(every_size):
+    x, y, a, b = problem()
+    found, expected = (
+        otfew.sinkhorn_divergence_points(x, y, a, b, solver=solver(z, reg=0.3)) for z in ("auto", "torch")
+    )
+    assert found.within_x.solver == "keops[cells]"
+    assert (found.status == 0).all()
+    torch.testing.assert_close(found.value, expected.value, rtol=1e-8, atol=1e-12)
+    torch.testing.assert_close(found.within_y.plan.dense(), expected.within_y.plan.dense(), rtol=0, atol=1e-9)
