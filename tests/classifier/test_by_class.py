@@ -5,10 +5,12 @@ import pytest
 import torch
 
 from otfew import catalogue
+from otfew.classifier import kept_trust
 from otfew.classifier.by_class import Evenly
 from otfew.classifier.calibration import HeldOut, calibrate, quality, settle
 from otfew.classifier.evidence import gather, wilson
 from otfew.classifier.holdouts import Photos, rounds
+from otfew.classifier.trust import Trust
 from otfew.statistics.temperature import Expected, softmax, unit_means
 
 
@@ -115,3 +117,15 @@ def test_what_is_told_is_what_new_photos_of_all_classes_find():
     macro, plain, new = 100 * np.mean(figures, 0)
     assert abs(macro - new) < 2
     assert plain - new > 4
+
+
+def test_files_of_before_are_read_as_they_were_meant():
+    found = held([True] * 3 + [True, False], [0, 0, 0, 1, 1], 2)
+    known = Trust(settle(found, 1.0, Expected(0.0, 0.3), None), found, told(found, 2))
+    record, arrays = kept_trust.to_record(known, np.arange(2))
+    again = kept_trust.from_record(record, arrays, np.arange(2), known.calibration, None)
+    assert again.evidence.accuracy == known.evidence.accuracy
+    for name in ("classes", "even"):
+        del record["accuracy"][name]
+    earlier = kept_trust.from_record(record, arrays, np.arange(2), known.calibration, None)
+    assert "evenly" not in earlier.evidence.lines()[0]
