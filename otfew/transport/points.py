@@ -2,22 +2,61 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from otfew.transport.api import dense_parts
-from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
+from otfew.transport.arguments import (
+    OnFail,
+    as_tensor,
+    check_on_fail,
+    flat_weights,
+    on_the_cpu,
+    policy_of,
+    report_failures,
+)
 from otfew.transport.costs import pairwise, parse_cost
-from otfew.transport.precision import in_full_precision, totals_rtol
-from otfew.transport.problem import check_dtype, check_values, first_index, surely_finite, surely_sound
+from otfew.transport.plan_operator import PlanOperator
+from otfew.transport.precision import WITHOUT_DOUBLES, Dtype, float_dtype, in_full_precision, totals_rtol
+from otfew.transport.problem import Potentials, check_dtype, check_values, first_index, surely_finite, surely_sound
 from otfew.transport.registry import PointSolver, Solver, resolve
 from otfew.transport.result import OTResult
 from otfew.transport.transforms import outside_graphs, refuse_transforms
+from otfew.transport.warm import start_from
 
 
+@overload
+def solve_points(
+    x: Tensor,
+    y: Tensor | npt.NDArray[Any],
+    a: Tensor | npt.NDArray[Any] | None = None,
+    b: Tensor | npt.NDArray[Any] | None = None,
+    *,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
+    cost: str = "sqeuclidean",
+    solver: str | Solver = "keops",
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> OTResult[Tensor, PlanOperator[Tensor]]: ...
+@overload
+def solve_points(
+    x: npt.NDArray[Any],
+    y: Tensor | npt.NDArray[Any],
+    a: Tensor | npt.NDArray[Any] | None = None,
+    b: Tensor | npt.NDArray[Any] | None = None,
+    *,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
+    cost: str = "sqeuclidean",
+    solver: str | Solver = "keops",
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> OTResult[npt.NDArray[Any], PlanOperator[npt.NDArray[Any]]]: ...
 @outside_graphs
 def solve_points(
     x: Any,
@@ -25,11 +64,13 @@ def solve_points(
     a: Any = None,
     b: Any = None,
     *,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
     cost: str = "sqeuclidean",
     solver: str | Solver = "keops",
     on_fail: OnFail | None = None,
     validate: bool = True,
-) -> OTResult:
+) -> OTResult[Any, PlanOperator[Any]]:
     """Solve a batch of optimal transport problems between point clouds.
 
     A solver of points ("keops", "geomloss") never holds the (n, m) costs. A solver of dense costs ("exact",
@@ -42,6 +83,9 @@ def solve_points(
         a: (*batch, n) non-negative weights of x, or None: uniform with the total of b, 1 if both are None.
         b: (*batch, m) non-negative weights of y, or None: uniform with the total of a. It is rescaled in float64 to
             the total of a; totals may differ by 1e-4 of the larger, in half precision by two of its units of rounding.
+        warm: An earlier result of similar problems to start from; see ``otfew.solve``. ``KeOps`` starts from the
+            potentials of any result.
+        dtype: As in ``otfew.solve``.
         cost: "sqeuclidean" |x - y|^2, "euclidean" |x - y|, "cosine" 1 - <x, y> / (|x| |y|), or "lp:p", such as "lp:3",
             sum_k |x_k - y_k|^p for p >= 1; see ``otfew.costs``.
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.KeOps(reg=0.1)``.
@@ -65,7 +109,7 @@ def solve_points(
         >>> float(solve_points(x, x + np.array([0.0, 2.0]), solver="exact").value)
         4.0
     """
-    return _solve_points(x, y, a, b, cost, solver, on_fail, validate, totals_rtol(a, b))
+    return _solve_points(x, y, a, b, warm, dtype, cost, solver, on_fail, validate, totals_rtol(a, b))
 
 
 @in_full_precision
@@ -74,12 +118,14 @@ def _solve_points(
     y: Any,
     a: Any,
     b: Any,
+    warm: OTResult[Any, Any] | None,
+    dtype: Dtype | None,
     cost: str,
     solver: str | Solver,
     on_fail: OnFail | None,
     validate: bool,
     rtol: float,
-) -> OTResult:
+) -> OTResult[Any, PlanOperator[Any]]:
     check_on_fail(on_fail)
     parse_cost(cost)
     chosen = resolve(solver)
@@ -87,21 +133,35 @@ def _solve_points(
     x_t, y_t, a_t, b_t = (as_tensor(*given) for given in (("x", x), ("y", y), ("a", a), ("b", b)))
     refuse_transforms(x_t, y_t, a_t, b_t)
     x_t, y_t, batch = _check_shapes(x_t, y_t, a_t, b_t)
+    place = x_t.device
+    precision = None if dtype is None else float_dtype(dtype, place)
+    narrow = place.type in WITHOUT_DOUBLES
+    if narrow:
+        y_t, (x_t, a_t, b_t) = y_t.cpu(), on_the_cpu(x_t, a_t, b_t)
     if validate:
         _check_values(x_t, y_t, a_t, b_t, chosen.equal_totals, rtol)
     n, m = x_t.shape[-2], y_t.shape[-2]
+    start = None if warm is None else start_from(warm, chosen, batch, (n, m), x_t.device)
     if isinstance(chosen, PointSolver):
         flat_x, flat_y = (z.expand(*batch, *z.shape[-2:]).reshape(batch.numel(), *z.shape[-2:]) for z in (x_t, y_t))
         flat_a, flat_b = flat_weights(n, m, a_t, b_t, batch, x_t.device)
-        parts = chosen.solve_points(flat_x, flat_y, flat_a, flat_b, cost)
+        if isinstance(start, Potentials):
+            parts = chosen.solve_points_from(start, flat_x, flat_y, flat_a, flat_b, cost)
+        else:
+            parts = chosen.solve_points(flat_x, flat_y, flat_a, flat_b, cost)
     else:
         dense = pairwise(cost, x_t, y_t)
         if validate and not surely_finite(dense):
             where = first_index(~torch.isfinite(dense), dense.ndim - 2)
             raise ValueError(f"{cost} costs between x and y overflow {x_t.dtype}{where}; rescale the points")
-        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=policy_of(chosen, on_fail) != "ignore")
+        looks = policy_of(chosen, on_fail) != "ignore"
+        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=looks, start=start)
     report_failures(parts, batch, chosen, on_fail)
-    return OTResult(parts, (*batch, n, m), numpy_in, points=True)
+    if precision is not None:
+        parts = parts.rounded(precision)
+    looked = policy_of(chosen, on_fail) != "ignore"
+    result: OTResult[Any, PlanOperator[Any]] = OTResult(parts, (*batch, n, m), numpy_in, points=True, looked=looked)
+    return result.to(place) if narrow else result
 
 
 def _check_shapes(

@@ -14,6 +14,9 @@ from torch import Tensor
 
 Array = npt.NDArray[np.float64]
 
+Basis = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+"""Rows and columns (problems, arcs) of the arcs of spanning trees, flows of zero included."""
+
 TOTALS_RTOL = 1e-4
 """Totals of a and b may differ by this much, relative to the larger; b is then rescaled in float64."""
 
@@ -52,6 +55,8 @@ class Problem:
         b_index: (problems,) int64.
         batch: Batch shape that the flat index unfolds to.
         checked: Whether costs and weights were checked, or are to be taken as sound.
+        basis: Rows and columns, int32 (problems, arcs), of the tree from which a search may start; arcs that make a
+            cycle, or that do not exist, are passed over.
     """
 
     cost: npt.NDArray[np.floating]
@@ -62,6 +67,7 @@ class Problem:
     b_index: npt.NDArray[np.int64]
     batch: tuple[int, ...]
     checked: bool = True
+    basis: Basis | None = None
 
     def __len__(self) -> int:
         """Count the problems."""
@@ -98,6 +104,7 @@ class Solution:
         linear: (problems,) <plan, cost> where that is not the value.
         balanced: Whether the problem solved is that of (a, b * sum(a) / sum(b)); if not, f and g are the derivatives
             of the value in a and b as they were given.
+        basis: Rows and columns of the tree that an exact search ended with, where they are not ``rows`` and ``cols``.
     """
 
     value: Array
@@ -114,6 +121,7 @@ class Solution:
     dense: Array | None = None
     linear: Array | None = None
     balanced: bool = True
+    basis: Basis | None = None
 
     @property
     def arcs(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array]:
@@ -125,6 +133,19 @@ class Solution:
         if self.rows is None or self.cols is None or self.flow is None:
             raise TypeError(f"the plan of {self.solver} is not kept as arcs")
         return self.rows, self.cols, self.flow
+
+
+@dataclass(frozen=True)
+class Potentials:
+    """Dual potentials near those of a flat batch of problems, in units of the cost and in any gauge.
+
+    Attributes:
+        f: (problems, n) float64, finite, without a graph, on the device of the problems.
+        g: (problems, m) float64, likewise.
+    """
+
+    f: Tensor
+    g: Tensor
 
 
 def first_index(bad: Tensor, batch_dims: int) -> str:
