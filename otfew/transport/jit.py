@@ -106,21 +106,35 @@ class _Kept(NullCache):
 
 
 def _stamp(function: Callable[..., Any]) -> bytes:
-    """Checksum of the file that a function and all that it calls stand in, and of the constants that it has by import.
+    """Checksum of the files that a function and all that it calls stand in, and of the constants that it has by import.
 
     numba compiles those in as well: a new release may change them and leave the file as it was.
     """
-    spec = sys.modules[function.__module__].__spec__
-    assert spec is not None
-    assert spec.origin is not None
-    # The loader also reads what is in an archive, or was installed without its source.
-    loader: Any = spec.loader
-    constants = {
-        name: value
-        for name, value in function.__globals__.items()
-        if isinstance(value, (int, float, tuple)) and not name.startswith("__")
-    }
-    return hashlib.sha256(loader.get_data(spec.origin) + repr(sorted(constants.items())).encode()).digest()
+    digest = hashlib.sha256()
+    for name, names in sorted(_modules(function).items()):
+        spec = sys.modules[name].__spec__
+        assert spec is not None
+        assert spec.origin is not None
+        # The loader also reads what is in an archive, or was installed without its source.
+        loader: Any = spec.loader
+        constants = {
+            key: value
+            for key, value in names.items()
+            if isinstance(value, (int, float, tuple)) and not key.startswith("__")
+        }
+        digest.update(loader.get_data(spec.origin) + repr(sorted(constants.items())).encode())
+    return digest.digest()
+
+
+def _modules(function: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+    """Names in the module of a function, and in those of the compiled functions that are found there, by module."""
+    found, waiting = {}, [function]
+    while waiting:
+        inner = waiting.pop()
+        if inner.__module__ not in found:
+            found[inner.__module__] = inner.__globals__
+            waiting += [value.py_func for value in inner.__globals__.values() if hasattr(value, "py_func")]
+    return found
 
 
 def _folders(file: Path) -> Iterator[Path]:

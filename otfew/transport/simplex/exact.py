@@ -62,6 +62,7 @@ class Exact(ArraySolver):
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
+    warm: ClassVar[Literal["tree", "potentials"] | None] = "tree"
 
     def __post_init__(self) -> None:
         check_number("Exact", "tol", self.tol, least=0.0)
@@ -102,7 +103,9 @@ class Exact(ArraySolver):
     def _solve_part(self, problem: Problem) -> Solution:
         assert self.mass is not None
         extended, moved = with_dummies(problem, self.mass)
-        return without_dummies(problem, self._solve_whole(extended), moved, self.mass)
+        found = self._solve_whole(extended)
+        basis = found.arcs[:2]
+        return replace(without_dummies(problem, found, moved, self.mass), basis=basis)
 
     def _solve_whole(self, problem: Problem) -> Solution:
         found = self._run(problem)
@@ -130,7 +133,9 @@ class Exact(ArraySolver):
         def again(index: npt.NDArray[np.intp], lowered: Array) -> Answer:
             each = np.arange(len(index))
             costs = lowered.astype(problem.cost.dtype)
-            part = replace(problem, cost=costs, a=a[index], b=b[index], cost_index=each, a_index=each, b_index=each)
+            part = replace(
+                problem, cost=costs, a=a[index], b=b[index], cost_index=each, a_index=each, b_index=each, basis=None
+            )
             return answer_of(self._run(part), each)
 
         answer = answer_of(found, unsure)
@@ -159,7 +164,10 @@ class Exact(ArraySolver):
         assigned = np.empty(size, np.bool_)
         max_iter = 10_000 + 20 * n * m if self.max_iter is None else self.max_iter
         totals_rtol = np.inf if problem.checked else TOTALS_RTOL
-        kernel = _kernel_for()(n, m)
+        trees = problem.basis
+        kernel: Callable[..., None] = _kernel_for()(n, m, trees is not None)
+        if trees is not None:
+            kernel = functools.partial(kernel, trees)
         cost = np.ascontiguousarray(problem.cost)
         if cost.dtype == np.float32:
             costs, narrow = np.empty((0, n, m)), cost
@@ -183,7 +191,7 @@ class Exact(ArraySolver):
 
 
 @functools.cache
-def _kernel_for() -> Callable[[int, int], Callable[..., None]]:
+def _kernel_for() -> Callable[[int, int, bool], Callable[..., None]]:
     """Load numba at the first solve."""
     from otfew.transport.simplex.kernel import kernel_for
 

@@ -32,7 +32,8 @@ def within_range(problem: Problem, way: Callable[[Problem], Solution]) -> Soluti
         cost = problem.cost[problem.cost_index[index]].astype(np.float64) / UNIT
         each = np.arange(len(index))
         a, b = problem.a[problem.a_index[index]], problem.b[problem.b_index[index]]
-        smaller = way(replace(problem, cost=cost, a=a, b=b, cost_index=each, a_index=each, b_index=each))
+        part = replace(problem, cost=cost, a=a, b=b, cost_index=each, a_index=each, b_index=each, basis=None)
+        smaller = way(part)
         rows, cols, flow = found.arcs
         rows[index], cols[index], flow[index] = smaller.arcs
         found.marginal_error[index], found.n_iter[index] = smaller.marginal_error, smaller.n_iter

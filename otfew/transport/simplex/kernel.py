@@ -27,6 +27,7 @@ from otfew.transport.certificate import CERTAIN, EPS
 from otfew.transport.compilation import announced
 from otfew.transport.jit import jit
 from otfew.transport.problem import INVALID, TOTALS_RANGE, UNSURE
+from otfew.transport.simplex.warm import restart
 
 SCALE = 2.0**52
 """Total mass of every problem inside the kernel."""
@@ -679,8 +680,8 @@ def _reduce(given, rows, cols, n, m, cost, mean, low, cheapest, second, regret):
 
 
 def _solve_batch(
-    large, wide, costs, narrow, weights_a, weights_b, cost_index, a_index, b_index, first, last, totals_rtol, tol,
-    max_iter,
+    large, wide, trees,
+    costs, narrow, weights_a, weights_b, cost_index, a_index, b_index, first, last, totals_rtol, tol, max_iter,
     out_rows, out_cols, out_flow, out_f, out_g, out_value, out_gap, out_error, out_status, out_iter, out_assigned,
 ):  # fmt: skip
     """Solve problems first..last-1 and write plans, potentials and certificates in place.
@@ -690,7 +691,9 @@ def _solve_batch(
     and NaN. A plan that is not certain in units of the costs it uses gets the status UNSURE.
 
     Compiled once for each kind of problem: ``large`` is None where a subtree's mask is one word, ``wide`` is None where
-    columns are sorted by counting. Costs are those in ``costs``, or in ``narrow`` in float32, then ``costs`` is empty:
+    columns are sorted by counting, ``trees`` is None where the search starts afresh, else the rows and columns, each
+    (problems, arcs), of the trees that it starts from. Costs are those in ``costs``, or in ``narrow`` in float32, then
+    ``costs`` is empty:
     they are widened as they are read.
     """
     full_n = costs.shape[1]
@@ -719,6 +722,8 @@ def _solve_batch(
     moved = np.empty(2 * ((nodes + 63) >> 6), np.int64)
     error = np.empty(nodes)
     scanned = np.empty(nodes, np.bool_)
+    if trees is not None:
+        room = np.empty((9, nodes), np.int64)
     for k in range(first, last):
         given = widened
         if len(narrow) > 0:
@@ -778,10 +783,16 @@ def _solve_batch(
             arcs = n
         else:
             tolerance = max(spread * (1e-13 + 4e-16 * m), tol * spread)
-            root = _start(
-                cost, n, m, words, supply, demand, cheapest, second, regret, ranked,
-                potential, parent, flow, mask, order, active, wide,
-            )  # fmt: skip
+            if trees is None:
+                root = _start(
+                    cost, n, m, words, supply, demand, cheapest, second, regret, ranked,
+                    potential, parent, flow, mask, order, active, wide,
+                )  # fmt: skip
+            else:
+                root = restart(
+                    cost, n, m, words, supply, demand, rows, cols, full_n, full_m, trees[0][k], trees[1][k],
+                    potential, parent, flow, mask, order, room,
+                )  # fmt: skip
             # Where there is one word the compiler unrolls the loops over words.
             if large is None:
                 status, pivots = _simplex(
@@ -893,16 +904,19 @@ _SIGNATURE = (
 )  # fmt: skip
 
 
-def kernel_for(n: int, m: int) -> Callable[..., None]:
-    """Give the batch kernel for problems of a size; it takes what follows ``wide`` above."""
-    return _compiled(n + m > WORD, m > COUNTED)
+_TREES = types.UniTuple(types.Array(types.int32, 2, "C"), 2)
+
+
+def kernel_for(n: int, m: int, warm: bool = False) -> Callable[..., None]:
+    """Give the batch kernel for problems of a size; it takes what follows ``wide`` above, ``trees`` only if warm."""
+    return _compiled(n + m > WORD, m > COUNTED, warm)
 
 
 @functools.cache
-def _compiled(large: bool, wide: bool) -> Callable[..., None]:
+def _compiled(large: bool, wide: bool, warm: bool) -> Callable[..., None]:
     """Compile the batch kernel and say so, or load what was compiled before."""
     flags = [True if flag else None for flag in (large, wide)]
-    signature = types.void(*(types.none if flag is None else types.boolean for flag in flags), *_SIGNATURE)
-    with announced("the exact solver"):
-        kernel = jit(signature, nogil=True, error_model="numpy")(_solve_batch)
-    return functools.partial(kernel, *flags)
+    kinds = [*(types.none if flag is None else types.boolean for flag in flags), _TREES if warm else types.none]
+    with announced("the exact solver, for warm starts" if warm else "the exact solver"):
+        kernel = jit(types.void(*kinds, *_SIGNATURE), nogil=True, error_model="numpy")(_solve_batch)
+    return functools.partial(kernel, *flags) if warm else functools.partial(kernel, *flags, None)
