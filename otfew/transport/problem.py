@@ -78,6 +78,10 @@ class Problem:
         """Numbers of rows and columns (n, m)."""
         return self.cost.shape[1], self.cost.shape[2]
 
+    def trees(self, index: npt.NDArray[np.intp]) -> Basis | None:
+        """Take the trees of some of the problems, if there are any."""
+        return None if self.basis is None else (self.basis[0][index], self.basis[1][index])
+
     def item(self, k: int) -> tuple[Array, Array, Array]:
         """Problem k in float64, contiguous: cost (n, m), a (n,), and b (m,) rescaled to the total of a."""
         a, b = self.a[self.a_index[k]], self.b[self.b_index[k]]

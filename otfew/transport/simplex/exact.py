@@ -133,9 +133,8 @@ class Exact(ArraySolver):
         def again(index: npt.NDArray[np.intp], lowered: Array) -> Answer:
             each = np.arange(len(index))
             costs = lowered.astype(problem.cost.dtype)
-            part = replace(
-                problem, cost=costs, a=a[index], b=b[index], cost_index=each, a_index=each, b_index=each, basis=None
-            )
+            part = replace(problem, cost=costs, a=a[index], b=b[index], cost_index=each, a_index=each, b_index=each)
+            part.basis = problem.trees(unsure[index])
             return answer_of(self._run(part), each)
 
         answer = answer_of(found, unsure)

@@ -32,7 +32,8 @@ def within_range(problem: Problem, way: Callable[[Problem], Solution]) -> Soluti
         cost = problem.cost[problem.cost_index[index]].astype(np.float64) / UNIT
         each = np.arange(len(index))
         a, b = problem.a[problem.a_index[index]], problem.b[problem.b_index[index]]
-        part = replace(problem, cost=cost, a=a, b=b, cost_index=each, a_index=each, b_index=each, basis=None)
+        part = replace(problem, cost=cost, a=a, b=b, cost_index=each, a_index=each, b_index=each)
+        part.basis = problem.trees(index)
         smaller = way(part)
         rows, cols, flow = found.arcs
         rows[index], cols[index], flow[index] = smaller.arcs
