@@ -11,9 +11,10 @@ from torch import Tensor
 from otfew.transport.backends.keops_reductions import KeOpsReductions, obstacle
 from otfew.transport.complaints import warn
 from otfew.transport.entropic.point_clouds import clouds, entropic_parts
-from otfew.transport.entropic.points import sinkhorn
+from otfew.transport.entropic.points import Potentials, sinkhorn, sinkhorn_from
 from otfew.transport.entropic.reductions import ChunkedTorch, Metric, Reductions
 from otfew.transport.options import check_count, check_number
+from otfew.transport.problem import Potentials as Start
 from otfew.transport.registry import PointSolver
 from otfew.transport.result import Parts
 
@@ -59,6 +60,7 @@ class KeOps(PointSolver):
     requires: ClassVar[str] = "torch"
     install: ClassVar[str] = 'pip install "otfew[solvers]"'
     gradients: ClassVar[str] = "value (envelope), value_linear (implicit) in x, y, a, b"
+    warm: ClassVar[Literal["tree", "potentials"] | None] = "potentials"
 
     def __post_init__(self) -> None:
         check_number("KeOps", "reg", self.reg)
@@ -74,20 +76,26 @@ class KeOps(PointSolver):
         Raises:
             ImportError: KeOps was asked for and cannot run here.
         """
+        return self._solve(None, x, y, a, b, cost)
+
+    def solve_points_from(self, start: Start, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
+        """Solve a flat batch from the potentials of the columns, and afresh what does not get to its end from there.
+
+        Raises:
+            ImportError: KeOps was asked for and cannot run here.
+        """
+        return self._solve(start.g, x, y, a, b, cost)
+
+    def _solve(self, start: Tensor | None, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
         cloud = clouds(x, y, cost)
         sums = choose_sums(cloud.metric, self.backend, x.device.type)
-        found = sinkhorn(
-            sums,
-            cloud.x.detach(),
-            cloud.y.detach(),
-            a.detach(),
-            b.detach(),
-            x.dtype,
-            self.reg,
-            self.tol,
-            self.max_iter,
-            self.scaling,
-        )
+        points = cloud.x.detach(), cloud.y.detach(), a.detach(), b.detach()
+
+        def solve(index: Tensor | None, g: Tensor | None) -> Potentials:
+            x64, y64, a64, b64 = points if index is None else (z.index_select(0, index) for z in points)
+            return sinkhorn(sums, x64, y64, a64, b64, x.dtype, self.reg, self.tol, self.max_iter, self.scaling, g)
+
+        found = solve(None, None) if start is None else sinkhorn_from(start - cloud.column.detach(), solve, len(x))
         ran = self.name if sums.label == self.name else f"{self.name}[{sums.label}]"
         return entropic_parts(cloud, a, b, found, self.reg, sums, ran)
 

@@ -191,18 +191,32 @@ def _keep(kept: Kept, rest: Tensor) -> Kept:
     return type(kept)(*(getattr(kept, field.name)[rest] for field in fields(kept)))
 
 
-def _begin(cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Tensor | None) -> _Going:
-    """Begin at the range of the costs, or at potentials near the solution at ``reg``."""
+def _begin(cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Tensor | None, near: bool) -> _Going:
+    """Begin at the range of the costs, at potentials near the solution at ``reg``, or as far above as others are off.
+
+    What a step of Sinkhorn's at ``reg`` would move potentials by tells how far they are from the solution; costs are
+    first to be told apart by so much.
+    """
     held = b > 0
     log_b = b.where(held, 1.0).log().where(held, -math.inf)[:, None]
     level = cost.flatten(1).amax(-1, keepdim=True) - cost.flatten(1).amin(-1, keepdim=True)
     # Above the price of a soft marginal a regularisation teaches nothing.
     soft = [rho for rho in rhos if rho is not None]
     level = level.clamp_max(max(soft, default=math.inf)).clamp_min(reg)
-    level = torch.full_like(level, reg) if start is not None else level
     g = torch.zeros_like(b) if start is None else start * reg
+    if start is not None:
+        last = torch.full_like(level, reg)
+        level = last if near else level.minimum(_drift(cost, a, b, log_b, start, last, rhos)).clamp_min(reg)
     index = torch.arange(len(cost), device=cost.device)
     return _Going(index, torch.ones_like(index, dtype=torch.bool), cost, a, b, log_b, level, g)
+
+
+def _drift(cost: Tensor, a: Tensor, b: Tensor, log_b: Tensor, psi: Tensor, reg: Tensor, rhos: Rhos) -> Tensor:
+    """How far a step of Sinkhorn's moves potentials (problems, 1), in the units of the cost."""
+    point = _evaluate(log_b - cost / reg[..., None], a, b, psi, damping(rhos[0], reg), damping(rhos[1], reg))
+    held = (b > 0) & (point.goal > 0)
+    moved = (point.columns.where(held, 1.0).log() - point.goal.where(held, 1.0).log()).abs()
+    return reg * moved.amax(-1, keepdim=True).nan_to_num(nan=math.inf)
 
 
 def _move(now: _Going, point: _Point, psi: Tensor, taus: tuple[Tensor, Tensor], rhos: Rhos, light: float) -> Tensor:
@@ -229,7 +243,8 @@ def _settle(found: Dual, ended: Tensor, dual: Dual) -> Dual:
 
 
 def _climb(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None,
+    near: bool,
 ) -> Dual:  # fmt: skip
     """Maximise the dual of one chunk; rows are no fewer than columns. See ``maximise``."""
     size, on_cpu = len(cost), cost.is_cpu
@@ -240,7 +255,7 @@ def _climb(
     )  # fmt: skip
     if not size:
         return found
-    out, now = found, _begin(cost, a, b, reg, rhos, start)
+    out, now = found, _begin(cost, a, b, reg, rhos, start, near)
     for used in range(1, max_iter + 1):
         if used == max_iter:
             # Whatever g is by now, what is handed out is its plan at reg.
@@ -313,7 +328,7 @@ def _extend(dual: Dual, cost: Tensor, a: Tensor, b: Tensor, reg: float, rho: flo
 
 def maximise(
     cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int,
-    start: tuple[Tensor, Tensor] | None = None,
+    start: tuple[Tensor, Tensor] | None = None, near: bool = True,
 ) -> Dual:  # fmt: skip
     """Solve the dual of a batch, problem by problem in what is computed, a chunk of problems at a time.
 
@@ -325,20 +340,21 @@ def maximise(
         rhos: See ``Rhos``.
         tol: Largest deviation from a marginal condition.
         max_iter: Iterations a problem may take.
-        start: Potentials over reg (problems, n) and (problems, m) near the solution; by default the regularisation
-            falls from the range of the costs.
+        start: Potentials over reg (problems, n) and (problems, m) to start from; by default the regularisation falls
+            from the range of the costs.
+        near: Whether those are near the solution; if not, the regularisation falls from as far above as they are off.
     """
     n, m = cost.shape[1:]
     if m > n:
         turned = None if start is None else (start[1], start[0])
-        return _flip(maximise(cost.mT, b, a, reg, (rhos[1], rhos[0]), tol, max_iter, turned))
+        return _flip(maximise(cost.mT, b, a, reg, (rhos[1], rhos[0]), tol, max_iter, turned, near))
     step = max(1, CHUNK // (n * m))
 
     def chunks() -> Iterator[Dual]:
         for first in range(0, max(len(cost), 1), step):
             here = slice(first, first + step)
             costs, begin = cost[here].double(), None if start is None else start[1][here]
-            dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin)
+            dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin, near)
             yield _extend(dual, costs, a[here], b[here], reg, rhos[1])
 
     parts = list(chunks())

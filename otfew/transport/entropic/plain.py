@@ -72,7 +72,9 @@ class Scaled:
     n_iter: Tensor
 
 
-def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+def scale(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, start: Tensor | None = None
+) -> Scaled:
     """Alternate u = a / K v and v = b / K' u, each problem until its columns are right.
 
     Args:
@@ -82,29 +84,36 @@ def scale(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: 
         reg: Regularisation, in the units of the cost.
         tol: Largest deviation of a column's sum, for a total of 1.
         max_iter: Iterations a problem may take.
+        start: (problems, m) float64, psi to start from; a problem whose dtype might not hold it starts afresh.
     """
+    if start is not None:
+        # Its scalings then stay as far from the ends of the dtype's range as those of any iteration.
+        start = start.where((start.abs() <= 2 * REACH[cost.dtype]).all(-1, keepdim=True), torch.nan)
     if cost.is_cpu:
-        return _scale_compiled(cost, a, b, reg, tol, max_iter)
-    return scale_torch(cost, a, b, reg, tol, max_iter)
+        return _scale_compiled(cost, a, b, reg, tol, max_iter, start)
+    return scale_torch(cost, a, b, reg, tol, max_iter, start)
 
 
-def _scale_compiled(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
-    found = _run(cost, a, b, reg, tol, max_iter)
+def _scale_compiled(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, start: Tensor | None
+) -> Scaled:
+    found = _run(cost, a, b, reg, tol, max_iter, start)
     if cost.dtype == torch.float64 or np.count_nonzero(found.n_iter.numpy()) == len(cost):
         return found
     # What is too wide for float32 is narrow enough for float64.
     far = found.n_iter == 0
     if bool(far.all()):
-        wide = _run(cost.double(), a, b, reg, tol, max_iter)
+        wide = _run(cost.double(), a, b, reg, tol, max_iter, start)
         return replace(wide, plan=wide.plan.to(cost.dtype))
-    wide = _run(cost[far].double(), a[far], b[far], reg, tol, max_iter)
+    begin = None if start is None else start[far]
+    wide = _run(cost[far].double(), a[far], b[far], reg, tol, max_iter, begin)
     for field in fields(Scaled):
         into = getattr(found, field.name)
         into[far] = getattr(wide, field.name).to(into.dtype)
     return found
 
 
-def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, start: Tensor | None) -> Scaled:
     # In numpy: ten small operations of torch take longer than a small problem.
     size, n, m = cost.shape
     costs = np.ascontiguousarray(cost.numpy()).reshape(size, n * m)
@@ -115,11 +124,12 @@ def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: i
     # 1 / reg may overflow float32; all costs that are not equal are then out of reach.
     inverse, reach, ridge = min(1 / reg, LARGEST[cost.dtype]), REACH[cost.dtype], RIDGE[cost.dtype]
     patience = SMALL_PATIENCE if n * m <= SMALL else PATIENCE
-    kernel = _kernel(costs.dtype.str)
+    begin = None if start is None else np.ascontiguousarray(start.numpy())
+    kernel = _kernel(costs.dtype.str, begin is not None)
 
     def work(first: int, last: int) -> None:
         kernel(
-            costs, rows, columns, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
+            costs, begin, rows, columns, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
             plan, unit_a, unit_b, phi, psi, numbers, status, n_iter,
         )  # fmt: skip
 
@@ -133,23 +143,25 @@ def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: i
 
 
 @functools.cache
-def _kernel(dtype: str) -> Callable[..., None]:
-    """Load the compiled loop for a dtype, or compile it and say so."""
+def _kernel(dtype: str, warm: bool) -> Callable[..., None]:
+    """Load the compiled loop for a dtype and a way to start, or compile it and say so."""
     from otfew.transport.entropic.kernel import constants, scale
 
     table, integers = constants(np.dtype(dtype))
     kernel = functools.partial(scale, table, integers)
-    with announced("the Sinkhorn solver"):
+    with announced("the Sinkhorn solver, for warm starts" if warm else "the Sinkhorn solver"):
         one, wide = np.ones((1, 1), dtype), np.ones((4, 1))
         status, n_iter = np.ones(1, np.int8), np.ones(1, np.int64)
         kernel(
-            one, wide, wide, 0, 0, 1.0, 1.0, 1.0, 1.0, 1, 1, 1.0,
+            one, wide if warm else None, wide, wide, 0, 0, 1.0, 1.0, 1.0, 1.0, 1, 1, 1.0,
             one, wide, wide, wide, wide, wide, status, n_iter,
         )  # fmt: skip
     return kernel
 
 
-def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int) -> Scaled:
+def scale_torch(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, start: Tensor | None = None
+) -> Scaled:
     """Do the same on any device, without extrapolation and with few looks at what it holds; see ``scale``."""
     mass = a.sum(-1)
     unit_a, unit_b = a / mass[:, None], b / b.sum(-1, keepdim=True)
@@ -163,6 +175,8 @@ def scale_torch(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_
     p, error, n_iter = a, offset, torch.zeros_like(going, dtype=torch.int64)
     # Products and sums, not matrix products, which may be rounded to TF32.
     q = torch.where(going[:, None], (kernel * a[..., None]).sum(1), 1.0)
+    if start is not None:
+        q = torch.where(going[:, None] & start.isfinite(), start.neg().exp().to(q.dtype), q)
     ended: list[tuple[Tensor, tuple[Tensor, ...]]] = []
     index = torch.arange(len(cost), device=cost.device)
     for used in range(1, max_iter + 1):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -84,6 +85,7 @@ def sinkhorn(
     tol: float,
     max_iter: int,
     scaling: float,
+    start: Tensor | None = None,
 ) -> Potentials:
     """Solve a flat batch.
 
@@ -98,6 +100,8 @@ def sinkhorn(
         tol: Marginal error to reach, relative to the total.
         max_iter: Iterations a problem may take, those of epsilon scaling included.
         scaling: Factor of the temperature from one iteration to the next, from the largest cost down to ``reg``.
+        start: (problems, m) g to start from, float64; the temperature then falls from as far above ``reg`` as an
+            iteration at ``reg`` would move it.
     """
     size = len(x)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
@@ -106,6 +110,11 @@ def sinkhorn(
     found = Potentials(f, g, g, torch.zeros(size, dtype=torch.int64, device=x.device), state)
     if not size:
         return found
+    if start is not None:
+        xs, ys = (scaled(z, torch.full_like(temperature, reg), sums.metric, dtype) for z in (x, y))
+        moved = half_steps(sums, xs, ys, a, b, start, reg)[1] - start
+        furthest = moved.abs().where(b > 0, 0.0).amax(-1)
+        g, temperature = start, temperature.minimum(furthest.nan_to_num(torch.inf)).clamp(min=reg)
     out, index, going = found, torch.arange(size, device=x.device), torch.ones_like(state, dtype=torch.bool)
     log_a, log_b, next_g, stale, look = log_weights(a), log_weights(b), g, True, 1 if x.is_cpu else CHECK
     for step in range(max_iter):
@@ -145,6 +154,23 @@ def sinkhorn(
             )
             found = Potentials(*(getattr(found, field.name).index_select(0, rest) for field in fields(Potentials)))
     return _put(out, index, found)
+
+
+def sinkhorn_from(start: Tensor, solve: Callable[[Tensor, Tensor | None], Potentials], size: int) -> Potentials:
+    """Solve a flat batch from where it is to start, and afresh what does not get to its end from there.
+
+    Args:
+        start: (problems, m) g to start from.
+        solve: Solves the problems of an index, from given g or afresh.
+        size: Number of problems.
+    """
+    found = solve(torch.arange(size, device=start.device), start)
+    left = (found.status != Status.OPTIMAL).nonzero()[:, 0]
+    if not len(left):
+        return found
+    again = solve(left, None)
+    used = again.n_iter + found.n_iter.index_select(0, left)
+    return _put(found, left, replace(again, n_iter=used))
 
 
 def _put(out: Potentials, index: Tensor, found: Potentials) -> Potentials:

@@ -31,7 +31,7 @@ from otfew.transport.entropic.solved import (
 )
 from otfew.transport.entropic.unrolled import unroll
 from otfew.transport.options import check_count
-from otfew.transport.problem import Status, check_values
+from otfew.transport.problem import Potentials, Status, check_values
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
 from otfew.transport.sending import send
@@ -95,6 +95,7 @@ class Sinkhorn(TensorSolver):
     requires: ClassVar[str] = "numba"
     install: ClassVar[str] = "pip install numba"
     gradients: ClassVar[str] = "value in cost, a, b (envelope); value_linear and plan (implicit)"
+    warm: ClassVar[Literal["tree", "potentials"] | None] = "potentials"
 
     def __post_init__(self) -> None:
         for name in ("reg", "tol"):
@@ -125,6 +126,19 @@ class Sinkhorn(TensorSolver):
     def solve(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
         """Solve a flat batch; see ``TensorSolver.solve``."""
         return self._unrolled(cost, a, b) if self.gradient == "unrolled" else self._implicit(cost, a, b)
+
+    def solve_from(self, start: Potentials, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+        """Solve a flat batch from potentials; see ``TensorSolver.solve_from``.
+
+        Raises:
+            ValueError: The gradient is to be that of every iteration.
+        """
+        if self.gradient == "unrolled":
+            raise ValueError(
+                "Sinkhorn: gradient='unrolled' differentiates all iterations, those before warm included, which are "
+                "unknown: leave warm out, or take gradient='implicit'"
+            )
+        return self._implicit(cost, a, b, start)
 
     def solve_there(
         self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
@@ -158,11 +172,12 @@ class Sinkhorn(TensorSolver):
             graph = (flat, *flat_weights(n, m, a, b, batch, cost.device, self.equal_totals))
         return self._implicit_parts(graph, solved, value, flag.sound, flag.fits if looks else lambda: True)
 
-    def _implicit(self, cost: Tensor, a: Tensor, b: Tensor) -> Parts:
+    def _implicit(self, cost: Tensor, a: Tensor, b: Tensor, start: Potentials | None = None) -> Parts:
         inputs = (cost, a, b)
         # Three times leaving the graph, and coming back, would take as long as a small problem.
         with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
-        solved, value, done = self._solved(*(x.detach() if x.requires_grad else x for x in inputs))
+        cost, a, b = (x.detach() if x.requires_grad else x for x in inputs)
+        solved, value, done = self._solved(cost, a, b) if start is None else self._solved_from(start, cost, a, b)
         return self._implicit_parts(
             inputs if with_graph else None, solved, value, lambda: done or _all_optimal(solved.status), lambda: False
         )
@@ -295,11 +310,37 @@ class Sinkhorn(TensorSolver):
         scale = total_a.sqrt() * total_b.sqrt()
         return a / scale, b / scale, scale[:, 0]
 
-    def _solved(self, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor, bool]:
+    def _solved_from(self, start: Potentials, cost: Tensor, a: Tensor, b: Tensor) -> tuple[Solved, Tensor, bool]:
+        """Solve from potentials, and afresh what does not get to its end from there; see ``_solved``."""
+        solved, value, done = self._solved(cost, a, b, self._scaled(start, a, b))
+        left = solved.status != Status.OPTIMAL
+        if done or not bool(left.any()):
+            return solved, value, True
+        again, values, done = self._solved(cost[left], a[left], b[left])
+        for name in ("phi", "psi", "offset", "error", "status"):
+            getattr(solved, name)[left] = getattr(again, name)
+        solved.n_iter[left] += again.n_iter
+        if solved.plan is not None and again.plan is not None:
+            solved.plan[left] = again.plan
+        return solved, value.index_put((left.nonzero()[:, 0],), values), done
+
+    def _scaled(self, start: Potentials, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Potentials over reg (problems, n) and (problems, m); where constants do not matter, about zero."""
+
+        def side(potential: Tensor, weights: Tensor) -> Tensor:
+            if not self.equal_totals:
+                return potential / self.reg
+            return (potential - (potential * weights).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)) / self.reg
+
+        return side(start.f, a), side(start.g, b)
+
+    def _solved(
+        self, cost: Tensor, a: Tensor, b: Tensor, start: tuple[Tensor, Tensor] | None = None
+    ) -> tuple[Solved, Tensor, bool]:
         """Solve, and compute the dual values (problems,) too; tell whether it is known that all are optimal."""
         if not self.equal_totals:
             a, b, scale = self._normalised(a, b)
-            dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter)
+            dual = sinkhorn_newton.maximise(cost, a, b, self.reg, self.rhos, self.tol, self.max_iter, start, False)
             solved = Solved(
                 cost, a, b, scale, self.reg, self.rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
                 dual.status, dual.n_iter,
@@ -309,7 +350,8 @@ class Sinkhorn(TensorSolver):
         most = self.max_iter if side > sinkhorn_newton.LARGEST else sinkhorn_plain.ITERATIONS
         if not cost.is_cpu and side <= sinkhorn_plain.SMALL_SIDE:
             most = sinkhorn_plain.UNEXTRAPOLATED
-        plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter))
+        begin = None if start is None else start[1]
+        plain = sinkhorn_plain.scale(cost, a, b, self.reg, self.tol, min(most, self.max_iter), begin)
         solved = Solved(
             cost, plain.a, plain.b, plain.mass, self.reg, self.rhos, plain.phi, plain.psi, plain.offset, plain.error,
             plain.status, plain.n_iter, plain.plan,
@@ -317,13 +359,19 @@ class Sinkhorn(TensorSolver):
         if cost.is_cpu and _all_optimal(plain.status):
             return solved, plain.value, True
         left = plain.status != Status.OPTIMAL
-        if not self._finish(solved, plain.plan, left):
+        if not self._finish(solved, plain.plan, left, start):
             return solved, plain.value, True
         # Those that had converged keep the value that they would have alone, to the last bit.
         return solved, torch.where(left, plain.mass * dual_value(solved), plain.value), False
 
-    def _finish(self, solved: Solved, plan: Tensor, left: Tensor) -> bool:
+    def _finish(self, solved: Solved, plan: Tensor, left: Tensor, given: tuple[Tensor, Tensor] | None = None) -> bool:
         """Solve in the log domain what the plain domain left over, in place: near its end, or from the start.
+
+        Args:
+            solved: All problems.
+            plan: Their plans.
+            left: Which were left over.
+            given: Potentials over reg that those start from which the plain domain left alone.
 
         Returns:
             Whether anything was left.
@@ -340,8 +388,9 @@ class Sinkhorn(TensorSolver):
             index = group.to(torch.int8).argsort(descending=True, stable=True)[:size]
             net = solved.cost[index].double() - solved.offset[index, None, None]
             a, b = solved.a[index], solved.b[index]
-            start = (solved.phi[index], solved.psi[index]) if warm else None
-            found = sinkhorn_newton.maximise(net, a, b, self.reg, self.rhos, self.tol, budget, start)
+            start = (solved.phi, solved.psi) if warm else given
+            begin = None if start is None else (start[0][index], start[1][index])
+            found = sinkhorn_newton.maximise(net, a, b, self.reg, self.rhos, self.tol, budget, begin, warm)
             solved.n_iter[index] = found.n_iter + solved.n_iter[index] * warm
             solved.phi[index], solved.psi[index], solved.error[index] = found.phi, found.psi, found.error
             solved.status[index] = found.status
