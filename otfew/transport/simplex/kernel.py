@@ -723,7 +723,7 @@ def _solve_batch(
     error = np.empty(nodes)
     scanned = np.empty(nodes, np.bool_)
     if trees is not None:
-        room = np.empty((9, nodes), np.int64)
+        room = np.empty((8, nodes), np.int64)
     for k in range(first, last):
         given = widened
         if len(narrow) > 0:

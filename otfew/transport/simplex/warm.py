@@ -30,69 +30,53 @@ def _link(x, y, head, following, other, edge):
 
 
 @njit(error_model="numpy")
-def _forest(arc_rows, arc_cols, rows, cols, n, m, full_n, full_m, place, group, head, following, other):
-    """List each node's neighbours in the forest of the given arcs between nodes with mass, those of cycles left out."""
-    for x in range(full_n + full_m):
-        place[x] = -1
-    for i in range(n):
-        place[rows[i]] = i
-    for j in range(m):
-        place[full_n + cols[j]] = n + j
+def _forest(arc_rows, arc_cols, rows, cols, n, m, full_n, full_m, place, head, following, other):
+    """List each node's neighbours among the nodes with mass."""
+    whole = n == full_n and m == full_m
+    if not whole:
+        for x in range(full_n + full_m):
+            place[x] = -1
+        for i in range(n):
+            place[rows[i]] = i
+        for j in range(m):
+            place[full_n + cols[j]] = n + j
     for x in range(n + m):
-        group[x] = x
         head[x] = -1
     edges = 0
+    ended = False
     for k in range(len(arc_rows)):
-        if not (0 <= arc_rows[k] < full_n and 0 <= arc_cols[k] < full_m):
+        i = np.int64(arc_rows[k])
+        j = np.int64(arc_cols[k])
+        # Where nodes had no mass, lists of arcs end with (0, 0); dummy nodes come after all others.
+        if (i == 0 and j == 0 and ended) or not (0 <= i < full_n and 0 <= j < full_m):
             continue
-        x = place[arc_rows[k]]
-        y = place[full_n + arc_cols[k]]
-        if x < 0 or y < 0:
-            continue
-        first = x
-        while group[first] != first:
-            group[first] = group[group[first]]
-            first = group[first]
-        second = y
-        while group[second] != second:
-            group[second] = group[group[second]]
-            second = group[second]
-        if first != second:
-            group[first] = second
-            _link(x, y, head, following, other, edges)
-            _link(y, x, head, following, other, edges + 1)
-            edges += 2
+        if edges >= 2 * (full_n + full_m):
+            break
+        ended |= i == 0 and j == 0
+        x = i
+        y = full_n + j
+        if not whole:
+            x = place[x]
+            y = place[y]
+            if x < 0 or y < 0:
+                continue
+        _link(x, y, head, following, other, edges)
+        _link(y, x, head, following, other, edges + 1)
+        edges += 2
 
 
 @njit(error_model="numpy")
-def _least_over(cost, x, n, m, known, potential):
-    """Highest feasible potential of a node beside those that are known; zero where there are none."""
-    least = np.inf
-    if x < n:
-        for j in range(m):
-            if known[n + j] >= 0:
-                least = min(least, cost[x, j] - potential[n + j])
-    else:
-        for i in range(n):
-            if known[i] >= 0:
-                least = min(least, cost[i, x - n] - potential[i])
-    return least if least < np.inf else 0.0
+def _walk(nodes, head, following, other, order, above, rank):
+    """Order the nodes of the forest from its roots, which are rows, down; columns on their own come last.
 
-
-@njit(error_model="numpy")
-def _walk(cost, n, m, head, following, other, order, above, rank, potential):
-    """Order the nodes of the forest from its roots, which are rows, down, with potentials at which its arcs are tight.
-
-    Columns on their own come last. ``rank`` is -1 where a node has not been reached.
+    What would close a cycle is passed over: arcs that no tree has.
     """
-    nodes = n + m
     for x in range(nodes):
         rank[x] = -1
     count = 0
     for start in range(nodes):
         if rank[start] >= 0:
             continue
-        potential[start] = _least_over(cost, start, n, m, rank, potential) if count > 0 else 0.0
         rank[start] = count
         above[start] = -1
         order[count] = start
@@ -106,11 +90,33 @@ def _walk(cost, n, m, head, following, other, order, above, rank, potential):
                 y = other[edge]
                 edge = following[edge]
                 if rank[y] < 0:
-                    potential[y] = cost[min(x, y), max(x, y) - n] - potential[x]
                     rank[y] = count
                     above[y] = x
                     order[count] = y
                     count += 1
+        if count == nodes:
+            break
+
+
+@njit(error_model="numpy")
+def _price(cost, n, m, order, above, rank, potential):
+    """Set potentials at which the arcs of the forest are tight, those of each tree as high as those before allow."""
+    for k in range(n + m):
+        x = order[k]
+        y = above[x]
+        if y >= 0:
+            potential[x] = cost[min(x, y), max(x, y) - n] - potential[y]
+            continue
+        least = np.inf
+        if x < n:
+            for j in range(m):
+                if rank[n + j] < k:
+                    least = min(least, cost[x, j] - potential[n + j])
+        else:
+            for i in range(n):
+                if rank[i] < k:
+                    least = min(least, cost[i, x - n] - potential[i])
+        potential[x] = least if least < np.inf else 0.0
 
 
 @njit(error_model="numpy")
@@ -130,11 +136,11 @@ def _exhaust(i, j, n, supply, demand, parent, flow):
 
 @njit(error_model="numpy")
 def _complete(cost, n, m, supply, demand, potential, parent, flow):
-    """Serve what the old tree left open, each row by the columns that are cheapest for it; returns the root."""
-    root = -1
+    """Serve what the old tree left open, each row by the columns that are cheapest for it, and make one tree."""
     left = 0
     for j in range(m):
         left += parent[n + j] < 0
+    root = -1
     for i in range(n):
         while parent[i] < 0 and left > 0:
             best = np.inf
@@ -160,7 +166,6 @@ def _complete(cost, n, m, supply, demand, potential, parent, flow):
                 at = j
         parent[i] = n + at
         flow[i] = 0.0
-    return root
 
 
 @njit(error_model="numpy")
@@ -213,32 +218,39 @@ def restart(
         cols: (m,) which columns.
         full_n: All rows.
         full_m: All columns.
-        arc_rows: (arcs,) of the earlier tree, among all rows; what does not exist or makes a cycle is passed over.
+        arc_rows: (arcs,) of the earlier tree, among all rows; what does not exist or closes a cycle is passed over.
         arc_cols: (arcs,) among all columns.
         potential: Out (n + m,).
         parent: Out (n + m,), -1 at the root.
         flow: Out (n + m,), on the arc to the parent.
         mask: Out (n + m, words).
         order: (n + m,) room.
-        room: (9, full_n + full_m) room.
+        room: (8, full_n + full_m) room.
 
     Returns:
         The root, a row.
     """
-    place, group, head, above, rank = room[0], room[1], room[2], room[3], room[4]
+    place, head, above, rank = room[0], room[1], room[2], room[3]
     size = room.shape[1]
-    following = room[5:7].reshape(2 * size)
-    other = room[7:9].reshape(2 * size)
-    _forest(arc_rows, arc_cols, rows, cols, n, m, full_n, full_m, place, group, head, following, other)
-    _walk(cost, n, m, head, following, other, order, above, rank, potential)
+    following = room[4:6].reshape(2 * size)
+    other = room[6:8].reshape(2 * size)
     nodes = n + m
+    _forest(arc_rows, arc_cols, rows, cols, n, m, full_n, full_m, place, head, following, other)
+    _walk(nodes, head, following, other, order, above, rank)
     for x in range(nodes):
         parent[x] = -1
+    hung = 0
     for k in range(nodes - 1, -1, -1):
         x = order[k]
         y = above[x]
         if y >= 0 and parent[x] < 0 and parent[y] < 0:
             _exhaust(min(x, y), max(x, y) - n, n, supply, demand, parent, flow)
-    root = _complete(cost, n, m, supply, demand, potential, parent, flow)
+            hung += 1
+    if hung < nodes - 1:
+        _price(cost, n, m, order, above, rank, potential)
+        _complete(cost, n, m, supply, demand, potential, parent, flow)
+    root = 0
+    while parent[root] >= 0:
+        root += 1
     _finish(cost, n, m, words, root, potential, parent, mask, head, following, order)
     return root
