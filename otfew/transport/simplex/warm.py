@@ -43,16 +43,18 @@ def _forest(arc_rows, arc_cols, rows, cols, n, m, full_n, full_m, place, head, f
     for x in range(n + m):
         head[x] = -1
     edges = 0
-    ended = False
-    for k in range(len(arc_rows)):
+    # Where nodes had no mass, lists of arcs end with (0, 0).
+    last = len(arc_rows)
+    while last > 1 and arc_rows[last - 1] == 0 and arc_cols[last - 1] == 0:
+        last -= 1
+    for k in range(last):
         i = np.int64(arc_rows[k])
         j = np.int64(arc_cols[k])
-        # Where nodes had no mass, lists of arcs end with (0, 0); dummy nodes come after all others.
-        if (i == 0 and j == 0 and ended) or not (0 <= i < full_n and 0 <= j < full_m):
+        # Dummy nodes come after all others.
+        if not (0 <= i < full_n and 0 <= j < full_m):
             continue
         if edges >= 2 * (full_n + full_m):
             break
-        ended |= i == 0 and j == 0
         x = i
         y = full_n + j
         if not whole:
