@@ -79,23 +79,26 @@ class KeOps(PointSolver):
         return self._solve(None, x, y, a, b, cost)
 
     def solve_points_from(self, start: Start, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
-        """Solve a flat batch from the potentials of the columns, and afresh what does not get to its end from there.
+        """Solve a flat batch from potentials, and afresh what does not get to its end from there.
 
         Raises:
             ImportError: KeOps was asked for and cannot run here.
         """
-        return self._solve(start.g, x, y, a, b, cost)
+        return self._solve(start, x, y, a, b, cost)
 
-    def _solve(self, start: Tensor | None, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
+    def _solve(self, start: Start | None, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
         cloud = clouds(x, y, cost)
         sums = choose_sums(cloud.metric, self.backend, x.device.type)
         points = cloud.x.detach(), cloud.y.detach(), a.detach(), b.detach()
 
-        def solve(index: Tensor | None, g: Tensor | None) -> Potentials:
+        def solve(index: Tensor | None, begin: tuple[Tensor, Tensor] | None) -> Potentials:
             x64, y64, a64, b64 = points if index is None else (z.index_select(0, index) for z in points)
-            return sinkhorn(sums, x64, y64, a64, b64, x.dtype, self.reg, self.tol, self.max_iter, self.scaling, g)
+            return sinkhorn(sums, x64, y64, a64, b64, x.dtype, self.reg, self.tol, self.max_iter, self.scaling, begin)
 
-        found = solve(None, None) if start is None else sinkhorn_from(start - cloud.column.detach(), solve, len(x))
+        if start is None:
+            found = solve(None, None)
+        else:
+            found = sinkhorn_from((start.f - cloud.row.detach(), start.g - cloud.column.detach()), solve)
         ran = self.name if sums.label == self.name else f"{self.name}[{sums.label}]"
         return entropic_parts(cloud, a, b, found, self.reg, sums, ran)
 

@@ -191,7 +191,9 @@ def _keep(kept: Kept, rest: Tensor) -> Kept:
     return type(kept)(*(getattr(kept, field.name)[rest] for field in fields(kept)))
 
 
-def _begin(cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Tensor | None, near: bool) -> _Going:
+def _begin(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: tuple[Tensor, Tensor] | None, near: bool
+) -> _Going:
     """Begin at the range of the costs, at potentials near the solution at ``reg``, or as far above as others are off.
 
     What a step of Sinkhorn's at ``reg`` would move potentials by tells how far they are from the solution; costs are
@@ -203,7 +205,7 @@ def _begin(cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Te
     # Above the price of a soft marginal a regularisation teaches nothing.
     soft = [rho for rho in rhos if rho is not None]
     level = level.clamp_max(max(soft, default=math.inf)).clamp_min(reg)
-    g = torch.zeros_like(b) if start is None else start * reg
+    g = torch.zeros_like(b) if start is None else start[1] * reg
     if start is not None:
         last = torch.full_like(level, reg)
         level = last if near else level.minimum(_drift(cost, a, b, log_b, start, last, rhos)).clamp_min(reg)
@@ -211,12 +213,22 @@ def _begin(cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Te
     return _Going(index, torch.ones_like(index, dtype=torch.bool), cost, a, b, log_b, level, g)
 
 
-def _drift(cost: Tensor, a: Tensor, b: Tensor, log_b: Tensor, psi: Tensor, reg: Tensor, rhos: Rhos) -> Tensor:
+def _drift(
+    cost: Tensor, a: Tensor, b: Tensor, log_b: Tensor, start: tuple[Tensor, Tensor], reg: Tensor, rhos: Rhos
+) -> Tensor:
     """How far a step of Sinkhorn's moves potentials (problems, 1), in the units of the cost."""
+    phi, psi = start
     point = _evaluate(log_b - cost / reg[..., None], a, b, psi, damping(rhos[0], reg), damping(rhos[1], reg))
     held = (b > 0) & (point.goal > 0)
-    moved = (point.columns.where(held, 1.0).log() - point.goal.where(held, 1.0).log()).abs()
-    return reg * moved.amax(-1, keepdim=True).nan_to_num(nan=math.inf)
+    columns = point.columns.where(held, 1.0).log() - point.goal.where(held, 1.0).log()
+    return reg * torch.maximum(furthest(columns, b), furthest(point.phi - phi, a, rhos == (None, None)))
+
+
+def furthest(moves: Tensor, weights: Tensor, but_for_constants: bool = False) -> Tensor:
+    """Largest move (problems, 1) of the potentials of nodes with weight, infinite where one is no number."""
+    if but_for_constants:
+        moves = moves - (moves * weights).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)
+    return moves.abs().where(weights > 0, 0.0).amax(-1, keepdim=True).nan_to_num(nan=math.inf)
 
 
 def _move(now: _Going, point: _Point, psi: Tensor, taus: tuple[Tensor, Tensor], rhos: Rhos, light: float) -> Tensor:
@@ -243,8 +255,8 @@ def _settle(found: Dual, ended: Tensor, dual: Dual) -> Dual:
 
 
 def _climb(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None,
-    near: bool,
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int,
+    start: tuple[Tensor, Tensor] | None, near: bool,
 ) -> Dual:  # fmt: skip
     """Maximise the dual of one chunk; rows are no fewer than columns. See ``maximise``."""
     size, on_cpu = len(cost), cost.is_cpu
@@ -353,7 +365,7 @@ def maximise(
     def chunks() -> Iterator[Dual]:
         for first in range(0, max(len(cost), 1), step):
             here = slice(first, first + step)
-            costs, begin = cost[here].double(), None if start is None else start[1][here]
+            costs, begin = cost[here].double(), None if start is None else (start[0][here], start[1][here])
             dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin, near)
             yield _extend(dual, costs, a[here], b[here], reg, rhos[1])
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from otfew.transport.entropic.newton import furthest
 from otfew.transport.entropic.reductions import Metric, Reductions
 from otfew.transport.problem import Status
 
@@ -19,6 +20,10 @@ WORTH_MOVING = 0.75
 
 NOTHING = -1e30
 """Stands for log 0: its exponential is exactly zero, and no difference of two is NaN."""
+
+
+Start = tuple[Tensor, Tensor]
+"""Potentials f (problems, n) and g (problems, m) to start from."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,7 @@ def sinkhorn(
     tol: float,
     max_iter: int,
     scaling: float,
-    start: Tensor | None = None,
+    start: Start | None = None,
 ) -> Potentials:
     """Solve a flat batch.
 
@@ -100,8 +105,8 @@ def sinkhorn(
         tol: Marginal error to reach, relative to the total.
         max_iter: Iterations a problem may take, those of epsilon scaling included.
         scaling: Factor of the temperature from one iteration to the next, from the largest cost down to ``reg``.
-        start: (problems, m) g to start from, float64; the temperature then falls from as far above ``reg`` as an
-            iteration at ``reg`` would move it.
+        start: f (problems, n) and g (problems, m) to start from, float64; the temperature then falls from as far above
+            ``reg`` as an iteration at ``reg`` would move them.
     """
     size = len(x)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
@@ -112,9 +117,9 @@ def sinkhorn(
         return found
     if start is not None:
         xs, ys = (scaled(z, torch.full_like(temperature, reg), sums.metric, dtype) for z in (x, y))
-        moved = half_steps(sums, xs, ys, a, b, start, reg)[1] - start
-        furthest = moved.abs().where(b > 0, 0.0).amax(-1)
-        g, temperature = start, temperature.minimum(furthest.nan_to_num(torch.inf)).clamp(min=reg)
+        moved_f, moved_g = half_steps(sums, xs, ys, a, b, start[1], reg)
+        off = torch.maximum(furthest(moved_f - start[0], a, True), furthest(moved_g - start[1], b))
+        g, temperature = start[1], temperature.minimum(off[:, 0]).clamp(min=reg)
     out, index, going = found, torch.arange(size, device=x.device), torch.ones_like(state, dtype=torch.bool)
     log_a, log_b, next_g, stale, look = log_weights(a), log_weights(b), g, True, 1 if x.is_cpu else CHECK
     for step in range(max_iter):
@@ -156,15 +161,14 @@ def sinkhorn(
     return _put(out, index, found)
 
 
-def sinkhorn_from(start: Tensor, solve: Callable[[Tensor, Tensor | None], Potentials], size: int) -> Potentials:
+def sinkhorn_from(start: Start, solve: Callable[[Tensor, Start | None], Potentials]) -> Potentials:
     """Solve a flat batch from where it is to start, and afresh what does not get to its end from there.
 
     Args:
-        start: (problems, m) g to start from.
-        solve: Solves the problems of an index, from given g or afresh.
-        size: Number of problems.
+        start: f and g to start from.
+        solve: Solves the problems of an index, from given potentials or afresh.
     """
-    found = solve(torch.arange(size, device=start.device), start)
+    found = solve(torch.arange(len(start[0]), device=start[0].device), start)
     left = (found.status != Status.OPTIMAL).nonzero()[:, 0]
     if not len(left):
         return found

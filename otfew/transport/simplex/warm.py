@@ -48,22 +48,20 @@ def _forest(arc_rows, arc_cols, rows, cols, n, m, full_n, full_m, place, head, f
     while last > 1 and arc_rows[last - 1] == 0 and arc_cols[last - 1] == 0:
         last -= 1
     for k in range(last):
-        i = np.int64(arc_rows[k])
-        j = np.int64(arc_cols[k])
+        row = np.int64(arc_rows[k])
+        column = full_n + np.int64(arc_cols[k])
         # Dummy nodes come after all others.
-        if not (0 <= i < full_n and 0 <= j < full_m):
+        if not (0 <= row < full_n <= column < full_n + full_m):
             continue
         if edges >= 2 * (full_n + full_m):
             break
-        x = i
-        y = full_n + j
         if not whole:
-            x = place[x]
-            y = place[y]
-            if x < 0 or y < 0:
+            row = place[row]
+            column = place[column]
+            if row < 0 or column < 0:
                 continue
-        _link(x, y, head, following, other, edges)
-        _link(y, x, head, following, other, edges + 1)
+        _link(row, column, head, following, other, edges)
+        _link(column, row, head, following, other, edges + 1)
         edges += 2
 
 
