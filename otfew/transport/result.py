@@ -427,7 +427,7 @@ class OTResult(Generic[ArrayT, PlanT]):
             IndexError: The key does not fit the batch shape.
         """
         index = chosen(key, tuple(self._shape[:-2]))
-        flat = send(torch.from_numpy(index.reshape(-1)), self._parts.value.device)
+        flat = send(torch.from_numpy(np.ascontiguousarray(index.reshape(-1))), self._parts.value.device)
         n, m = self._shape[-2:]
         parts = self._common.mapped(lambda tensor: tensor.index_select(0, flat), (n, m))
         return OTResult(parts, (*index.shape, n, m), self._numpy, self._points, self._looked)

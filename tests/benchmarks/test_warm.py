@@ -24,7 +24,7 @@ from otfew.scores.emd import EMDScore
 from otfew.scores.node_weights import CrossReference
 
 NETWORK = "cub-resnet12-quarter-deepemd"
-TURNS = 21
+TURNS = 11
 
 
 @pytest.fixture(scope="module")

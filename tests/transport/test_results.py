@@ -84,6 +84,7 @@ def test_masks_choose(as_array):
 def test_indices_of_indices_and_what_is_chosen_once_more():
     whole = otfew.solve(*draw(4, 3))
     same(whole[1:][::2][1][2], Part(whole, (3, 2)))
+    same(whole[1][::-1], Part(whole, (1, [2, 1, 0])))
     same(copy.copy(whole)[2], Part(whole, 2))
     same(pickle.loads(pickle.dumps(whole[2])), Part(whole, 2))
     same(pickle.loads(pickle.dumps(whole))[2], Part(whole, 2))

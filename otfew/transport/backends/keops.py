@@ -34,6 +34,9 @@ class KeOps(PointSolver):
     ``value`` has its envelope gradient and ``value_linear`` its implicit one (conjugate gradients at backward), in x,
     y, a and b. The plan is an operator, differentiable in the vectors it is multiplied with.
 
+    ``warm`` starts from the potentials of an earlier result, at a temperature as high as a first iteration at ``reg``
+    would move them; what does not converge from there is solved afresh.
+
     KeOps compiles each formula on first use per dimension, dtype and kind of batch: several seconds each, kept on
     disk. Where it cannot run, a warning says why, once, and torch takes the sums in blocks of rows. On few CPU cores
     torch is the faster of the two.

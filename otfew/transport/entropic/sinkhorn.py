@@ -56,6 +56,10 @@ class Sinkhorn(TensorSolver):
     plain domain for 64 iterations at most, in the cost's dtype and not extrapolated, then by Newton's method. There an
     answer is the same whatever its batch-mates, bit for bit. All others are solved by operations of torch.
 
+    ``warm`` starts the iterations from the potentials of an earlier result: in the plain domain from its g, in the log
+    domain at a regularisation as high as a first step at reg would move them. What does not converge from there is
+    solved afresh. Kernels of a GPU ignore it.
+
     ``value`` is computed from the potentials, as the dual value: it misses the optimum by the square of what the
     marginals miss. ``gap`` is the value of a plan with exact marginals minus the dual value, so it bounds the error of
     ``value`` on either side. Gradients of ``value`` are the envelope's: plan for the cost, f and g for the weights.

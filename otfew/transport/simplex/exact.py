@@ -38,6 +38,9 @@ class Exact(ArraySolver):
     Problems that the kernel is not sure of, since costs differ by many digits, are settled on the CPU. All else that is
     not on the CPU is copied there and back, which a warning says once.
 
+    On the CPU ``warm`` starts the search from the tree of an earlier exact result: its flows are made anew for the new
+    weights, and the tree is mended where they would be negative. Assignment problems and kernels of a GPU start afresh.
+
     Args:
         tol: Allowed violation of dual feasibility, relative to the spread of a problem's costs; 0 means the rounding
             error.
