@@ -217,11 +217,11 @@ def _solve(
         cost_t, a_t, b_t = on_the_cpu(cost_t, a_t, b_t)
     n, m = cost_t.shape[-2:]
     start = None if warm is None else start_from(warm, chosen, batch, (n, m), cost_t.device)
-    looks = validate or policy_of(chosen, on_fail) != "ignore"
+    looked = policy_of(chosen, on_fail) != "ignore"
+    looks = validate or looked
     parts = dense_parts(chosen, cost_t, a_t, b_t, batch, looks=looks, validate=validate, rtol=rtol, start=start)
     report_failures(parts, batch, chosen, on_fail)
     if precision is not None:
         parts = parts.rounded(precision)
-    looked = policy_of(chosen, on_fail) != "ignore"
     result: OTResult[Any] = OTResult(parts, (*batch, n, m), numpy_in, looked=looked)
     return result.to(place) if narrow else result

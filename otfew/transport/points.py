@@ -142,6 +142,7 @@ def _solve_points(
         _check_values(x_t, y_t, a_t, b_t, chosen.equal_totals, rtol)
     n, m = x_t.shape[-2], y_t.shape[-2]
     start = None if warm is None else start_from(warm, chosen, batch, (n, m), x_t.device)
+    looked = policy_of(chosen, on_fail) != "ignore"
     if isinstance(chosen, PointSolver):
         flat_x, flat_y = (z.expand(*batch, *z.shape[-2:]).reshape(batch.numel(), *z.shape[-2:]) for z in (x_t, y_t))
         flat_a, flat_b = flat_weights(n, m, a_t, b_t, batch, x_t.device)
@@ -154,12 +155,10 @@ def _solve_points(
         if validate and not surely_finite(dense):
             where = first_index(~torch.isfinite(dense), dense.ndim - 2)
             raise ValueError(f"{cost} costs between x and y overflow {x_t.dtype}{where}; rescale the points")
-        looks = policy_of(chosen, on_fail) != "ignore"
-        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=looks, start=start)
+        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=looked, start=start)
     report_failures(parts, batch, chosen, on_fail)
     if precision is not None:
         parts = parts.rounded(precision)
-    looked = policy_of(chosen, on_fail) != "ignore"
     result: OTResult[Any, PlanOperator[Any]] = OTResult(parts, (*batch, n, m), numpy_in, points=True, looked=looked)
     return result.to(place) if narrow else result
 

@@ -387,7 +387,12 @@ class OTResult(Generic[ArrayT, PlanT]):
             precision = torch.float32
 
         def moved(tensor: Tensor) -> Tensor:
-            return send(tensor, goal, precision if tensor.is_floating_point() else None)
+            if precision is None or not tensor.is_floating_point():
+                return send(tensor, goal)
+            # Rounded where there is float64.
+            return (
+                send(tensor.to(precision), goal) if goal.type in WITHOUT_DOUBLES else send(tensor, goal).to(precision)
+            )
 
         return self._mapped(moved)
 
