@@ -31,7 +31,13 @@ DISTRIBUTIONS = {
 }
 """What required libraries are called where they are installed from, if not as in Python."""
 
-BROUGHT = {"llvmlite": "numba", "markupsafe": "jinja2", "requests": "pooch", "threadpoolctl": "scikit-learn"}
+BROUGHT = {
+    "llvmlite": "numba",
+    "markupsafe": "jinja2",
+    "requests": "pooch",
+    "threadpoolctl": "scikit-learn",
+    "typing_extensions": "torch",
+}
 """Libraries that a required one always brings."""
 
 ADAPTERS = {

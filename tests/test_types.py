@@ -32,3 +32,11 @@ def test_no_package_of_ours_is_left_out():
     overrides = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["mypy"]["overrides"]
     ignored = {name for rule in overrides if rule.get("ignore_missing_imports") for name in rule["module"]}
     assert not [name for name in ignored if name.startswith("otfew")]
+
+
+def test_results_are_typed_as_what_was_given():
+    """``assert_type`` in the file fails where mypy infers another type, Any included."""
+    api = pytest.importorskip("mypy.api")
+    options = ["--strict", f"--config-file={ROOT / 'pyproject.toml'}", f"--cache-dir={ROOT / '.mypy_cache'}"]
+    said, complaint, code = api.run([*options, str(ROOT / "tests" / "transport" / "typed" / "user.py")])
+    assert code == 0, said + complaint

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
+from otfew.transport.arguments import (
+    OnFail,
+    as_tensor,
+    check_on_fail,
+    flat_weights,
+    on_the_cpu,
+    policy_of,
+    report_failures,
+)
 from otfew.transport.envelope import SolvedInNumpy, differentiable, wants_gradient
 from otfew.transport.masks import masked, refuse_forbidden
-from otfew.transport.precision import in_full_precision, totals_rtol
-from otfew.transport.problem import INVALID, TOTALS_RTOL, Status, build, check_shapes, check_values, rounding_of
+from otfew.transport.precision import WITHOUT_DOUBLES, Dtype, float_dtype, in_full_precision, totals_rtol
+from otfew.transport.problem import (
+    INVALID,
+    TOTALS_RTOL,
+    Potentials,
+    Status,
+    build,
+    check_shapes,
+    check_values,
+    rounding_of,
+)
 from otfew.transport.registry import ArraySolver, PointSolver, Solver, TensorSolver, resolve
 from otfew.transport.result import OTResult, Parts, parts_of
 from otfew.transport.sending import send
 from otfew.transport.transforms import outside_graphs, refuse_transforms
+from otfew.transport.warm import Start, start_from
 
 
 def dense_parts(
@@ -32,6 +51,7 @@ def dense_parts(
     validate: bool = False,
     rtol: float = TOTALS_RTOL,
     forbids: bool = False,
+    start: Start | None = None,
 ) -> Parts:
     """Check the values of problems and solve them over a flat batch with a solver of dense costs.
 
@@ -45,6 +65,7 @@ def dense_parts(
         validate: Whether to check what the tensors hold.
         rtol: How far totals of a and b may differ, relative to the larger.
         forbids: Whether costs of +inf are known to be there, as after a mask.
+        start: Where to start; kernels of a device start afresh.
     """
     if not cost.is_cpu:
         parts = solver.solve_there(cost, a, b, batch, looks, rtol if validate else math.inf)
@@ -57,7 +78,10 @@ def dense_parts(
         spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
         flat = spread.reshape(batch.numel(), n, m)
         weights = flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals)
-        return solver.solve_rounded(flat, *weights, rounding_of(a, b, rtol))
+        rounding = rounding_of(a, b, rtol)
+        if isinstance(start, Potentials):
+            return solver.solve_from(start, flat, *weights, rounding)
+        return solver.solve_rounded(flat, *weights, rounding)
     assert isinstance(solver, ArraySolver)
     # Copied once, and looked at where they then are.
     here_cost = cost if cost.is_cpu else cost.detach().cpu()
@@ -67,6 +91,8 @@ def dense_parts(
     if validate and not checks and not check_values(here_cost, here_a, here_b, solver.equal_totals, rtol):
         refuse_forbidden(solver, here_cost)
     problem = build(here_cost, here_a, here_b, batch, not checks, rounding_of(a, b, rtol), forbids)
+    if isinstance(start, tuple):
+        problem.basis = start
     solution = solver.solve(problem)
     if not problem.checked and np.count_nonzero(solution.status) and INVALID in solution.status:
         check_values(here_cost, here_a, here_b, solver.equal_totals)
@@ -89,6 +115,32 @@ def dense_parts(
     return parts_of(made.reshape(-1), solution, cost)
 
 
+@overload
+def solve(
+    cost: Tensor,
+    a: Tensor | npt.NDArray[Any] | None = None,
+    b: Tensor | npt.NDArray[Any] | None = None,
+    *,
+    mask: Tensor | npt.NDArray[Any] | None = None,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
+    solver: str | Solver = "exact",
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> OTResult[Tensor]: ...
+@overload
+def solve(
+    cost: npt.NDArray[Any],
+    a: Tensor | npt.NDArray[Any] | None = None,
+    b: Tensor | npt.NDArray[Any] | None = None,
+    *,
+    mask: Tensor | npt.NDArray[Any] | None = None,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
+    solver: str | Solver = "exact",
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> OTResult[npt.NDArray[Any]]: ...
 @outside_graphs
 def solve(
     cost: Any,
@@ -96,10 +148,12 @@ def solve(
     b: Any = None,
     *,
     mask: Any = None,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
     solver: str | Solver = "exact",
     on_fail: OnFail | None = None,
     validate: bool = True,
-) -> OTResult:
+) -> OTResult[Any]:
     """Solve a batch of optimal transport problems: min <P, cost> over P >= 0 with row sums a and column sums b.
 
     The gradient of ``value`` is the envelope gradient: the plan for the cost, the potentials for the weights;
@@ -118,6 +172,13 @@ def solve(
             The same as +inf in place of a pair's cost: no mass and no gradient is there. A problem that no plan of
             allowed pairs solves has the status ``INFEASIBLE``, the value inf, plan, potentials and gradients of zero,
             the gap NaN, and ``cut`` proves it.
+        warm: An earlier result of similar problems to start from, as in a training loop: ``exact`` starts from the
+            tree of an exact result, ``Sinkhorn`` from the potentials of any. n and m must be the same, and its batch
+            shape must broadcast to that of the problems. The value is the same but for rounding (for Sinkhorn, its
+            tolerance); where several plans are optimal, another one of them may be found.
+        dtype: float32 or float64, of ``value``, ``value_linear``, ``gap`` and ``marginal_error``; they are computed
+            in float64 and then rounded. None means float64; float32 on devices without float64 (MPS), whose problems
+            are solved on the CPU.
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
         on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
             raise.
@@ -131,8 +192,8 @@ def solve(
 
     Raises:
         ValueError: Wrong shape or dtype, NaN or -inf, an infinite or negative weight, a zero total, totals that
-            disagree, forbidden pairs for a solver that takes none (see ``otfew.solvers()``), an unknown solver; the
-            message names the argument and the batch index.
+            disagree, forbidden pairs for a solver that takes none (see ``otfew.solvers()``), an unknown solver, a
+            ``warm`` that does not fit; the message names the argument and the batch index.
         ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum, or a problem is infeasible.
         DeviceError: A RuntimeError: a kernel cannot be compiled or launched on a GPU that should run it.
@@ -143,13 +204,22 @@ def solve(
         >>> float(result.value)
         0.5
     """
-    return _solve(cost, a, b, mask, solver, on_fail, validate, totals_rtol(a, b))
+    return _solve(cost, a, b, mask, warm, dtype, solver, on_fail, validate, totals_rtol(a, b))
 
 
 @in_full_precision
 def _solve(
-    cost: Any, a: Any, b: Any, mask: Any, solver: str | Solver, on_fail: OnFail | None, validate: bool, rtol: float
-) -> OTResult:
+    cost: Any,
+    a: Any,
+    b: Any,
+    mask: Any,
+    warm: OTResult[Any, Any] | None,
+    dtype: Dtype | None,
+    solver: str | Solver,
+    on_fail: OnFail | None,
+    validate: bool,
+    rtol: float,
+) -> OTResult[Any]:
     check_on_fail(on_fail)
     chosen = resolve(solver)
     if isinstance(chosen, PointSolver):
@@ -165,8 +235,21 @@ def _solve(
     if mask is not None:
         cost_t = masked(cost_t, mask, chosen)
     batch = check_shapes(cost_t, a_t, b_t)
-    looks = validate or mask is not None or policy_of(chosen, on_fail) != "ignore"
+    place = cost_t.device
+    precision = None if dtype is None else float_dtype(dtype, place)
+    narrow = place.type in WITHOUT_DOUBLES
+    if narrow:
+        cost_t, a_t, b_t = on_the_cpu(cost_t, a_t, b_t)
+    n, m = cost_t.shape[-2:]
+    start = None if warm is None else start_from(warm, chosen, batch, (n, m), cost_t.device)
+    looked = policy_of(chosen, on_fail) != "ignore"
     forbids = mask is not None
-    parts = dense_parts(chosen, cost_t, a_t, b_t, batch, looks=looks, validate=validate, rtol=rtol, forbids=forbids)
+    looks = validate or forbids or looked
+    parts = dense_parts(
+        chosen, cost_t, a_t, b_t, batch, looks=looks, validate=validate, rtol=rtol, forbids=forbids, start=start
+    )
     report_failures(parts, batch, chosen, on_fail)
-    return OTResult(parts, (*batch, *cost_t.shape[-2:]), numpy_in)
+    if precision is not None:
+        parts = parts.rounded(precision)
+    result: OTResult[Any] = OTResult(parts, (*batch, n, m), numpy_in, looked=looked)
+    return result.to(place) if narrow else result

@@ -45,6 +45,11 @@ def as_tensor(name: str, value: Any) -> Tensor | None:
     raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
 
 
+def on_the_cpu(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Copy problems from a device without float64; gradients find their way back."""
+    return cost.cpu(), None if a is None else a.cpu(), None if b is None else b.cpu()
+
+
 def policy_of(solver: Solver, on_fail: OnFail | None) -> OnFail:
     """Say what to do where the optimum is not reached."""
     return on_fail or ("raise" if solver.kind == "exact" else "warn")

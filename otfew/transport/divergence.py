@@ -203,7 +203,7 @@ def _dense(
     numpy_in = isinstance(cost, np.ndarray)
 
     def within(own: Tensor | None, weights: Tensor | None) -> OTResult:
-        laid = own.detach().numpy() if numpy_in and own is not None else own
+        laid: Any = own.detach().numpy() if numpy_in and own is not None else own
         return solve(laid, weights, weights, solver=solver, on_fail=on_fail, validate=validate)
 
     within_x, within_y = within(own_x, own_a), within(own_y, own_b)

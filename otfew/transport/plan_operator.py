@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Generic, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
+from typing_extensions import TypeVar
 
 from otfew.transport.precision import in_full_precision
+
+ArrayT = TypeVar("ArrayT", bound=Tensor | npt.NDArray[Any], default=Any)
+"""What the caller works with: ``Tensor`` or ``NDArray[Any]``."""
 
 
 class FlatPlan(ABC):
@@ -31,6 +37,10 @@ class FlatPlan(ABC):
     @abstractmethod
     def dense(self) -> Tensor:
         """Make the matrices (problems, n, m)."""
+
+    @abstractmethod
+    def mapped(self, each: Callable[[Tensor], Tensor]) -> FlatPlan:
+        """Describe the same problems, or some of them, by what ``each`` makes of every tensor (problems, ...)."""
 
 
 class DensePlan(FlatPlan):
@@ -53,9 +63,27 @@ class DensePlan(FlatPlan):
         """Hand the matrices out."""
         return self._plan
 
+    def mapped(self, each: Callable[[Tensor], Tensor]) -> FlatPlan:
+        """See ``FlatPlan``."""
+        return DensePlan(each(self._plan))
+
+
+def nonzeros(plan: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows, columns, both int64, and mass of the entries other than zero of plans (problems, n, m).
+
+    Each is (problems, arcs), as many as the fullest plan has; the others end with zeros. The mass has the plan's graph.
+    """
+    entries, m = plan.flatten(1), plan.shape[2]
+    held = entries.detach() != 0
+    most = int(held.sum(1).max()) if len(plan) else 0
+    place = held.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :most]
+    used = held.gather(1, place)
+    place = place * used
+    return place // m, place % m, entries.gather(1, place).where(used, 0.0)
+
 
 @dataclass(frozen=True)
-class PlanOperator:
+class PlanOperator(Generic[ArrayT]):
     """The transport plan P (*batch, n, m) of point clouds as an operator: ``plan @ v``, ``plan.T @ u``, ``dense()``.
 
     Products are taken in the dtype and on the device of the points, and are numpy arrays where the vector is one.
@@ -95,15 +123,19 @@ class PlanOperator:
         return self._flat.device
 
     @property
-    def T(self) -> PlanOperator:  # noqa: N802
+    def T(self) -> PlanOperator[ArrayT]:  # noqa: N802
         """The transposed plan (*batch, m, n)."""
         return replace(self, _flat=self._flat.transposed())
 
-    def dense(self) -> Any:
+    def dense(self) -> ArrayT:
         """Make the matrix (*batch, n, m); a numpy array where the points were."""
-        plan = self._flat.dense().reshape(self.shape)
-        return plan.detach().cpu().numpy() if self._numpy else plan
+        plan: Any = self._flat.dense().reshape(self.shape)
+        return plan.detach().cpu().numpy() if self._numpy else plan  # type: ignore[no-any-return]
 
+    @overload
+    def __matmul__(self, v: Tensor) -> Tensor: ...
+    @overload
+    def __matmul__(self, v: npt.NDArray[Any]) -> npt.NDArray[Any]: ...
     @in_full_precision
     def __matmul__(self, v: Any) -> Any:
         """Multiply with vectors (*batch, m) or matrices (*batch, m, k); batch dimensions of one are repeated.

@@ -2,23 +2,64 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from otfew.transport.api import dense_parts
-from otfew.transport.arguments import OnFail, as_tensor, check_on_fail, flat_weights, policy_of, report_failures
+from otfew.transport.arguments import (
+    OnFail,
+    as_tensor,
+    check_on_fail,
+    flat_weights,
+    on_the_cpu,
+    policy_of,
+    report_failures,
+)
 from otfew.transport.costs import pairwise, parse_cost
 from otfew.transport.masks import masked
-from otfew.transport.precision import in_full_precision, totals_rtol
-from otfew.transport.problem import check_dtype, check_values, first_index, surely_finite, surely_sound
+from otfew.transport.plan_operator import PlanOperator
+from otfew.transport.precision import WITHOUT_DOUBLES, Dtype, float_dtype, in_full_precision, totals_rtol
+from otfew.transport.problem import Potentials, check_dtype, check_values, first_index, surely_finite, surely_sound
 from otfew.transport.registry import PointSolver, Solver, resolve
 from otfew.transport.result import OTResult
 from otfew.transport.transforms import outside_graphs, refuse_transforms
+from otfew.transport.warm import start_from
 
 
+@overload
+def solve_points(
+    x: Tensor,
+    y: Tensor | npt.NDArray[Any],
+    a: Tensor | npt.NDArray[Any] | None = None,
+    b: Tensor | npt.NDArray[Any] | None = None,
+    *,
+    mask: Tensor | npt.NDArray[Any] | None = None,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
+    cost: str = "sqeuclidean",
+    solver: str | Solver = "keops",
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> OTResult[Tensor, PlanOperator[Tensor]]: ...
+@overload
+def solve_points(
+    x: npt.NDArray[Any],
+    y: Tensor | npt.NDArray[Any],
+    a: Tensor | npt.NDArray[Any] | None = None,
+    b: Tensor | npt.NDArray[Any] | None = None,
+    *,
+    mask: Tensor | npt.NDArray[Any] | None = None,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
+    cost: str = "sqeuclidean",
+    solver: str | Solver = "keops",
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> OTResult[npt.NDArray[Any], PlanOperator[npt.NDArray[Any]]]: ...
 @outside_graphs
 def solve_points(
     x: Any,
@@ -27,11 +68,13 @@ def solve_points(
     b: Any = None,
     *,
     mask: Any = None,
+    warm: OTResult[Any, Any] | None = None,
+    dtype: Dtype | None = None,
     cost: str = "sqeuclidean",
     solver: str | Solver = "keops",
     on_fail: OnFail | None = None,
     validate: bool = True,
-) -> OTResult:
+) -> OTResult[Any, PlanOperator[Any]]:
     """Solve a batch of optimal transport problems between point clouds.
 
     A solver of points ("keops", "geomloss") never holds the (n, m) costs. A solver of dense costs ("exact",
@@ -46,6 +89,9 @@ def solve_points(
             the total of a; totals may differ by 1e-4 of the larger, in half precision by two of its units of rounding.
         mask: (*batch, n, m) bool, torch or numpy, True where a pair is allowed, as for ``otfew.solve``; only for a
             solver of dense costs that takes forbidden pairs.
+        warm: An earlier result of similar problems to start from; see ``otfew.solve``. ``KeOps`` starts from the
+            potentials of any result.
+        dtype: As in ``otfew.solve``.
         cost: "sqeuclidean" |x - y|^2, "euclidean" |x - y|, "cosine" 1 - <x, y> / (|x| |y|), or "lp:p", such as "lp:3",
             sum_k |x_k - y_k|^p for p >= 1; see ``otfew.costs``.
         solver: A name from ``otfew.solvers()`` or options such as ``otfew.KeOps(reg=0.1)``.
@@ -70,7 +116,7 @@ def solve_points(
         >>> float(solve_points(x, x + np.array([0.0, 2.0]), solver="exact").value)
         4.0
     """
-    return _solve_points(x, y, a, b, mask, cost, solver, on_fail, validate, totals_rtol(a, b))
+    return _solve_points(x, y, a, b, mask, warm, dtype, cost, solver, on_fail, validate, totals_rtol(a, b))
 
 
 @in_full_precision
@@ -80,12 +126,14 @@ def _solve_points(
     a: Any,
     b: Any,
     mask: Any,
+    warm: OTResult[Any, Any] | None,
+    dtype: Dtype | None,
     cost: str,
     solver: str | Solver,
     on_fail: OnFail | None,
     validate: bool,
     rtol: float,
-) -> OTResult:
+) -> OTResult[Any, PlanOperator[Any]]:
     check_on_fail(on_fail)
     parse_cost(cost)
     chosen = resolve(solver)
@@ -98,26 +146,42 @@ def _solve_points(
     x_t, y_t, a_t, b_t = (as_tensor(*given) for given in (("x", x), ("y", y), ("a", a), ("b", b)))
     refuse_transforms(x_t, y_t, a_t, b_t)
     x_t, y_t, batch = check_clouds(x_t, y_t, a_t, b_t)
+    place = x_t.device
+    precision = None if dtype is None else float_dtype(dtype, place)
+    narrow = place.type in WITHOUT_DOUBLES
+    if narrow:
+        y_t, (x_t, a_t, b_t) = y_t.cpu(), on_the_cpu(x_t, a_t, b_t)
     if validate:
         check_points(x_t, y_t, a_t, b_t, chosen.equal_totals, rtol)
     n, m = x_t.shape[-2], y_t.shape[-2]
+    looked = policy_of(chosen, on_fail) != "ignore"
     if isinstance(chosen, PointSolver):
         flat_x, flat_y = (z.expand(*batch, *z.shape[-2:]).reshape(batch.numel(), *z.shape[-2:]) for z in (x_t, y_t))
         flat_a, flat_b = flat_weights(n, m, a_t, b_t, batch, x_t.device)
-        parts = chosen.solve_points(flat_x, flat_y, flat_a, flat_b, cost)
+        start = None if warm is None else start_from(warm, chosen, batch, (n, m), x_t.device)
+        if isinstance(start, Potentials):
+            parts = chosen.solve_points_from(start, flat_x, flat_y, flat_a, flat_b, cost)
+        else:
+            parts = chosen.solve_points(flat_x, flat_y, flat_a, flat_b, cost)
     else:
         dense = pairwise(cost, x_t, y_t)
         if validate and not surely_finite(dense):
             where = first_index(~torch.isfinite(dense), dense.ndim - 2)
             raise ValueError(f"{cost} costs between x and y overflow {x_t.dtype}{where}; rescale the points")
-        looks = policy_of(chosen, on_fail) != "ignore"
+        looks = looked
         if mask is not None:
             # Of masks one has to know whether they leave a plan.
             dense, looks = masked(dense, mask, chosen), True
             batch = torch.broadcast_shapes(batch, dense.shape[:-2])  # type: ignore[no-untyped-call]
-        parts = dense_parts(chosen, dense, a_t, b_t, batch, looks=looks, rtol=rtol, forbids=mask is not None)
+        start = None if warm is None else start_from(warm, chosen, batch, (n, m), x_t.device)
+        parts = dense_parts(
+            chosen, dense, a_t, b_t, batch, looks=looks, rtol=rtol, forbids=mask is not None, start=start
+        )
     report_failures(parts, batch, chosen, on_fail)
-    return OTResult(parts, (*batch, n, m), numpy_in, points=True)
+    if precision is not None:
+        parts = parts.rounded(precision)
+    result: OTResult[Any, PlanOperator[Any]] = OTResult(parts, (*batch, n, m), numpy_in, points=True, looked=looked)
+    return result.to(place) if narrow else result
 
 
 def check_clouds(

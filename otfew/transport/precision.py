@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 from collections.abc import Callable, Iterable
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -17,6 +19,14 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _HALF = (torch.float16, torch.bfloat16)
+
+WITHOUT_DOUBLES = frozenset({"mps"})
+"""Kinds of devices that have no float64."""
+
+Dtype = torch.dtype | npt.DTypeLike
+"""How a dtype may be given."""
+
+_FLOATS = (torch.float32, torch.float64)
 
 _EPS: dict[Any, float] = {torch.float16: 2.0**-10, torch.bfloat16: 2.0**-7, np.dtype(np.float16): 2.0**-10}
 """Units of rounding."""
@@ -50,6 +60,29 @@ def in_full_precision(function: Callable[P, R]) -> Callable[P, R]:
             return function(*wide_args, **wide_kwargs)
 
     return run
+
+
+def float_dtype(dtype: Dtype, device: torch.device) -> torch.dtype:
+    """Read the dtype that a result is wanted in.
+
+    Args:
+        dtype: float32 or float64, of torch or of numpy.
+        device: Where the result will be.
+
+    Raises:
+        ValueError: Neither of them, or float64 on a device without it.
+    """
+    found: torch.dtype | None = None
+    if isinstance(dtype, torch.dtype):
+        found = dtype
+    else:
+        with contextlib.suppress(TypeError):
+            found = {"float32": torch.float32, "float64": torch.float64}.get(np.dtype(dtype).name)
+    if found is None or found not in _FLOATS:
+        raise ValueError(f"dtype must be float32 or float64, of torch or numpy, or None, got {dtype!r}")
+    if found == torch.float64 and device.type in WITHOUT_DOUBLES:
+        raise ValueError(f"dtype float64 does not exist on {device}: leave it out, or give torch.float32")
+    return found
 
 
 def totals_rtol(*weights: Any) -> float:

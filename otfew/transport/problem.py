@@ -15,6 +15,9 @@ from torch import Tensor
 Array = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
+Basis = tuple[npt.NDArray[np.int32], npt.NDArray[np.int32]]
+"""Rows and columns (problems, arcs) of the arcs of spanning trees, flows of zero included."""
+
 TOTALS_RTOL = 1e-4
 """Totals of a and b may differ by this much, relative to the larger; b is then rescaled in float64."""
 
@@ -72,6 +75,8 @@ class Problem:
         checked: Whether costs and weights were checked, or are to be taken as sound.
         rounding: Largest relative error of one rounding of a weight, as it was given.
         forbids: Whether pairs are known to be forbidden; if not, they may be all the same.
+        basis: Rows and columns, int32 (problems, arcs), of the tree from which a search may start; arcs that make a
+            cycle, or that do not exist, are passed over.
     """
 
     cost: npt.NDArray[np.floating]
@@ -84,6 +89,7 @@ class Problem:
     checked: bool = True
     rounding: float = 2.0**-53
     forbids: bool = False
+    basis: Basis | None = None
 
     def __len__(self) -> int:
         """Count the problems."""
@@ -104,6 +110,10 @@ class Problem:
             a_index=self.a_index[index],
             b_index=self.b_index[index],
         )
+
+    def trees(self, index: npt.NDArray[np.intp]) -> Basis | None:
+        """Take the trees of some of the problems, if there are any."""
+        return None if self.basis is None else (self.basis[0][index], self.basis[1][index])
 
     def item(self, k: int) -> tuple[Array, Array, Array]:
         """Problem k in float64, contiguous: cost (n, m), a (n,), and b (m,) rescaled to the total of a."""
@@ -133,6 +143,7 @@ class Solution:
             of the value in a and b as they were given.
         cut: Rows (problems, n) and columns (problems, m), bool, that prove problems infeasible: nothing else is allowed
             for these rows, and they hold more. None where none is.
+        basis: Rows and columns of the tree that an exact search ended with, where they are not ``rows`` and ``cols``.
     """
 
     value: Array
@@ -150,6 +161,7 @@ class Solution:
     linear: Array | None = None
     balanced: bool = True
     cut: tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]] | None = None
+    basis: Basis | None = None
 
     @property
     def arcs(self) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], Array]:
@@ -199,6 +211,19 @@ class Solution:
         if self.cut is None:
             self.cut = np.zeros_like(self.f, np.bool_), np.zeros_like(self.g, np.bool_)
         self.cut[0][unserved], self.cut[1][unserved] = proof.rows[proof.infeasible], proof.columns[proof.infeasible]
+
+
+@dataclass(frozen=True)
+class Potentials:
+    """Dual potentials near those of a flat batch of problems, in units of the cost and in any gauge.
+
+    Attributes:
+        f: (problems, n) float64, finite, without a graph, on the device of the problems.
+        g: (problems, m) float64, likewise.
+    """
+
+    f: Tensor
+    g: Tensor
 
 
 def first_index(bad: Tensor, batch_dims: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,7 @@ from torch import Tensor
 from otfew.transport.arguments import as_tensor
 from otfew.transport.certificate import certify_plan, recover_potentials
 from otfew.transport.masks import masked
+from otfew.transport.plan_operator import ArrayT
 from otfew.transport.precision import in_full_precision
 from otfew.transport.problem import Array, build, check_dtype, check_shapes, check_values, first_index
 from otfew.transport.sending import send
@@ -20,7 +21,7 @@ from otfew.transport.transforms import outside_graphs, refuse_transforms
 
 
 @dataclass(frozen=True)
-class Certificate:
+class Certificate(Generic[ArrayT]):
     """What a plan proves of itself; tensors on the device of the cost, numpy arrays where the cost was one.
 
     Attributes:
@@ -31,15 +32,31 @@ class Certificate:
         potentials: f (*batch, n) and g (*batch, m) float64 with f_i + g_j <= cost_ij and sum_j g_j b_j = 0.
     """
 
-    value: Any
-    gap: Any
-    marginal_error: Any
-    potentials: tuple[Any, Any]
+    value: ArrayT
+    gap: ArrayT
+    marginal_error: ArrayT
+    potentials: tuple[ArrayT, ArrayT]
 
 
+@overload
+def certify(
+    plan: Tensor | npt.NDArray[Any],
+    cost: Tensor,
+    a: Tensor | npt.NDArray[Any] | None = None,
+    b: Tensor | npt.NDArray[Any] | None = None,
+    mask: Tensor | npt.NDArray[Any] | None = None,
+) -> Certificate[Tensor]: ...
+@overload
+def certify(
+    plan: Tensor | npt.NDArray[Any],
+    cost: npt.NDArray[Any],
+    a: Tensor | npt.NDArray[Any] | None = None,
+    b: Tensor | npt.NDArray[Any] | None = None,
+    mask: Tensor | npt.NDArray[Any] | None = None,
+) -> Certificate[npt.NDArray[Any]]: ...
 @outside_graphs
 @in_full_precision
-def certify(plan: Any, cost: Any, a: Any = None, b: Any = None, mask: Any = None) -> Certificate:
+def certify(plan: Any, cost: Any, a: Any = None, b: Any = None, mask: Any = None) -> Certificate[Any]:
     """Measure how good transport plans are from the plans alone, whatever made them.
 
     The potentials are shortest paths in the residual graph of the plan, made feasible by c-transforms, so no solver is

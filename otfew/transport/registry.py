@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
-    from otfew.transport.problem import Problem, Solution
+    from otfew.transport.problem import Potentials, Problem, Solution
     from otfew.transport.result import Parts
 
 SOLVERS: dict[str, str] = {
@@ -46,6 +46,7 @@ class Solver(ABC):
         remedy: What to do where it stops before the optimum.
         dtypes: Precisions in which it works; every solver takes float32 and float64.
         forbids: Whether it takes forbidden pairs, costs of +inf; others are given finite costs alone.
+        warm: What it can start from: the tree of an exact result, the potentials of any, or nothing.
     """
 
     name: ClassVar[str]
@@ -59,6 +60,7 @@ class Solver(ABC):
     input: ClassVar[Literal["dense cost", "points"]] = "dense cost"
     dtypes: ClassVar[tuple[str, ...]] = ("float32", "float64")
     forbids: ClassVar[bool] = False
+    warm: ClassVar[Literal["tree", "potentials"] | None] = None
 
     @property
     def equal_totals(self) -> bool:
@@ -133,6 +135,11 @@ class TensorSolver(Solver):
         del rounding
         return self.solve(cost, a, b)
 
+    def solve_from(self, start: Potentials, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:
+        """Solve a flat batch from potentials, where ``warm`` says so; see ``solve_rounded``."""
+        del start, rounding
+        return self.solve(cost, a, b)
+
 
 class PointSolver(Solver):
     """A solver of point clouds that never holds the (n, m) costs, in torch, with its own gradients."""
@@ -151,6 +158,11 @@ class PointSolver(Solver):
             b: (problems, m) float64, of the same totals as a.
             cost: Name of the cost between points.
         """
+
+    def solve_points_from(self, start: Potentials, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
+        """Solve a flat batch from potentials, where ``warm`` says so; see ``solve_points``."""
+        del start
+        return self.solve_points(x, y, a, b, cost)
 
 
 def installed(solver: type[Solver]) -> bool:

@@ -290,4 +290,4 @@ def test_inputs_are_left_as_they_were(batch):
 
 
 def test_repr_names_size_and_solver(batch):
-    assert repr(otfew.solve(*batch())) == "OTResult(batch=(6,), n=7, m=5, solver='exact')"
+    assert repr(otfew.solve(*batch())) == "OTResult(batch=(6,), n=7, m=5, solver='exact', optimal 6)"

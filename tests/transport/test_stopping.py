@@ -407,7 +407,7 @@ def test_costs_out_of_reach_on_either_side_are_left_alone(run, sign):
 
 @as_plain_python
 def test_an_error_that_grows_makes_the_past_forgotten(monkeypatch):
-    for name in ("_column_sums", "_sweep"):
+    for name in ("_begin", "_column_sums", "_sweep"):
         monkeypatch.setattr(kernel, name, getattr(kernel, name).py_func)
     told = []
 
@@ -421,7 +421,7 @@ def test_an_error_that_grows_makes_the_past_forgotten(monkeypatch):
     cost, a, b = rng.random((3, 3)), rng.dirichlet(np.ones(3)), rng.dirichlet(np.ones(3))
     p, q, u, v, sums = (np.zeros(3) for _ in range(5))
     used = kernel._iterate.py_func(
-        np.exp(-cost).ravel(), a, b, p, q, u, v, sums, None, None, None, 0.0, 0.0, 6, 1, 0.0, 3, 3, 3
+        np.exp(-cost).ravel(), None, 0, a, b, p, q, u, v, sums, None, None, None, 0.0, 0.0, 6, 1, 0.0, 3, 3, 3
     )[1]
     assert used == 6
     assert told == [0, 1, 0, 1, 2]

@@ -15,10 +15,11 @@ from otfew.transport.entropic.annealed import Report, anneal
 from otfew.transport.entropic.cells import CellSums
 from otfew.transport.entropic.large_clouds import LARGE, large_parts
 from otfew.transport.entropic.point_clouds import clouds, entropic_parts
-from otfew.transport.entropic.points import Potentials, sinkhorn
+from otfew.transport.entropic.points import Potentials, sinkhorn, sinkhorn_from
 from otfew.transport.entropic.reductions import ChunkedTorch, Metric, Reductions
 from otfew.transport.entropic.symmetric import symmetric
 from otfew.transport.options import check_count, check_number
+from otfew.transport.problem import Potentials as Start
 from otfew.transport.registry import PointSolver
 from otfew.transport.result import Parts
 
@@ -46,6 +47,9 @@ class KeOps(PointSolver):
     dimensions; "sqeuclidean", "cosine", "euclidean", "lp:1") with sums by compiled code that leaves out cells of points
     whose kernel vanishes: at most a quarter of the rounding of a sum, which ``gap`` accounts for. ``n_iter`` then
     counts iterations on all points.
+
+    ``warm`` starts from the potentials of an earlier result, at a temperature as high as a first iteration at ``reg``
+    would move them; what does not converge from there is solved afresh. Such large problems on the CPU always are.
 
     On a GPU KeOps takes the sums. It compiles each formula on first use per dimension, dtype and kind of batch: several
     seconds each, kept on disk. Where it cannot run, a warning says why, once, and torch takes them.
@@ -75,6 +79,7 @@ class KeOps(PointSolver):
     requires: ClassVar[str] = "torch"
     install: ClassVar[str] = 'pip install "otfew[solvers]"'
     gradients: ClassVar[str] = "value (envelope), value_linear (implicit) in x, y, a, b"
+    warm: ClassVar[Literal["tree", "potentials"] | None] = "potentials"
 
     def __post_init__(self) -> None:
         check_number("KeOps", "reg", self.reg)
@@ -97,6 +102,17 @@ class KeOps(PointSolver):
         Raises:
             ImportError: KeOps was asked for and cannot run here.
         """
+        return self._solve(None, x, y, a, b, cost)
+
+    def solve_points_from(self, start: Start, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
+        """Solve a flat batch from potentials, and afresh what does not get to its end from there.
+
+        Raises:
+            ImportError: KeOps was asked for and cannot run here.
+        """
+        return self._solve(start, x, y, a, b, cost)
+
+    def _solve(self, start: Start | None, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
         cloud = clouds(x, y, cost)
         options = cloud.dtype, self.reg, self.tol, self.max_iter, self.scaling
         if self.backend == "auto" and x.is_cpu and len(x) and x.shape[1] * y.shape[1] >= LARGE:
@@ -106,7 +122,16 @@ class KeOps(PointSolver):
 
             return large_parts(cloud, a, b, self.reg, find, f"{self.name}[{CellSums.label}]")
         sums = choose_sums(cloud.metric, self.backend, x.device.type)
-        found = self._find(sums, cloud.x.detach(), cloud.y.detach(), a.detach(), b.detach(), options)
+        points = cloud.x.detach(), cloud.y.detach(), a.detach(), b.detach()
+
+        def solve(index: Tensor, begin: tuple[Tensor, Tensor] | None) -> Potentials:
+            x64, y64, a64, b64 = (z.index_select(0, index) for z in points)
+            return sinkhorn(sums, x64, y64, a64, b64, *options, begin)
+
+        if start is None:
+            found = self._find(sums, *points, options)
+        else:
+            found = sinkhorn_from((start.f - cloud.row.detach(), start.g - cloud.column.detach()), solve)
         ran = self.name if sums.label == self.name else f"{self.name}[{sums.label}]"
         return entropic_parts(cloud, a, b, found, self.reg, sums, ran)
 

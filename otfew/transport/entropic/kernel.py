@@ -239,13 +239,26 @@ def _extrapolate(memory, gram, right, weights, q, sums, m, seen, ridge):
 
 
 @_reordered
-def _iterate(kernel, a, b, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge, n, m, wide):
-    """Alternate both scalings; return the largest deviation of a column's sum and the iterations used."""
+def _begin(kernel, start, k, a, q, u, sums, zero, n, m, wide):
+    """Write the first q: from where the problem is to start, or K' a."""
+    # A test for None is decided before compilation, so that what follows is left out.
+    if start is not None and abs(start[k, 0]) < math.inf:
+        for j in range(m):
+            q[j] = math.exp(-start[k, j])
+        return
     for i in range(n):
         u[i] = a[i]
     _column_sums(kernel, u, sums, zero, n, m, wide)
     for j in range(m):
         q[j] = sums[j]
+
+
+@_reordered
+def _iterate(
+    kernel, start, k, a, b, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge, n, m, wide
+):  # fmt: skip
+    """Alternate both scalings; return the largest deviation of a column's sum and the iterations used."""
+    _begin(kernel, start, k, a, q, u, sums, zero, n, m, wide)
     used, seen = 0, 0
     before = zero
     while True:
@@ -291,7 +304,7 @@ def _potentials(sums, unit, k, out, size):
 
 @jit(nogil=True, fastmath=_REORDER, error_model="numpy")
 def scale(
-    table, integers, cost, a, b, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
+    table, integers, cost, start, a, b, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
     plan, unit_a, unit_b, phi, psi, numbers, status, n_iter, closed,
 ):  # fmt: skip
     """Scale the kernels exp((offset - cost) / reg) of problems first..last-1 to their marginals, for a total of 1.
@@ -300,6 +313,7 @@ def scale(
         table: See ``constants``.
         integers: See ``constants``.
         cost: (problems, n * m), rows one after another.
+        start: (problems, m) float64, psi to start from, NaN where there is none; None: all start afresh.
         a: (problems, n) float64.
         b: (problems, m) float64.
         first: First problem.
@@ -348,8 +362,8 @@ def scale(
                     if closed[k, j]:
                         kernel[j] = zero
             worst, n_iter[k] = _iterate(
-                kernel, rows, columns, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience, ridge,
-                n, m, wide,
+                kernel, start, k, rows, columns, p, q, u, v, sums, memory, gram, right, zero, tol, max_iter, patience,
+                ridge, n, m, wide,
             )  # fmt: skip
             status[k] = 0 if worst <= tol else 1
             for i in range(n):

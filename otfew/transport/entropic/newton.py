@@ -207,9 +207,14 @@ def _keep(kept: Kept, rest: Tensor) -> Kept:
 
 
 def _begin(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: Tensor | None, part: Tensor | None
-) -> _Going:
-    """Begin at the range of the costs, or at potentials near the solution at ``reg``."""
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, start: tuple[Tensor, Tensor] | None,
+    part: Tensor | None, near: bool,
+) -> _Going:  # fmt: skip
+    """Begin at the range of the costs, at potentials near the solution at ``reg``, or as far above as others are off.
+
+    What a step of Sinkhorn's at ``reg`` would move potentials by tells how far they are from the solution; costs are
+    first to be told apart by so much.
+    """
     held = b > 0
     log_b = b.where(held, 1.0).log().where(held, -math.inf)[:, None]
     largest = cost if part is None else cost.where(cost < math.inf, -math.inf)
@@ -217,10 +222,30 @@ def _begin(
     # Above the price of a soft marginal a regularisation teaches nothing.
     soft = [rho for rho in rhos if rho is not None]
     level = level.clamp_max(max(soft, default=math.inf)).clamp_min(reg)
-    level = torch.full_like(level, reg) if start is not None else level
-    g = torch.zeros_like(b) if start is None else start * reg
+    g = torch.zeros_like(b) if start is None else start[1] * reg
+    if start is not None:
+        last = torch.full_like(level, reg)
+        level = last if near else level.minimum(_drift(cost, a, b, log_b, start, last, rhos)).clamp_min(reg)
     index = torch.arange(len(cost), device=cost.device)
     return _Going(index, torch.ones_like(index, dtype=torch.bool), cost, a, b, log_b, level, g, part)
+
+
+def _drift(
+    cost: Tensor, a: Tensor, b: Tensor, log_b: Tensor, start: tuple[Tensor, Tensor], reg: Tensor, rhos: Rhos
+) -> Tensor:
+    """How far a step of Sinkhorn's moves potentials (problems, 1), in the units of the cost."""
+    phi, psi = start
+    point = _evaluate(log_b - cost / reg[..., None], a, b, psi, damping(rhos[0], reg), damping(rhos[1], reg))
+    held = (b > 0) & (point.goal > 0)
+    columns = point.columns.where(held, 1.0).log() - point.goal.where(held, 1.0).log()
+    return reg * torch.maximum(furthest(columns, b), furthest(point.phi - phi, a, rhos == (None, None)))
+
+
+def furthest(moves: Tensor, weights: Tensor, but_for_constants: bool = False) -> Tensor:
+    """Largest move (problems, 1) of the potentials of nodes with weight, infinite where one is no number."""
+    if but_for_constants:
+        moves = moves - (moves * weights).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)
+    return moves.abs().where(weights > 0, 0.0).amax(-1, keepdim=True).nan_to_num(nan=math.inf)
 
 
 def _move(now: _Going, point: _Point, psi: Tensor, taus: tuple[Tensor, Tensor], rhos: Rhos, light: float) -> Tensor:
@@ -247,8 +272,8 @@ def _settle(found: Dual, ended: Tensor, dual: Dual) -> Dual:
 
 
 def _climb(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int, start: Tensor | None,
-    part: Tensor | None,
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int,
+    start: tuple[Tensor, Tensor] | None, part: Tensor | None, near: bool,
 ) -> Dual:  # fmt: skip
     """Maximise the dual of one chunk; rows are no fewer than columns. See ``maximise``."""
     size, on_cpu = len(cost), cost.is_cpu
@@ -259,7 +284,7 @@ def _climb(
     )  # fmt: skip
     if not size:
         return found
-    out, now = found, _begin(cost, a, b, reg, rhos, start, part)
+    out, now = found, _begin(cost, a, b, reg, rhos, start, part, near)
     for used in range(1, max_iter + 1):
         if used == max_iter:
             # Whatever g is by now, what is handed out is its plan at reg.
@@ -332,7 +357,7 @@ def _extend(dual: Dual, cost: Tensor, a: Tensor, b: Tensor, reg: float, rho: flo
 
 def maximise(
     cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int,
-    start: tuple[Tensor, Tensor] | None = None, parts: tuple[Tensor, Tensor] | None = None,
+    start: tuple[Tensor, Tensor] | None = None, parts: tuple[Tensor, Tensor] | None = None, near: bool = True,
 ) -> Dual:  # fmt: skip
     """Solve the dual of a batch, problem by problem in what is computed, a chunk of problems at a time.
 
@@ -344,23 +369,24 @@ def maximise(
         rhos: See ``Rhos``.
         tol: Largest deviation from a marginal condition.
         max_iter: Iterations a problem may take.
-        start: Potentials over reg (problems, n) and (problems, m) near the solution; by default the regularisation
-            falls from the range of the costs.
+        start: Potentials over reg (problems, n) and (problems, m) to start from; by default the regularisation falls
+            from the range of the costs.
         parts: Where pairs are missing, the parts into which rows (problems, n) and columns (problems, m) fall, see
             ``schur_solve``. Each row then has a column with weight, and each column a row.
+        near: Whether ``start`` is near the solution; if not, the regularisation falls from as far above as it is off.
     """
     n, m = cost.shape[1:]
     if m > n:
         turned, swapped = (None if x is None else (x[1], x[0]) for x in (start, parts))
-        return _flip(maximise(cost.mT, b, a, reg, (rhos[1], rhos[0]), tol, max_iter, turned, swapped))
+        return _flip(maximise(cost.mT, b, a, reg, (rhos[1], rhos[0]), tol, max_iter, turned, swapped, near))
     step = max(1, CHUNK // (n * m))
 
     def chunks() -> Iterator[Dual]:
         for first in range(0, max(len(cost), 1), step):
             here = slice(first, first + step)
-            costs, begin = cost[here].double(), None if start is None else start[1][here]
+            costs, begin = cost[here].double(), None if start is None else (start[0][here], start[1][here])
             part = None if parts is None else parts[1][here]
-            dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin, part)
+            dual = _climb(costs, a[here], b[here], reg, rhos, tol, max_iter, begin, part, near)
             yield _extend(dual, costs, a[here], b[here], reg, rhos[1])
 
     duals = list(chunks())

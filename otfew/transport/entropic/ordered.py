@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -83,6 +84,11 @@ class OrderedPlan(FlatPlan):
     def dense(self) -> Tensor:
         """Make the matrices."""
         return self._columns.restore(self._rows.restore(self._plan.dense()).mT).mT
+
+    def mapped(self, each: Callable[[Tensor], Tensor]) -> FlatPlan:
+        """See ``FlatPlan``."""
+        rows, columns = (Order(each(order.forward), each(order.back)) for order in (self._rows, self._columns))
+        return OrderedPlan(self._plan.mapped(each), rows, columns)
 
 
 def in_callers_order(parts: Parts, rows: Order, columns: Order) -> Parts:

@@ -73,8 +73,9 @@ class Scaled:
 
 
 def scale(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None = None
-) -> Scaled:
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int,
+    start: Tensor | None = None, closed: Tensor | None = None,
+) -> Scaled:  # fmt: skip
     """Alternate u = a / K v and v = b / K' u, each problem until its columns are right.
 
     Args:
@@ -84,18 +85,23 @@ def scale(
         reg: Regularisation, in the units of the cost.
         tol: Largest deviation of a column's sum, for a total of 1.
         max_iter: Iterations a problem may take.
+        start: (problems, m) float64, psi to start from; a problem whose dtype might not hold it starts afresh.
         closed: (problems, n, m) bool, pairs that are not to be used, whose costs then lie between those of the others,
             or None. Each row has a column with weight that it may use, and each column a row.
     """
+    if start is not None:
+        # Its scalings then stay as far from the ends of the dtype's range as those of any iteration.
+        start = start.where((start.abs() <= 2 * REACH[cost.dtype]).all(-1, keepdim=True), torch.nan)
     if cost.is_cpu:
-        return _scale_compiled(cost, a, b, reg, tol, max_iter, closed)
-    return scale_torch(cost, a, b, reg, tol, max_iter, closed)
+        return _scale_compiled(cost, a, b, reg, tol, max_iter, start, closed)
+    return scale_torch(cost, a, b, reg, tol, max_iter, start, closed)
 
 
 def _scale_compiled(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None
-) -> Scaled:
-    found = _run(cost, a, b, reg, tol, max_iter, closed)
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, start: Tensor | None,
+    closed: Tensor | None,
+) -> Scaled:  # fmt: skip
+    found = _run(cost, a, b, reg, tol, max_iter, start, closed)
     if cost.dtype == torch.float64 or np.count_nonzero(found.n_iter.numpy()) == len(cost):
         return found
     # What is too wide for float32 is narrow enough for float64.
@@ -106,16 +112,20 @@ def _scale_compiled(
         if not bool(far.any()):
             return found
     if bool(far.all()):
-        wide = _run(cost.double(), a, b, reg, tol, max_iter, closed)
+        wide = _run(cost.double(), a, b, reg, tol, max_iter, start, closed)
         return replace(wide, plan=wide.plan.to(cost.dtype))
-    wide = _run(cost[far].double(), a[far], b[far], reg, tol, max_iter, None if closed is None else closed[far])
+    begin, shut = (None if x is None else x[far] for x in (start, closed))
+    wide = _run(cost[far].double(), a[far], b[far], reg, tol, max_iter, begin, shut)
     for field in fields(Scaled):
         into = getattr(found, field.name)
         into[far] = getattr(wide, field.name).to(into.dtype)
     return found
 
 
-def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None) -> Scaled:
+def _run(
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, start: Tensor | None,
+    closed: Tensor | None,
+) -> Scaled:  # fmt: skip
     # In numpy: ten small operations of torch take longer than a small problem.
     size, n, m = cost.shape
     costs = np.ascontiguousarray(cost.numpy()).reshape(size, n * m)
@@ -126,12 +136,13 @@ def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: i
     # 1 / reg may overflow float32; all costs that are not equal are then out of reach.
     inverse, reach, ridge = min(1 / reg, LARGEST[cost.dtype]), REACH[cost.dtype], RIDGE[cost.dtype]
     patience = SMALL_PATIENCE if n * m <= SMALL else PATIENCE
+    begin = None if start is None else np.ascontiguousarray(start.numpy())
     shut = None if closed is None else np.ascontiguousarray(closed.numpy()).reshape(size, n * m)
-    kernel = _kernel(costs.dtype.str, shut is not None)
+    kernel = _kernel(costs.dtype.str, begin is not None, shut is not None)
 
     def work(first: int, last: int) -> None:
         kernel(
-            costs, rows, columns, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
+            costs, begin, rows, columns, first, last, reg, inverse, reach, tol, max_iter, patience, ridge,
             plan, unit_a, unit_b, phi, psi, numbers, status, n_iter, shut,
         )  # fmt: skip
 
@@ -145,25 +156,26 @@ def _run(cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: i
 
 
 @functools.cache
-def _kernel(dtype: str, closes: bool) -> Callable[..., None]:
-    """Load the compiled loop for a dtype, with or without pairs that are closed, or compile it and say so."""
+def _kernel(dtype: str, warm: bool, closes: bool) -> Callable[..., None]:
+    """Load the compiled loop for a dtype, with or without a start and closed pairs, or compile it and say so."""
     from otfew.transport.entropic.kernel import constants, scale
 
     table, integers = constants(np.dtype(dtype))
     kernel = functools.partial(scale, table, integers)
-    with announced("the Sinkhorn solver"):
+    with announced("the Sinkhorn solver, for warm starts" if warm else "the Sinkhorn solver"):
         one, wide = np.ones((1, 1), dtype), np.ones((4, 1))
         status, n_iter = np.ones(1, np.int8), np.ones(1, np.int64)
         kernel(
-            one, wide, wide, 0, 0, 1.0, 1.0, 1.0, 1.0, 1, 1, 1.0,
+            one, wide if warm else None, wide, wide, 0, 0, 1.0, 1.0, 1.0, 1.0, 1, 1, 1.0,
             one, wide, wide, wide, wide, wide, status, n_iter, np.zeros((1, 1), np.bool_) if closes else None,
         )  # fmt: skip
     return kernel
 
 
 def scale_torch(
-    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int, closed: Tensor | None = None
-) -> Scaled:
+    cost: Tensor, a: Tensor, b: Tensor, reg: float, tol: float, max_iter: int,
+    start: Tensor | None = None, closed: Tensor | None = None,
+) -> Scaled:  # fmt: skip
     """Do the same on any device, without extrapolation and with few looks at what it holds; see ``scale``."""
     mass = a.sum(-1)
     unit_a, unit_b = a / mass[:, None], b / b.sum(-1, keepdim=True)
@@ -179,6 +191,8 @@ def scale_torch(
     p, error, n_iter = a, offset, torch.zeros_like(going, dtype=torch.int64)
     # Products and sums, not matrix products, which may be rounded to TF32.
     q = torch.where(going[:, None], (kernel * a[..., None]).sum(1), 1.0)
+    if start is not None:
+        q = torch.where(going[:, None] & start.isfinite(), start.neg().exp().to(q.dtype), q)
     ended: list[tuple[Tensor, tuple[Tensor, ...]]] = []
     index = torch.arange(len(cost), device=cost.device)
     for used in range(1, max_iter + 1):

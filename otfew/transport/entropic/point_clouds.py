@@ -21,6 +21,7 @@ from otfew.transport.entropic.points import CHECK, Potentials, column_error, lar
 from otfew.transport.entropic.reductions import ChunkedTorch, Metric, Reductions
 from otfew.transport.errors import ConvergenceWarning
 from otfew.transport.plan_operator import FlatPlan
+from otfew.transport.precision import WITHOUT_DOUBLES
 from otfew.transport.result import Parts
 
 CG_MAX_ITER = 1000
@@ -100,6 +101,14 @@ class FactoredPlan(FlatPlan):
         """Make the matrices, in torch whatever takes the sums."""
         kernel = ChunkedTorch(self.sums.metric).dense(self.x, self.y, self.r, self.c)
         return kernel * self.total[:, None, None].to(self.dtype)
+
+    def mapped(self, each: Callable[[Tensor], Tensor]) -> FactoredPlan:
+        """See ``FlatPlan``; torch takes the sums on another kind of device, where KeOps may not run."""
+        x, y, r, c, total = map(each, (self.x, self.y, self.r, self.c, self.total))
+        if x.device.type in WITHOUT_DOUBLES:
+            return self
+        sums = self.sums if x.device.type == self.device.type else ChunkedTorch(self.sums.metric)
+        return FactoredPlan(sums, x, y, r.double(), c.double(), total.double())
 
     def pull(self, weights: tuple[Tensor, Tensor] | None = None) -> Tensor:
         """Sum P_ij dC_ij / dx_i over j, terms times (s_i + t_j - C_ij) where given, all in scaled points."""

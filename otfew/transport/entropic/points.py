@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
 
+from otfew.transport.entropic.newton import furthest
 from otfew.transport.entropic.reductions import Metric, Reductions
 from otfew.transport.problem import Status
 
@@ -18,6 +20,10 @@ WORTH_MOVING = 0.75
 
 NOTHING = -1e30
 """Stands for log 0: its exponential is exactly zero, and no difference of two is NaN."""
+
+
+Start = tuple[Tensor, Tensor]
+"""Potentials f (problems, n) and g (problems, m) to start from."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +90,7 @@ def sinkhorn(
     tol: float,
     max_iter: int,
     scaling: float,
+    start: Start | None = None,
 ) -> Potentials:
     """Solve a flat batch.
 
@@ -98,6 +105,8 @@ def sinkhorn(
         tol: Marginal error to reach, relative to the total.
         max_iter: Iterations a problem may take, those of epsilon scaling included.
         scaling: Factor of the temperature from one iteration to the next, from the largest cost down to ``reg``.
+        start: f (problems, n) and g (problems, m) to start from, float64; the temperature then falls from as far above
+            ``reg`` as an iteration at ``reg`` would move them.
     """
     size = len(x)
     f, g = torch.zeros_like(a), torch.zeros_like(b)
@@ -106,6 +115,11 @@ def sinkhorn(
     found = Potentials(f, g, g, torch.zeros(size, dtype=torch.int64, device=x.device), state)
     if not size:
         return found
+    if start is not None:
+        xs, ys = (scaled(z, torch.full_like(temperature, reg), sums.metric, dtype) for z in (x, y))
+        moved_f, moved_g = half_steps(sums, xs, ys, a, b, start[1], reg)
+        off = torch.maximum(furthest(moved_f - start[0], a, True), furthest(moved_g - start[1], b))
+        g, temperature = start[1], temperature.minimum(off[:, 0]).clamp(min=reg)
     out, index, going = found, torch.arange(size, device=x.device), torch.ones_like(state, dtype=torch.bool)
     log_a, log_b, next_g, stale, look = log_weights(a), log_weights(b), g, True, 1 if x.is_cpu else CHECK
     for step in range(max_iter):
@@ -145,6 +159,22 @@ def sinkhorn(
             )
             found = Potentials(*(getattr(found, field.name).index_select(0, rest) for field in fields(Potentials)))
     return _put(out, index, found)
+
+
+def sinkhorn_from(start: Start, solve: Callable[[Tensor, Start | None], Potentials]) -> Potentials:
+    """Solve a flat batch from where it is to start, and afresh what does not get to its end from there.
+
+    Args:
+        start: f and g to start from.
+        solve: Solves the problems of an index, from given potentials or afresh.
+    """
+    found = solve(torch.arange(len(start[0]), device=start[0].device), start)
+    left = (found.status != Status.OPTIMAL).nonzero()[:, 0]
+    if not len(left):
+        return found
+    again = solve(left, None)
+    used = again.n_iter + found.n_iter.index_select(0, left)
+    return _put(found, left, replace(again, n_iter=used))
 
 
 def _put(out: Potentials, index: Tensor, found: Potentials) -> Potentials:

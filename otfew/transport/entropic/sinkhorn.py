@@ -26,11 +26,11 @@ from otfew.transport.entropic.solved import (
     round_all,
     times,
 )
-from otfew.transport.entropic.solving import all_optimal, normalised, solve_whole
+from otfew.transport.entropic.solving import all_optimal, normalised, solve_from, solve_whole
 from otfew.transport.entropic.support import Support
 from otfew.transport.entropic.unrolled import unroll
 from otfew.transport.options import check_count
-from otfew.transport.problem import Status, check_values, rounding_of
+from otfew.transport.problem import Potentials, Status, check_values, rounding_of
 from otfew.transport.registry import TensorSolver
 from otfew.transport.result import Parts, check_range
 from otfew.transport.sending import send
@@ -54,6 +54,10 @@ class Sinkhorn(TensorSolver):
     On a GPU a kernel solves small problems, up to 128 x 128 or with few rows or columns, one warp a problem: in the
     plain domain for 64 iterations at most, in the cost's dtype and not extrapolated, then by Newton's method. There an
     answer is the same whatever its batch-mates, bit for bit. All others are solved by operations of torch.
+
+    ``warm`` starts the iterations from the potentials of an earlier result: in the plain domain from its g, in the log
+    domain at a regularisation as high as a first step at reg would move them. What does not converge from there is
+    solved afresh. Kernels of a GPU ignore it.
 
     ``value`` is computed from the potentials, as the dual value: it misses the optimum by the square of what the
     marginals miss. ``gap`` is the value of a plan with exact marginals minus the dual value, so it bounds the error of
@@ -106,6 +110,7 @@ class Sinkhorn(TensorSolver):
     install: ClassVar[str] = "pip install numba"
     forbids: ClassVar[bool] = True
     gradients: ClassVar[str] = "value in cost, a, b (envelope); value_linear and plan (implicit)"
+    warm: ClassVar[Literal["tree", "potentials"] | None] = "potentials"
 
     def __post_init__(self) -> None:
         for name in ("reg", "tol"):
@@ -159,6 +164,20 @@ class Sinkhorn(TensorSolver):
 
         return solve_apart(cost, a, b, self.rhos, rounding, some, within, self.name)
 
+    def solve_from(self, start: Potentials, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:
+        """Solve a flat batch from potentials, and afresh where pairs are forbidden; see ``TensorSolver.solve_from``.
+
+        Raises:
+            ValueError: The gradient is to be that of every iteration.
+        """
+        if self.gradient == "unrolled":
+            raise ValueError(
+                "Sinkhorn: gradient='unrolled' differentiates all iterations, those before warm included, which are "
+                "unknown: leave warm out, or take gradient='implicit'"
+            )
+        parts = None if not self.equal_totals and forbids(cost) else self._implicit(cost, a, b, start=start)
+        return self.solve_rounded(cost, a, b, rounding) if parts is None else parts
+
     def solve_there(
         self, cost: Tensor, a: Tensor | None, b: Tensor | None, batch: torch.Size, looks: bool, rtol: float
     ) -> Parts | None:
@@ -209,12 +228,18 @@ class Sinkhorn(TensorSolver):
 
         return self._apart(flat, *weights, rounding_of(a, b, rtol), some)
 
-    def _implicit(self, cost: Tensor, a: Tensor, b: Tensor, support: Support | None = None) -> Parts | None:
+    def _implicit(
+        self, cost: Tensor, a: Tensor, b: Tensor, support: Support | None = None, start: Potentials | None = None
+    ) -> Parts | None:
         inputs = (cost, a, b)
         # Three times leaving the graph, and coming back, would take as long as a small problem.
         with_graph = torch.is_grad_enabled() and (cost.requires_grad or a.requires_grad or b.requires_grad)
         plain = [x.detach() if x.requires_grad else x for x in inputs]
-        found = solve_whole(plain[0], plain[1], plain[2], support, self.reg, self.rhos, self.tol, self.max_iter)
+        options = self.reg, self.rhos, self.tol, self.max_iter
+        if start is None:
+            found = solve_whole(plain[0], plain[1], plain[2], support, *options)
+        else:
+            found = solve_from(start, plain[0], plain[1], plain[2], *options)
         if found is None:
             return None
         solved, value, done = found

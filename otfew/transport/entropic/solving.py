@@ -15,7 +15,7 @@ from otfew.transport.entropic.apart import forbids
 from otfew.transport.entropic.newton import Rhos
 from otfew.transport.entropic.solved import Solved, density, dual_value
 from otfew.transport.entropic.support import Support
-from otfew.transport.problem import Status
+from otfew.transport.problem import Potentials, Status
 
 Answer = tuple[Solved, Tensor, bool]
 """What was found, its dual values (problems,), and whether it is known that all are optimal."""
@@ -41,15 +41,64 @@ def solve_whole(
     """
     if support is not None:
         return _solve_within(cost, a, b, support, reg, rhos, tol, max_iter)
+    return _solve(cost, a, b, None, reg, rhos, tol, max_iter)
+
+
+def solve_from(
+    start: Potentials, cost: Tensor, a: Tensor, b: Tensor, reg: float, rhos: Rhos, tol: float, max_iter: int
+) -> Answer | None:
+    """Solve a flat batch from potentials, and afresh what does not get to its end from there; see ``solve_whole``."""
+    found = _solve(cost, a, b, _scaled(start, a, b, reg, rhos), reg, rhos, tol, max_iter)
+    if found is None:
+        return None
+    solved, value, done = found
+    left = solved.status != Status.OPTIMAL
+    if done or not bool(left.any()):
+        return solved, value, True
+    anew = _solve(cost[left], a[left], b[left], None, reg, rhos, tol, max_iter)
+    if anew is None:
+        return None
+    again, values, done = anew
+    for name in ("phi", "psi", "offset", "error", "status"):
+        getattr(solved, name)[left] = getattr(again, name)
+    solved.n_iter[left] += again.n_iter
+    if solved.plan is not None and again.plan is not None:
+        solved.plan[left] = again.plan
+    return solved, value.index_put((left.nonzero()[:, 0],), values), done
+
+
+def _scaled(start: Potentials, a: Tensor, b: Tensor, reg: float, rhos: Rhos) -> tuple[Tensor, Tensor]:
+    """Potentials over reg (problems, n) and (problems, m); where constants do not matter, about zero."""
+
+    def side(potential: Tensor, weights: Tensor) -> Tensor:
+        if rhos != (None, None):
+            return potential / reg
+        return (potential - (potential * weights).sum(-1, keepdim=True) / weights.sum(-1, keepdim=True)) / reg
+
+    return side(start.f, a), side(start.g, b)
+
+
+def _solve(
+    cost: Tensor,
+    a: Tensor,
+    b: Tensor,
+    start: tuple[Tensor, Tensor] | None,
+    reg: float,
+    rhos: Rhos,
+    tol: float,
+    max_iter: int,
+) -> Answer | None:
+    """Solve problems in which no pair is known to be forbidden, from potentials over reg or afresh."""
     if rhos != (None, None):
         a, b, scale = normalised(a, b, rhos)
-        dual = newton.maximise(cost, a, b, reg, rhos, tol, max_iter)
+        dual = newton.maximise(cost, a, b, reg, rhos, tol, max_iter, start, near=False)
         solved = Solved(
             cost, a, b, scale, reg, rhos, dual.phi, dual.psi, torch.zeros_like(scale), dual.error,
             dual.status, dual.n_iter,
         )  # fmt: skip
         return solved, scale * dual_value(solved), False
-    found = plain.scale(cost, a, b, reg, tol, _iterations(cost, max_iter))
+    begin = None if start is None else start[1]
+    found = plain.scale(cost, a, b, reg, tol, _iterations(cost, max_iter), begin)
     solved = Solved(
         cost, found.a, found.b, found.mass, reg, rhos, found.phi, found.psi, found.offset, found.error,
         found.status, found.n_iter, found.plan,
@@ -60,7 +109,7 @@ def solve_whole(
     if not bool(torch.isfinite(found.offset).all()) and forbids(cost):
         return None
     left = found.status != Status.OPTIMAL
-    if not _finish(solved, cost, found.plan, left, tol, max_iter):
+    if not _finish(solved, cost, found.plan, left, tol, max_iter, start):
         return solved, found.value, True
     # Those that had converged keep the value that they would have alone, to the last bit.
     return solved, torch.where(left, found.mass * dual_value(solved), found.value), False
@@ -87,7 +136,7 @@ def _solve_within(
             finite, *held, scale, reg, rhos, at.phi, at.psi, at.offset, at.error, at.status, at.n_iter, at.plan, support
         )
     elif hard:
-        scaled = plain.scale(filled, *seen, reg, tol, _iterations(cost, max_iter), closed)
+        scaled = plain.scale(filled, *seen, reg, tol, _iterations(cost, max_iter), closed=closed)
         solved = Solved(
             finite, *held, scale, reg, rhos, scaled.phi, scaled.psi, scaled.offset, scaled.error, scaled.status,
             scaled.n_iter, scaled.plan, support,
@@ -133,7 +182,15 @@ def _iterations(cost: Tensor, max_iter: int) -> int:
     return min(most, max_iter)
 
 
-def _finish(solved: Solved, cost: Tensor, plan: Tensor, left: Tensor, tol: float, max_iter: int) -> bool:
+def _finish(
+    solved: Solved,
+    cost: Tensor,
+    plan: Tensor,
+    left: Tensor,
+    tol: float,
+    max_iter: int,
+    given: tuple[Tensor, Tensor] | None = None,
+) -> bool:
     """Solve in the log domain what the plain domain left over, in place: near its end, or from the start.
 
     Args:
@@ -143,6 +200,7 @@ def _finish(solved: Solved, cost: Tensor, plan: Tensor, left: Tensor, tol: float
         left: (problems,) bool.
         tol: Largest deviation from a marginal, for a total of 1.
         max_iter: Iterations a problem may take, those in the plain domain included.
+        given: Potentials over reg that those start from which the plain domain left alone.
 
     Returns:
         Whether anything was left.
@@ -159,9 +217,10 @@ def _finish(solved: Solved, cost: Tensor, plan: Tensor, left: Tensor, tol: float
         index = group.to(torch.int8).argsort(descending=True, stable=True)[:size]
         net = cost[index].double() - solved.offset[index, None, None]
         a, b = solved.a[index], solved.b[index]
-        start = (solved.phi[index], solved.psi[index]) if warm else None
+        start = (solved.phi, solved.psi) if warm else given
+        begin = None if start is None else (start[0][index], start[1][index])
         parts = None if solved.support is None else (solved.support.row_part[index], solved.support.column_part[index])
-        found = newton.maximise(net, a, b, solved.reg, solved.rhos, tol, budget, start, parts)
+        found = newton.maximise(net, a, b, solved.reg, solved.rhos, tol, budget, begin, parts, warm)
         solved.n_iter[index] = found.n_iter + solved.n_iter[index] * warm
         solved.phi[index], solved.psi[index], solved.error[index] = found.phi, found.psi, found.error
         solved.status[index] = found.status

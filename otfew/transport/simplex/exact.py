@@ -47,6 +47,9 @@ class Exact(ArraySolver):
     Problems that the kernel is not sure of, since costs differ by many digits, are settled on the CPU. All else that is
     not on the CPU is copied there and back, which a warning says once.
 
+    On the CPU ``warm`` starts the search from the tree of an earlier exact result: its flows are made anew for the new
+    weights, and the tree is mended where they would be negative. Assignment problems and kernels of a GPU start afresh.
+
     Args:
         tol: Allowed violation of dual feasibility, relative to the spread of a problem's costs; 0 means the rounding
             error.
@@ -73,6 +76,7 @@ class Exact(ArraySolver):
     install: ClassVar[str] = "pip install numba"
     devices: ClassVar[tuple[str, ...]] = ("cpu", "cuda")
     forbids: ClassVar[bool] = True
+    warm: ClassVar[Literal["tree", "potentials"] | None] = "tree"
 
     def __post_init__(self) -> None:
         check_number("Exact", "tol", self.tol, least=0.0)
@@ -113,7 +117,9 @@ class Exact(ArraySolver):
     def _solve_part(self, problem: Problem) -> Solution:
         assert self.mass is not None
         extended, moved = with_dummies(problem, self.mass)
-        return without_dummies(problem, self._solve_whole(extended), moved, self.mass)
+        found = self._solve_whole(extended)
+        basis = found.arcs[:2]
+        return replace(without_dummies(problem, found, moved, self.mass), basis=basis)
 
     def _solve_whole(self, problem: Problem) -> Solution:
         if problem.forbids:
@@ -170,6 +176,7 @@ class Exact(ArraySolver):
             each = np.arange(len(index))
             costs = lowered.astype(problem.cost.dtype)
             part = replace(problem, cost=costs, a=a[index], b=b[index], cost_index=each, a_index=each, b_index=each)
+            part.basis = problem.trees(unsure[index])
             return answer_of(self._run(part), each)
 
         answer = answer_of(found, unsure)
@@ -204,7 +211,10 @@ class Exact(ArraySolver):
             from otfew.transport.simplex.large import solve_all
 
             return solve_all(replace(problem, cost=cost), totals_rtol, self.tol, max_iter, threads, self.name)
-        kernel = _kernel_for()(n, m)
+        trees = problem.basis
+        kernel: Callable[..., None] = _kernel_for()(n, m, trees is not None)
+        if trees is not None:
+            kernel = functools.partial(kernel, trees)
         if cost.dtype == np.float32:
             costs, narrow = np.empty((0, n, m)), cost
         else:
@@ -227,7 +237,7 @@ class Exact(ArraySolver):
 
 
 @functools.cache
-def _kernel_for() -> Callable[[int, int], Callable[..., None]]:
+def _kernel_for() -> Callable[[int, int, bool], Callable[..., None]]:
     """Load numba at the first solve."""
     from otfew.transport.simplex.kernel import kernel_for
 

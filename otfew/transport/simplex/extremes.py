@@ -29,7 +29,9 @@ def within_range(problem: Problem, way: Callable[[Problem], Solution]) -> Soluti
             return found
         index = np.flatnonzero(beyond)
         cost = problem.cost[problem.cost_index[index]].astype(np.float64) / UNIT
-        smaller = way(problem.part(index, cost))
+        part = problem.part(index, cost)
+        part.basis = problem.trees(index)
+        smaller = way(part)
         for name in ("value", "gap", "f", "g"):
             setattr(smaller, name, getattr(smaller, name) * UNIT)
         fits = np.isfinite(smaller.value) & np.isfinite(smaller.gap)

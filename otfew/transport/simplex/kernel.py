@@ -39,6 +39,7 @@ from otfew.transport.simplex.reading import (
 from otfew.transport.simplex.rows import largest_of, none_below, weighted_sum
 from otfew.transport.simplex.start import COUNTED, first_tree
 from otfew.transport.simplex.tree import refresh, refresh_bits
+from otfew.transport.simplex.warm import restart
 
 ASSIGNMENT = 128
 """Largest assignment problem (as many rows as columns, uniform weights) that is solved as one: measured, twice as fast
@@ -52,8 +53,8 @@ WHOLE = 2.0**24
 
 
 def _solve_batch(
-    large, wide, costs, narrow, weights_a, weights_b, cost_index, a_index, b_index, first, last, totals_rtol, tol,
-    max_iter,
+    large, wide, trees,
+    costs, narrow, weights_a, weights_b, cost_index, a_index, b_index, first, last, totals_rtol, tol, max_iter,
     out_rows, out_cols, out_flow, out_f, out_g, out_value, out_gap, out_error, out_status, out_iter, out_assigned,
 ):  # fmt: skip
     """Solve problems first..last-1 and write plans, potentials and certificates in place.
@@ -63,8 +64,9 @@ def _solve_batch(
     and NaN. A plan that is not certain in units of the costs it uses gets the status UNSURE.
 
     Compiled once for each kind of problem: ``large`` is None where a subtree's mask is one word, ``wide`` is None where
-    columns are sorted by counting. Costs are those in ``costs``, or in ``narrow`` in float32, then ``costs`` is empty:
-    they are widened as they are read.
+    columns are sorted by counting, ``trees`` is None where the search starts afresh, else the rows and columns, each
+    (problems, arcs), of the trees that it starts from. Costs are those in ``costs``, or in ``narrow`` in float32, then
+    ``costs`` is empty: they are widened as they are read.
     """
     full_n = costs.shape[1]
     full_m = costs.shape[2]
@@ -109,6 +111,8 @@ def _solve_batch(
     moved = np.empty(2 * ((nodes + 63) >> 6), np.int64)
     error = np.empty(nodes)
     scanned = np.empty(nodes, np.bool_)
+    if trees is not None:
+        room = np.empty((8, nodes), np.int64)
     for k in range(first, last):
         start = cost_index[k] * full_n * full_m
         if len(narrow) > 0:
@@ -180,18 +184,26 @@ def _solve_batch(
             least = np.int64(GROUP * (1.0 + min(np.floor(tol * spread * scale), WHOLE)))
             # Where there is one word the compiler unrolls the loops over words.
             one = 1 if large is None else words
-            root = first_tree(
-                whole, n, m, one, supply, demand, row, net, regret, ranked,
-                active, opened, whole_potential, tag, whole_v, parent, flow, mask, order, wide,
-            )  # fmt: skip
-            pivots = simplex_whole(
-                whole, n, m, large, one, least, max_iter, tag, whole_v, row, net, excess,
-                parent, flow, mask, flat_mask, moved,
-            )  # fmt: skip
-            if large is None:
-                refresh_bits(cost, n, m, root, potential, parent, order)
+            if trees is None:
+                root = first_tree(
+                    whole, n, m, one, supply, demand, row, net, regret, ranked,
+                    active, opened, whole_potential, tag, whole_v, parent, flow, mask, order, wide,
+                )  # fmt: skip
+                pivots = simplex_whole(
+                    whole, n, m, large, one, least, max_iter, tag, whole_v, row, net, excess,
+                    parent, flow, mask, flat_mask, moved,
+                )  # fmt: skip
+                if large is None:
+                    refresh_bits(cost, n, m, root, potential, parent, order)
+                else:
+                    refresh(cost, n, m, root, potential, parent, order, scanned)
             else:
-                refresh(cost, n, m, root, potential, parent, order, scanned)
+                # Few pivots are left as a rule: not worth whole numbers.
+                pivots = 0
+                root = restart(
+                    cost, n, m, one, supply, demand, rows, cols, full_n, full_m, trees[0][k], trees[1][k],
+                    potential, parent, flow, mask, order, room,
+                )  # fmt: skip
             tight = True
             for i in range(n):
                 least_of[i] = least_net(flat_cost, i * width, v, m)
@@ -291,16 +303,19 @@ _SIGNATURE = (
 )  # fmt: skip
 
 
-def kernel_for(n: int, m: int) -> Callable[..., None]:
-    """Give the batch kernel for problems of a size; it takes what follows ``wide`` above."""
-    return _compiled(n + m > WORD, m > COUNTED)
+_TREES = types.UniTuple(types.Array(types.int32, 2, "C"), 2)
+
+
+def kernel_for(n: int, m: int, warm: bool = False) -> Callable[..., None]:
+    """Give the batch kernel for problems of a size; it takes what follows ``wide`` above, ``trees`` only if warm."""
+    return _compiled(n + m > WORD, m > COUNTED, warm)
 
 
 @functools.cache
-def _compiled(large: bool, wide: bool) -> Callable[..., None]:
+def _compiled(large: bool, wide: bool, warm: bool) -> Callable[..., None]:
     """Compile the batch kernel and say so, or load what was compiled before."""
     flags = [True if flag else None for flag in (large, wide)]
-    signature = types.void(*(types.none if flag is None else types.boolean for flag in flags), *_SIGNATURE)
-    with announced("the exact solver"):
-        kernel = jit(signature, nogil=True, error_model="numpy")(_solve_batch)
-    return functools.partial(kernel, *flags)
+    kinds = [*(types.none if flag is None else types.boolean for flag in flags), _TREES if warm else types.none]
+    with announced("the exact solver, for warm starts" if warm else "the exact solver"):
+        kernel = jit(types.void(*kinds, *_SIGNATURE), nogil=True, error_model="numpy")(_solve_batch)
+    return functools.partial(kernel, *flags) if warm else functools.partial(kernel, *flags, None)
