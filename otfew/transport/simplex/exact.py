@@ -35,8 +35,8 @@ class Exact(ArraySolver):
 
     Flows are exact multiples of total / 2^52; an answer is the same, bit for bit, whatever its batch-mates and the
     number of threads. Assignment problems (uniform weights, as many rows as columns) of up to 128 rows go to shortest
-    augmenting paths on the CPU, which take 0.7 of the time there; ``result.solver`` says so. POT's code was not faster
-    at any size up to 4,000 x 4,000, so nothing is handed to it.
+    augmenting paths on the CPU, which take 0.7 of the time there; ``result.solver`` says so. Nothing is handed to POT's
+    code, which is faster only where plans of thousands of nodes reach far.
 
     Forbidden pairs, costs of +inf, are tried at a cost a little above the others, and where a plan then uses them, at
     one so high that no optimal plan does unless all do; those problems are infeasible, and ``result.cut`` proves it.
