@@ -219,11 +219,38 @@ def test_costs_near_the_ends_of_the_range(forced, scale):
 
 
 def test_unsound_input_is_refused(forced):
-    for bad in (np.nan, np.inf, -np.inf):
+    for bad in (np.nan, -np.inf):
         cost = np.ones((2, 9, 8))
         cost[1, 4, 7] = bad
-        with pytest.raises(ValueError, match="cost holds NaN or infinity at batch index 1"):
+        with pytest.raises(ValueError, match="cost holds NaN or -inf at batch index 1"):
             otfew.solve(cost)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.7])
+def test_forbidden_pairs_and_infeasible_problems(monkeypatch, share):
+    """What the kernel of small problems says of the same masks; problem 0 leaves a row with nothing allowed."""
+    rng = np.random.default_rng(12)
+    cost, mask = rng.random((4, 30, 26)), rng.random((4, 30, 26)) > share
+    mask[0, 3] = False
+    a, b = rng.dirichlet(np.ones(30), 4), rng.dirichlet(np.ones(26), 4)
+    small = otfew.solve(cost, a, b, mask=mask, on_fail="ignore")
+    monkeypatch.setattr(exact, "LARGE", 0)
+    large = otfew.solve(cost, a, b, mask=mask, on_fail="ignore")
+    assert small.status[0] == large.status[0] == otfew.Status.INFEASIBLE
+    np.testing.assert_array_equal(large.status, small.status)
+    solved = small.status == otfew.Status.OPTIMAL
+    assert solved.any()
+    np.testing.assert_allclose(large.value[solved], small.value[solved], rtol=1e-12)
+    assert not large.plan[~mask].any()
+
+
+def test_a_warm_start_is_passed_over(forced):
+    rng = np.random.default_rng(13)
+    cost = rng.random((40, 30))
+    first = otfew.solve(cost)
+    again = otfew.solve(cost, warm=first)
+    assert again.value == first.value
+    np.testing.assert_array_equal(again.n_iter, first.n_iter)
 
 
 def test_a_set_against_itself_is_proven_by_equal_potentials(forced):

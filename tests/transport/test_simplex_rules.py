@@ -46,7 +46,7 @@ def solve(cost, a, b, *, totals_rtol=1e-4, max_iter=100_000):
         "status": np.zeros(1, np.int8), "n_iter": np.zeros(1, np.int64), "assigned": np.zeros(1, np.bool_),
     }  # fmt: skip
     kernel._solve_batch(
-        True if n + m > kernel.WORD else None, None, cost[None].astype(float), np.empty((0, n, m), np.float32),
+        True if n + m > kernel.WORD else None, None, None, cost[None].astype(float), np.empty((0, n, m), np.float32),
         a[None], b[None], one, one, one, 0, 1, totals_rtol, 0.0, max_iter, *out.values(),
     )  # fmt: skip
     return {name: value[0] for name, value in out.items()}

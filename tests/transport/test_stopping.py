@@ -146,7 +146,7 @@ def test_columns_that_nobody_misses_do_not_shorten_the_steps_of_others():
 
     def step(cost, b, psi):
         point = newton._evaluate(b.log()[:, None] - 5 * cost, a, b, psi.clone(), one, one)
-        return newton._newton(point, psi, one, one, light, True) - psi
+        return newton._newton(point, psi, one, one, light, True, None) - psi
 
     alone = step(cost, b, psi)
     # One more column, that is to carry 1e-60 and carries a 1e-40th of that: its own step is long.

@@ -48,7 +48,8 @@ class Exact(ArraySolver):
     not on the CPU is copied there and back, which a warning says once.
 
     On the CPU ``warm`` starts the search from the tree of an earlier exact result: its flows are made anew for the new
-    weights, and the tree is mended where they would be negative. Assignment problems and kernels of a GPU start afresh.
+    weights, and the tree is mended where they would be negative. Assignment problems, problems of more than 600,000
+    costs and kernels of a GPU start afresh.
 
     Args:
         tol: Allowed violation of dual feasibility, relative to the spread of a problem's costs; 0 means the rounding
