@@ -106,3 +106,17 @@ def test_everything_forbidden_and_nothing():
     assert not feasibility(np.ones((1, 4, 3), np.bool_), a, b).infeasible
     empty = feasibility(np.ones((0, 4, 3), np.bool_), a[:0], b[:0])
     assert empty.infeasible.shape == (0,)
+
+
+def test_the_layout_of_a_mask_does_not_matter():
+    rng = np.random.default_rng(5)
+    allowed = rng.random((3, 6, 5)) > 0.5
+    a, b = rng.dirichlet(np.ones(6), 3), rng.dirichlet(np.ones(5), 3)
+    turned = np.ascontiguousarray(allowed.transpose(0, 2, 1)).transpose(0, 2, 1)
+    for one, other in zip(vars_of(feasibility(allowed, a, b)), vars_of(feasibility(turned, a, b)), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def vars_of(found):
+    """Its parts."""
+    return found.infeasible, found.rows, found.columns
