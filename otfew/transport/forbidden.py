@@ -88,7 +88,8 @@ def _highest(allowed: Bools, a: Array, b: Array) -> Bools:
     arcs, each = n + m - 1, np.arange(size)
     f, g = np.empty((size, n)), np.empty((size, m))
     kernel_for(n, m)(
-        np.empty((0, n, m)), np.ascontiguousarray(~allowed, np.float32), *(np.ascontiguousarray(x, np.float64) for x in (a, b)),
+        np.empty((0, n, m)), np.ascontiguousarray(~allowed, np.float32),
+        np.ascontiguousarray(a, np.float64), np.ascontiguousarray(b, np.float64),
         each, each, each, 0, size, np.inf, 0.0, 10_000 + 20 * n * m,
         np.empty((size, arcs), np.int32), np.empty((size, arcs), np.int32), np.empty((size, arcs)), f, g,
         *(np.empty(size) for _ in range(3)), np.empty(size, np.int8), np.empty(size, np.int64),
