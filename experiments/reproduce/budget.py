@@ -215,12 +215,15 @@ def _trained_here(network: str, epochs: int, setting: Mapping[str, Any]) -> Own:
 
 def _of_checkpoint(part: Mapping[str, Any], method: str, cards: Mapping[str, Card]) -> Own:
     backbone, data = part["backbone"], part["data"]
-    network, width = named(backbone["architecture"])
     nodes = str(part.get("methods", {}).get(method, {}).get("nodes", "")) or _bracketed(method)
     kind = re.split(r"[:,]", nodes)[0]
     partial = next((note for note in data.get("notes", ()) if note.startswith("partial: ")), "")
     partial = re.split("[,;]", partial.removeprefix("partial: "))[0]
     common = {"resolution": part["resolution"], "data": (data["dataset"],), "partial": partial}
+    if backbone is None:
+        # Features of a file.
+        return Own(nodes=kind, **common)
+    network, width = named(backbone["architecture"])
     card = cards.get(backbone["name"])
     if card is None:
         learned = (str(backbone["training_data"]).partition(" (")[0],)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -210,20 +210,20 @@ class Ledger:
         trainings: By name of the checkpoint.
         claims: By id, in order.
         sources: Table -> paper.
-        budgets: Name -> what a paper spent.
         elsewhere: Table -> its rows from other pages.
         summary: Lines of the page, in which {ID} stands for a claim's figure and verdict.
         answers: Rows of the README.
+        budgets: Name -> what a paper spent.
     """
 
     runs: Mapping[str, Run]
     trainings: Mapping[str, Training]
     claims: Mapping[str, Claim]
     sources: Mapping[str, str]
-    budgets: Mapping[str, Spent]
     elsewhere: Mapping[str, tuple[Elsewhere, ...]]
     summary: tuple[str, ...]
     answers: tuple[Answer, ...]
+    budgets: Mapping[str, Spent] = field(default_factory=dict)
 
     def tables(self) -> Iterator[tuple[str, list[Claim]]]:
         """Go through the tables with their claims."""
@@ -292,7 +292,7 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
     said = "".join([*summary, *(answer.finding for answer in answers)])
     if unknown := set(re.findall(PLACE, said)) - claims.keys():
         raise ValueError(f"the summary names unknown claims: {sorted(unknown)}")
-    return Ledger(runs, trainings, claims, sources, budgets, elsewhere, summary, answers)
+    return Ledger(runs, trainings, claims, sources, elsewhere, summary, answers, budgets)
 
 
 def _spent(entry: Mapping[str, Any]) -> Spent:

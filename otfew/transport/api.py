@@ -72,8 +72,11 @@ def dense_parts(
         if parts is not None:
             return parts
     if isinstance(solver, TensorSolver):
-        if validate and not check_values(cost, a, b, solver.equal_totals, rtol):
-            refuse_forbidden(solver, cost)
+        may_forbid = True
+        if validate:
+            may_forbid = not check_values(cost, a, b, solver.equal_totals, rtol)
+            if may_forbid:
+                refuse_forbidden(solver, cost)
         n, m = cost.shape[-2:]
         spread = cost if cost.shape[:-2] == batch else cost.expand(*batch, n, m)
         flat = spread.reshape(batch.numel(), n, m)
@@ -81,7 +84,7 @@ def dense_parts(
         rounding = rounding_of(a, b, rtol)
         if isinstance(start, Potentials):
             return solver.solve_from(start, flat, *weights, rounding)
-        return solver.solve_rounded(flat, *weights, rounding)
+        return solver.solve_rounded(flat, *weights, rounding, may_forbid)
     assert isinstance(solver, ArraySolver)
     # Copied once, and looked at where they then are.
     here_cost = cost if cost.is_cpu else cost.detach().cpu()

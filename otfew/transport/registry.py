@@ -123,7 +123,7 @@ class TensorSolver(Solver):
             b: (problems, m) float64, of the same totals as a unless ``equal_totals`` is False.
         """
 
-    def solve_rounded(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:
+    def solve_rounded(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float, may_forbid: bool = True) -> Parts:
         """Solve a flat batch; solvers that look at whether forbidden pairs leave a plan ask how exact weights are.
 
         Args:
@@ -131,8 +131,9 @@ class TensorSolver(Solver):
             a: See ``solve``.
             b: See ``solve``.
             rounding: Largest relative error of one rounding of a weight, as it was given.
+            may_forbid: Whether pairs may be forbidden; if not, nobody need look.
         """
-        del rounding
+        del rounding, may_forbid
         return self.solve(cost, a, b)
 
     def solve_from(self, start: Potentials, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:

@@ -12,6 +12,7 @@ from otfew.errors import UserError
 from otfew.experiments.long_tail.arms import COMPARISONS
 from otfew.experiments.reproduce import claims as ledger_claims
 from otfew.experiments.reproduce import report
+from otfew.experiments.reproduce.budget import Bearing
 from otfew.experiments.reproduce.claims import Arm, Claim, Elsewhere, Run
 from otfew.experiments.reproduce.figures import (
     EpisodeReader,
@@ -302,7 +303,7 @@ def test_rows_of_levels_and_ratios(given, published, shown):
     figure = Figure(98, {"classes": 0.5}, None, 3)
     ledger = ledger_claims.Ledger({}, {}, {"c": one}, {"t": "A paper"}, {"t": ()}, ("{c}",), ())
     found = {"c": {"figure": figure, "left": figure}}
-    page = report.page(ledger, found, {}, {}).decode()
+    page = report.page(ledger, found, {}, {"c": Bearing()}, {}).decode()
     (row,) = (line for line in page.splitlines() if line.startswith("| s |"))
     assert "no claim: " not in page.split("## t", 1)[1]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
@@ -317,7 +318,7 @@ def test_rows_from_other_pages_stand_under_the_claims():
         Elsewhere("s too", "more data", "60.50 (± 1.00)", "62.25 (± 1.50)", "results.md", "-1.70 ± 0.40 classes"),
     )
     ledger = ledger_claims.Ledger({}, {}, {"c": claim()}, {"t": "A paper"}, {"t": rows}, (), ())
-    page = report.page(ledger, {}, {}, {}).decode()
+    page = report.page(ledger, {}, {}, {claim().id: Bearing()}, {}).decode()
     found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| s")]
     assert [cells[4] for cells in found] == ["", "-1.75", "-1.70 ± 0.40 classes"]
     assert found[1][3] == "60.50 (± 1.00) against 62.25 (± 1.50)"

@@ -59,6 +59,8 @@ def test_no_claim_and_no_run_comes_goes_or_runs_otherwise_unlisted(ledger, lock)
     runs["cub-5way"] = replace(runs["cub-5way"], arguments=("--episodes", "20"))
     runs["new"] = replace(run, name="new")
     found = ledger_lock.differences(replace(ledger, claims=claims, runs=runs), lock)
+    # For which claims a paper's budget is asked is part of that rule.
+    assert found.pop(("rule", "bears")) == ["digest"]
     assert found == {
         ("claim", gone): ["not there"],
         ("run", name): ["not there"],

@@ -6,6 +6,7 @@ import csv
 import importlib
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,12 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from otfew.backbones.zoo import zoo
 from otfew.errors import UserError
 from otfew.experiments.commands import module_of
 from otfew.experiments.common.setup import make_console
 from otfew.experiments.reproduce import claims as ledger_claims
 from otfew.experiments.reproduce import command as reproduce
 from otfew.experiments.reproduce import process, report, suite
+from otfew.experiments.reproduce.budget import bearings
 from otfew.experiments.reproduce.config import Config
 from otfew.experiments.reproduce.evidence import Evidence
 from otfew.experiments.reproduce.figures import (
@@ -406,7 +409,7 @@ def test_every_claim_has_a_record_and_every_record_its_files():
     named = {f"{run}.json" for claim in ledger.claims.values() for run in claim.runs}
     pages = {"claims.json", "figures-full.json", "figures-quick.json"}
     # Of no claim of a paper's: what docs/gpu.md and docs/own-photos.md show.
-    others = {"folders.json", "near-duplicates.json", "refusal-scores.json"}
+    others = {"folders.json", "large-exact.json", "ott-peers.json", "near-duplicates.json", "refusal-scores.json"}
     beside = {path for path in results.glob("*.json") if path.name.startswith(("device-", "own-photos-"))}
     assert {path.name for path in set(results.rglob("*.json")) - beside} <= named | pages | others
 
@@ -416,16 +419,14 @@ def test_the_page_is_what_the_evidence_gives(tmp_path):
     ledger = ledger_claims.load()
     full, quick = (Evidence(docs / "results", suite).load(ledger) for suite in ("full", "quick"))
     record = json.loads((docs / "results/claims.json").read_bytes())
-    assert record == json.loads(json.dumps(report.records(ledger, full, quick)))
+    protocols = suite._protocols(ledger, docs / "results")
+    bears = bearings(ledger, protocols, zoo())
+    assert record == json.loads(json.dumps(report.records(ledger, full, quick, bears)))
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     assert f"{suite.BEGIN}\n\n{report.answers(ledger, full, quick)}\n\n{suite.END}" in readme
     page = (docs / "reproduction.md").read_text(encoding="utf-8")
     pictures = {path.name for path in (docs / report.PICTURES).iterdir()}
     assert pictures == {line.split("/")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
-    (tmp_path / "docs").mkdir()
-    for name in ("figures-full.json", "figures-quick.json"):
-        if (docs / "results" / name).exists():
-            (tmp_path / "docs/results").mkdir(exist_ok=True)
-            (tmp_path / "docs/results" / name).write_bytes((docs / "results" / name).read_bytes())
+    shutil.copytree(docs / "results", tmp_path / "docs/results")
     reproduce.main(["--suite", "report", "--docs", str(tmp_path / "docs")])
     assert (tmp_path / "docs/reproduction.md").read_bytes() == (docs / "reproduction.md").read_bytes()

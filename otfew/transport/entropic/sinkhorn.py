@@ -142,12 +142,12 @@ class Sinkhorn(TensorSolver):
         """Solve a flat batch; see ``TensorSolver.solve``."""
         return self.solve_rounded(cost, a, b, 2.0**-53)
 
-    def solve_rounded(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:
+    def solve_rounded(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float, may_forbid: bool = True) -> Parts:
         """Solve a flat batch with weights that were rounded; see ``TensorSolver.solve_rounded``."""
         unrolled = self.gradient == "unrolled"
         # In the plain domain looking for forbidden pairs would be felt; there they are found by themselves.
         parts = None
-        if not ((unrolled or not self.equal_totals) and forbids(cost)):
+        if not (may_forbid and (unrolled or not self.equal_totals) and forbids(cost)):
             parts = self._unrolled(cost, a, b) if unrolled else self._implicit(cost, a, b)
         if parts is not None:
             return parts

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -105,11 +106,12 @@ def _solve(
     )  # fmt: skip
     if cost.is_cpu and all_optimal(found.status):
         return solved, found.value, True
-    # The mean of costs of which one is infinite is, too.
-    if not bool(torch.isfinite(found.offset).all()) and forbids(cost):
-        return None
     left = found.status != Status.OPTIMAL
-    if not _finish(solved, cost, found.plan, left, tol, max_iter, start):
+    seen = _look(solved, left)
+    # The mean of costs of which one is infinite is, too.
+    if seen.unbounded and forbids(cost):
+        return None
+    if not _finish(solved, cost, found.plan, seen, tol, max_iter, start):
         return solved, found.value, True
     # Those that had converged keep the value that they would have alone, to the last bit.
     return solved, torch.where(left, found.mass * dual_value(solved), found.value), False
@@ -141,7 +143,7 @@ def _solve_within(
             finite, *held, scale, reg, rhos, scaled.phi, scaled.psi, scaled.offset, scaled.error, scaled.status,
             scaled.n_iter, scaled.plan, support,
         )  # fmt: skip
-        _finish(solved, costs, scaled.plan, scaled.status != Status.OPTIMAL, tol, max_iter)
+        _finish(solved, costs, scaled.plan, _look(solved, scaled.status != Status.OPTIMAL), tol, max_iter)
     else:
         dual = newton.maximise(costs, *seen, reg, rhos, tol, max_iter, None, parts)
         solved = Solved(
@@ -182,11 +184,47 @@ def _iterations(cost: Tensor, max_iter: int) -> int:
     return min(most, max_iter)
 
 
+class _Seen(NamedTuple):
+    """What the plain domain left over.
+
+    Attributes:
+        near: (problems,) bool, those that it had begun.
+        far: (problems,) bool, those that it left alone.
+        many_near: How many of the first.
+        many_far: How many of the second.
+        most_used: Iterations that one of the first has had at most.
+        unbounded: How many problems have costs without a finite mean.
+    """
+
+    near: Tensor
+    far: Tensor
+    many_near: int
+    many_far: int
+    most_used: int
+    unbounded: int
+
+
+def _look(solved: Solved, left: Tensor) -> _Seen:
+    """Look once at a device for all that is asked of it.
+
+    Args:
+        solved: What was solved in the plain domain.
+        left: (problems,) bool, what it left over.
+    """
+    near = left & (solved.n_iter > 0) & torch.isfinite(solved.error)
+    far = left & ~near
+    if not len(left):
+        return _Seen(near, far, 0, 0, 0, 0)
+    unbounded = ~torch.isfinite(solved.offset)
+    found = torch.stack([near.sum(), far.sum(), (solved.n_iter * near).max(), unbounded.sum()]).tolist()
+    return _Seen(near, far, *found)
+
+
 def _finish(
     solved: Solved,
     cost: Tensor,
     plan: Tensor,
-    left: Tensor,
+    seen: _Seen,
     tol: float,
     max_iter: int,
     given: tuple[Tensor, Tensor] | None = None,
@@ -197,7 +235,7 @@ def _finish(
         solved: What was solved in the plain domain, of hard marginals.
         cost: (problems, n, m), infinite for pairs that are not to be used, of which ``solved.support`` then tells.
         plan: (problems, n, m), that of ``solved``.
-        left: (problems,) bool.
+        seen: What was left over.
         tol: Largest deviation from a marginal, for a total of 1.
         max_iter: Iterations a problem may take, those in the plain domain included.
         given: Potentials over reg that those start from which the plain domain left alone.
@@ -205,13 +243,8 @@ def _finish(
     Returns:
         Whether anything was left.
     """
-    near = left & (solved.n_iter > 0) & torch.isfinite(solved.error)
-    far = left & ~near
-    # One look at the device for all that is asked of it.
-    look = torch.stack([near.sum(), far.sum(), (solved.n_iter * near).max()]) if len(left) else left.new_zeros(3)
-    many_near, many_far, most_used = look.tolist()
-    for group, size, warm in ((near, many_near, True), (far, many_far, False)):
-        budget = max_iter - most_used if warm else max_iter
+    for group, size, warm in ((seen.near, seen.many_near, True), (seen.far, seen.many_far, False)):
+        budget = max_iter - seen.most_used if warm else max_iter
         if not size or budget < 1:
             continue
         index = group.to(torch.int8).argsort(descending=True, stable=True)[:size]
@@ -226,4 +259,4 @@ def _finish(
         solved.status[index] = found.status
         made = a[..., None] * density(net, found.phi, found.psi, solved.reg) * b[:, None]
         plan[index] = made.to(plan.dtype)
-    return bool(many_near or many_far)
+    return bool(seen.many_near or seen.many_far)
