@@ -238,9 +238,9 @@ def _solve(
     if mask is not None:
         cost_t = masked(cost_t, mask, chosen)
     batch = check_shapes(cost_t, a_t, b_t)
-    place = cost_t.device
-    precision = None if dtype is None else float_dtype(dtype, place)
-    narrow = place.type in WITHOUT_DOUBLES
+    place = None if cost_t.is_cpu else cost_t.device
+    precision = None if dtype is None else float_dtype(dtype, cost_t.device)
+    narrow = place is not None and place.type in WITHOUT_DOUBLES
     if narrow:
         cost_t, a_t, b_t = on_the_cpu(cost_t, a_t, b_t)
     n, m = cost_t.shape[-2:]

@@ -105,9 +105,12 @@ def device_of(values: Iterable[Any]) -> str:
 
 def _wide(value: Any) -> bool:
     """Tell, at less cost than a small problem, what ``_widened`` would hand back as it is."""
+    if value is None:
+        return True
     if isinstance(value, Tensor):
-        return value.dtype is torch.float64 or value.dtype is torch.float32
-    return not isinstance(value, np.ndarray) or (type(value) is np.ndarray and value.dtype.char in "fd")
+        dtype = value.dtype
+        return dtype is torch.float64 or dtype is torch.float32 or dtype is torch.bool
+    return not isinstance(value, np.ndarray) or (type(value) is np.ndarray and value.dtype.char in "fd?")
 
 
 def _widened(name: str, value: Any) -> Any:

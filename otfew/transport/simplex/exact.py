@@ -127,20 +127,23 @@ class Exact(ArraySolver):
             from otfew.transport.simplex.forbidding import Survey, solved
 
             return solved(problem, Survey.of(problem.cost), self._solve_finite)
-        found = self._solve_finite(problem)
-        if np.count_nonzero(found.status):
-            unsound = np.flatnonzero(found.status == INVALID)
-            if len(unsound):
-                return self._solve_allowed(problem, found, unsound)
-        return found
+        found = self._run(problem)
+        if not np.count_nonzero(found.status):
+            return found
+        self._settle_unsure(problem, found)
+        unsound = np.flatnonzero(found.status == INVALID)
+        return self._solve_allowed(problem, found, unsound) if len(unsound) else found
 
     def _solve_finite(self, problem: Problem) -> Solution:
         found = self._run(problem)
         if np.count_nonzero(found.status):
-            unsure = np.flatnonzero((found.status == UNSURE) & np.isfinite(found.gap))
-            if len(unsure):
-                self._settle(problem, found, unsure)
+            self._settle_unsure(problem, found)
         return found
+
+    def _settle_unsure(self, problem: Problem, found: Solution) -> None:
+        unsure = np.flatnonzero((found.status == UNSURE) & np.isfinite(found.gap))
+        if len(unsure):
+            self._settle(problem, found, unsure)
 
     def _solve_allowed(self, problem: Problem, found: Solution, unsound: npt.NDArray[np.intp]) -> Solution:
         """Solve those of the problems that the kernel takes for unsound which have forbidden pairs."""
