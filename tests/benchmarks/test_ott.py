@@ -250,7 +250,10 @@ def test_assignment(size, n, compare, batch):
 
 
 def test_points(summarise, benchmark, record):
-    """5,000 points a side in the unit cube; each misses a weight by at most a tenth of a thousandth of it."""
+    """5,000 points a side in the unit cube; each misses a weight by at most a tenth of a thousandth of it.
+
+    The norm of ott-jax is the sum over all weights: a quarter of that share lets none miss by more.
+    """
     n, reg, share, turns = 5000, 0.05, 1e-4, 3
     x, y = np.random.default_rng(0).random((2, n, 3)).astype(np.float32)
     solver = otfew.KeOps(reg=reg, tol=share / n)
@@ -272,7 +275,7 @@ def test_points(summarise, benchmark, record):
         run, compiling[label] = compiled(work, *arrays, share)
 
         def theirs(run=run, arrays=arrays):
-            value, *marginals = jax.block_until_ready(run(*arrays, share))
+            value, *marginals = jax.block_until_ready(run(*arrays, share / 4))
             return float(value), max(float(abs(n * side - 1).max()) for side in marginals)
 
         contenders[label] = theirs
