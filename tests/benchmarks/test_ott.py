@@ -99,8 +99,11 @@ def apart(ours, theirs):
     """Largest difference of two gradients, of the largest entry; of weights up to the constant that is free."""
     off = 0.0
     for place, pair in enumerate(zip(ours, theirs, strict=True)):
-        x, y = (np.asarray(z, np.float64) - (np.mean(z, -1, keepdims=True) if place else 0) for z in pair)
-        off = max(off, abs(x - y).max() / abs(x).max())
+        x, y = (np.asarray(gradient, np.float64) for gradient in pair)
+        difference = x - y
+        if place:
+            x, difference = (z - z.mean(-1, keepdims=True) for z in (x, difference))
+        off = max(off, abs(difference).max() / abs(x).max())
     return off
 
 
