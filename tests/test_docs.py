@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -114,6 +115,25 @@ def test_figures_typed_into_the_summaries_stand_in_the_pages():
     for line in [*(answer.finding for answer in ledger.answers), *ledger.summary]:
         for number in NUMBER.findall(re.sub(PLACE, "", line)):
             assert number.lstrip("+-") in written, (line, number)
+
+
+def test_the_table_beside_ott_jax_is_its_record():
+    def milliseconds(row, name):
+        times = (1e3 * row[clock][name] for clock in ("wall", "cpu"))
+        return " / ".join(f"{time:,.0f}" if time >= 100 else f"{time:.3g}" for time in times)
+
+    record = json.loads((DOCS / "results/ott-peers.json").read_bytes())
+    page = (DOCS / "solvers.md").read_text(encoding="utf-8")
+    assert f"ott-jax {record['versions']['ott-jax']} with jax {record['versions']['jax']}," in page
+    for row in record["rows"]:
+        others = {name: seconds for name, seconds in row["wall"].items() if name != "otfew"}
+        best = min(others, key=others.__getitem__)
+        line = next(line for line in page.splitlines() if line.startswith(f"| {row['title']} |"))
+        _, _, ours, _, theirs, ratio, compiling, _ = (cell.strip() for cell in line.split("|"))
+        assert ours == milliseconds(row, "otfew")
+        assert theirs == f"{milliseconds(row, best)} ({best.removeprefix('ott, ')})"
+        assert ratio == f"{others[best] / row['wall']['otfew']:.2f}"
+        assert compiling == f"{row['compiling'][best]:.1f} s"
 
 
 def test_every_variant_is_a_row():
