@@ -33,6 +33,9 @@ class Sliced:
     each: Any
     directions: Any
 
+    def __repr__(self) -> str:
+        return f"Sliced(value={self.value!r}, directions={len(self.directions)})"
+
 
 def sliced_along(
     directions: Tensor, x: Any, y: Any, a: Any, b: Any, p: float, reduce: Reduction, validate: bool

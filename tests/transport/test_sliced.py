@@ -122,3 +122,9 @@ def test_bad_input():
     ):
         with pytest.raises(ValueError, match=message):
             otfew.sliced_distance(*given)
+
+
+def test_repr_fits_a_line():
+    x = np.random.default_rng(0).random((6, 3))
+    found = otfew.sliced_distance(x, x + 1.0, projections=50)
+    assert repr(found) == f"Sliced(value={found.value!r}, directions=50)"
