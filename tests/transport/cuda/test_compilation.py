@@ -18,8 +18,8 @@ from otfew.transport.errors import DeviceError
 ARCHITECTURES = ("sm_80", "sm_90", "sm_120")
 MOST_REGISTERS = 255
 REGISTERS_OF_AN_SM = 65_536
-STACK = {"entropic_f32": 64, "entropic_f64": 64}
-"""Bytes of stack that a kernel may have, none where it is not named. Newton's method takes the sides of a problem, 32
+STACK = {"entropic_f32": 80, "entropic_f64": 80}
+"""Bytes of stack that a kernel may have, none where it is not named. Newton's method takes the sides of a problem, 40
 bytes each, now one way round and now the other: they are looked up in memory, once a pass over all costs."""
 
 LARGEST = ("exact_4_4_f64", "entropic_f64", "sfc_move_f64")
