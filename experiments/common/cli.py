@@ -21,6 +21,7 @@ from otfew.experiments.common import wording
 from otfew.reporting.streams import guarded
 from otfew.runs import processes
 from otfew.runs.files import reason
+from otfew.transport.errors import ConvergenceError
 
 Config = TypeVar("Config")
 
@@ -65,6 +66,8 @@ def _run(function: Callable[[], object]) -> None:
         function()
     except UserError as error:
         _end(USAGE, f"error: {' '.join(translated(str(error)).split())}")
+    except ConvergenceError as error:
+        _end(USAGE, f"error: {' '.join(str(error).split())}")
     except OSError as error:
         if error.filename is None and error.errno not in {errno.ENOSPC, errno.EDQUOT}:
             raise

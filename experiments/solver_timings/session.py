@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,13 +18,13 @@ from otfew.experiments.solver_timings import problems, report
 from otfew.experiments.solver_timings.clock import GROWTH, POINT_GROWTH, History, Pace
 from otfew.experiments.solver_timings.config import Config
 from otfew.experiments.solver_timings.episodes import PRODUCT, REFERENCE, run_episodes, why_not
-from otfew.experiments.solver_timings.measure import Row, measure_dense, measure_points
+from otfew.experiments.solver_timings.measure import Row, in_a_line, measure_dense, measure_points
 from otfew.features.extract import FeatureSet
 from otfew.features.material import Material
 from otfew.runs.blocks import Column, Form
 from otfew.runs.directory import RunDirectory
 from otfew.runs.identity import code_digest
-from otfew.transport import Exact, Solver
+from otfew.transport import ConvergenceError, Exact, Solver
 
 CODE = (
     "otfew.experiments.solver_timings.clock",
@@ -148,20 +149,36 @@ class Session:
         results: dict[str, Row] = {}
         for nodes, features in self.features.items():
             solvers, left_out = self._quick_enough(nodes, features, rows)
-            with self.watch.task("episodes") as step:
-                found = run_episodes(
-                    features,
-                    self.sampler,
-                    self.config.episodes,
-                    solvers,
-                    directory.path / f"episodes-{nodes}",
-                    self.identified,
-                    self.device,
-                    counted(step, self.config.episodes * (len(solvers) + 1), "episodes"),
-                    self.watch.note,
-                )
+            folder = f"episodes-{nodes}"
+            while True:
+                try:
+                    found = self._episodes(features, solvers, directory.path / folder)
+                    break
+                except ConvergenceError as error:
+                    # Of thousands of problems one may be too hard for a backend: then the others are measured.
+                    failed = next((name for name in solvers if str(error).startswith(f"{name} ")), REFERENCE)
+                    if failed == REFERENCE:
+                        raise
+                    left_out[failed] = in_a_line(error)
+                    del solvers[failed]
+                    folder += f"-without-{failed}"
             results[nodes] = {**found, **{name: {"skipped": reason} for name, reason in left_out.items()}}
         return results
+
+    def _episodes(self, features: FeatureSet, solvers: dict[str, Solver], folder: Path) -> dict[str, Row]:
+        """Run DeepEMD with some solvers; finished blocks of episodes are kept."""
+        with self.watch.task("episodes") as step:
+            return run_episodes(
+                features,
+                self.sampler,
+                self.config.episodes,
+                solvers,
+                folder,
+                self.identified,
+                self.device,
+                counted(step, self.config.episodes * (len(solvers) + 1), "episodes"),
+                self.watch.note,
+            )
 
     def _quick_enough(
         self, nodes: str, features: FeatureSet, rows: Sequence[Row]

@@ -6,7 +6,9 @@ import csv
 import json
 import shutil
 import sys
+from contextlib import nullcontext
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +23,7 @@ from otfew.experiments.common import setup
 from otfew.experiments.common.cli import run
 from otfew.experiments.solver_timings import clock, measure, problems, report, session
 from otfew.experiments.solver_timings import command as solver_timings
+from otfew.experiments.solver_timings.config import Config
 from otfew.features.file import load_feature_file
 from otfew.methods import METHODS
 from otfew.transport.registry import SOLVERS, PointSolver, lookup
@@ -309,6 +312,29 @@ def test_what_would_take_too_long_or_fails_is_a_row_with_the_reason():
     assert broken["skipped"] == "RuntimeError: out of order"
     assert "forward_ms" not in slow
     assert "forward_ms" not in broken
+
+
+def test_a_backend_that_fails_one_problem_costs_its_own_row_only(tmp_path, monkeypatch):
+    """Its episodes are left out with the reason, and those of the others are run; our own solver may not fail."""
+    message = "opencv did not reach the optimum of 1 of 2500 problems"
+
+    def failing(features, sampler, episodes, solvers, folder, *_):
+        if "opencv" in solvers:
+            raise otfew.ConvergenceError(message)
+        return {name: {"accuracy": 0.5, "folder": folder.name} for name in solvers}
+
+    run_of = session.Session.__new__(session.Session)
+    run_of.config, run_of.features, run_of.sampler, run_of.identified = Config(), {"given": None}, None, {}
+    run_of.device, run_of.watch = "cpu", SimpleNamespace(task=lambda _: nullcontext(lambda *_: None), note=print)
+    chosen = {"exact": lookup("exact")(), "opencv": lookup("opencv")(), "scipy": lookup("scipy")()}
+    monkeypatch.setattr(run_of, "_quick_enough", lambda *_: (dict(chosen), {}))
+    monkeypatch.setattr(session, "run_episodes", failing)
+    found = run_of.episodes(SimpleNamespace(path=tmp_path), [])["given"]
+    assert found["opencv"] == {"skipped": f"ConvergenceError: {message}"}
+    assert found["scipy"]["folder"] == "episodes-given-without-opencv"
+    message = "exact did not reach the optimum of 1 of 2500 problems"
+    with pytest.raises(otfew.ConvergenceError):
+        run_of.episodes(SimpleNamespace(path=tmp_path), [])
 
 
 def test_regularised_solvers_get_the_common_strength():

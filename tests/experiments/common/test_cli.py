@@ -21,6 +21,7 @@ from otfew.experiments.commands import COMMANDS
 from otfew.experiments.common import cli, wording
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.experiments.long_tail.config import Config as LongTail
+from otfew.transport.errors import ConvergenceError
 
 
 @dataclass
@@ -267,3 +268,17 @@ def test_trainings_take_the_device_as_all_commands_do(words):
 def test_a_device_that_no_training_knows_is_refused():
     with pytest.raises(UserError, match="--accelerator must be auto, cpu, cuda, gpu or mps, not 'tpu'"):
         cli.parse(pretrain.Config, "pretrain", ["--device", "tpu"])
+
+
+def test_a_problem_that_a_solver_cannot_end_is_one_line(capsys):
+    """The library says what to do; a command has nothing to add but its exit code."""
+
+    def work():
+        raise ConvergenceError("opencv did not reach the optimum of 1 of 9 problems; take solver='exact'")
+
+    with pytest.raises(SystemExit) as ended:
+        cli.run(work)
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == (
+        "error: opencv did not reach the optimum of 1 of 9 problems; take solver='exact'\n"
+    )
