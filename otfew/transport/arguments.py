@@ -42,7 +42,12 @@ def as_tensor(name: str, value: Any) -> Tensor | None:
             raise ValueError(f"{name} must be float32 or float64, got {value.dtype}; convert it with .astype(float)")
         # torch refuses to share read-only memory and negative strides.
         return torch.from_numpy(value if value.flags.writeable and min(value.strides, default=0) >= 0 else value.copy())
-    raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}")
+    raise ValueError(f"{name} must be a torch tensor or a numpy array, got {type(value).__name__}{remedy(value)}")
+
+
+def remedy(value: Any) -> str:
+    """Say what to do with an argument of another library, as columns of pandas are, where that is known."""
+    return ": call its .to_numpy() first" if hasattr(value, "to_numpy") else ""
 
 
 def on_the_cpu(cost: Tensor, a: Tensor | None, b: Tensor | None) -> tuple[Tensor, Tensor | None, Tensor | None]:

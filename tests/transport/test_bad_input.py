@@ -178,3 +178,13 @@ def test_solvers_are_frozen_options():
     assert solver == otfew.Exact(threads=2)
     with pytest.raises(dataclasses.FrozenInstanceError):
         solver.threads = 3
+
+
+def test_a_column_of_pandas_is_told_its_way_in():
+    pandas = pytest.importorskip("pandas")
+    weights = pandas.Series([0.5, 0.5])
+    with pytest.raises(ValueError, match=r"^a must be .*, got Series: call its \.to_numpy\(\) first$"):
+        otfew.solve(np.eye(2), weights)
+    with pytest.raises(ValueError, match=r"^`a` must be .*, got Series: call its \.to_numpy\(\) first$"):
+        otfew.emd2(weights, [], np.eye(2))
+    assert otfew.solve(np.eye(2), weights.to_numpy()).value == 0

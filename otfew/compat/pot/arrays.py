@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from otfew.compat.optimum import LEAST_MASS
+from otfew.transport.arguments import remedy
 from otfew.transport.problem import Array
 
 TOTALS = 1.5e-6
@@ -62,6 +63,7 @@ def same_library(**given: Any) -> bool:
         if not isinstance(x, Tensor | np.ndarray | list | tuple):
             raise ValueError(
                 f"`{name}` must be a numpy array, a torch tensor or a list of numbers, got {type(x).__name__}"
+                f"{remedy(x)}"
             )
     if tensors and arrays:
         raise ValueError(
