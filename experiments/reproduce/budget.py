@@ -1,10 +1,10 @@
 """Whether a verdict found here bears on a paper's claim: what was spent here, beside what the paper spent.
 
-One rule for all rows, in claims.lock before it was applied. A row bears on the claim where every network behind it is
-of the paper's kind, width, epochs, episodes of meta-training, training images and resolution are at least half the
-paper's, its validation curve is flat over the last tenth of its epochs, it was trained on the kind of nodes that the
-arm is tested on, and the data set, whole, is one of the paper's. An arm without meta-training beside one with it is
-what the claim compares that with, and need have none. Ratios of times rest on none of this.
+One rule for all rows, in claims.lock. A row bears on the claim where every network behind it is of the paper's kind,
+width, epochs, episodes of meta-training, training images and resolution are at least half the paper's, its validation
+curve is flat over the last tenth of its epochs, it was trained on the kind of nodes that the arm is tested on, and
+the data set, whole, is one of the paper's. An arm without meta-training beside one with it is what the claim compares
+that with, and need have none. Ratios of times rest on none of this.
 """
 
 from __future__ import annotations

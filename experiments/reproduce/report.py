@@ -295,12 +295,13 @@ How to read it:
   have a difference with a narrow one. Levels of metric learning are over all seeds of a loss, differences over those
   that both have.
 - Two columns. "Found here" is the verdict on our data and networks. "Bears on the paper's claim" follows one rule for
-  all rows, fixed in `experiments/claims.lock` before it was applied: each network behind the row is of the paper's
-  kind; its width, epochs, episodes of meta-training, training images and resolution are at least half the paper's;
-  its validation curve was kept and rises by at most 0.5 points in its last tenth; it was trained on the kind of nodes
-  that it is tested on; the data set, whole, is one of the paper's. Else "not at this budget", and what is missing is
-  bold in the last column. An arm without meta-training beside one with it is what the claim starts from. Ratios of
-  times rest on none of this.
+  all rows, in `experiments/claims.lock`, written down after one look at its outcome: the last two sentences came from
+  that look, and the last decides a row. Each network behind the row is of the paper's kind; its width, epochs,
+  episodes of meta-training, training images and resolution are at least half the paper's; its validation curve was
+  kept and rises by at most 0.5 points in its last tenth; it was trained on the kind of nodes that it is tested on;
+  the data set, whole, is one of the paper's. Else "not at this budget", and what is missing is bold in the last
+  column. An arm without meta-training beside one with it is what the claim starts from. Ratios of times rest on none
+  of this.
 - A verdict takes the widest interval, and Holm's correction of p over classes (over seeds where only those are known)
   for the claims of its table; other pages correct for other families, so that verdicts at the edge differ. Intervals
   are not corrected, and each holds the other sources fixed: the widest is too narrow for other classes and other
