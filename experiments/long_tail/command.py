@@ -36,7 +36,7 @@ def compare(config: Config) -> Path:
     """Run as configured; returns the folder of the run."""
     from otfew.experiments.common import setup
     from otfew.experiments.common.training import make_console
-    from otfew.experiments.long_tail import report
+    from otfew.experiments.long_tail import answers, report
     from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC, Weights
     from otfew.experiments.long_tail.setting import builder, find, run_stage1, stage1_folder
     from otfew.experiments.long_tail.stage2 import run_arms
@@ -66,6 +66,7 @@ def compare(config: Config) -> Path:
     )
     about = {"summary": {name: POST_HOC.get(name) or ARMS[name][0] for name in arms}}
     directory.write("results.json", to_json({**identity, **results, **about, **_stage1_record(stage1)}))
+    directory.write(answers.FILE, answers.to_bytes(blocks, stage1.cached.test_labels.numpy()))
     directory.write("timings.json", to_json({name: [b["seconds"] for b in blocks[name]] for name in arms}))
     title = (
         f"{config.dataset}-LT, factor {config.factor:g}, {config.backbone}, stage 2: {config.stage2}, "

@@ -39,7 +39,7 @@ class Own(Spent):
 
     Attributes:
         base: Name of the pre-trained network; those that only meta-training tells apart are no independent networks.
-            Empty where the run trains its own.
+            Where the run trains its own: of what, on what, and for how long. Empty for times.
         partial: Which part of the data set there was, or "".
         curves: Validation accuracies by epoch, in per cent, of each method that validated; none where they were not
             kept.
@@ -62,7 +62,7 @@ class Bearing:
         applies: False for questions of ours, and for claims that nothing was measured for.
         budget: Here and in the paper, a phrase for each amount.
         missing: Those of the phrases, and of others, that keep it from bearing.
-        bases: Names of the pre-trained networks behind it.
+        bases: Names of the independent networks behind it; of metric learning, without their seeds.
     """
 
     applies: bool = False
@@ -196,9 +196,13 @@ def _of_arm(arm: Arm, protocol: Mapping[str, Any], cards: Mapping[str, Card]) ->
         part = next((value for value in part.values() if isinstance(value, Mapping) and "backbone" in value), part)
     if "setting" in part:
         setting = part["setting"]
-        yield _trained_here(setting["backbone"], setting["recipe"]["epochs"], setting)
+        recipe = setting["recipe"]
+        subset = f"{setting['dataset']}-lt{setting['factor']:g}"
+        base = f"{setting['backbone']} on {subset}, {recipe['epochs']} epochs, seed {recipe['seed']}"
+        yield _trained_here(setting["backbone"], recipe["epochs"], setting, base)
     elif isinstance(part.get("backbone"), str):
-        yield _trained_here(part["backbone"], part["epochs"], part)
+        base = f"{part['backbone']} on {part['dataset']}, {part['epochs']} epochs"
+        yield _trained_here(part["backbone"], part["epochs"], part, base)
     elif "data" in part:
         yield _of_checkpoint(part, method or arm.key, cards)
     else:
@@ -206,10 +210,14 @@ def _of_arm(arm: Arm, protocol: Mapping[str, Any], cards: Mapping[str, Card]) ->
         yield Own()
 
 
-def _trained_here(network: str, epochs: int, setting: Mapping[str, Any]) -> Own:
-    images = setting.get("images", {}).get("train", [None])[0]
+def _trained_here(network: str, epochs: int, setting: Mapping[str, Any], base: str) -> Own:
     return Own(
-        *named(network), epochs=epochs, resolution=setting["resolution"], images=images, data=(setting["dataset"],)
+        *named(network),
+        epochs=epochs,
+        resolution=setting["resolution"],
+        images=setting.get("images", {}).get("train", [None])[0],
+        data=(setting["dataset"],),
+        base=base,
     )
 
 

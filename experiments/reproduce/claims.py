@@ -11,8 +11,8 @@ from typing import Any
 
 from otfew.errors import UserError
 from otfew.experiments.commands import COMMANDS
+from otfew.experiments.reproduce.answers import COMMANDS as MEASURING
 from otfew.experiments.reproduce.config import CLAIMS
-from otfew.experiments.reproduce.figures import READERS
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -264,7 +264,7 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
             )
             if run.name in runs or run.command not in COMMANDS:
                 raise ValueError(f"run {run.name!r} is there twice, or has no command of otfew")
-            if run.command not in READERS:
+            if run.command not in MEASURING:
                 # Said only after the run, it would be a traceback.
                 raise ValueError(f"run {run.name!r}: {run.command} measures nothing that a claim could rest on")
             runs[run.name] = run

@@ -17,7 +17,8 @@ class Config:
 
     Attributes:
         suite: quick runs what committed checkpoints allow again, with few episodes; full runs everything, and trains
-            what is missing; report only writes the page anew from the files in docs/results.
+            what is missing; report only writes the page anew from the files in docs/results; check writes nothing, and
+            compares page, records and figures with the answers in docs/results/answers, without data or networks.
         data_root: Folder of data sets; default $OTFEW_DATA, then a cache folder.
         download: Fetch data sets that are missing. Default: those of at most 100 MB.
         docs: Folder of reproduction.md and of results.
@@ -27,7 +28,7 @@ class Config:
         threads: CPU threads; 0 takes all cores.
     """
 
-    suite: Literal["quick", "full", "report"] = "quick"
+    suite: Literal["quick", "full", "report", "check"] = "quick"
     data_root: Path | None = None
     download: Annotated[bool | None, tyro.conf.DisallowNone] = None
     docs: Path = Path("docs")

@@ -1,4 +1,4 @@
-"""The evidence as files: what each run found, and the figures of the claims, below ``docs/results``."""
+"""The evidence as files below ``docs/results``: what each run answered and found, and the figures of the claims."""
 
 from __future__ import annotations
 
@@ -6,12 +6,14 @@ import contextlib
 import json
 import shlex
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from otfew.errors import UserError
+from otfew.experiments.reproduce.answers import EPISODES, Answers, gather
 from otfew.experiments.reproduce.claims import Claim, Ledger, Run
-from otfew.experiments.reproduce.figures import DIGITS, READERS, Figure, Reader, difference, level
+from otfew.experiments.reproduce.figures import DIGITS, Figure, Reader, difference, level, reader_of
 from otfew.runs.directory import to_json
 from otfew.runs.files import write_atomically
 
@@ -24,13 +26,18 @@ Figures = dict[str, dict[str, Figure]]
 class Evidence:
     """Files of one suite.
 
+    A run leaves two: RUN.json says on what it rests and what its arms reached, answers/RUN.npz holds the answers that
+    all of this is taken from. Runs from before answers were kept have the first alone.
+
     Args:
         results: The folder ``docs/results``.
         suite: "full" or "quick".
     """
 
     def __init__(self, results: Path, suite: str) -> None:
-        self.folder = results if suite == "full" else results / suite
+        self.quick = suite == "quick"
+        self.folder = results / suite if self.quick else results
+        self.answers = results / "answers" / suite if self.quick else results / "answers"
         self.path = results / f"figures-{suite}.json"
 
     def load(self, ledger: Ledger) -> Figures:
@@ -54,32 +61,45 @@ class Evidence:
             raise UserError(f"{self.path} holds figures of other claims: give another --docs.")
         return figures
 
-    def keep(self, ledger: Ledger, runs: Mapping[str, Path], new: str, quick: bool) -> dict[str, str]:
-        """Write what a finished run says: its file, and the figures of its claims whose other runs are there too.
+    def keep(self, ledger: Ledger, name: str, folder: Path) -> dict[str, str]:
+        """Write what a finished run says, as soon as it ends: its answers, its record, and the figures of its claims.
 
-        Figures of other claims stay as they are.
+        A claim of several runs is measured where the answers of all are there, for the commands that the ledger has
+        now. Figures of other claims stay as they are.
 
         Args:
             ledger: The claims.
-            runs: Name of a finished run -> its folder.
-            new: Name of the run that has just finished.
-            quick: Which arguments they ran with.
+            name: Of the run.
+            folder: Where it ran.
 
         Returns:
             Claim's id -> why it can't be measured although its runs are there.
+
+        Raises:
+            UserError: The folder holds no answers, or the evidence is damaged.
         """
-        claims = [claim for claim in ledger.claims.values() if new in claim.runs and set(claim.runs) <= runs.keys()]
-        needed = {new, *(run for claim in claims for run in claim.runs)}
-        readers = {name: READERS[ledger.runs[name].command](runs[name]) for name in sorted(needed)}
-        figures, failed = self.load(ledger), {}
-        for claim in claims:
-            sides, reason = _try_measure(claim, readers)
-            if reason:
-                failed[claim.id] = reason
-            else:
-                figures[claim.id] = sides
+        run = ledger.runs[name]
+        answers = gather(run.command, folder)
+        answers = replace(answers, about={**answers.about, "command": spelled(run, self.quick)})
+        self.answers.mkdir(parents=True, exist_ok=True)
         self.folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(self.folder / f"{new}.json", to_json(_record(new, ledger, readers[new], quick)))
+        write_atomically(self.answers / f"{name}.npz", answers.to_bytes())
+        results = json.loads((folder / "results.json").read_bytes())
+        record = {
+            "command": spelled(run, self.quick),
+            "protocol": _rounded(_protocol(run, results)),
+            "versions": results.get("versions", {}),
+            "arms": {arm: figure.to_json() for arm, figure in arms_of(name, ledger, reader_of(answers, name)).items()},
+        }
+        write_atomically(self.folder / f"{name}.json", to_json(record))
+        readers = self.readers(ledger)
+        figures, failed = self.load(ledger), {}
+        for claim in ledger.claims.values():
+            if name in claim.runs and set(claim.runs) <= readers.keys():
+                try:
+                    figures[claim.id] = measure(claim, readers)
+                except UserError as error:
+                    failed[claim.id] = str(error)
         written = {
             id_: {"arms": ledger.claims[id_].arms, **{name: figure.to_json() for name, figure in sides.items()}}
             for id_, sides in figures.items()
@@ -87,34 +107,33 @@ class Evidence:
         write_atomically(self.path, to_json(written))
         return failed
 
-    def finished(self, ledger: Ledger, folder: Path, quick: bool) -> dict[str, Path]:
-        """Find the runs whose folders are there and whose evidence was written for the very same commands."""
+    def readers(self, ledger: Ledger) -> dict[str, Reader]:
+        """Open the answers of runs whose commands are those that the ledger has now, by name.
+
+        Raises:
+            UserError: Answers are damaged.
+        """
         found = {}
         for name, run in ledger.runs.items():
-            path, file = folder / name, self.folder / f"{name}.json"
-            if (path / "results.json").exists() and file.exists() and _command(file) == spelled(run, quick):
-                found[name] = path
+            path = self.answers / f"{name}.npz"
+            if path.exists():
+                answers = Answers.read(path)
+                if answers.about.get("command") == spelled(run, self.quick):
+                    found[name] = reader_of(answers, name)
         return found
 
+    def record(self, name: str) -> dict[str, Any]:
+        """Read the record of a run.
 
-def _command(file: Path) -> str:
-    """Read which command a file of evidence was written for."""
-    try:
-        return str(json.loads(file.read_bytes())["command"])
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{file} is damaged: restore it from the repository.") from None
-
-
-def protocol_of(file: Path) -> Any:
-    """Read on what a record of a run rests.
-
-    Raises:
-        UserError: It is damaged.
-    """
-    try:
-        return json.loads(file.read_bytes())["protocol"]
-    except (ValueError, TypeError, KeyError):
-        raise UserError(f"{file} is damaged: restore it from the repository.") from None
+        Raises:
+            UserError: It is damaged.
+        """
+        path = self.folder / f"{name}.json"
+        try:
+            found: dict[str, Any] = json.loads(path.read_bytes())
+            return {key: found[key] for key in ("command", "protocol", "versions", "arms")}
+        except (OSError, ValueError, TypeError, KeyError):
+            raise UserError(f"{path} is damaged: restore it from the repository.") from None
 
 
 def measure(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Figure]:
@@ -122,6 +141,9 @@ def measure(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Figure]:
 
     Returns:
         "left", "right" and their difference as "figure"; without a right side "figure" is the left one.
+
+    Raises:
+        UserError: An arm is not there, or runs that can't be compared.
     """
     left = [(readers[arm.run], arm.key) for arm in claim.left]
     right = [(readers[arm.run], arm.key) for arm in claim.right]
@@ -132,21 +154,8 @@ def measure(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Figure]:
     return {**levels, "right": level(right, claim.measure), "figure": difference(pairs, claim.measure)}
 
 
-def _try_measure(claim: Claim, readers: Mapping[str, Reader]) -> tuple[dict[str, Figure], str]:
-    """Take a claim's figures, or say why there are none."""
-    try:
-        return measure(claim, readers), ""
-    except UserError as error:
-        return {}, str(error)
-
-
-def spelled(run: Run, quick: bool) -> str:
-    """Spell the command of a run for a shell."""
-    return shlex.join(["python", "-m", f"experiments.{run.command.replace('-', '_')}", *run.spelled(quick)])
-
-
-def _record(run: str, ledger: Ledger, reader: Reader, quick: bool) -> dict[str, Any]:
-    """Describe a run by the arms that claims name."""
+def arms_of(run: str, ledger: Ledger, reader: Reader) -> dict[str, Figure]:
+    """Measure the arms of a run that claims name."""
     named = {
         (arm.key, claim.measure)
         for claim in ledger.claims.values()
@@ -156,13 +165,22 @@ def _record(run: str, ledger: Ledger, reader: Reader, quick: bool) -> dict[str, 
     arms = {}
     for key, measured in sorted(named):
         with contextlib.suppress(UserError):
-            arms[f"{key}, {measured}" if measured else key] = reader.level(key, measured).to_json()
-    return {
-        "command": spelled(ledger.runs[run], quick),
-        "protocol": _rounded(reader.protocol()),
-        "versions": reader.results.get("versions", {}),
-        "arms": arms,
-    }
+            arms[f"{key}, {measured}" if measured else key] = reader.level(key, measured)
+    return arms
+
+
+def spelled(run: Run, quick: bool) -> str:
+    """Spell the command of a run for a shell."""
+    return shlex.join(["python", "-m", f"experiments.{run.command.replace('-', '_')}", *run.spelled(quick)])
+
+
+def _protocol(run: Run, results: Mapping[str, Any]) -> Any:
+    """Say on what the figures of a run rest."""
+    if run.command == "long-tail":
+        return {name: results[name] for name in ("setting", "stage2", "seeds", "ot")}
+    if run.command in EPISODES and "panels" in results:
+        return {key: panel["protocol"] for key, panel in results["panels"].items()}
+    return results["protocol"]
 
 
 def _rounded(record: Any) -> Any:

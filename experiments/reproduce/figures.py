@@ -1,53 +1,49 @@
-"""What a finished run says of its arms and of their differences: a reader for each kind of command.
+"""What the answers of a run say of its arms and of their differences: a reader for each kind of command.
 
 Figures are in per cent or points of the run's own measure; those of solvers are ratios of times.
 """
 
 from __future__ import annotations
 
-import csv
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from otfew.errors import UserError
-from otfew.experiments.solver_timings.report import TABLE_BATCH
+from otfew.experiments.reproduce.answers import STEPS, Answers
 from otfew.statistics import seeds as seed_statistics
-from otfew.statistics.intervals import Estimate, estimate, p_value
+from otfew.statistics.crossed import Spread
+from otfew.statistics.intervals import Z, Estimate, episode_half_width, estimate, p_value
 
 Floats = npt.NDArray[np.float64]
 DIGITS = 6
-DRAWS = {"episodes", "queries", "images"}
-"""What varies even when classes and network stay."""
+TIMED_BATCH = 50
+"""Problems in the batches whose times are compared: those of the table of solver_timings."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean with its intervals.
+    """A mean with its intervals, each of which holds the other sources fixed.
 
     Attributes:
         mean: In per cent or points, or a ratio.
-        intervals: What varies (episodes, classes, queries, images, seeds, runs) -> half of a 95 % interval.
-        p: Two-sided, of "no difference on other classes", or on other seeds where only those are known; None for levels
-            and where it can't be had.
+        intervals: What varies (episodes, classes, queries, images, networks, seeds, runs) -> half of a 95 % interval.
+        p: Two-sided, of "no difference on other classes", or on other images where classes are fixed, or on other seeds
+            where only those are known; None for levels and where it can't be had.
         seeds: Networks, seeds or runs that it is a mean over.
+        degrees: What varies -> degrees of freedom of its Student's t, for classes; those of networks, seeds and runs
+            are one fewer than there are, images are taken for normal.
     """
 
     mean: float
     intervals: Mapping[str, float] = field(default_factory=dict)
     p: float | None = None
     seeds: int = 1
-
-    @property
-    def half_width(self) -> float | None:
-        """The widest interval, or None where all that is known is over the draws from the very same classes."""
-        return max(self.intervals.values()) if set(self.intervals) - DRAWS else None
+    degrees: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Round, so that the order of additions leaves no trace."""
@@ -60,18 +56,18 @@ class Figure:
 
 
 class Reader(ABC):
-    """A finished run.
+    """The answers of a finished run.
 
     Args:
-        folder: Of the run.
+        answers: Of the reader's kind.
+        name: Of the run, for messages.
     """
 
-    COMMANDS: ClassVar[tuple[str, ...]]
-    """What this reads."""
+    KIND: ClassVar[str]
+    """Of answers that this reads."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.results: dict[str, Any] = json.loads((folder / "results.json").read_bytes())
+    def __init__(self, answers: Answers, name: str) -> None:
+        self.about, self.arrays, self.name = answers.about, answers.arrays, name
 
     @abstractmethod
     def level(self, key: str, measure: str) -> Figure:
@@ -81,107 +77,138 @@ class Reader(ABC):
     def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
         """Compare an arm with one of this run or of another."""
 
-    def protocol(self) -> Any:
-        """Say on what the figures rest."""
-        return self.results["protocol"]
-
-    def need_one_run(self, key: str, other: Reader, other_key: str) -> None:
-        """Refuse arms of two runs where a run has compared its own arms only."""
-        if other.folder != self.folder:
-            raise UserError(
-                f"{key!r} in {self.folder} and {other_key!r} in {other.folder} are arms of two runs, which neither has "
-                "compared: claim two arms of one run."
-            )
-
     def _missing(self, key: str) -> UserError:
-        return UserError(f"{self.folder} has no arm {key!r}.")
+        return UserError(f"the run {self.name} has no arm {key!r}.")
 
 
-class EpisodeReader(Reader):
-    """Runs on episodes: every pair of arms on the same episodes can be compared, also of two runs."""
+class UnitReader(Reader):
+    """A run whose arms were asked about the same units: episodes, images or queries.
 
-    COMMANDS = ("compare", "ablate-weights", "extractors", "shots", "cross-domain", "latent-space")
+    Differences are paired unit by unit, also between arms of two runs that saw the same ones.
+    """
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__(folder)
-        self._accuracies: dict[str, list[float]] = {}
-        with (folder / "episodes.csv").open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                key = " / ".join(row[name] for name in ("panel", "method") if name in row)
-                self._accuracies.setdefault(key, []).append(float(row["accuracy"]))
-        self._classes: dict[str, list[list[str]]] = {}
+    @abstractmethod
+    def values(self, key: str) -> Floats:
+        """Return what each unit says of an arm, (units,), as a fraction of 1."""
 
-    def protocol(self) -> Any:
-        """Say on what the figures rest, panel by panel where there are several."""
-        if "panels" in self.results:
-            return {key: panel["protocol"] for key, panel in self.results["panels"].items()}
-        return super().protocol()
+    @abstractmethod
+    def same(self, key: str) -> Any:
+        """Say of which units an arm is; equal for arms that can be compared."""
+
+    @abstractmethod
+    def figure(self, key: str, values: Floats) -> Figure:
+        """Average values of the units of an arm, with intervals and p."""
 
     def level(self, key: str, measure: str) -> Figure:
-        """Return the mean accuracy."""
-        return _from_estimate(estimate(self.values(key), *self.indexed(key)), level=True)
+        """Return the mean."""
+        return replace(self.figure(key, self.values(key)), p=None)
 
     def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
         """Return the mean of paired differences."""
-        return _from_estimate(estimate(_paired((self, key), (other, other_key)), *self.indexed(key)))
+        return self.figure(key, _paired((self, key), (other, other_key)))
 
-    def check_same(self, key: str, other: EpisodeReader, other_key: str) -> None:
-        """Refuse arms that saw other episodes."""
-        mine, others = self._protocol_of(key), other._protocol_of(other_key)
-        same = all(mine.get(name) == others.get(name) for name in ("shot", "query", "split", "seed"))
-        if not same or self._episodes(key) != other._episodes(other_key):
-            raise UserError(f"{key!r} in {self.folder} and {other_key!r} in {other.folder} saw other episodes.")
 
-    def _protocol_of(self, key: str) -> Mapping[str, Any]:
-        panel = key.rpartition(" / ")[0]
-        found: Mapping[str, Any] = (self.results["panels"][panel] if panel else self.results)["protocol"]
-        return found
+class EpisodeReader(UnitReader):
+    """Runs on episodes: accuracies."""
+
+    KIND = "episodes"
 
     def values(self, key: str) -> Floats:
-        """Return the accuracies of an arm, (episodes,)."""
-        if key not in self._accuracies:
+        """Return the accuracy of each episode."""
+        panel, method = self._panel(key)
+        if method not in panel["methods"]:
             raise self._missing(key)
-        return np.array(self._accuracies[key])
+        right: Floats = self.arrays[panel["right"]][panel["methods"].index(method)] / panel["queries"]
+        return right
 
-    def _episodes(self, key: str) -> list[list[str]]:
-        """Return the classes of each episode, by name."""
-        panel = key.rpartition(" / ")[0]
-        if panel not in self._classes:
-            folder = self.folder / "panels" / panel if panel else self.folder
-            with (folder / "classes.csv").open(newline="", encoding="utf-8") as file:
-                self._classes[panel] = [row[1:] for row in csv.reader(file)][1:]
-        return self._classes[panel]
+    def same(self, key: str) -> Any:
+        """Say which episodes an arm saw."""
+        panel, _ = self._panel(key)
+        asked = {name: panel[name] for name in ("way", "shot", "query", "seed", "query_balance", "data")}
+        names = panel["class_names"]
+        return asked, [[names[i] for i in row] for row in self.arrays[panel["classes"]].tolist()]
 
-    def indexed(self, key: str) -> tuple[npt.NDArray[np.int64], list[str]]:
-        """Return the classes of each episode (episodes, way) as indices, and all class names."""
-        panel = key.rpartition(" / ")[0]
-        names: list[str] = (self.results["panels"][panel] if panel else self.results)["class_names"]
-        number = {name: i for i, name in enumerate(names)}
-        return np.array([[number[name] for name in row] for row in self._episodes(key)], dtype=np.int64), names
+    def figure(self, key: str, values: Floats) -> Figure:
+        """Average episodes, with intervals over them and over classes."""
+        panel, _ = self._panel(key)
+        classes = self.arrays[panel["classes"]].astype(np.int64)
+        return _from_estimate(estimate(values, classes, panel["class_names"]), "episodes")
+
+    def _panel(self, key: str) -> tuple[Mapping[str, Any], str]:
+        name, _, method = key.rpartition(" / ")
+        if name not in self.about["panels"]:
+            raise self._missing(key)
+        return self.about["panels"][name], method
+
+
+class LongTailReader(UnitReader):
+    """Long-tailed training: accuracy on the test images, second stages averaged over seeds on one first stage.
+
+    Their classes are fixed by design, so that intervals are over images, and over first stages where runs have several.
+    """
+
+    KIND = "long-tail"
+
+    def values(self, key: str) -> Floats:
+        """Return the share of seeds that get each image right."""
+        if key not in self.about["arms"]:
+            raise self._missing(key)
+        packed = self.arrays[self.about["arms"][key]]
+        right: Floats = np.unpackbits(packed, axis=1, count=self.about["images"]).mean(0)
+        return right
+
+    def same(self, key: str) -> Any:
+        """Say which test images an arm saw."""
+        return self.about["same"], self.about["images"]
+
+    def figure(self, key: str, values: Floats) -> Figure:
+        """Average images."""
+        mean, half = 100 * float(values.mean()), 100 * episode_half_width(values)
+        return Figure(mean, {"images": half}, normal_p(mean, half))
+
+
+class RetrievalReader(UnitReader):
+    """Retrieval: MAP@R."""
+
+    KIND = "retrieval"
+
+    def values(self, key: str) -> Floats:
+        """Return MAP@R of each query."""
+        if key not in self.about["rankings"]:
+            raise self._missing(key)
+        found: Floats = self.arrays["map_at_r"][self.about["rankings"].index(key)] / STEPS
+        return found
+
+    def same(self, key: str) -> Any:
+        """Say of which queries an arm is."""
+        return self.about["same"], self.arrays["classes"].tolist()
+
+    def figure(self, key: str, values: Floats) -> Figure:
+        """Average queries, with intervals over them and over their classes."""
+        classes = self.arrays["classes"].astype(np.int64)[:, None]
+        return _from_estimate(estimate(values, classes, self.about["class_names"]), "queries")
 
 
 class MetricReader(Reader):
     """Metric learning: mAP, paired by seed."""
 
-    COMMANDS = ("metric-learning",)
-    MEASURES: ClassVar[dict[str, Callable[[list[float]], float]]] = {
-        "first_epoch": lambda maps: maps[1],
-        "mean_of_epochs": lambda maps: sum(maps[1:]) / (len(maps) - 1),
-        "last_epoch": lambda maps: maps[-1],
+    KIND = "metric"
+    MEASURES: ClassVar[dict[str, Callable[[Floats], Floats]]] = {
+        "first_epoch": lambda maps: maps[:, 1],
+        "mean_of_epochs": lambda maps: maps[:, 1:].mean(1),
+        "last_epoch": lambda maps: maps[:, -1],
     }
 
     def level(self, key: str, measure: str) -> Figure:
         """Return the mean over seeds."""
-        found = seed_statistics.estimate(list(self._values(key, measure).values()))
-        return _from_seeds(found)
+        return _from_seeds(seed_statistics.estimate(list(self._values(key, measure).values())))
 
     def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
         """Return the mean of differences over the seeds of both."""
         if not isinstance(other, MetricReader):
-            raise UserError(f"{other.folder} is no run of metric learning: {key!r} can't be compared with it.")
-        mine, others = self.protocol(), other.protocol()
-        if any(mine.get(name) != others.get(name) for name in ("dataset", "data", "across", "images")):
-            raise UserError(f"{key!r} in {self.folder} and {other_key!r} in {other.folder} saw other images.")
+            raise UserError(f"{other.name} is no run of metric learning: {key!r} can't be compared with it.")
+        if self.about["same"] != other.about["same"]:
+            raise UserError(f"{key!r} of {self.name} and {other_key!r} of {other.name} saw other images.")
         runs = {"left": self._values(key, measure), "right": other._values(other_key, measure)}
         found = seed_statistics.differences(runs, "right")["left"]
         if found is None:
@@ -189,79 +216,27 @@ class MetricReader(Reader):
         return _from_seeds(found.estimate, found.p)
 
     def _values(self, key: str, measure: str) -> dict[int, float]:
-        losses = self.results["losses"]
+        losses = self.about["losses"]
         if key not in losses or measure not in self.MEASURES:
             raise self._missing(f"{key} by {measure or 'no measure'}")
-        pick = self.MEASURES[measure]
-        seeds = losses[key]["seeds"]
-        if not seeds:
-            raise UserError(f"{key!r} in {self.folder} diverged with every seed.")
-        return {int(s): pick([record["figures"]["map"] for record in run]) for s, run in seeds.items()}
-
-
-class LongTailReader(Reader):
-    """Long-tailed training: accuracy on the test images, second stages averaged over seeds on one first stage."""
-
-    COMMANDS = ("long-tail",)
-
-    def protocol(self) -> Any:
-        """Say on what the figures rest."""
-        return {name: self.results[name] for name in ("setting", "stage2", "seeds", "ot")}
-
-    def level(self, key: str, measure: str) -> Figure:
-        """Return the accuracy."""
-        if key not in self.results["errors"]:
-            raise self._missing(key)
-        found = self.results["errors"][key]
-        return Figure(100 - found["error"], _intervals(found, {"images": "image_ci", "classes": "class_ci"}))
-
-    def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
-        """Return the difference of accuracies, which the run must have compared itself."""
-        self.need_one_run(key, other, other_key)
-        for found in self.results["comparisons"]:
-            if (found["arm"], found["rival"]) == (key, other_key):
-                intervals = _intervals(found, {"images": "image_ci", "classes": "class_ci"})
-                return Figure(0.0 - found["error_difference"], intervals, found["p"])
-        raise self._missing(f"{key} against {other_key}")
-
-
-class RetrievalReader(Reader):
-    """Retrieval: MAP@R."""
-
-    COMMANDS = ("retrieve",)
-    NAMES: ClassVar = {"queries": "query_ci", "classes": "class_ci"}
-
-    def level(self, key: str, measure: str) -> Figure:
-        """Return MAP@R."""
-        if key not in self.results["methods"]:
-            raise self._missing(key)
-        found = self.results["methods"][key]["metrics"]["map_at_r"]
-        return Figure(100 * found["mean"], _intervals(found, self.NAMES, 100))
-
-    def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
-        """Return the difference to the global ranking or to the best control on the same nodes."""
-        self.need_one_run(key, other, other_key)
-        method = self.results["methods"].get(key, {}).get("difference", {})
-        control = self.results["transport_adds"].get(key, {})
-        for found, to in ((method, method.get("to")), (control, control.get("control"))):
-            if to == other_key:
-                record = found["map_at_r"]
-                return Figure(100 * record["mean"], _intervals(record, self.NAMES, 100), record["p"])
-        raise self._missing(f"{key} against {other_key}")
+        if not losses[key]["seeds"]:
+            raise UserError(f"{key!r} of {self.name} diverged with every seed.")
+        values = self.MEASURES[measure](self.arrays[losses[key]["map"]])
+        return dict(zip(losses[key]["seeds"], values.tolist(), strict=True))
 
 
 class SolverReader(Reader):
     """Solver timings: how many times as long one solver takes as another, on 50 problems of the most nodes."""
 
-    COMMANDS = ("solver-timings",)
+    KIND = "times"
 
     def level(self, key: str, measure: str) -> Figure:
         """Return the ratio for an arm "SLOW over FAST"."""
         slow, _, fast = key.partition(" over ")
         times: dict[int, dict[str, float]] = {}
-        for row in self.results["timings"]:
-            if (row["panel"], row["batch"]) == ("nodes", TABLE_BATCH) and "forward_ms" in row:
-                times.setdefault(row["n"], {})[row["solver"]] = row["forward_ms"]
+        for (solver, n, batch), found in zip(self.about["rows"], self.arrays["forward_ms"].tolist(), strict=True):
+            if batch == TIMED_BATCH:
+                times.setdefault(n, {})[solver] = found
         both = [n for n, found in times.items() if {slow, fast} <= found.keys()]
         if not both:
             raise self._missing(key)
@@ -272,12 +247,21 @@ class SolverReader(Reader):
         raise UserError(f"{key!r} and {other_key!r} are ratios of times: claim a level of one.")
 
 
-READERS: dict[str, type[Reader]] = {
-    command: reader
-    for reader in (EpisodeReader, MetricReader, LongTailReader, RetrievalReader, SolverReader)
-    for command in reader.COMMANDS
+_READERS: dict[str, type[Reader]] = {
+    reader.KIND: reader for reader in (EpisodeReader, MetricReader, LongTailReader, RetrievalReader, SolverReader)
 }
-"""By command."""
+
+
+def reader_of(answers: Answers, name: str) -> Reader:
+    """Choose the reader of a run's answers.
+
+    Raises:
+        UserError: They are of no kind that is known.
+    """
+    kind = answers.about.get("kind")
+    if kind not in _READERS:
+        raise UserError(f"the answers of {name} are of an unknown kind, {kind!r}: restore them from the repository.")
+    return _READERS[kind](answers, name)
 
 
 Side = tuple[Reader, str]
@@ -287,9 +271,9 @@ Side = tuple[Reader, str]
 def difference(pairs: Sequence[tuple[Side, Side]], measure: str) -> Figure:
     """Compare two arms, averaged over networks where there are several pairs.
 
-    Several pairs must be runs on the same episodes: their differences are averaged episode by episode, which gives the
-    intervals over episodes and classes, and network by network, which gives Student's t over networks. p is that over
-    classes: with two degrees of freedom no difference would survive a correction, so networks count by their interval.
+    Several pairs must be runs on the same episodes or images: their differences are averaged unit by unit, which gives
+    the intervals over episodes and classes, or over images, and network by network, which gives Student's t over
+    networks. p is that over classes or images: the verdict crosses it with networks.
 
     Raises:
         UserError: An arm is not there, or runs that can't be compared.
@@ -312,43 +296,53 @@ def level(sides: Sequence[Side], measure: str) -> Figure:
     if all(isinstance(reader, SolverReader) for reader, _ in sides):
         found = seed_statistics.estimate([reader.level(key, measure).mean for reader, key in sides])
         return Figure(found.mean, {} if found.half_width is None else {"runs": found.half_width}, None, found.seeds)
-    return replace(_over_networks(sides, [_episode_reader(side).values(side[1]) for side in sides]), p=None)
+    return replace(_over_networks(sides, [_of_units(side).values(side[1]) for side in sides]), p=None)
+
+
+def normal_p(mean: float, half_width: float) -> float:
+    """Two-sided p of "the mean is 0", from half of a normal 95 % interval."""
+    return Spread(half_width / Z).p_value(mean)
 
 
 def _paired(left: Side, right: Side) -> Floats:
-    one, two = _episode_reader(left), _episode_reader(right)
-    one.check_same(left[1], two, right[1])
+    one, two = _of_units(left), _of_units(right)
+    _need_same(left, right)
     return one.values(left[1]) - two.values(right[1])
 
 
+def _need_same(one: Side, two: Side) -> None:
+    """Refuse arms that were asked about other units."""
+    if one[0] is two[0] and one[1].rpartition(" / ")[0] == two[1].rpartition(" / ")[0]:
+        return
+    if _of_units(one).same(one[1]) != _of_units(two).same(two[1]):
+        raise UserError(f"{one[1]!r} of {one[0].name} and {two[1]!r} of {two[0].name} saw other episodes or images.")
+
+
 def _over_networks(sides: Sequence[Side], values: Sequence[Floats]) -> Figure:
-    first = _episode_reader(sides[0])
     for side in sides[1:]:
-        first.check_same(sides[0][1], _episode_reader(side), side[1])
-    found = _from_estimate(estimate(np.mean(values, axis=0), *first.indexed(sides[0][1])))
+        _need_same(sides[0], side)
+    found = _of_units(sides[0]).figure(sides[0][1], np.mean(values, axis=0))
     over = seed_statistics.estimate([100 * float(network.mean()) for network in values]).half_width
     intervals = {} if over is None else {"networks": over}
-    return Figure(found.mean, {**found.intervals, **intervals}, found.p, len(values))
+    return replace(found, intervals={**found.intervals, **intervals}, seeds=len(values))
 
 
-def _episode_reader(side: Side) -> EpisodeReader:
+
+def _of_units(side: Side) -> UnitReader:
     reader = side[0]
-    if not isinstance(reader, EpisodeReader):
-        raise UserError(f"{reader.folder} is no run on episodes: it can't be averaged with others.")
+    if not isinstance(reader, UnitReader):
+        raise UserError(f"{reader.name} is no run on episodes or images: it can't be averaged with others.")
     return reader
 
 
-def _from_estimate(found: Estimate, *, level: bool = False) -> Figure:
-    intervals = {"episodes": 100 * found.episode_half_width}
+def _from_estimate(found: Estimate, draws: str) -> Figure:
+    intervals, degrees = {draws: 100 * found.episode_half_width}, {}
     if found.jackknife.half_width is not None:
         intervals["classes"] = 100 * found.jackknife.half_width
-    return Figure(100 * found.mean, intervals, None if level else p_value(found))
+        degrees["classes"] = found.jackknife.degrees
+    return Figure(100 * found.mean, intervals, p_value(found), 1, degrees)
 
 
 def _from_seeds(found: seed_statistics.SeedEstimate, p: float | None = None) -> Figure:
     intervals = {} if found.half_width is None else {"seeds": 100 * found.half_width}
     return Figure(100 * found.mean, intervals, p, found.seeds)
-
-
-def _intervals(record: Mapping[str, Any], names: Mapping[str, str], scale: float = 1.0) -> dict[str, float]:
-    return {name: scale * record[key] for name, key in names.items() if record.get(key) is not None}

@@ -182,6 +182,8 @@ def rules_digest() -> str:
         for intervals in (
             {"episodes": half},
             {"classes": half, "networks": 1.5 * half},
+            {"images": half, "classes": 2 * half},
+            {"images": half, "networks": 0.5 * half},
             {"seeds": half},
             {"runs": half},
         ):
@@ -190,10 +192,10 @@ def rules_digest() -> str:
                 Claim(i, "t", "s", left=left, right=right, delta=margin, training=training)
                 for i in ("one", "two", "three")
             ]
-            figure = Figure(mean, intervals, p, seeds)
+            figure = Figure(mean, intervals, p, seeds + ("networks" in intervals), {"classes": 19})
             alone = Claim("level", "t", "s", left=left, level=0.0, delta=margin, training=training)
             family = [*claims, alone]
-            figures = {"one": figure, "two": figure, "three": Figure(mean, intervals, 0.9, seeds), "level": figure}
+            figures = {"one": figure, "two": figure, "three": Figure(0.0, intervals, 0.9, figure.seeds, figure.degrees), "level": figure}
             said += [f"{v.text} {v.few} {v.p_holm or 0:.3f}" for v in judge(family, figures).values()]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:10]
 

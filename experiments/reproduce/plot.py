@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from otfew.experiments.reproduce.claims import Claim
 from otfew.experiments.reproduce.figures import Figure
-from otfew.experiments.reproduce.verdict import CONFIRMED, CONTRADICTED, EQUIVALENT, Verdict
+from otfew.experiments.reproduce.verdict import CONFIRMED, CONTRADICTED, EQUIVALENT, Verdict, basis
 
 COLOURS = {CONFIRMED: "#2a7f3f", CONTRADICTED: "#b3261e", EQUIVALENT.split()[0]: "#31688e"}
 OTHER = "#555555"
@@ -18,8 +18,7 @@ def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
     """Draw one row a claim: the difference found with its intervals, and the published difference as a diamond.
 
     Figures of another unit than points are drawn as they are, with a line at the level that is claimed. The thick bar
-    is the narrowest interval, the thin one the widest, which verdicts rest on; the grey band is the margin of the first
-    claim.
+    is the narrowest interval, the thin one what decides; the grey band is the margin of the first claim.
 
     Returns:
         A PNG file.
@@ -39,7 +38,8 @@ def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
     for place, (claim, figure, verdict) in enumerate(rows):
         colour = COLOURS.get(verdict.text.split(",")[0].split()[0], OTHER)
         mean = figure.mean - claim.reference
-        widths = sorted(figure.intervals.values())
+        decides = basis(figure).half_width
+        widths = sorted([*figure.intervals.values(), *([] if decides is None else [decides])])
         for width, line in zip(widths[-1:] + widths[:1], (1.2, 3.5), strict=False):
             axes.plot([mean - width, mean + width], [place, place], color=colour, linewidth=line, zorder=2)
         axes.plot(mean, place, "o", color=colour, markersize=6, zorder=3)

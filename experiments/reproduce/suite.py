@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
-from otfew.backbones.zoo import find, zoo
+from otfew.backbones.zoo import find
 from otfew.errors import UserError
 from otfew.experiments.common import setup
 from otfew.experiments.reproduce import lock as ledger_lock
 from otfew.experiments.reproduce import process, report
-from otfew.experiments.reproduce.budget import bearings
+from otfew.experiments.reproduce.checking import check
 from otfew.experiments.reproduce.claims import Ledger, Run, Training, load
 from otfew.experiments.reproduce.config import Config
-from otfew.experiments.reproduce.evidence import SUITES, Evidence, Figures, protocol_of, spelled
+from otfew.experiments.reproduce.evidence import SUITES, Evidence, Figures
+from otfew.experiments.reproduce.pages import Known, pages
 from otfew.experiments.reproduce.plot import forest
 from otfew.experiments.reproduce.verdict import FEW, KINDS
 from otfew.reporting.tables import Table, terminal
-from otfew.runs.directory import to_json
 from otfew.runs.files import write_atomically
-
-BEGIN, END = "<!-- reproduction: written by experiments.reproduce -->", "<!-- end of reproduction -->"
 
 
 def reproduce(config: Config, console: Console) -> dict[str, str]:
@@ -54,6 +50,9 @@ def reproduce(config: Config, console: Console) -> dict[str, str]:
         raise UserError(f"--docs {config.docs} is not there: start in a checkout, or give its docs folder.")
     for suite in SUITES:
         Evidence(config.docs / "results", suite).load(ledger)
+    if config.suite == "check":
+        check(ledger, lock, config.docs, console)
+        return {}
     chosen = [] if config.suite == "report" else _chosen(config, ledger, console)
     failed: dict[str, str] = {}
     try:
@@ -98,30 +97,18 @@ def _lacking(run: Run, ledger: Ledger) -> bool:
 
 def _run_all(chosen: Sequence[Run], config: Config, ledger: Ledger, failed: dict[str, str], console: Console) -> None:
     """Do runs; evidence is kept after every one, so that an interrupted suite loses none."""
-    quick = config.suite == "quick"
     folder = config.runs or Path("runs") / f"reproduce-{config.suite}"
     evidence = Evidence(config.docs / "results", config.suite)
-    done = evidence.finished(ledger, folder, quick)
     for number, each in enumerate(chosen, start=1):
         console.rule(f"run {number} of {len(chosen)}: {each.name}")
-        reason = _execute(each, folder, config, ledger)
-        if reason:
-            failed[each.name] = reason
-            console.print(f"not run: {reason}", markup=False, highlight=False, soft_wrap=True)
-        else:
-            done[each.name] = folder / each.name
-            failed |= evidence.keep(ledger, done, each.name, quick)
+        try:
+            _do(each, folder, config, ledger)
+            failed |= evidence.keep(ledger, each.name, folder / each.name)
+        except UserError as error:
+            failed[each.name] = str(error)
+            console.print(f"not run: {error}", markup=False, highlight=False, soft_wrap=True)
     if chosen and all(r.name in failed for r in chosen):
         raise UserError(f"none of the {len(chosen)} runs ran; the first: {failed[chosen[0].name]}")
-
-
-def _execute(each: Run, folder: Path, config: Config, ledger: Ledger) -> str:
-    """Do a run; returns why it can't be done, or ""."""
-    try:
-        _do(each, folder, config, ledger)
-    except UserError as error:
-        return str(error)
-    return ""
 
 
 def _do(each: Run, folder: Path, config: Config, ledger: Ledger) -> None:
@@ -167,16 +154,12 @@ def _call(command: str, arguments: list[str], config: Config) -> None:
 def _write(config: Config, ledger: Ledger, lock: ledger_lock.Lock | None, console: Console) -> None:
     """Write page, record, pictures and the README's lines from the evidence of both suites, and print the counts."""
     results = config.docs / "results"
-    full, quick = (Evidence(results, suite).load(ledger) for suite in SUITES)
-    commands = {name: spelled(r, quick=False) for name, r in ledger.runs.items()}
     results.mkdir(exist_ok=True)
-    bears = bearings(ledger, _protocols(ledger, results), zoo())
-    write_atomically(results / "claims.json", to_json(report.records(ledger, full, quick, bears)))
-    history = [] if lock is None else ledger_lock.section(lock)
-    write_atomically(config.docs / "reproduction.md", report.page(ledger, full, quick, bears, commands, history))
-    _draw(config.docs / report.PICTURES, ledger, full, quick)
-    _fill_readme(config.docs.parent / "README.md", report.answers(ledger, full, quick))
-    judged = report.verdicts(ledger, full, quick)
+    known = Known.load(ledger, results)
+    for path, content in pages(ledger, lock, known, config.docs).items():
+        write_atomically(path, content)
+    _draw(config.docs / report.PICTURES, ledger, known.full, known.quick)
+    judged = report.verdicts(ledger, known.full, known.quick)
     kinds = [kind for kind in KINDS if not kind.endswith(FEW)]
     rows = []
     for table, claims in ledger.tables():
@@ -185,16 +168,6 @@ def _write(config: Config, ledger: Ledger, lock: ledger_lock.Lock | None, consol
     head = ("table", *(kind.replace("not ", "not\n") for kind in kinds))
     console.print(terminal(Table("verdicts; behind a +: on one or two networks", head, rows)))
     console.print(f"report: {config.docs / 'reproduction.md'}", markup=False, highlight=False, soft_wrap=True)
-
-
-def _protocols(ledger: Ledger, results: Path) -> dict[str, Any]:
-    """Read what each run's record says it rests on: that of the full suite, or of the quick one."""
-    found = {}
-    for name in ledger.runs:
-        paths = (Evidence(results, suite).folder / f"{name}.json" for suite in SUITES)
-        if path := next((path for path in paths if path.exists()), None):
-            found[name] = protocol_of(path)
-    return found
 
 
 def _count(many: int, few: int) -> str:
@@ -210,13 +183,3 @@ def _draw(folder: Path, ledger: Ledger, full: Figures, quick: Figures) -> None:
         rows = [(claim, found["figure"], judged[claim.id]) for claim in claims if (found := sides[claim.id])]
         if rows:
             write_atomically(folder / f"{report.slug(table)}.png", forest(rows))
-
-
-def _fill_readme(path: Path, text: str) -> None:
-    """Replace what stands between the two marks, where there is such a README."""
-    if not path.exists() or BEGIN not in (old := path.read_text(encoding="utf-8")):
-        return
-    new = re.sub(
-        f"{re.escape(BEGIN)}.*?{re.escape(END)}", lambda _: f"{BEGIN}\n\n{text}\n\n{END}", old, flags=re.DOTALL
-    )
-    write_atomically(path, new.encode())

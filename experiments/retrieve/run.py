@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -23,6 +24,7 @@ from otfew.features.material import ImageMaterial, Material
 from otfew.nodes import cuts_patches
 from otfew.nodes import parse as parse_nodes
 from otfew.reporting import retrieval as retrieval_report
+from otfew.reporting.retrieval import MAIN
 from otfew.reporting.tables import sections, terminal, to_csv
 from otfew.retrieval.reranking import CONTROLS, TRANSPORT, scores_named
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked, Reranker, check_gallery, retrieve
@@ -214,6 +216,7 @@ def _write(
     directory.write("results.json", to_json(results))
     directory.write("timings.json", to_json(times))
     directory.write("queries.csv", _queries_csv(ranked))
+    directory.write("answers.npz", _answers(ranked, material))
     directory.write("report.md", sections(tables, lines, gap="\n").encode())
     if isinstance(material, ImageMaterial):
         from otfew.reporting.retrieval_picture import picture
@@ -234,3 +237,12 @@ def _queries_csv(ranked: Mapping[str, Ranked]) -> bytes:
         columns = np.stack([found.metrics[metric] for metric in METRICS], 1).round(8)
         rows += ((name, i, *("" if np.isnan(x) else x for x in row.tolist())) for i, row in enumerate(columns))
     return to_csv(["ranking", "query", *METRICS], rows)
+
+
+def _answers(ranked: Mapping[str, Ranked], material: Material) -> bytes:
+    """An ``.npz`` file of every query's MAP@R by ranking, NaN where there is nothing to find, and its class."""
+    buffer = io.BytesIO()
+    found = np.stack([one.metrics[MAIN] for one in ranked.values()])
+    labels = np.asarray(material.labels, dtype=np.int32)
+    np.savez_compressed(buffer, allow_pickle=False, rankings=np.array(list(ranked)), labels=labels, map_at_r=found)
+    return buffer.getvalue()
