@@ -327,7 +327,6 @@ def _over_networks(sides: Sequence[Side], values: Sequence[Floats]) -> Figure:
     return replace(found, intervals={**found.intervals, **intervals}, seeds=len(values))
 
 
-
 def _of_units(side: Side) -> UnitReader:
     reader = side[0]
     if not isinstance(reader, UnitReader):

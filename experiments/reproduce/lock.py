@@ -195,7 +195,12 @@ def rules_digest() -> str:
             figure = Figure(mean, intervals, p, seeds + ("networks" in intervals), {"classes": 19})
             alone = Claim("level", "t", "s", left=left, level=0.0, delta=margin, training=training)
             family = [*claims, alone]
-            figures = {"one": figure, "two": figure, "three": Figure(0.0, intervals, 0.9, figure.seeds, figure.degrees), "level": figure}
+            figures = {
+                "one": figure,
+                "two": figure,
+                "three": Figure(0.0, intervals, 0.9, figure.seeds, figure.degrees),
+                "level": figure,
+            }
             said += [f"{v.text} {v.few} {v.p_holm or 0:.3f}" for v in judge(family, figures).values()]
     return hashlib.sha256("\n".join(said).encode()).hexdigest()[:10]
 

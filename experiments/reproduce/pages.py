@@ -87,7 +87,9 @@ def pages(ledger: Ledger, lock: ledger_lock.Lock | None, known: Known, docs: Pat
         UserError: The verdicts of before are damaged.
     """
     full, quick, results = known.full, known.quick, docs / "results"
-    protocols = {name: record["protocol"] for suite in ("quick", "full") for name, record in known.records[suite].items()}
+    protocols = {
+        name: record["protocol"] for suite in ("quick", "full") for name, record in known.records[suite].items()
+    }
     bears = bearings(ledger, protocols, zoo())
     history = [] if lock is None else ledger_lock.section(lock)
     before = tallies.load(results)

@@ -2,69 +2,81 @@
 
 from __future__ import annotations
 
-import csv
 import json
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from otfew.errors import UserError
 from otfew.experiments.long_tail.arms import COMPARISONS
 from otfew.experiments.reproduce import claims as ledger_claims
 from otfew.experiments.reproduce import report
+from otfew.experiments.reproduce.answers import Answers, gather
 from otfew.experiments.reproduce.budget import Bearing
 from otfew.experiments.reproduce.claims import Arm, Claim, Elsewhere, Run
 from otfew.experiments.reproduce.figures import (
     EpisodeReader,
     Figure,
     LongTailReader,
-    MetricReader,
     RetrievalReader,
-    SolverReader,
     difference,
     level,
+    reader_of,
 )
-from otfew.experiments.reproduce.verdict import KINDS, judge
+from otfew.experiments.reproduce.runs_of_page import Kept
+from otfew.experiments.reproduce.verdict import KINDS, basis, judge
 from otfew.statistics import intervals as statistics
 
 
-def episodes_run(folder, accuracies, classes, names):
-    """A folder with what the reader needs of a run of compare."""
-    folder.mkdir()
-    (folder / "results.json").write_text(json.dumps({"class_names": names, "protocol": {}}))
-    with (folder / "episodes.csv").open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["method", "episode", "accuracy"])
-        writer.writerows((name, i, a) for name, each in accuracies.items() for i, a in enumerate(each))
-    with (folder / "classes.csv").open("w", newline="") as file:
-        csv.writer(file).writerows([["episode", "class 1", "class 2"], *((i, *row) for i, row in enumerate(classes))])
-    return EpisodeReader(folder)
+def answers_of(accuracies, classes, names, **terms):
+    """Answers to 1,000 queries an episode, of methods by name with (episodes,) accuracies."""
+    panel = {"methods": list(accuracies), "class_names": names, "classes": "c", "right": "r", "queries": 1000}
+    same = {"way": 2, "shot": 1, "query": 500, "seed": 1, "query_balance": None, "data": {"split": "test"}}
+    right = np.rint(1000 * np.array(list(accuracies.values()))).astype(np.uint16)
+    about = {"kind": "episodes", "panels": {"": {**panel, **same, **terms}}}
+    return Answers(about, {"c": np.array(classes), "r": right})
 
 
-def test_several_networks_are_averaged_episode_by_episode(tmp_path):
+def episodes_run(accuracies, classes, names, **terms):
+    """A reader of such answers."""
+    return EpisodeReader(answers_of(accuracies, classes, names, **terms), "made up")
+
+
+def test_several_networks_are_averaged_episode_by_episode():
     rng = np.random.default_rng(0)
     names = [f"c{i}" for i in range(8)]
     drawn = np.array([rng.permutation(8)[:2] for _ in range(200)])
-    classes = [[names[i] for i in row] for row in drawn]
-    tables = [{"a": rng.random(200) + 0.3, "b": rng.random(200)} for _ in range(3)]
-    readers = [episodes_run(tmp_path / str(i), table, classes, names) for i, table in enumerate(tables)]
+    tables = [{"a": rng.integers(300, 1000, 200) / 1000, "b": rng.integers(0, 700, 200) / 1000} for _ in range(3)]
+    readers = [episodes_run(table, drawn, names) for table in tables]
     found = difference([((r, "a"), (r, "b")) for r in readers], "")
     each = np.array([table["a"] - table["b"] for table in tables])
     plain = statistics.estimate(each.mean(0), drawn, names)
     assert found.seeds == 3
     assert found.mean == pytest.approx(100 * plain.mean)
     assert found.intervals["classes"] == pytest.approx(100 * plain.jackknife.half_width)
+    assert found.degrees == {"classes": 7}
     # Student's t with two degrees of freedom: 4.3027.
     spread = 4.302653 * 100 * each.mean(1).std(ddof=1) / np.sqrt(3)
     assert found.intervals["networks"] == pytest.approx(spread, rel=1e-5)
-    assert found.p == statistics.p_value(plain)
+    assert found.p == pytest.approx(statistics.p_value(plain))
+    # Both at once: Welch and Satterthwaite's sum of the two variances.
+    errors = [plain.jackknife.standard_error * 100, spread / 4.302653]
+    degrees = (errors[0] ** 2 + errors[1] ** 2) ** 2 / (errors[0] ** 4 / 7 + errors[1] ** 4 / 2)
+    both = stats.t.ppf(0.975, degrees) * np.hypot(*errors)
+    decides = basis(found)
+    assert decides.over == ("classes", "networks")
+    assert decides.half_width == pytest.approx(max(both, *found.intervals.values()), rel=1e-5)
+    assert decides.p >= found.p
     assert level([(r, "a") for r in readers], "").p is None
     assert level([(readers[0], "a")], "").p is None  # a level is no difference, whatever zero means for it
-    other = episodes_run(tmp_path / "other", tables[0], classes[::-1], names)
+    other = episodes_run(tables[0], drawn[::-1], names)
     with pytest.raises(UserError, match="saw other episodes"):
         difference([((readers[0], "a"), (other, "b"))], "")
     with pytest.raises(UserError, match="no arm 'c'"):
         level([(readers[0], "c")], "")
+    with pytest.raises(UserError, match="no arm 'there / a'"):
+        level([(readers[0], "there / a")], "")
 
 
 def test_metric_learning_is_paired_by_seed(tmp_path):
@@ -72,89 +84,106 @@ def test_metric_learning_is_paired_by_seed(tmp_path):
         # The last epoch of the third seed is not its best.
         "ot": {1: [0.1, 0.5, 0.7], 2: [0.1, 0.4, 0.6], 3: [0, 1.0, 0.8]},
         "all": {1: [0, 0.4, 0.7], 2: [0, 0.1, 0.4]},
+        "lost": {},
     }
-    losses = {
-        loss: {"seeds": {str(s): [{"figures": {"map": m}} for m in run] for s, run in seeds.items()}}
-        for loss, seeds in maps.items()
-    }
-    (tmp_path / "results.json").write_text(json.dumps({"losses": losses, "protocol": {}}))
-    reader = MetricReader(tmp_path)
+    reader = metric_run(tmp_path, maps, {"dataset": "x"})
     found = reader.difference("ot", reader, "all", "mean_of_epochs")
     assert found.mean == pytest.approx(100 * np.mean([0.05, 0.25]))
     assert found.intervals["seeds"] == pytest.approx(12.7062 * 100 * 0.1, rel=1e-4)
     assert found.seeds == 2
+    assert basis(found).p == found.p
     assert reader.difference("ot", reader, "all", "first_epoch").mean == pytest.approx(20)
     assert reader.level("ot", "last_epoch").mean == pytest.approx(100 * 2.1 / 3)
     with pytest.raises(UserError, match="no arm 'ot by no measure'"):
         reader.level("ot", "")
+    with pytest.raises(UserError, match="diverged with every seed"):
+        reader.level("lost", "last_epoch")
+
+
+def metric_run(folder, maps, protocol):
+    """A reader of a folder with what is read of a run of metric learning."""
+    losses = {
+        loss: {"seeds": {str(s): [{"figures": {"map": m}} for m in run] for s, run in seeds.items()}}
+        for loss, seeds in maps.items()
+    }
+    folder.mkdir(exist_ok=True)
+    (folder / "results.json").write_text(json.dumps({"losses": losses, "protocol": protocol}))
+    return reader_of(gather("metric-learning", folder), folder.name)
 
 
 def test_metric_learning_of_other_images_is_not_compared(tmp_path):
-    losses = {"ot": {"seeds": {"1": [{"figures": {"map": m}} for m in (0.1, 0.2)]}}}
-    readers = {}
-    for name, protocol in (("one", {"dataset": "x"}), ("same", {"dataset": "x"}), ("other", {"dataset": "y"})):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "results.json").write_text(json.dumps({"losses": losses, "protocol": protocol}))
-        readers[name] = MetricReader(tmp_path / name)
+    maps = {"ot": {1: [0.1, 0.2]}}
+    protocols = {"one": {"dataset": "x"}, "same": {"dataset": "x"}, "other": {"dataset": "y"}}
+    readers = {name: metric_run(tmp_path / name, maps, protocol) for name, protocol in protocols.items()}
     assert readers["one"].difference("ot", readers["same"], "ot", "last_epoch").mean == 0
     with pytest.raises(UserError, match="saw other images"):
         readers["one"].difference("ot", readers["other"], "ot", "last_epoch")
     with pytest.raises(UserError, match="no run of metric learning"):
-        readers["one"].difference("ot", RetrievalReader(tmp_path / "one"), "ot", "last_epoch")
+        readers["one"].difference("ot", episodes_run({"a": [1.0]}, [[0, 1]], ["a", "b"]), "ot", "last_epoch")
 
 
-@pytest.mark.parametrize("reader", [LongTailReader, RetrievalReader])
-def test_arms_of_two_runs_that_neither_has_compared_are_refused(tmp_path, reader):
-    """The right-hand run of a claim counts, too: it used to be read from the left-hand one."""
-    pair = {"arm": "ot", "rival": "ce", "error_difference": -2.5, "image_ci": 0.5, "class_ci": 1.5, "p": 0.01}
-    record = {"mean": 0.02, "query_ci": 0.005, "class_ci": 0.01, "p": 0.03}
-    method = {"metrics": {"map_at_r": record}, "difference": {"to": "ce", "map_at_r": record}}
-    tails = {"errors": {"ot": {"error": 1}, "ce": {"error": 2}}, "comparisons": [pair]}
-    readers = []
-    for name in ("one", "two"):
-        (tmp_path / name).mkdir()
-        results = {**tails, "methods": {"ot": method, "ce": method}, "transport_adds": {}}
-        (tmp_path / name / "results.json").write_text(json.dumps(results))
-        readers.append(reader(tmp_path / name))
-    one, two = readers
-    assert difference([((one, "ot"), (one, "ce"))], "").p in {0.01, 0.03}
-    with pytest.raises(UserError, match=r"are arms of two runs.*claim two arms of one run"):
-        difference([((one, "ot"), (two, "ce"))], "")
-
-
-def test_only_runs_on_the_same_episodes_are_paired(tmp_path):
+@pytest.mark.parametrize("term", ["seed", "shot", "query", "way", "query_balance", "data"])
+def test_only_runs_on_the_same_episodes_are_paired(term):
     """The same classes do not make the same episodes: images are drawn by seed, shots and queries."""
-    names, drawn = ["a", "b", "c"], [["a", "b"], ["b", "c"], ["a", "c"]]
-    one, two = (episodes_run(tmp_path / name, {"m": [0.1, 0.2, 0.4]}, drawn, names) for name in ("one", "two"))
+    names, drawn, table = ["a", "b", "c"], [[0, 1], [1, 2], [0, 2]], {"m": [0.1, 0.2, 0.4]}
+    one, two, other = (episodes_run(table, drawn, names, **more) for more in ({}, {}, {term: 7}))
     assert difference([((one, "m"), (two, "m"))], "").mean == 0
-    for term in ("seed", "shot", "query", "split"):
-        two.results["protocol"] = {term: 2}
-        one.results["protocol"] = {term: 1}
-        with pytest.raises(UserError, match="saw other episodes"):
-            difference([((one, "m"), (two, "m"))], "")
+    with pytest.raises(UserError, match="saw other episodes"):
+        difference([((one, "m"), (other, "m"))], "")
 
 
-def test_long_tails_and_retrieval_are_read_as_written(tmp_path):
-    pair = {"arm": "ot", "rival": "ce", "error_difference": -2.5, "image_ci": 0.5, "class_ci": 1.5, "p": 0.01}
-    error = {"error": 55.0, "image_ci": 0.9, "class_ci": None}
-    settings = {"setting": {"factor": 100}, "stage2": "classifier", "seeds": 3, "ot": {}}
-    (tmp_path / "results.json").write_text(json.dumps({"errors": {"ot": error}, "comparisons": [pair], **settings}))
-    tails = LongTailReader(tmp_path)
-    assert tails.protocol() == settings
-    assert tails.difference("ot", tails, "ce", "") == Figure(2.5, {"images": 0.5, "classes": 1.5}, 0.01)
-    assert tails.level("ot", "") == Figure(45.0, {"images": 0.9})
-    with pytest.raises(UserError, match="ce against ot"):
-        tails.difference("ce", tails, "ot", "")
-    record = {"mean": 0.02, "query_ci": 0.005, "class_ci": 0.01, "p": 0.03}
-    method = {"metrics": {"map_at_r": {**record, "mean": 0.4}}, "difference": {"to": "global", "map_at_r": record}}
-    adds = {"deepemd [x]": {"control": "chamfer [x]", "map_at_r": {**record, "mean": -0.01}}}
-    (tmp_path / "results.json").write_text(json.dumps({"methods": {"deepemd [x]": method}, "transport_adds": adds}))
-    found = RetrievalReader(tmp_path)
-    assert found.difference("deepemd [x]", found, "global", "").mean == pytest.approx(2)
-    assert found.difference("deepemd [x]", found, "chamfer [x]", "").mean == pytest.approx(-1)
-    assert found.level("deepemd [x]", "").intervals == pytest.approx({"queries": 0.5, "classes": 1.0})
-    with pytest.raises(UserError, match="cr-pooled"):
-        found.difference("deepemd [x]", found, "cr-pooled [x]", "")
+def tail_run(rng, right, test="t"):
+    """A reader of a long tail of which each arm's seeds got so many images right, with those images."""
+    images = 200
+    found = {name: np.array([rng.permutation(images) < each for each in seeds]) for name, seeds in right.items()}
+    about = {"kind": "long-tail", "arms": {name: name for name in right}, "images": images, "same": {"test": test}}
+    return LongTailReader(Answers(about, {k: np.packbits(v, axis=1) for k, v in found.items()}), "tail"), found
+
+
+def test_long_tails_are_judged_over_images_and_first_stages():
+    """Classes are fixed by design: no interval over them is there to decide."""
+    rng = np.random.default_rng(0)
+    runs = [tail_run(rng, {"ot": (120, 130, 125), "ce": (100,)}) for _ in range(3)]
+    reader, right = runs[0]
+    found = reader.difference("ot", reader, "ce", "")
+    each = right["ot"].mean(0) - right["ce"].mean(0)
+    half = 1.96 * 100 * each.std(ddof=1) / np.sqrt(200)
+    assert found.mean == pytest.approx(12.5)
+    assert found.intervals == {"images": pytest.approx(half)}
+    assert found.p == pytest.approx(2 * stats.norm.sf(1.96 * 12.5 / half), rel=1e-4)
+    assert basis(found).half_width == pytest.approx(half)
+    assert judge([claim()], {"c": found})["c"].text == "confirmed on this checkpoint"
+    assert reader.level("ce", "").mean == pytest.approx(50)
+    several = difference([((r, "ot"), (r, "ce")) for r, _ in runs], "")
+    assert several.seeds == 3
+    assert basis(several).over == ("images", "networks")
+    assert judge([claim()], {"c": several})["c"].text in {"confirmed", "inconclusive"}
+    other, _ = tail_run(rng, {"ce": (100,)}, "another test set")
+    with pytest.raises(UserError, match="saw other episodes or images"):
+        difference([((reader, "ot"), (other, "ce"))], "")
+    with pytest.raises(UserError, match="no arm 'focal'"):
+        reader.level("focal", "")
+
+
+def test_a_figure_of_a_long_tail_never_rests_on_classes():
+    found = basis(Figure(1.0, {"images": 0.5, "classes": 3.0}, 0.001))
+    assert (found.over, found.half_width) == (("images",), 0.5)
+    assert basis(Figure(1.0, {"episodes": 0.5}, 0.001)).half_width is None
+
+
+def test_retrieval_is_judged_over_classes():
+    rng = np.random.default_rng(0)
+    classes = np.repeat(np.arange(6), 20)
+    values = rng.integers(0, 10**8, (2, 120)).astype(np.uint32)
+    about = {"kind": "retrieval", "rankings": ["global", "deepemd [x]"], "class_names": list("abcdef"), "same": {}}
+    reader = RetrievalReader(Answers(about, {"classes": classes, "map_at_r": values}), "birds")
+    found = reader.difference("deepemd [x]", reader, "global", "")
+    plain = statistics.estimate((values[1] / 1e8 - values[0] / 1e8), classes[:, None], list("abcdef"))
+    assert found.mean == pytest.approx(100 * plain.mean)
+    assert found.intervals["classes"] == pytest.approx(100 * plain.jackknife.half_width)
+    assert (found.p, found.degrees) == (pytest.approx(statistics.p_value(plain)), {"classes": 5})
+    with pytest.raises(UserError, match="no arm 'chamfer"):
+        reader.level("chamfer [x]", "")
 
 
 def test_solver_times_are_ratios_over_runs(tmp_path):
@@ -170,7 +199,7 @@ def test_solver_times_are_ratios_over_runs(tmp_path):
         rows.append({"panel": "nodes", "n": 100, "batch": 50, "solver": "qpth", "skipped": "a call would take long"})
         (tmp_path / name).mkdir()
         (tmp_path / name / "results.json").write_text(json.dumps({"timings": rows, "protocol": {}}))
-        readers.append(SolverReader(tmp_path / name))
+        readers.append(reader_of(gather("solver-timings", tmp_path / name), name))
     found = level([(reader, "qpth over exact") for reader in readers], "")
     assert (found.mean, found.seeds, found.p) == (150, 3, None)
     assert found.intervals["runs"] == pytest.approx(4.3027 * 50 / 3**0.5, rel=1e-4)
@@ -179,6 +208,8 @@ def test_solver_times_are_ratios_over_runs(tmp_path):
         readers[0].level("qpth over opencv", "")
     with pytest.raises(UserError, match="claim a level of one"):
         readers[0].difference("qpth over exact", readers[1], "qpth over exact", "")
+    with pytest.raises(UserError, match="can't be averaged"):
+        level([(readers[0], "a"), (episodes_run({"a": [1.0]}, [[0, 1]], ["a", "b"]), "a")], "")
 
 
 def claim(**given):
@@ -201,7 +232,7 @@ def claim(**given):
     [
         (Figure(3, {"classes": 1}, 0.001, 3), {}, "confirmed"),
         (Figure(3, {"classes": 1}, 0.001, 1), {}, "confirmed on this checkpoint"),
-        (Figure(3, {"classes": 1, "networks": 4}, 0.001, 3), {}, "inconclusive"),
+        (Figure(3, {"classes": 1, "networks": 4}, 0.001, 3, {"classes": 19}), {}, "inconclusive"),
         (Figure(-3, {"classes": 1}, 0.001, 3), {}, "contradicted"),
         (Figure(0.4, {"classes": 0.2}, 0.001, 3), {}, "confirmed, by less than 1"),
         (Figure(0.4, {"classes": 0.5}, 0.2, 3), {}, "equivalent within 1"),
@@ -303,7 +334,7 @@ def test_rows_of_levels_and_ratios(given, published, shown):
     figure = Figure(98, {"classes": 0.5}, None, 3)
     ledger = ledger_claims.Ledger({}, {}, {"c": one}, {"t": "A paper"}, {"t": ()}, ("{c}",), ())
     found = {"c": {"figure": figure, "left": figure}}
-    page = report.page(ledger, found, {}, {"c": Bearing()}, {}).decode()
+    page = report.page(ledger, found, {}, {"c": Bearing()}, Kept()).decode()
     (row,) = (line for line in page.splitlines() if line.startswith("| s |"))
     assert "no claim: " not in page.split("## t", 1)[1]
     cells = [cell.strip() for cell in row.split("|")[1:-1]]
@@ -318,7 +349,7 @@ def test_rows_from_other_pages_stand_under_the_claims():
         Elsewhere("s too", "more data", "60.50 (± 1.00)", "62.25 (± 1.50)", "results.md", "-1.70 ± 0.40 classes"),
     )
     ledger = ledger_claims.Ledger({}, {}, {"c": claim()}, {"t": "A paper"}, {"t": rows}, (), ())
-    page = report.page(ledger, {}, {}, {claim().id: Bearing()}, {}).decode()
+    page = report.page(ledger, {}, {}, {claim().id: Bearing()}, Kept()).decode()
     found = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("| s")]
     assert [cells[4] for cells in found] == ["", "-1.75", "-1.70 ± 0.40 classes"]
     assert found[1][3] == "60.50 (± 1.00) against 62.25 (± 1.50)"

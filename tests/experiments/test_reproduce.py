@@ -20,15 +20,11 @@ from otfew.experiments.commands import module_of
 from otfew.experiments.common.setup import make_console
 from otfew.experiments.reproduce import claims as ledger_claims
 from otfew.experiments.reproduce import command as reproduce
-from otfew.experiments.reproduce import process, report, suite
-from otfew.experiments.reproduce.budget import bearings
+from otfew.experiments.reproduce import pages, process, report, suite
+from otfew.experiments.reproduce.answers import gather
 from otfew.experiments.reproduce.config import Config
 from otfew.experiments.reproduce.evidence import Evidence
-from otfew.experiments.reproduce.figures import (
-    EpisodeReader,
-    difference,
-    level,
-)
+from otfew.experiments.reproduce.figures import difference, level, reader_of
 
 pytestmark = pytest.mark.usefixtures("surroundings", "in_this_process")
 REPOSITORY = Path(__file__).parents[2]
@@ -95,7 +91,7 @@ def place(tmp_path, own_features):
     docs = tmp_path / "docs"
     docs.mkdir()
     (tmp_path / "claims.toml").write_text(CLAIMS.format(features=own_features, paper="paper = [60, 58]"))
-    (tmp_path / "README.md").write_text(f"# Title\n\n{suite.BEGIN}\nold\n{suite.END}\n\nThe rest.\n")
+    (tmp_path / "README.md").write_text(f"# Title\n\n{pages.BEGIN}\nold\n{pages.END}\n\nThe rest.\n")
     return ["--docs", str(docs), "--claims", str(tmp_path / "claims.toml")]
 
 
@@ -225,7 +221,7 @@ def test_figures_are_those_of_plain_loops(place, tmp_path):
     with (tmp_path / "full/small-1/episodes.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     values = {m: np.array([float(r["accuracy"]) for r in rows if r["method"] == m]) for m in ("deepemd", "chamfer")}
-    one = EpisodeReader(tmp_path / "full/small-1")
+    one = reader_of(gather("compare", tmp_path / "full/small-1"), "small-1")
     found = difference([((one, "deepemd"), (one, "chamfer"))], "")
     assert found.mean == pytest.approx(100 * (values["deepemd"] - values["chamfer"]).mean())
     by_command = results["methods"]["deepemd"]["difference"]
@@ -236,7 +232,7 @@ def test_figures_are_those_of_plain_loops(place, tmp_path):
     assert same.intervals["classes"] == pytest.approx(100 * by_command["class_ci"], abs=1e-5)
     assert same.p == pytest.approx(by_command["p"], abs=1e-6)
     # In panels as well.
-    weights = EpisodeReader(tmp_path / "full/weights")
+    weights = reader_of(gather("ablate-weights", tmp_path / "full/weights"), "weights")
     by_panel = json.loads((tmp_path / "full/weights/results.json").read_bytes())["panels"]["all"]["methods"]
     uniform = difference([((weights, "all / deepemd uniform"), (weights, "all / deepemd"))], "")
     assert uniform.mean == pytest.approx(100 * by_panel["deepemd uniform"]["difference"]["mean"], abs=1e-5)
@@ -337,8 +333,8 @@ def test_a_run_of_another_command_is_no_evidence(place, tmp_path):
     before = json.loads((tmp_path / "docs/results/claims.json").read_bytes())["chamfer"]
     ledger = ledger_claims.load(tmp_path / "claims.toml")
     evidence = Evidence(tmp_path / "docs/results", "quick")
-    assert set(evidence.finished(ledger, tmp_path / "a", quick=True)) == {"small-1", "small-2"}
-    assert set(evidence.finished(ledger, tmp_path / "a", quick=False)) == set()
+    assert set(evidence.readers(ledger)) == {"small-1", "small-2"}
+    assert set(Evidence(tmp_path / "docs/results", "full").readers(ledger)) == set()
     text = (
         (tmp_path / "claims.toml").read_text().replace('quick = ["--episodes", "100"]', 'quick = ["--episodes", "90"]')
     )
@@ -407,26 +403,19 @@ def test_every_claim_has_a_record_and_every_record_its_files():
             for arm in (*found.left, *found.right):
                 assert arm.run != run or (f"{arm.key}, {found.measure}" if found.measure else arm.key) in arms
     named = {f"{run}.json" for claim in ledger.claims.values() for run in claim.runs}
-    pages = {"claims.json", "figures-full.json", "figures-quick.json"}
+    pages = {"claims.json", "figures-full.json", "figures-quick.json", "verdicts-before.json"}
     # Of no claim of a paper's: what docs/gpu.md and docs/own-photos.md show.
     others = {"folders.json", "large-exact.json", "ott-peers.json", "near-duplicates.json", "refusal-scores.json"}
     beside = {path for path in results.glob("*.json") if path.name.startswith(("device-", "own-photos-"))}
     assert {path.name for path in set(results.rglob("*.json")) - beside} <= named | pages | others
 
 
-def test_the_page_is_what_the_evidence_gives(tmp_path):
-    docs = REPOSITORY / "docs"
-    ledger = ledger_claims.load()
-    full, quick = (Evidence(docs / "results", suite).load(ledger) for suite in ("full", "quick"))
-    record = json.loads((docs / "results/claims.json").read_bytes())
-    protocols = suite._protocols(ledger, docs / "results")
-    bears = bearings(ledger, protocols, zoo())
-    assert record == json.loads(json.dumps(report.records(ledger, full, quick, bears)))
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert f"{suite.BEGIN}\n\n{report.answers(ledger, full, quick)}\n\n{suite.END}" in readme
-    page = (docs / "reproduction.md").read_text(encoding="utf-8")
-    pictures = {path.name for path in (docs / report.PICTURES).iterdir()}
+def test_what_is_committed_follows_from_what_it_rests_on(capsys):
+    reproduce.main(["--suite", "check", "--docs", str(REPOSITORY / "docs")])
+    said = " ".join(capsys.readouterr().out.split())
+    assert "computed again from answers: " in said
+    page = (REPOSITORY / "docs/reproduction.md").read_text(encoding="utf-8")
+    pictures = {path.name for path in (REPOSITORY / "docs" / report.PICTURES).iterdir()}
     assert pictures == {line.split("/")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
-    shutil.copytree(docs / "results", tmp_path / "docs/results")
-    reproduce.main(["--suite", "report", "--docs", str(tmp_path / "docs")])
-    assert (tmp_path / "docs/reproduction.md").read_bytes() == (docs / "reproduction.md").read_bytes()
+    sizes = [path.stat().st_size for path in (REPOSITORY / "docs/results/answers").rglob("*.npz")]
+    assert sum(sizes) < 8_000_000
