@@ -1,11 +1,12 @@
 # `make compare`: install and run the comparison. `make test`: lint, types, tests. `make check`: what is slower, or
-# needs an environment of its own (timm, for one); `make browser`: the local page in chromium. CI runs all three.
+# needs an environment of its own (timm, for one); `make check-ledger`: what docs/reproduction.md says, computed again from
+# the answers in docs/results, in seconds; `make browser`: the local page in chromium. CI runs all four.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: compare test check browser bench device-check lint format clean
+.PHONY: compare test check check-ledger browser bench device-check lint format clean
 
 compare: $(VENV)/.installed
 	$(RUN) -m experiments.compare $(ARGS)
@@ -16,6 +17,9 @@ test: $(VENV)/.tox
 check: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 --dist worksteal -m slow
 	$(VENV)/bin/tox run-parallel -p 2 -o --parallel-no-spinner -e minimal,beside,timm
+
+check-ledger: $(VENV)/.tox
+	$(VENV)/bin/tox exec -e py -- python -m experiments.reproduce --suite check
 
 browser: $(VENV)/.tox
 	TOX=$(VENV)/bin/tox .ci/browser

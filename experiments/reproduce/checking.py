@@ -19,9 +19,9 @@ from rich.console import Console
 
 from otfew.errors import UserError
 from otfew.experiments.reproduce import lock as ledger_lock
-from otfew.experiments.reproduce.claims import Ledger
+from otfew.experiments.reproduce.claims import Claim, Ledger
 from otfew.experiments.reproduce.evidence import SUITES, Evidence, arms_of, measure, spelled
-from otfew.experiments.reproduce.figures import Figure, normal_p
+from otfew.experiments.reproduce.figures import Figure, Reader, normal_p
 from otfew.experiments.reproduce.pages import Known, pages
 from otfew.statistics.crossed import Spread
 
@@ -65,7 +65,27 @@ def check(ledger: Ledger, lock: ledger_lock.Lock | None, docs: Path, console: Co
 
 def _figures(ledger: Ledger, known: Known, suite: str, evidence: Evidence) -> set[str]:
     """Compare the records and the figures of a suite; returns the claims that its answers give again."""
-    readers, records, figures = known.readers[suite], known.records[suite], known.figures(suite)
+    readers, figures = known.readers[suite], known.figures(suite)
+    _records(ledger, known, suite, evidence)
+    again = set()
+    for claim in ledger.claims.values():
+        if claim.runs and set(claim.runs) <= readers.keys():
+            found = _measured(claim, readers)
+            if (claim.id in figures) != bool(found):
+                kept, there = ("holds", "lack an arm") if claim.id in figures else ("lacks", "are there")
+                raise UserError(f"{evidence.path} {kept} {claim.id}, although the answers of its runs {there}.")
+            if found:
+                _same(f"{evidence.path}: {claim.id}", _sides(figures[claim.id]), found)
+                again.add(claim.id)
+        elif claim.id in figures:
+            for side, figure in figures[claim.id].items():
+                _agrees(f"{evidence.path}: {claim.id}, {side}", figure)
+    return again
+
+
+def _records(ledger: Ledger, known: Known, suite: str, evidence: Evidence) -> None:
+    """Compare the records of runs with their answers; every file of answers must be of a run."""
+    readers, records = known.readers[suite], known.records[suite]
     for name, reader in readers.items():
         path = evidence.folder / f"{name}.json"
         if name not in records:
@@ -77,24 +97,14 @@ def _figures(ledger: Ledger, known: Known, suite: str, evidence: Evidence) -> se
     for path in sorted(evidence.answers.glob("*.npz")):
         if path.stem not in readers:
             raise UserError(f"{path} holds answers of no run of the ledger, or of another command: run it anew.")
-    again = set()
-    for claim in ledger.claims.values():
-        if claim.runs and set(claim.runs) <= readers.keys():
-            try:
-                found = _sides(measure(claim, readers))
-            except UserError:
-                if claim.id in figures:
-                    raise
-                # An arm that the run lacks, as in the quick suite.
-                continue
-            if claim.id not in figures:
-                raise UserError(f"{evidence.path} lacks {claim.id}, although the answers of its runs are there.")
-            _same(f"{evidence.path}: {claim.id}", _sides(figures[claim.id]), found)
-            again.add(claim.id)
-        elif claim.id in figures:
-            for side, figure in figures[claim.id].items():
-                _agrees(f"{evidence.path}: {claim.id}, {side}", figure)
-    return again
+
+
+def _measured(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Any]:
+    """Take a claim's figures from answers; nothing where a run lacks an arm, as those of the quick suite may."""
+    try:
+        return _sides(measure(claim, readers))
+    except UserError:
+        return {}
 
 
 def _sides(sides: Mapping[str, Figure]) -> dict[str, Any]:

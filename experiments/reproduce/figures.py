@@ -17,7 +17,7 @@ from otfew.errors import UserError
 from otfew.experiments.reproduce.answers import STEPS, Answers
 from otfew.statistics import seeds as seed_statistics
 from otfew.statistics.crossed import Spread
-from otfew.statistics.intervals import Z, Estimate, episode_half_width, estimate, p_value
+from otfew.statistics.intervals import Estimate, Z, episode_half_width, estimate, p_value
 
 Floats = npt.NDArray[np.float64]
 DIGITS = 6

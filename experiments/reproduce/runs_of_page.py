@@ -1,4 +1,4 @@
-"""The part of docs/reproduction.md that lists commands: of runs, and of the networks that only their cards are here."""
+"""The part of docs/reproduction.md that lists commands: of runs, and of the networks whose weights are not here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Kept:
         """Say how much can be computed again."""
         return (
             f"Answers are kept of {len(self.full)} of {len(ledger.runs)} runs, and of {len(self.quick)} of the quick "
-            f"suite. {len(self.only_recorded)} rows rest on runs from before answers were kept, or on some such: theirs "
+            f"suite. {len(self.only_recorded)} rows rest on runs from before answers were kept, or one such: theirs "
             "are recorded figures only, which the check holds against themselves."
         )
 
@@ -41,11 +41,11 @@ def runs_section(ledger: Ledger, kept: Kept) -> list[str]:
     for name, run in ledger.runs.items():
         missing = lacking(run, ledger)
         notes = ["answers kept"] if name in kept.full else []
-        notes += [f"needs {' and '.join(missing)}: only a card is here, trained below"] if missing else []
+        notes += [f"needs {' and '.join(missing)}: its weights are not here, and are trained below"] if missing else []
         lines += [f"    # {'; '.join([name, *notes])}", f"    {spelled(run, quick=False)}"]
     away = [training for training in ledger.trainings.values() if training.name not in IN_CHECKOUT]
     if away:
-        lines += ["", "## Networks that are only cards here", "", _TRAININGS, ""]
+        lines += ["", "## Networks whose weights are not here", "", _TRAININGS, ""]
         lines += [f"    {_training(training)}" for training in away]
     return lines
 
@@ -71,6 +71,7 @@ _RUNS = """The full suite; the quick one takes fewer episodes and only what comm
 (`quick` in `experiments/claims.toml`). What each found, with its protocol, lies in `results/RUN.json` and
 `results/quick/RUN.json`, what it answered in `results/answers/RUN.npz`."""
 
-_TRAININGS = """A checkout holds their cards, with the sha256 of the weights that the figures are of, and no weights. The
-full suite trains them where a run needs them; by hand, give `--backbone checkpoints/NAME/NAME.safetensors` to the run
-afterwards. Trained anew, they keep their last epoch, and are other networks than those of the cards."""
+_TRAININGS = """A checkout holds the cards of those that have been trained, with the sha256 of the weights that the
+figures are of, and no weights. The full suite trains them where a run needs them; by hand, give
+`--backbone checkpoints/NAME/NAME.safetensors` to the run afterwards. Trained anew, they keep their last epoch, and are
+other networks than those of the cards."""
