@@ -214,6 +214,7 @@ class Ledger:
         summary: Lines of the page, in which {ID} stands for a claim's figure and verdict.
         answers: Rows of the README.
         budgets: Name -> what a paper spent.
+        notes: Table -> a sentence above its rows, where it has one.
     """
 
     runs: Mapping[str, Run]
@@ -224,6 +225,7 @@ class Ledger:
     summary: tuple[str, ...]
     answers: tuple[Answer, ...]
     budgets: Mapping[str, Spent] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     def tables(self) -> Iterator[tuple[str, list[Claim]]]:
         """Go through the tables with their claims."""
@@ -273,7 +275,7 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
     claims: dict[str, Claim] = {}
     sources: dict[str, str] = {}
     for table in text["table"]:
-        _known(table, {"name", "source", "claims", "elsewhere", *SHARED})
+        _known(table, {"name", "source", "claims", "elsewhere", "note", *SHARED})
         sources[table["name"]] = table["source"]
         shared = {key: table[key] for key in SHARED if key in table}
         for entry in table["claims"]:
@@ -292,7 +294,8 @@ def _ledger(text: Mapping[str, Any]) -> Ledger:
     said = "".join([*summary, *(answer.finding for answer in answers)])
     if unknown := set(re.findall(PLACE, said)) - claims.keys():
         raise ValueError(f"the summary names unknown claims: {sorted(unknown)}")
-    return Ledger(runs, trainings, claims, sources, elsewhere, summary, answers, budgets)
+    notes = {table["name"]: table["note"] for table in text["table"] if "note" in table}
+    return Ledger(runs, trainings, claims, sources, elsewhere, summary, answers, budgets, notes)
 
 
 def _spent(entry: Mapping[str, Any]) -> Spent:

@@ -87,7 +87,7 @@ class Evidence:
         results = json.loads((folder / "results.json").read_bytes())
         record = {
             "command": spelled(run, self.quick),
-            "protocol": _rounded(_protocol(run, results)),
+            "protocol": {**_rounded(_protocol(run, results)), **_curves(results)},
             "versions": results.get("versions", {}),
             "arms": {arm: figure.to_json() for arm, figure in arms_of(name, ledger, reader_of(answers, name)).items()},
         }
@@ -181,6 +181,19 @@ def _protocol(run: Run, results: Mapping[str, Any]) -> Any:
     if run.command in EPISODES and "panels" in results:
         return {key: panel["protocol"] for key, panel in results["panels"].items()}
     return results["protocol"]
+
+
+def _curves(results: Mapping[str, Any]) -> dict[str, Any]:
+    """Take the validation curves along, whole, where a run trained networks of its own: the budget's rule reads them."""
+    kept = results.get("val_curves")
+    if not kept:
+        return {}
+    return {
+        "val_curves": {
+            name: {seed: [round(value, DIGITS) for value in curve] for seed, curve in seeds.items()}
+            for name, seeds in kept.items()
+        }
+    }
 
 
 def _rounded(record: Any) -> Any:

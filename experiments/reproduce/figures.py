@@ -226,21 +226,24 @@ class MetricReader(Reader):
 
 
 class SolverReader(Reader):
-    """Solver timings: how many times as long one solver takes as another, on 50 problems of the most nodes."""
+    """Solver timings: how many times as long one takes as another, on 50 problems of the most nodes that both have."""
 
     KIND = "times"
 
     def level(self, key: str, measure: str) -> Figure:
-        """Return the ratio for an arm "SLOW over FAST"."""
+        """Return the ratio for an arm "SLOW over FAST"; "SOLVER at N" names a number of nodes."""
         slow, _, fast = key.partition(" over ")
         times: dict[int, dict[str, float]] = {}
         for (solver, n, batch), found in zip(self.about["rows"], self.arrays["forward_ms"].tolist(), strict=True):
             if batch == TIMED_BATCH:
                 times.setdefault(n, {})[solver] = found
-        both = [n for n, found in times.items() if {slow, fast} <= found.keys()]
-        if not both:
-            raise self._missing(key)
-        return Figure(times[max(both)][slow] / times[max(both)][fast])
+        sides = [side.partition(" at ")[::2] for side in (slow, fast)]
+        both = [n for n, found in times.items() if {solver for solver, _ in sides} <= found.keys()]
+        try:
+            one, two = (times[int(n) if n else max(both)][solver] for solver, n in sides)
+        except (KeyError, ValueError):
+            raise self._missing(key) from None
+        return Figure(one / two)
 
     def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
         """Refuse: an arm is a comparison already."""

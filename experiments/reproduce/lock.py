@@ -142,7 +142,8 @@ def terms(ledger: Ledger) -> dict[tuple[str, str], Terms]:
 def differences(ledger: Ledger, lock: Lock) -> dict[tuple[str, str], list[str]]:
     """Name what differs from the lock: by kind and id, the terms, or "not there" and "not in the lock"."""
     now, then = terms(ledger), {key: entry.states()[-1] for key, entry in lock.items()}
-    then = {key: state for key, state in then.items() if not state.get("removed")}
+    # A rule without a digest is one that other pages hold to: here it is only written down.
+    then = {k: s for k, s in then.items() if not s.get("removed") and (k[0] != "rule" or "digest" in s)}
     found = {key: ["not there"] for key in then.keys() - now.keys()}
     for key, mine in now.items():
         locked = then.get(key)

@@ -107,6 +107,8 @@ def page(
     for table, claims in ledger.tables():
         source = ledger.sources[table]
         pieces += ["", f"## {table}", "", f"Questions of ours about {source}." if claims[0].ours else f"{source}.", ""]
+        if table in ledger.notes:
+            pieces += [ledger.notes[table], ""]
         rows = [_row(claim, judged[claim.id], bears[claim.id], full, quick) for claim in claims]
         rows += [_row_of_page(row) for row in ledger.elsewhere[table]]
         pieces.append(markdown(Table(table, HEAD, rows)).rstrip())

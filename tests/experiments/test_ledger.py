@@ -204,6 +204,10 @@ def test_solver_times_are_ratios_over_runs(tmp_path):
     assert (found.mean, found.seeds, found.p) == (150, 3, None)
     assert found.intervals["runs"] == pytest.approx(4.3027 * 50 / 3**0.5, rel=1e-4)
     assert readers[0].level("qpth over exact", "") == Figure(100.0)
+    assert readers[0].level("exact at 25 over exact at 9", "") == Figure(2.0)
+    assert readers[0].level("qpth at 9 over exact at 25", "") == Figure(100.0)
+    with pytest.raises(UserError, match="no arm 'qpth at 16 over"):
+        readers[0].level("qpth at 16 over exact at 16", "")
     with pytest.raises(UserError, match="no arm 'qpth over opencv'"):
         readers[0].level("qpth over opencv", "")
     with pytest.raises(UserError, match="claim a level of one"):

@@ -84,6 +84,14 @@ def test_the_rule_of_folders_does_not_change_unlisted(ledger, lock, monkeypatch)
         ledger_lock.check(ledger, lock)
 
 
+def test_a_rule_that_other_pages_hold_to_is_written_down_and_no_more(ledger, lock):
+    rule = lock["rule", "contrasts"]
+    assert "digest" not in rule.terms
+    assert ledger_lock.differences(ledger, {**lock, ("rule", "new"): replace(rule, id="new")}) == {}
+    known = {("rule", "new"): replace(rule, id="new", terms={"digest": "0"})}
+    assert ledger_lock.differences(ledger, {**lock, **known}) == {("rule", "new"): ["not there"]}
+
+
 def test_the_two_that_were_turned_round_are_back(lock):
     for shot in ("1shot", "5shot"):
         entry = lock["claim", f"lst-unbalanced-kmeans-{shot}"]
