@@ -94,13 +94,13 @@ def _of(own: _Known, run: Sequence[_Known], shot: int) -> Contrasts | None:
             if other is not own and other.entry.nodes == own.entry.nodes and other.entry.kind is catalogue.known(method)
         ]
         differing = {other.entry.name: _differing(own, other, method, asked) for other in alike}
-        fitting = next((entry for entry, options in differing.items() if not options), None)
+        near = {entry: options for entry, options in differing.items() if not asked.keys() & set(options)}
+        fitting = next((entry for entry, options in near.items() if not options), None)
         if fitting is not None:
             found[name] = fitting
             continue
-        why = f"did not run on nodes {own.entry.nodes}"
-        if alike:
-            why = f"ran with other {' and '.join(differing[alike[0].entry.name])}"
+        other_options = next(iter(near.values()), [])
+        why = f"ran with other {' and '.join(other_options)}" if near else f"did not run on nodes {own.entry.nodes}"
         missing.setdefault(why, []).append(name)
     return Contrasts(found, "; ".join(f"{' and '.join(names)} {why}" for why, names in missing.items()))
 
