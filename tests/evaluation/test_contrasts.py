@@ -101,7 +101,7 @@ def test_heads_that_move_centres_without_transport(name):
     # With other steps, or told other shares of the classes, it is no control.
     assert found(own, entry("gmm", name, head="gmm", n_steps=3))[0] == {}
     told = Entry(name, name, "fcn", class_prior="true")
-    assert "gmm ran with other class prior" in found(told, gmm, kmeans)[1]
+    assert found(told, gmm, kmeans)[1] == f"{name}:head=gmm and {name}:head=kmeans ran with other class prior"
     assert list(contrasts([Entry("object", LST(head="gmm"), "fcn"), own], 1)) == [name]
 
 
