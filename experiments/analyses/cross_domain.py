@@ -93,4 +93,4 @@ def lines(records: Mapping[str, Record]) -> list[str]:
     each = {dataset: report.protocol_lines(record) for dataset, record in records.items()}
     shared = [line for line in next(iter(each.values())) if all(line in other for other in each.values())]
     own = [f"{dataset}: {line}" for dataset, all_lines in each.items() for line in all_lines if line not in shared]
-    return [*own, *shared]
+    return [*report.contrast_lines(list(records.values())), *own, *shared]

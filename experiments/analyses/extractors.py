@@ -91,6 +91,7 @@ def compare_nodes(config: Extractors, console: Console) -> Path:
         "views: passes of the backbone that an image takes; paper: DeepEMD on miniImageNet, 5-way 1-shot, another "
         "backbone and map: compare the order, not the level",
         f"* where a difference counts: Holm's p below 0.05, over the {len(specs) - 1} kinds of nodes of a method",
+        *report.contrast_lines(list(found["by_nodes"].values())),
         *(line for line in report.protocol_lines(finished.record) if "not run" not in line),
     ]
     sizes = {spec: material.features(spec, terms.device).nodes.shape[1] for spec in specs}

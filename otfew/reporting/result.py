@@ -75,6 +75,7 @@ class Comparison:
         """What transport adds, on what the figures rest, and how times were taken, in sentences."""
         return [
             *report.transport_lines(self.results),
+            *report.contrast_lines([self.results]),
             *report.protocol_lines(self.results),
             *report.timing_lines(self.timings),
         ]

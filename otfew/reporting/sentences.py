@@ -62,9 +62,16 @@ def _over(contrast: Contrast, first: bool) -> str:
     return f"{points} over {over} ({record['verdict']}{'' if p is None else f', p {_small(p)}'})"
 
 
-def _contrast_lines(results: Mapping[str, Any]) -> list[str]:
-    """Say what the controls are, and where they were chosen after the fact."""
-    found = [contrast for _, contrast in all_contrasts(results)]
+def contrast_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what the controls are in the sentences and tables of what transport adds, and where they were chosen on test.
+
+    Args:
+        records: Of comparisons, with "transport_adds" and "methods".
+
+    Returns:
+        Nothing where no control ran.
+    """
+    found = [contrast for record in records for _, contrast in all_contrasts(record)]
     if not found:
         return []
     if any(contrast.old for contrast in found):
@@ -116,7 +123,6 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     missing = {m["accuracy"].get(key) for m in results["methods"].values()} - {None}
     lines += [f"no interval over {over}: {reason}" for reason in sorted(missing)]
     lines += one_node_lines([name for name, m in results["methods"].items() if m.get("one_node")])
-    lines += _contrast_lines(results)
     lines += _noise_lines(results)
     lines += _unknown_lines(results)
     lines.append(

@@ -9,7 +9,15 @@ from otfew.evaluation.figures import compare
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
 from otfew.reporting.cells import contrast_rows, difference_rows
-from otfew.reporting.comparison import episodes_csv, markdown, protocol_lines, table, transport_lines, words
+from otfew.reporting.comparison import (
+    contrast_lines,
+    episodes_csv,
+    markdown,
+    protocol_lines,
+    table,
+    transport_lines,
+    words,
+)
 from otfew.reporting.frames import rows
 from otfew.statistics.intervals import estimate, holm, p_value
 
@@ -33,17 +41,6 @@ ENTRIES = [
     Entry("deepemd", "deepemd", "fcn"),
     Entry("grid", "deepemd", "grid:2,3"),
 ]
-
-
-FRAME = {
-    "protocol": {
-        "data": {"dataset": "toy", "variant": "", "split": "test", "classes": 1, "published_classes": 1, "images": 1,
-                 "notes": []},
-        "backbone": None, "episodes": N, "way": 5, "shot": 1, "query": 15, "seed": 1,
-    },
-    "not_run": {},
-}  # fmt: skip
-"""What a record has beside its figures."""
 
 
 @pytest.fixture(scope="module")
@@ -220,7 +217,7 @@ def test_a_sentence_names_both_controls_and_another_says_what_they_are():
         parts.append(f"{points} over {name} ({one['verdict']}, p {p})")
     assert list(over) == ["chamfer", "product-coupling"]
     assert transport_lines(record) == [f"what transport adds in deepemd: {', '.join(parts)}"]
-    (line,) = [line for line in protocol_lines({**record, **FRAME}) if line.startswith("what transport adds is")]
+    (line,) = contrast_lines([record, record])
     assert "chamfer (each node to its best match, no plan) and product-coupling (every node with every node)" in line
     assert "fixed beforehand" in line
     rows = contrast_rows(record, "birds")
@@ -235,13 +232,13 @@ OLD = {
 
 
 def test_runs_of_the_old_format_are_named_as_such(record):
-    old = {**record, "transport_adds": {"deepemd": OLD, "grid": {"control": None, "reason": "no control ran"}}, **FRAME}
+    old = {**record, "transport_adds": {"deepemd": OLD, "grid": {"control": None, "reason": "no control ran"}}}
     assert transport_lines(old) == [
         "what transport adds in deepemd: +1.20 ± 0.50 points over cr-pooled, best control on these episodes (old "
         "format) (better, p 0.002)",
         "what transport adds in grid: unknown, no control ran",
     ]
-    (line,) = [line for line in protocol_lines(old) if line.startswith("what transport adds is")]
+    (line,) = contrast_lines([old])
     assert "older format" in line
     assert "run the same command again" in line
     assert contrast_rows(old, "birds")[0][1] == "cr-pooled, best control on these episodes (old format)"
