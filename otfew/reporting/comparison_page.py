@@ -143,7 +143,7 @@ def _differences(results: Mapping[str, Any]) -> Forest | None:
 
 def _adds(results: Mapping[str, Any]) -> Forest | None:
     entries = [
-        _entry(f"{name} over {contrast.control}", contrast.record, words(contrast.record), strong=not contrast.old)
+        _entry(f"{name} over {contrast.named}", contrast.record, words(contrast.record), strong=not contrast.old)
         for name, contrast in all_contrasts(results)
     ]
     what = f"difference to the {OLD}" if any(c.old for _, c in all_contrasts(results)) else "difference to its controls"
