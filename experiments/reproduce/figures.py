@@ -18,7 +18,6 @@ import numpy.typing as npt
 
 from otfew.errors import UserError
 from otfew.experiments.solver_timings.report import TABLE_BATCH
-from otfew.reporting.contrasts import contrasts
 from otfew.statistics import seeds as seed_statistics
 from otfew.statistics.intervals import Estimate, estimate, p_value
 
@@ -240,11 +239,11 @@ class RetrievalReader(Reader):
         return Figure(100 * found["mean"], _intervals(found, self.NAMES, 100))
 
     def difference(self, key: str, other: Reader, other_key: str, measure: str) -> Figure:
-        """Return the difference to the global ranking or to a control on the same nodes."""
+        """Return the difference to the global ranking or to the best control on the same nodes."""
         self.need_one_run(key, other, other_key)
         method = self.results["methods"].get(key, {}).get("difference", {})
-        adds = contrasts(self.results["transport_adds"].get(key, {}))
-        for found, to in ((method, method.get("to")), *((c.record, c.control) for c in adds)):
+        control = self.results["transport_adds"].get(key, {})
+        for found, to in ((method, method.get("to")), (control, control.get("control"))):
             if to == other_key:
                 record = found["map_at_r"]
                 return Figure(100 * record["mean"], _intervals(record, self.NAMES, 100), record["p"])

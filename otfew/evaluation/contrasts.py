@@ -13,9 +13,12 @@ from functools import cached_property
 from otfew import catalogue
 from otfew.evaluation.lineup import Entry
 from otfew.method import FewShotMethod
+from otfew.scores.node_weights import CrossReference
 
 SCALES = frozenset({"temperature"})
 """Options that multiply logits, and so change no answer."""
+USUAL = repr(CrossReference())
+"""The weights of a control of nodes that takes none."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,8 @@ def _of(own: _Known, run: Sequence[_Known], shot: int) -> Contrasts | None:
 def _differing(own: _Known, other: _Known, method: str, asked: dict[str, object]) -> list[str]:
     """Name the options in which another entry is not what a control of this one is."""
     wanted = {name: own.options[name] for name in other.options.keys() & own.options.keys() - SCALES}
+    if "weights" not in other.options and own.options.get("weights", USUAL) != USUAL:
+        return ["weights"]
     if asked:
         named = _Known(Entry(method, method, other.entry.nodes, asked)).options
         wanted |= {name: named[name] for name in asked}

@@ -130,6 +130,18 @@ class Plain:
         raise AssertionError
 
 
+class Pooled(DeepEMD):
+    """DeepEMD whose control takes no weights, and so has the usual ones."""
+
+    contrasts: ClassVar[tuple[str, ...]] = ("cr-pooled",)
+
+
+def test_a_control_that_takes_no_weights_has_the_usual_ones():
+    pooled = entry("cr-pooled")
+    assert found(Entry("own", Pooled(), "fcn"), pooled) == ({"cr-pooled": "cr-pooled"}, "")
+    assert found(Entry("own", Pooled(weights="uniform"), "fcn"), pooled) == ({}, "cr-pooled ran with other weights")
+
+
 def test_methods_of_ones_own():
     own = Entry("own", Own(), "fcn")
     assert own.transport

@@ -14,7 +14,6 @@ from otfew.choices import RetrievalScore
 from otfew.data import DataOptions
 from otfew.data.halves import load_half
 from otfew.experiments.common.cli import run
-from otfew.experiments.reproduce.figures import RetrievalReader
 from otfew.experiments.retrieve import command as retrieve
 from otfew.features import material as _material
 from otfew.reporting.retrieval_picture import choose
@@ -68,10 +67,6 @@ def test_a_table_and_a_report(own_features, tmp_path, finish, capsys):
         raw.append(over["map_at_r"]["p"])
     written = [over["map_at_r"]["p_holm"] for over in adds["contrasts"].values()]
     assert written == pytest.approx(holm(raw), abs=1e-8)
-    reader = RetrievalReader(tmp_path / "run")
-    for control, over in adds["contrasts"].items():
-        found = reader.difference("deepemd [file]", reader, f"{control} [file]", "")
-        assert (found.mean, found.p) == (100 * over["map_at_r"]["mean"], over["map_at_r"]["p"])
     times = json.loads((tmp_path / "run" / "timings.json").read_text())
     assert all(found["ms_per_query"] > 0 for found in times["methods"].values())
     assert "| deepemd |" in (tmp_path / "run" / "report.md").read_text()
