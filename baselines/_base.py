@@ -10,6 +10,7 @@ from torch import Tensor
 
 from otfew import checks
 from otfew.method import MethodBase, check_episode, shot_mean
+from otfew.scores.node_weights import NodeWeights, resolve_weights
 from otfew.transport.precision import in_full_precision
 
 # Elements of a batch's largest temporary. On a CPU, larger ones cost page faults that take as long as the arithmetic.
@@ -67,6 +68,19 @@ class MeanMapControl(Baseline):
     @abstractmethod
     def score(self, support_map: Tensor, query: Tensor) -> Tensor:
         """Compute (episodes, n_query, way) similarities from (episodes, way, nodes, channels) maps."""
+
+
+class WeightedControl(MeanMapControl):
+    """A control whose nodes count by the same weights as DeepEMD's.
+
+    Args:
+        temperature: Scale of the logits; 12.5 as DeepEMD's.
+        weights: As of ``otfew.methods.DeepEMD``.
+    """
+
+    def __init__(self, temperature: float = 12.5, weights: str | NodeWeights = "cross_reference") -> None:
+        super().__init__(temperature)
+        self.weights = resolve_weights(weights, self.name)
 
 
 def in_chunks(function: Callable[..., Tensor], elements: int, *tensors: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from otfew import checks
 from otfew.errors import UserError
-from otfew.method import MethodBase, check_episode
+from otfew.method import CONTRASTS, MethodBase, check_episode
 from otfew.methods.shot_heads import FusionHead, MeanHead, MergeHead, NearestHead, PrototypeHead, ShotHead
 from otfew.methods.structured_fc import StructuredFC
 from otfew.scores.emd import EMDScore
@@ -81,6 +81,7 @@ class DeepEMD(MethodBase):
     """
 
     name: ClassVar[str] = "deepemd"
+    contrasts: ClassVar[tuple[str, ...]] = CONTRASTS
     partial_gradient: ClassVar[bool] = True
     """Unless ``weight_gradient`` is True, the nodes' weights are constants."""
 
@@ -109,8 +110,13 @@ class DeepEMD(MethodBase):
         self.solver = checks.dense_solver(self.name, solver)
         self.temperature = checks.number(self.name, "temperature", temperature, above=0)
         weight_gradient = checks.flag(self.name, "weight_gradient", weight_gradient)
-        self.score = EMDScore(self.solver, resolve_weights(weights, self.name), weight_gradient)
+        self.weights = resolve_weights(weights, self.name)
+        self.score = EMDScore(self.solver, self.weights, weight_gradient)
         self.shot_head.check_score(self.name, self.score)
+
+    def controls(self, shot: int) -> tuple[str, ...] | None:
+        """Ask the head: at several shots the controls take the mean."""
+        return self.shot_head.controls(shot, self.contrasts)
 
     @classmethod
     def recorded_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -89,6 +89,7 @@ class LST(MethodBase):
     pools: ClassVar[bool] = True
     needs_nonnegative: ClassVar[bool] = True
     counts_shots: ClassVar[bool] = True
+    contrasts: ClassVar[tuple[str, ...]] = ("lst:head=gmm", "lst:head=kmeans")
 
     def __init__(
         self,
@@ -112,6 +113,10 @@ class LST(MethodBase):
         self.class_prior = checks.choice(self.name, "class_prior", class_prior, CLASS_PRIORS)
         self.slack = checks.number(self.name, "slack", slack, above=0)
         self.beta, self.delta, self.gamma = beta, delta, gamma
+
+    def controls(self, shot: int) -> tuple[str, ...] | None:
+        """Name the heads that move centres without transport; these themselves have none."""
+        return self.contrasts if self.head == "map" else None
 
     @classmethod
     def published(cls, source: str, shot: int = 1, **options: Any) -> LST:
@@ -204,6 +209,7 @@ class PTMap(LST):
     """
 
     name: ClassVar[str] = "pt-map"
+    contrasts: ClassVar[tuple[str, ...]] = ("pt-map:head=gmm", "pt-map:head=kmeans")
 
     def __init__(
         self,

@@ -18,6 +18,31 @@ from otfew.transport.precision import in_full_precision
 _ABOVE = 18.0
 
 
+PLANS = ("transport", "softmax")
+
+
+def self_softmax(vectors: Tensor, valid: Tensor, reg: float) -> Tensor:
+    """Do as ``self_transport``, but for transport: a point's shares of the others sum to 1, those it receives need not.
+
+    P_ij = exp((cosine_ij - 1) / reg) / sum_(k not i) exp((cosine_ik - 1) / reg): the same problem without the
+    constraints on columns.
+
+    Args:
+        vectors: (episodes, points, channels).
+        valid: (episodes, points) bool; rows and columns of others are zero off the diagonal.
+        reg: Entropic regularisation.
+
+    Returns:
+        (episodes, points, points), differentiable.
+    """
+    units = unit(vectors)
+    diagonal = torch.eye(vectors.shape[1], dtype=torch.bool, device=vectors.device)
+    logits = (units @ units.mT / reg).masked_fill(diagonal | ~valid[:, None], -torch.inf)
+    # A point that is alone has no others: its row of the softmax is not a number.
+    plan = logits.softmax(-1).nan_to_num(0).masked_fill(~valid[..., None], 0)
+    return torch.where(diagonal, 1.0, plan / plan.amax((1, 2), keepdim=True))
+
+
 def self_transport(vectors: Tensor, valid: Tensor, reg: float) -> Tensor:
     """Transport an episode's points to themselves, each to others only.
 
@@ -78,6 +103,7 @@ class SelfOptimalTransport(MethodBase):
     Args:
         reg: Entropic regularisation, in units of the cost.
         known_support: Write 1 between shots of one class and 0 between shots of two.
+        plan: "transport", or as a control without it "softmax": see ``self_softmax``.
         temperature: T. Without effect on accuracy.
 
     Raises:
@@ -94,11 +120,19 @@ class SelfOptimalTransport(MethodBase):
     transductive: ClassVar[bool] = True
     pools: ClassVar[bool] = True
     counts_shots: ClassVar[bool] = True
+    contrasts: ClassVar[tuple[str, ...]] = ("sot:plan=softmax",)
 
-    def __init__(self, reg: float = 0.1, known_support: bool = False, temperature: float = 1.0) -> None:
+    def __init__(
+        self, reg: float = 0.1, known_support: bool = False, temperature: float = 1.0, plan: str = "transport"
+    ) -> None:
         self.reg = checks.number(self.name, "reg", reg, above=0)
         self.known_support = checks.flag(self.name, "known_support", known_support)
         self.temperature = checks.number(self.name, "temperature", temperature, above=0)
+        self.plan = checks.choice(self.name, "plan", plan, PLANS)
+
+    def controls(self, shot: int) -> tuple[str, ...] | None:
+        """Name the same features without the constraints on columns, which themselves have none."""
+        return self.contrasts if self.plan == "transport" else None
 
     @in_full_precision
     def __call__(
@@ -138,7 +172,7 @@ class SelfOptimalTransport(MethodBase):
         vectors = global_vectors(support).masked_fill(~kept[..., None], 0).flatten(1, 2)
         points = torch.cat([vectors, global_vectors(query)], 1)
         valid = torch.cat([kept.flatten(1), kept.new_ones(query.shape[:2])], 1)
-        features = self_transport(points, valid, self.reg)
+        features = (self_transport if self.plan == "transport" else self_softmax)(points, valid, self.reg)
         if self.known_support:
             alike = torch.eye(way, dtype=features.dtype, device=features.device)
             alike = alike.repeat_interleave(shot, 0).repeat_interleave(shot, 1) * valid[:, None, : way * shot]

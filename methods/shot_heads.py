@@ -48,6 +48,18 @@ class ShotHead(ABC):
     def check_score(self, owner: str, score: EMDScore) -> None:  # noqa: B027
         """Raise ``UserError`` where the head cannot work with a score."""
 
+    def controls(self, shot: int, usual: tuple[str, ...]) -> tuple[str, ...] | None:
+        """Name the methods that score classes of so many shots in the same way, but without transport.
+
+        Args:
+            shot: Labelled images of each class.
+            usual: Those that compare with the location-wise mean of the shots, which is the one shot where it is alone.
+
+        Returns:
+            As ``otfew.method.MethodBase.controls``.
+        """
+        return usual if shot == 1 else ()
+
     @abstractmethod
     def scores(
         self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
@@ -75,6 +87,10 @@ class MeanHead(ShotHead):
 
     name: ClassVar[str] = "mean"
 
+    def controls(self, shot: int, usual: tuple[str, ...]) -> tuple[str, ...]:
+        """Name the usual ones, whatever the shots."""
+        return usual
+
     def scores(
         self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
     ) -> Tensor:
@@ -90,6 +106,9 @@ class PrototypeHead(ShotHead):
     """
 
     name: ClassVar[str] = "prototype"
+
+    def controls(self, shot: int, usual: tuple[str, ...]) -> None:
+        """Name none: between two single nodes there is nothing to transport."""
 
     def scores(
         self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float

@@ -120,6 +120,14 @@ def find(name: str) -> type[FewShotMethod]:
     raise UserError(f"unknown method {name!r}: {hint}")
 
 
+def known(name: str) -> type[FewShotMethod] | None:
+    """Look a method up as ``find`` does; None where there is none of the name."""
+    try:
+        return find(name)
+    except UserError:
+        return None
+
+
 def _of_a_user(name: str) -> type[FewShotMethod]:
     """Import a method that is in no table, and check that it is one."""
     found = plugins.load(name, "method")
@@ -151,12 +159,12 @@ def _called(thing: object) -> str:
 
 def accepts(method: Callable[..., Any], option: str) -> bool:
     """Tell whether a constructor takes an option."""
-    parameters = _parameters(method)
-    return option in parameters or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    taken = parameters(method)
+    return option in taken or any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values())
 
 
-def _parameters(method: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
-    """Return what a constructor takes; nothing where it is written in another language and does not say."""
+def parameters(method: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    """Return what a constructor takes, by name; nothing where it is written in another language and does not say."""
     try:
         return inspect.signature(method).parameters
     except ValueError:
@@ -179,7 +187,7 @@ def build(name: str, /, **options: Any) -> FewShotMethod:
     method = find(name)
     unknown = [option for option in options if not accepts(method, option)]
     if unknown:
-        known = [p for p in _parameters(method) if p not in {"args", "kwargs"}]
+        known = [p for p in parameters(method) if p not in {"args", "kwargs"}]
         raise UserError(f"method {name!r} has no option {unknown[0]!r}; it takes {', '.join(known) or 'none'}.")
     if method.needs_base_mean and options.get("base_mean") is None:
         raise UserError(

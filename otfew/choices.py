@@ -23,7 +23,10 @@ ClassPrior = Literal["uniform", "true", "estimated"]
 """What a transductive method is told of the classes' shares in the queries: that they are equal, each episode's own
 (an oracle), or nothing (it estimates them)."""
 
-RetrievalScore = Literal["deepemd", "deepemd-equal", "chamfer", "cr-pooled", "product-coupling", "pooled-cosine"]
+RetrievalScore = Literal[
+    "deepemd", "deepemd-equal", "chamfer", "cr-pooled", "product-coupling", "pooled-cosine", "chamfer-equal",
+    "product-coupling-equal",
+]  # fmt: skip
 """What ranks images again node by node; see ``otfew.retrieval.reranking``."""
 
 CacheKind = Literal["features", "kernels", "pictures", "downloads", "zoo"]

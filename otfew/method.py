@@ -11,6 +11,10 @@ from torch import Tensor
 from otfew.errors import UserError
 from otfew.transport.sending import send
 
+CONTRASTS = ("chamfer", "product-coupling")
+"""What a method that matches nodes by transport is compared with, on the same nodes with the same weights: each node to
+its best match, and every node with every node. The one relaxes the plan, the other does not optimise it."""
+
 
 @runtime_checkable
 class FewShotMethod(Protocol):
@@ -69,6 +73,9 @@ class MethodBase:
             differences.
         ordered: True where the order of classes and shots acts as another seed does.
         counts_shots: True where a class's shots count one each: three equal ones are not as one of them.
+        contrasts: Of a method by transport: the methods that do the same without it, as command lines name them, such
+            as "chamfer" or "deepemd:shot_head=kmeans". What transport adds is the difference to these, and they are
+            fixed by the class, not by what came out.
     """
 
     name: ClassVar[str] = ""
@@ -83,6 +90,18 @@ class MethodBase:
     partial_gradient: ClassVar[bool] = False
     ordered: ClassVar[bool] = False
     counts_shots: ClassVar[bool] = False
+    contrasts: ClassVar[tuple[str, ...]] = ()
+
+    def controls(self, shot: int) -> tuple[str, ...] | None:
+        """Name what this object is compared with to learn what transport adds: ``contrasts``, where it does not matter.
+
+        Args:
+            shot: Labelled images of each class.
+
+        Returns:
+            None where it transports nothing with its options; () where no method does the same without transport.
+        """
+        return self.contrasts
 
     @classmethod
     def recorded_options(cls, options: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,8 +37,8 @@ class CrossDomain(Analysis):
     shot: int = 1
     """Labelled images of each class."""
     methods: tuple[str, ...] = (
-        "deepemd", "cr-pooled", "chamfer", "cosine-centroid", "protonet", "matchingnet", "knn", "cosine-classifier",
-        "linear-classifier",
+        "deepemd", "cr-pooled", "chamfer", "product-coupling", "cosine-centroid", "protonet", "matchingnet", "knn",
+        "cosine-classifier", "linear-classifier",
     )  # fmt: skip
     """Methods."""
     nodes: str = "fcn"
@@ -84,7 +84,8 @@ class Shots(AnalysisOfOneSet):
     heads: tuple[str, ...] = ("mean", "sfc", "nn", "fusion", "merge", "prototype")
     """Heads of DeepEMD."""
     baselines: tuple[str, ...] = (
-        "cosine-centroid", "cr-pooled", "chamfer", "protonet", "matchingnet", "knn", "cosine-classifier",
+        "cosine-centroid", "cr-pooled", "chamfer", "product-coupling", "protonet", "matchingnet", "knn",
+        "cosine-classifier",
     )  # fmt: skip
     """Methods beside them."""
     sfc_lr: float = 100.0

@@ -12,7 +12,6 @@ from pathlib import Path
 
 from rich.console import Console
 
-from otfew import catalogue
 from otfew.backbones import default_for
 from otfew.backbones.efficientnet_lite0 import NAME as EXTERNAL
 from otfew.errors import UserError
@@ -79,21 +78,12 @@ def tables(
         for name in names
     ]
     differences = cells.difference_rows(list(records.values()))
-    adds = [
-        [f"{name}, {dataset}", add["control"], cells.with_intervals(add, sign=True), report.words(add)]
-        for dataset, record in records.items()
-        for name, add in record["transport_adds"].items()
-        if add["control"] and name in catalogue.ot_methods()
-    ]
+    adds = [row for dataset, record in records.items() for row in cells.contrast_rows(record, dataset)]
     head = ["method", *records]
     all_tables = [
         Table(f"{backbone} on {', '.join(records)}: accuracy % ± episodes ± classes", head, accuracies),
         Table(f"difference to {reference}, points ± classes, * where it counts", head, differences),
-        Table(
-            "what transport adds",
-            ["transport", "best control", "points\n± episodes ± classes", "verdict\n(Holm's p)"],
-            adds,
-        ),
+        Table("what transport adds to controls without it", cells.CONTRASTS, adds),
     ]
     return [table for table in all_tables if table.rows]
 
@@ -103,4 +93,4 @@ def lines(records: Mapping[str, Record]) -> list[str]:
     each = {dataset: report.protocol_lines(record) for dataset, record in records.items()}
     shared = [line for line in next(iter(each.values())) if all(line in other for other in each.values())]
     own = [f"{dataset}: {line}" for dataset, all_lines in each.items() for line in all_lines if line not in shared]
-    return [*own, *shared]
+    return [*report.contrast_lines(list(records.values())), *own, *shared]

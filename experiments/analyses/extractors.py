@@ -84,13 +84,14 @@ def compare_nodes(config: Extractors, console: Console) -> Path:
     finished = session.evaluate()["all"]
     names = material.classes
     found = {
-        "by_nodes": {spec: compare_methods(finished, methods, spec, names) for spec in specs},
+        "by_nodes": {spec: compare_methods(finished, methods, spec, names, config.shot) for spec in specs},
         "by_method": {method: compare_specs(finished, method, specs, names) for method in methods},
     }
     lines = [
         "views: passes of the backbone that an image takes; paper: DeepEMD on miniImageNet, 5-way 1-shot, another "
         "backbone and map: compare the order, not the level",
         f"* where a difference counts: Holm's p below 0.05, over the {len(specs) - 1} kinds of nodes of a method",
+        *report.contrast_lines(list(found["by_nodes"].values())),
         *(line for line in report.protocol_lines(finished.record) if "not run" not in line),
     ]
     sizes = {spec: material.features(spec, terms.device).nodes.shape[1] for spec in specs}
@@ -102,12 +103,12 @@ def entry_name(method: str, spec: str) -> str:
     return f"{method} [{spec}]"
 
 
-def compare_methods(finished: Finished, methods: Sequence[str], spec: str, names: Sequence[str]) -> Record:
-    """Compare the methods on one kind of nodes, and transport with its best control there."""
+def compare_methods(finished: Finished, methods: Sequence[str], spec: str, names: Sequence[str], shot: int) -> Record:
+    """Compare the methods on one kind of nodes, and transport with its controls there."""
     entries = [Entry(method, method, spec) for method in methods]
     scores = {method: finished.scores[entry_name(method, spec)] for method in methods}
     reference = "cosine-centroid" if "cosine-centroid" in methods else methods[0]
-    return figures.compare(entries, scores, finished.classes, names, reference)
+    return figures.compare(entries, scores, finished.classes, names, reference, shot=shot)
 
 
 def compare_specs(finished: Finished, method: str, specs: Sequence[str], names: Sequence[str]) -> Record:
@@ -142,12 +143,7 @@ def tables(found: Mapping[str, Record], sizes: Mapping[str, int], dataset: str) 
         [method, *(cells.short_difference(compared[spec]["difference"]) for spec in others)]
         for method, compared in by_method.items()
     ]
-    adds = [
-        [f"{method}, {spec}", add["control"], cells.with_intervals(add, sign=True), report.words(add)]
-        for spec in sizes
-        for method, add in by_nodes[spec]["transport_adds"].items()
-        if add["control"]
-    ]
+    adds = [row for spec in sizes for row in cells.contrast_rows(by_nodes[spec], spec)]
     views = {spec: parse_nodes(spec).n_views for spec in sizes}
     columns = {
         spec: f"{spec}\n{size} nodes,\n{views[spec]} view{'' if views[spec] == 1 else 's'}"
@@ -160,11 +156,7 @@ def tables(found: Mapping[str, Record], sizes: Mapping[str, int], dataset: str) 
             ["method", *(columns[spec] for spec in others)],
             gains if others else [],
         ),
-        Table(
-            "what transport adds on the same nodes",
-            ["transport", "best control", "points\n± episodes ± classes", "verdict\n(Holm's p)"],
-            adds,
-        ),
+        Table("what transport adds to controls without it, on the same nodes", cells.CONTRASTS, adds),
     ]
     return [table for table in all_tables if table.rows]
 

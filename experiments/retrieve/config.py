@@ -27,7 +27,8 @@ class Config(WithRun, WithBackbone, WithOneSet):
     nodes: tuple[str, ...] = ()
     """Kinds of local nodes. Default: fcn:3,2,1,nomap grid:3,2 sampling:25."""
     scores: tuple[RetrievalScore, ...] = SCORES
-    """What compares nodes; also deepemd-equal, without weights."""
+    """What compares nodes; also deepemd-equal, without weights, with its controls chamfer-equal and
+    product-coupling-equal."""
     rerank: int | None = None
     """How many of the global ranking are ranked again. Default: 100; more than there are means all."""
     all_pairs: bool = False

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from otfew.evaluation.contrasts import contrasts
 from otfew.evaluation.episodes import Indices
 from otfew.evaluation.estimates import KEYS, Floats, rounded, to_record
 from otfew.evaluation.lineup import Entry
@@ -14,11 +15,9 @@ from otfew.evaluation.run import Scores
 from otfew.statistics import photos
 from otfew.statistics.intervals import Estimate, estimate, holm, p_value, verdict
 
-FORMAT = 1
-"""Of results.json."""
-
-CONTROLS = ("cr-pooled", "chamfer", "product-coupling", "cosine-nodes", "cosine-centroid")
-"""Methods without transport whose best, on the same nodes, a transport method must beat to be credited."""
+FORMAT = 2
+"""Of results.json. In format 1 what transport adds was the difference to the one of five controls that was best on the
+very episodes, and not to controls that are fixed beforehand."""
 
 Name = TypeVar("Name", bound=Hashable)
 
@@ -34,12 +33,14 @@ def compare(
     reference: str,
     told: Mapping[str, str] | None = None,
     roles: photos.Roles | None = None,
+    shot: int = 1,
 ) -> dict[str, Any]:
     """Compute every figure of a comparison.
 
     Inductive and transductive methods are two groups, each with a reference of its own. Differences to the reference of
-    a group are one family for Holm's correction, those of transport methods to their best control in their group are
-    another. Accuracies and differences are fractions of 1.
+    a group are one family for Holm's correction; what transport adds, the differences of all transport methods to the
+    controls that their classes name (see ``otfew.evaluation.contrasts``), is another. Accuracies and differences are
+    fractions of 1.
 
     Args:
         entries: In the order of the run.
@@ -49,10 +50,13 @@ def compare(
         reference: Name of an entry: that of its group; the other has ``REFERENCES`` or its first.
         told: Name -> what a method that has use for it is told of the classes' shares in the queries.
         roles: Of photos in episodes that have every class each: intervals are then over photos, in place of classes.
+        shot: Labelled images of each class.
 
     Returns:
-        JSON-ready: "methods" by name, "transport_adds" by name of transport method, and, where there are both groups,
-        "across_groups": the difference of their references, which is not one between like methods.
+        JSON-ready: "methods" by name; "transport_adds", name of transport method -> "contrasts" (name of a control ->
+        the paired difference, with the entry that was "control") and, where some control is missing, "reason"; where
+        there are both groups, "across_groups": the difference of their references, which is not one between like
+        methods.
     """
     told = told or {}
     methods: dict[str, Any] = {
@@ -69,7 +73,7 @@ def compare(
         others = [e.name for e in entries if e.kind.transductive is group and e.name != to]
         for name, difference in differences(others, to, scores, classes, class_names, roles).items():
             methods[name]["difference"] = difference
-    record = {"methods": methods, "transport_adds": _transport_adds(entries, scores, classes, class_names, roles)}
+    record = {"methods": methods, "transport_adds": _transport_adds(entries, scores, classes, class_names, roles, shot)}
     if len(references) == 2:
         between = _estimate(scores[references[True]], scores[references[False]], classes, class_names, roles)
         record["across_groups"] = {"method": references[True], "to": references[False], **_record(between)}
@@ -145,24 +149,19 @@ def _transport_adds(
     classes: Indices,
     class_names: Sequence[str],
     roles: photos.Roles | None,
+    shot: int,
 ) -> dict[str, Any]:
-    """Compare each transport method with its best control on the same nodes."""
-    pairs, adds = [], {}
-    for entry in entries:
-        if not entry.transport:
-            continue
-        group = entry.kind.transductive
-        alike = [o for o in entries if o.nodes == entry.nodes and o.kind.transductive is group]
-        controls = [o.name for o in alike if o.name in CONTROLS]
-        if controls:
-            pairs.append((entry.name, max(controls, key=lambda name: float(scores[name].accuracy.mean()))))
-        else:
-            kind = "transductive control" if group else "control"
-            adds[entry.name] = {"control": None, "reason": f"no {kind} ran on nodes {entry.nodes}"}
-    found = paired(scores, pairs, classes, class_names, roles)
-    for (name, control), difference in zip(pairs, found, strict=True):
-        adds[name] = {"control": control, **difference}
-    return adds
+    """Compare each transport method with its controls."""
+    planned = contrasts(entries, shot)
+    pairs = [(name, control) for name, own in planned.items() for control in own.found.values()]
+    found = iter(paired(scores, pairs, classes, class_names, roles))
+    return {
+        name: {
+            "contrasts": {named: {"control": control, **next(found)} for named, control in own.found.items()},
+            **({"reason": own.missing} if own.missing else {}),
+        }
+        for name, own in planned.items()
+    }
 
 
 def _estimate(

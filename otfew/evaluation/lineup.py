@@ -47,8 +47,13 @@ class Entry:
 
     @property
     def transport(self) -> bool:
-        """True where the method is built on optimal transport, as far as the catalogue knows."""
-        return self.kind in catalogue.ot_methods().values()
+        """True where the method is built on optimal transport: the catalogue says so, or its class names contrasts."""
+        return self.kind in catalogue.ot_methods().values() or bool(self.contrasts)
+
+    @property
+    def contrasts(self) -> tuple[str, ...]:
+        """Methods that do the same without transport, as the class names them; see ``otfew.method.MethodBase``."""
+        return tuple(getattr(self.kind, "contrasts", ()))
 
     def build(self, **known: Any) -> FewShotMethod:
         """Construct the method; an object is there already.

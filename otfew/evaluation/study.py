@@ -209,7 +209,8 @@ def estimated(
     """
     names = panel.material.classes
     roles = roles_of(panel, episodes)
-    found = figures.compare(panel.entries, scores, episodes.classes, names, panel.reference, told, roles)
+    shot = panel.sampler.protocol.shot
+    found = figures.compare(panel.entries, scores, episodes.classes, names, panel.reference, told, roles, shot)
     if panel.sampler.unknown:
         logits = {name: np.asarray(s.logits, dtype=np.float64) for name, s in scores.items()}
         for name, record in open_records(logits, episodes.answers, episodes.classes, names).items():

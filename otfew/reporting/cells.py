@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from otfew.reporting.contrasts import OLD, all_contrasts
 from otfew.reporting.sentences import mark, milliseconds, percent, words
 
+CONTRASTS = ("transport", "control", "points\n± episodes ± classes", "verdict\n(Holm's p)")
+"""Head of ``contrast_rows``."""
+
 __all__ = [
-    "difference", "difference_rows", "milliseconds", "percent", "short_difference", "short_interval", "with_intervals",
+    "CONTRASTS", "contrast_rows", "difference", "difference_rows", "milliseconds", "percent", "short_difference",
+    "short_interval", "with_intervals",
 ]  # fmt: skip
 
 
@@ -51,3 +56,21 @@ def difference_rows(records: Sequence[Mapping[str, Any]]) -> list[list[str]]:
             cells = [short_difference(record["methods"][name]["difference"]) for record in records]
             rows.append([mark(name, method) + other, *cells])
     return rows
+
+
+def contrast_rows(results: Mapping[str, Any], where: str) -> list[list[str]]:
+    """Lay out what transport adds, a row for every method and control.
+
+    Args:
+        results: With "transport_adds" and "methods".
+        where: What the rows are of, beside the method.
+    """
+    return [
+        [
+            f"{name}, {where}",
+            f"{contrast.control}, {OLD}" if contrast.old else contrast.control,
+            with_intervals(contrast.record, sign=True),
+            words(contrast.record),
+        ]
+        for name, contrast in all_contrasts(results)
+    ]

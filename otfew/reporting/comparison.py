@@ -9,6 +9,7 @@ from otfew.evaluation.episodes import Indices
 from otfew.evaluation.estimates import Floats
 from otfew.reporting import tables
 from otfew.reporting.sentences import (
+    contrast_lines,
     mark,
     milliseconds,
     percent,
@@ -20,8 +21,8 @@ from otfew.reporting.sentences import (
 )
 
 __all__ = [
-    "classes_csv", "episodes_csv", "mark", "markdown", "panels_csv", "protocol_lines", "table", "timing_lines",
-    "transport_lines", "words",
+    "classes_csv", "contrast_lines", "episodes_csv", "mark", "markdown", "panels_csv", "protocol_lines", "table",
+    "timing_lines", "transport_lines", "words",
 ]  # fmt: skip
 
 COLUMNS = (

@@ -17,6 +17,7 @@ from otfew.evaluation.worst import Match, Worst
 from otfew.features.material import ImageMaterial, Material
 from otfew.nodes import parse
 from otfew.nodes.boxes import Boxes, node_boxes
+from otfew.reporting.contrasts import OLD, all_contrasts
 from otfew.reporting.forest import Entry, Forest, forest
 from otfew.reporting.pages import Grid, Panel, numbered, panel, render
 from otfew.reporting.sentences import mark, percent, wide, words
@@ -54,6 +55,7 @@ def page(
         over="photos" if results["protocol"].get("fixed_classes") else "classes",
         accuracy=_accuracy(results),
         differences=_differences(results),
+        adds=_adds(results),
         hardest=_hardest(results, classes, correct),
         confusions=None if worst is None else _confusions(worst[0], names),
         looked="" if worst is None else _looked(worst[0]),
@@ -137,6 +139,15 @@ def _differences(results: Mapping[str, Any]) -> Forest | None:
         if "difference" in methods[name]
     ]
     return forest("paired difference to the reference, points", entries, zero=True)
+
+
+def _adds(results: Mapping[str, Any]) -> Forest | None:
+    entries = [
+        _entry(f"{name} over {contrast.named}", contrast.record, words(contrast.record), strong=not contrast.old)
+        for name, contrast in all_contrasts(results)
+    ]
+    what = f"difference to the {OLD}" if any(c.old for _, c in all_contrasts(results)) else "difference to its controls"
+    return forest(f"what transport adds: {what}, points", entries, zero=True)
 
 
 def _hardest(results: Mapping[str, Any], classes: Indices, correct: Mapping[str, Indices] | None) -> Grid | None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from otfew.errors import UserError
 from otfew.evaluation.answers import Answers
+from otfew.reporting.contrasts import contrasts
 from otfew.reporting.tables import Cell
 
 if TYPE_CHECKING:
@@ -49,8 +50,10 @@ def rows(results: Mapping[str, Any], timings: Mapping[str, Any] | None = None) -
 
     Returns:
         A row for every method, all with the same columns: "method", "accuracy" with its half-widths, "to" whom
-        "difference" is with its half-widths, "p", "p_holm" and "verdict", "control" and "transport_adds" with its
-        half-widths, "nodes", "transductive", "class_prior", figures of unknown classes, times.
+        "difference" is with its half-widths, "p", "p_holm" and "verdict"; what transport adds over each control, such
+        as "adds_over_chamfer", with its half-widths, p-values and verdict, and why some are "adds_missing"; in runs of
+        format 1 "best_control" and "adds_over_best_control", whose control was chosen on the very episodes; "nodes",
+        "transductive", "class_prior", figures of unknown classes, times.
     """
     methods = results["methods"]
     ranked = sorted(methods, key=lambda name: (methods[name]["transductive"], -methods[name]["accuracy"]["mean"]))
@@ -73,12 +76,22 @@ def _row(name: str, record: Mapping[str, Any], adds: Mapping[str, Any]) -> Row:
     # A reference has no difference, and yet its columns.
     row |= _figures("difference", difference or dict.fromkeys(record["accuracy"].keys() & set(FIGURES)))
     row |= {key: difference.get(key) for key in ("p", "p_holm", "verdict")}
-    row |= {"control": adds.get("control"), **_figures("transport_adds", adds)}
-    row |= {f"transport_adds_{key}": adds[key] for key in ("p", "p_holm", "verdict") if key in adds}
+    row |= _contrasts(adds)
     row |= {"nodes": record["nodes"], "transductive": record["transductive"], "class_prior": record.get("class_prior")}
     for key in ("auroc", "log_loss", "brier"):
         row |= _figures(key, record.get("unknown", {}).get(key, {}))
     return row
+
+
+def _contrasts(adds: Mapping[str, Any]) -> Row:
+    """Lay out what transport adds: columns of a name for each control."""
+    row: Row = {}
+    for contrast in contrasts(adds):
+        name = f"adds_over_{'best_control' if contrast.old else contrast.named}"
+        row |= {"best_control": contrast.control} if contrast.old else {}
+        row |= _figures(name, contrast.record)
+        row |= {f"{name}_{key}": contrast.record[key] for key in ("p", "p_holm", "verdict")}
+    return row | ({"adds_missing": adds["reason"]} if "reason" in adds else {})
 
 
 def _figures(name: str, record: Mapping[str, Any]) -> Row:

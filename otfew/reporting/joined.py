@@ -109,7 +109,7 @@ class Joined:
             where = ", ".join([*([features] if len(axes.features) > 1 else []), f"{shot}-shot"])
             several = len(self.results["pooled"]) > 1
             lines += [f"{where}: {line}" if several else line for line in report.transport_lines(record)]
-        return [*lines, *self._shared_lines()]
+        return [*lines, *report.contrast_lines(list(self.pooled.values())), *self._shared_lines()]
 
     def _shared_lines(self) -> list[str]:
         """Say what holds for every column alike; times and differences are those of one."""

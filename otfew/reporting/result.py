@@ -17,6 +17,7 @@ from otfew.data import DataOptions, ImageSet
 from otfew.errors import UserError
 from otfew.evaluation.answers import FILE, Answers, from_bytes, to_bytes
 from otfew.evaluation.episodes import Indices
+from otfew.evaluation.figures import FORMAT
 from otfew.evaluation.reopening import reopen
 from otfew.evaluation.worst import Worst
 from otfew.features.material import Material
@@ -74,6 +75,7 @@ class Comparison:
         """What transport adds, on what the figures rest, and how times were taken, in sentences."""
         return [
             *report.transport_lines(self.results),
+            *report.contrast_lines([self.results]),
             *report.protocol_lines(self.results),
             *report.timing_lines(self.timings),
         ]
@@ -96,8 +98,9 @@ class Comparison:
 
         Returns:
             Indexed by method: "accuracy" and, "to" whom it is, "difference", both with half-widths of 95 % intervals
-            ("..._episode_ci", "..._class_ci" or "..._photo_ci"), "p", "p_holm", "verdict", what transport adds to its
-            "control", "nodes", "transductive", and times. Fractions of 1, not per cent.
+            ("..._episode_ci", "..._class_ci" or "..._photo_ci"), "p", "p_holm", "verdict", what transport adds over its
+            controls ("adds_over_chamfer", ...; see ``otfew.reporting.frames.rows``), "nodes", "transductive", and
+            times. Fractions of 1, not per cent.
 
         Raises:
             UserError: pandas is not installed.
@@ -249,6 +252,9 @@ class Comparison:
 def load(run: str | Path, panel: str = "") -> Comparison:
     """Read a comparison that was kept: the folder of ``compare``, or one panel of an analysis.
 
+    Of runs of format 1, what transport adds is the difference to the control that was best on the very episodes, and is
+    named as such wherever it is shown.
+
     Args:
         run: The run's folder.
         panel: Which panel, where the run is an analysis of several.
@@ -267,6 +273,7 @@ def load(run: str | Path, panel: str = "") -> Comparison:
         timings, inside = timings.get(prefix, {}), folder / "panels" / prefix
     elif panel:
         raise UserError(f"{folder} holds one comparison and no panel {panel!r}: leave `panel` out.")
+    _check_format(results.get("format"), folder)
     missing = [key for key in NEEDED if key not in results]
     if missing:
         raise UserError(f"{folder / 'results.json'} has no {missing[0]!r}: give a run of compare or of an analysis.")
@@ -282,6 +289,15 @@ def load(run: str | Path, panel: str = "") -> Comparison:
     except (KeyError, IndexError, TypeError, ValueError, AttributeError, csv.Error) as error:
         raise UserError(f"the run in {folder} is damaged ({error!r}): run the same command again.") from error
     return comparison
+
+
+def _check_format(found: object, folder: Path) -> None:
+    """Refuse what a later otfew wrote."""
+    if isinstance(found, int) and found > FORMAT:
+        raise UserError(
+            f"the run in {folder} was made by a later otfew (format {found}; this one reads 1 to {FORMAT}): update "
+            "otfew."
+        )
 
 
 def _panel(folder: Path, results: Record, given: str) -> tuple[Record, str]:

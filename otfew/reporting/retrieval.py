@@ -10,16 +10,18 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.nodes import cuts_patches
-from otfew.reporting.sentences import backbone_lines, milliseconds, one_node_lines, percent, words
+from otfew.reporting.sentences import backbone_lines, listed, milliseconds, one_node_lines, percent, words
 from otfew.reporting.tables import Table
-from otfew.retrieval.reranking import CONTROLS, TRANSPORT
+from otfew.retrieval.reranking import CONTRASTS
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked
 from otfew.statistics.intervals import LEAST_EPISODES, Estimate, estimate, holm, p_value, verdict
 
-FORMAT = 1
+FORMAT = 2
+"""Of results.json. In format 1 what transport adds was the difference to the control that had the largest MAP@R on the
+very queries, and not to controls that are fixed beforehand."""
 TITLES = {"p_at_1": "P@1", "r_precision": "R-precision", "map_at_r": "MAP@R"}
 MAIN = "map_at_r"
-"""Metric by which the best control is chosen and queries are shown."""
+"""Metric by which queries are shown, and on which verdicts are printed."""
 
 Record = dict[str, Any]
 Labels = npt.NDArray[np.int64]
@@ -54,8 +56,9 @@ def compare(
 ) -> Record:
     """Compute every figure of a run.
 
-    Differences to the global ranking are, for each metric, one family for Holm's correction; those of transport to its
-    best control on the same nodes (the one with the largest MAP@R) another. All figures are fractions of 1.
+    Differences to the global ranking are, for each metric, one family for Holm's correction; what transport adds, the
+    differences to the controls of ``otfew.retrieval.reranking.CONTRASTS`` on the same nodes, another. All figures are
+    fractions of 1.
 
     Args:
         ranked: By name, as ``otfew.retrieval.run.retrieve`` gives them.
@@ -64,7 +67,9 @@ def compare(
         classes: Class names.
 
     Returns:
-        JSON-ready: "queries", "query_classes", "methods" by name, "transport_adds" by name.
+        JSON-ready: "queries", "query_classes", "methods" by name; "transport_adds", name of transport's ranking ->
+        "contrasts" (score of a control -> the paired differences, with the ranking that was "control") and, where some
+        control is missing, "reason".
     """
     queries = _Queries(ranked, labels, classes)
     others = [name for name in ranked if name != GLOBAL]
@@ -76,20 +81,30 @@ def compare(
             methods[f"{score} [{nodes}]"] |= {"nodes": nodes, "score": score}
     for name, record in zip(others, _differences(queries, [(name, GLOBAL) for name in others]), strict=True):
         methods[name]["difference"] = {"to": GLOBAL, **record}
-    pairs = []
-    for nodes, scores in kinds.items():
-        controls = [f"{score} [{nodes}]" for score in scores if score in CONTROLS]
-        best = max(controls, key=lambda name: methods[name]["metrics"][MAIN]["mean"], default="")
-        pairs += [(f"{score} [{nodes}]", best) for score in scores if score in TRANSPORT and best]
-    adds = {
-        name: {"control": best, **record}
-        for (name, best), record in zip(pairs, _differences(queries, pairs), strict=True)
-    }
     return {
         "queries": int(queries.kept.sum()),
         "query_classes": len(queries.names),
         "methods": methods,
-        "transport_adds": adds,
+        "transport_adds": _transport_adds(queries, kinds),
+    }
+
+
+def _transport_adds(queries: _Queries, kinds: Mapping[str, Sequence[str]]) -> dict[str, Record]:
+    """Compare rankings by transport with their controls on the same nodes."""
+    planned = [
+        (score, nodes, [c for c in CONTRASTS[score] if c in scores], [c for c in CONTRASTS[score] if c not in scores])
+        for nodes, scores in kinds.items()
+        for score in scores
+        if score in CONTRASTS
+    ]
+    pairs = [(f"{score} [{nodes}]", f"{control} [{nodes}]") for score, nodes, there, _ in planned for control in there]
+    found = iter(_differences(queries, pairs))
+    return {
+        f"{score} [{nodes}]": {
+            "contrasts": {control: {"control": f"{control} [{nodes}]", **next(found)} for control in there},
+            **({"reason": f"{' and '.join(missing)} did not run on nodes {nodes}"} if missing else {}),
+        }
+        for score, nodes, there, missing in planned
     }
 
 
@@ -139,19 +154,18 @@ def tables(results: Record, times: Record) -> list[Table]:
         )
         for nodes in p["nodes"]
     ]
-    if results["transport_adds"]:
-        rows = [
-            [
-                name,
-                adds["control"].split(" ")[0],
-                *(_with_class(adds[metric], sign=True) for metric in METRICS),
-                words(adds[MAIN]),
-            ]
-            for name, adds in results["transport_adds"].items()
-        ]
-        head = ["transport", "best control", *(f"{title}\n± classes" for title in TITLES.values())]
+    rows = [
+        [name, control, *(_with_class(record[metric], sign=True) for metric in METRICS), words(record[MAIN])]
+        for name, adds in results["transport_adds"].items()
+        if name not in results.get("one_node", [])
+        for control, record in adds["contrasts"].items()
+    ]
+    if rows:
+        head = ["transport", "control", *(f"{title}\n± classes" for title in TITLES.values())]
         head.append("verdict on MAP@R\n(Holm's p)")
-        found.append(Table("what transport adds to its best control on the same nodes, points", head, rows))
+        found.append(
+            Table("what transport adds to controls on the same nodes with the same weights, points", head, rows)
+        )
     return found
 
 
@@ -196,13 +210,30 @@ def lines(results: Record) -> list[str]:
         "conditional on these classes and this checkpoint"
     )
     text += one_node_lines(results.get("one_node", []))
-    text.append("the best control is the one with the largest MAP@R on these very queries")
+    text += _contrast_lines(results)
     missing = {r["metrics"][MAIN].get("class_ci_missing") for r in results["methods"].values()} - {None}
     text += [f"no interval over classes: {reason}" for reason in sorted(missing)]
     text.append(
         "ms per query: from cached features to the ranking; costs and weights, which all scores on the same nodes "
         "share, count in each; the global ranking that gives the candidates counts in 'global' alone"
     )
+    return text
+
+
+def _contrast_lines(results: Record) -> list[str]:
+    """Say what transport is compared with, and what is unknown for want of a control."""
+    adds = {name: own for name, own in results["transport_adds"].items() if name not in results.get("one_node", [])}
+    controls = dict.fromkeys(control for own in adds.values() for control in own["contrasts"])
+    text = []
+    if controls:
+        text.append(
+            f"what transport adds is the difference to {listed(list(controls), ' and ')}: controls that are fixed "
+            "beforehand, whatever came out; all these differences are one family for Holm's correction for each metric"
+        )
+    for name, own in adds.items():
+        if "reason" in own:
+            more = "" if own["contrasts"] else "unknown, "
+            text.append(f"what transport adds in {name}: {more}{own['reason']}")
     return text
 
 

@@ -8,6 +8,10 @@ from typing import Any
 from otfew.evaluation.query_balance import BALANCED
 from otfew.evaluation.query_balance import parse as parse_balance
 from otfew.nodes import cuts_patches
+from otfew.reporting.contrasts import OLD, Contrast, all_contrasts, contrasts
+
+DOES = {"chamfer": "each node to its best match, no plan", "product-coupling": "every node with every node"}
+"""What the usual controls do."""
 
 
 def mark(name: str, record: Mapping[str, Any]) -> str:
@@ -22,9 +26,12 @@ def mark(name: str, record: Mapping[str, Any]) -> str:
 def words(difference: Mapping[str, Any]) -> str:
     """Put the verdict and Holm's p into words."""
     p = difference["p_holm"]
-    if p is None:
-        return str(difference["verdict"])
-    return f"{difference['verdict']} ({'<0.001' if p < 0.001 else f'{p:.3f}'})"
+    return str(difference["verdict"]) if p is None else f"{difference['verdict']} ({_small(p)})"
+
+
+def _small(p: float) -> str:
+    """Format a p-value."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def wide(record: Mapping[str, Any]) -> float | None:
@@ -34,20 +41,52 @@ def wide(record: Mapping[str, Any]) -> float | None:
 
 
 def transport_lines(results: Mapping[str, Any]) -> list[str]:
-    """One sentence for each transport method: what it adds to its best control."""
+    """One sentence for each transport method: what it adds to its controls."""
     lines = []
     for name, adds in sorted(results["transport_adds"].items()):
         if results["methods"].get(name, {}).get("one_node"):
             continue  # said by ``one_node_lines``
-        if adds["control"] is None:
-            lines.append(f"what transport adds in {name}: unknown, {adds['reason']}")
-        else:
-            width = percent(wide(adds))
-            lines.append(
-                f"what transport adds in {name}: {percent(adds['mean'], sign=True)} ± {width} points over "
-                f"{adds['control']}, its best control on the same nodes: {words(adds)}"
-            )
+        said = [_over(contrast, i == 0) for i, contrast in enumerate(contrasts(adds))]
+        found = ", ".join(said) or "unknown"
+        reason = adds.get("reason", "")
+        between = "; " if said else ", "
+        lines.append(f"what transport adds in {name}: {found}{between if reason else ''}{reason}")
     return lines
+
+
+def _over(contrast: Contrast, first: bool) -> str:
+    """Say how far a method is over a control, and whether that is more than chance."""
+    record, p = contrast.record, contrast.record["p_holm"]
+    points = f"{percent(record['mean'], sign=True)} ± {percent(wide(record))}{' points' if first else ''}"
+    over = f"{contrast.control}, {OLD}" if contrast.old else contrast.control
+    return f"{points} over {over} ({record['verdict']}{'' if p is None else f', p {_small(p)}'})"
+
+
+def contrast_lines(records: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Say what the controls are in the sentences and tables of what transport adds, and where they were chosen on test.
+
+    Args:
+        records: Of comparisons, with "transport_adds" and "methods".
+
+    Returns:
+        Nothing where no control ran.
+    """
+    found = [contrast for record in records for _, contrast in all_contrasts(record)]
+    if not found:
+        return []
+    if any(contrast.old for contrast in found):
+        return [
+            "what transport adds is, in this run of an older format, the difference to the control that was best on "
+            "these very episodes, which leans against transport: run the same command again for controls that are "
+            "fixed beforehand"
+        ]
+    named = dict.fromkeys(contrast.named for contrast in found)
+    controls = [f"{name} ({DOES[name]})" if name in DOES else name for name in named]
+    return [
+        f"what transport adds is the difference to {listed(controls, ' and ')}, on the same nodes with the same "
+        "options: controls that are fixed beforehand, whatever came out; all these differences are one family for "
+        "Holm's correction"
+    ]
 
 
 def percent(value: float | None, *, sign: bool = False) -> str:

@@ -158,6 +158,16 @@ def cr_pooled(pairs: Pairs) -> Tensor:
     return cosine_of_pooled(pairs.similarity, pairs.s, pairs.d, lengths, products)
 
 
+def chamfer_equal(pairs: Pairs) -> Tensor:
+    """Average best matches of both sides' nodes, where every node counts the same."""
+    return (pairs.similarity.amax(-1).mean(-1) + pairs.similarity.amax(-2).mean(-1)) / 2
+
+
+def product_coupling_equal(pairs: Pairs) -> Tensor:
+    """Mean of all similarities: the product of equal weights."""
+    return pairs.similarity.mean((-2, -1))
+
+
 def pooled_cosine(pairs: Pairs) -> Tensor:
     """Cosine of the mean nodes, not centred: what global vectors made of these nodes say."""
     norms = pairs.sets.pooled
@@ -171,8 +181,15 @@ CONTROLS: Mapping[str, Score] = {
     "cr-pooled": cr_pooled,
     "product-coupling": product_coupling,
     "pooled-cosine": pooled_cosine,
+    "chamfer-equal": chamfer_equal,
+    "product-coupling-equal": product_coupling_equal,
 }
 """Name -> score without transport, on the same nodes."""
+CONTRASTS: Mapping[str, tuple[str, ...]] = {
+    "deepemd": ("chamfer", "product-coupling"),
+    "deepemd-equal": ("chamfer-equal", "product-coupling-equal"),
+}
+"""Score by transport -> those with the same weights that it is compared with to learn what transport adds."""
 
 
 def scores_named(names: list[str], solver: str | Solver = "exact") -> dict[str, Score]:

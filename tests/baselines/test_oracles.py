@@ -13,6 +13,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from otfew.baselines.frn import FRN
+from otfew.errors import UserError
+from otfew.methods import DeepEMD
+from otfew.node_weights import KMeans, MeanShift, Uniform
 
 
 def unit(x):
@@ -161,6 +164,46 @@ def test_frn_inverts_the_smaller_side_with_the_same_result(channels, make, episo
     logits = make("frn", channels, alpha=0.3, beta=-0.2)(support, query, support_mask=uneven)
     expected = looped(support, query, uneven, lambda c, q: frn(c, q, 0.3, -0.2))
     assert_close(logits, expected, rtol=1e-9, atol=1e-9)
+
+
+def clusters(nodes, weights):
+    """The means of an image's clusters, with their shares of its nodes."""
+    labels = weights.labels(nodes)
+    members = [nodes[labels == label] for label in np.unique(labels)]
+    return np.array([m.mean(0) for m in members]), np.array([len(m) for m in members]) / len(nodes)
+
+
+@pytest.mark.parametrize("weights", [Uniform(), KMeans(n_clusters=2), MeanShift(bandwidth=2.0)])
+def test_controls_take_the_weights_of_deepemd(weights, make, episodes):
+    """Uniform weights, or clusters as nodes: written out, with only the clusters there."""
+    support, query = episodes(n=1, way=2, shot=2, n_query=2, query_nodes=4)
+    chamfers, products = make("chamfer", weights=weights), make("product-coupling", weights=weights)
+
+    def of(classes, nodes, join):
+        found = []
+        for v in map(mean_map, classes):
+            (one, s), (other, d) = (
+                (x, np.full(len(x), 1 / len(x))) if isinstance(weights, Uniform) else clusters(x, weights)
+                for x in (nodes, v)
+            )
+            found.append(12.5 * join(node_cosines(one, other), s, d))
+        return found
+
+    everyone = torch.ones(support.shape[:3], dtype=torch.bool)
+    best = looped(support, query, everyone, lambda c, q: of(c, q, lambda x, s, d: (s @ x.max(1) + d @ x.max(0)) / 2))
+    assert_close(chamfers(support, query), best, rtol=1e-9, atol=1e-9)
+    mean = looped(support, query, everyone, lambda c, q: of(c, q, lambda x, s, d: s @ x @ d))
+    assert_close(products(support, query), mean, rtol=1e-9, atol=1e-9)
+    plan = DeepEMD(weights=weights)(support, query)
+    assert (products(support, query) <= plan + 1e-5).all()
+    assert (plan <= chamfers(support, query) + 1e-5).all()
+    if isinstance(weights, Uniform):
+        assert_close(products(support, query), make("cosine-nodes")(support, query))
+
+
+def test_unknown_weights_are_named(make):
+    with pytest.raises(UserError, match="chamfer: unknown `weights` 'equal'"):
+        make("chamfer", weights="equal")
 
 
 def test_product_and_chamfer_enclose_the_optimal_plan(make, episodes):

@@ -16,7 +16,7 @@ from otfew.reporting import comparison_page
 from otfew.runs.directory import to_json
 
 pytestmark = pytest.mark.usefixtures("surroundings")
-METHODS = ("--methods", "cosine-centroid", "protonet", "deepemd", "--episodes", 40, "--query", 4)
+METHODS = ("--methods", "cosine-centroid", "chamfer", "deepemd", "--episodes", 40, "--query", 4)
 
 
 def made(folder, *arguments):
@@ -33,7 +33,9 @@ def test_own_features(own_features, tmp_path, check_page):
     assert f"{best} is right most often, {100 * results['methods'][best]['accuracy']['mean']:.2f} %" in told
     for word in ("Classes, the hardest first", "Confusions", "The worst queries", "Protocol", "jackknife"):
         assert word in told
-    assert text.count('class="forest"') == 2
+    assert text.count('class="forest"') == 3
+    assert "deepemd over chamfer" in text
+    assert "what transport adds: difference to its controls, points" in text
     assert "image" not in page.tags
     assert re.search(r"image \d+ is 7|image \d+ is \d", told)
 

@@ -11,7 +11,7 @@ from otfew.experiments import compare, cross_domain
 from otfew.features import material
 
 pytestmark = pytest.mark.usefixtures("surroundings")
-METHODS = ["deepemd", "cosine-centroid", "cr-pooled"]
+METHODS = ["deepemd", "cosine-centroid", "chamfer"]
 
 
 @pytest.fixture
@@ -37,6 +37,8 @@ def test_every_column_is_that_of_compare(two_sets, toy_backbone, tmp_path, finis
     assert "parts on glyphs, omniglot" in said
     assert "glyphs: data: glyphs" in said
     assert "omniglot: data: omniglot" in said
+    assert "what transport adds to controls without it" in said
+    assert "deepemd, glyphs" in said
     assert "backbone: parts, trained on toys" in said
     for dataset in ("glyphs", "omniglot"):
         alone = finish(compare.main, tmp_path / dataset, *arguments, "--dataset", dataset, "--nodes", "fcn")

@@ -21,6 +21,7 @@ from otfew.retrieval.reranking import CONTROLS, TRANSPORT
 from otfew.retrieval.run import Ranked
 from otfew.runs import processes
 from otfew.runs.directory import RunDirectory
+from otfew.statistics.intervals import holm
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 SCORES = ["deepemd", "chamfer", "cr-pooled", "product-coupling", "pooled-cosine"]
@@ -56,13 +57,32 @@ def test_a_table_and_a_report(own_features, tmp_path, finish, capsys):
     expected = 2.200985 * by_class.std(ddof=1) / np.sqrt(12)
     assert results["methods"]["deepemd [file]"]["metrics"]["map_at_r"]["class_ci"] == pytest.approx(expected, rel=1e-5)
     adds = results["transport_adds"]["deepemd [file]"]
-    best = max(SCORES[1:], key=lambda score: results["methods"][f"{score} [file]"]["metrics"]["map_at_r"]["mean"])
-    assert adds["control"] == f"{best} [file]"
-    change = values["deepemd [file]"] - values[f"{best} [file]"]
-    assert adds["map_at_r"]["mean"] == pytest.approx(change.mean(), abs=1e-7)
+    assert list(adds) == ["contrasts"]
+    raw = []
+    for control in ("chamfer", "product-coupling"):
+        over = adds["contrasts"][control]
+        assert over["control"] == f"{control} [file]"
+        change = values["deepemd [file]"] - values[f"{control} [file]"]
+        assert over["map_at_r"]["mean"] == pytest.approx(change.mean(), abs=1e-7)
+        raw.append(over["map_at_r"]["p"])
+    written = [over["map_at_r"]["p_holm"] for over in adds["contrasts"].values()]
+    assert written == pytest.approx(holm(raw), abs=1e-8)
     times = json.loads((tmp_path / "run" / "timings.json").read_text())
     assert all(found["ms_per_query"] > 0 for found in times["methods"].values())
     assert "| deepemd |" in (tmp_path / "run" / "report.md").read_text()
+
+
+def test_equal_weights_have_controls_of_equal_weights(own_features, tmp_path, finish, capsys):
+    scores = "--scores", "deepemd", "deepemd-equal", "chamfer", "product-coupling-equal"
+    adds = finish(retrieve.main, tmp_path / "run", *given(own_features, "--rerank", 5, *scores))["transport_adds"]
+    said = " ".join(capsys.readouterr().out.split())
+    assert {name: list(own["contrasts"]) for name, own in adds.items()} == {
+        "deepemd [file]": ["chamfer"],
+        "deepemd-equal [file]": ["product-coupling-equal"],
+    }
+    assert adds["deepemd-equal [file]"]["reason"] == "chamfer-equal did not run on nodes file"
+    assert "what transport adds is the difference to chamfer and product-coupling-equal: controls that are" in said
+    assert "what transport adds in deepemd [file]: product-coupling did not run on nodes file" in said
 
 
 def test_results_hold_no_paths_or_times(own_features, tmp_path, finish):

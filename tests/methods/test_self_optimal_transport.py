@@ -8,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from otfew.errors import UserError
-from otfew.methods.self_optimal_transport import SelfOptimalTransport, self_transport
+from otfew.methods.self_optimal_transport import SelfOptimalTransport, self_softmax, self_transport
 
 
 @pytest.fixture
@@ -86,6 +86,33 @@ def test_an_image_unlike_all_others_still_sends_nothing_to_itself():
     padded = torch.cat([x, torch.zeros(1, 3, 8, dtype=torch.float64)], 1)
     features = self_transport(padded, torch.arange(12)[None] < 9, 0.05)
     assert_close(features[0, :9, :9], torch.from_numpy(expected), rtol=0, atol=1e-3)
+
+
+def test_the_control_has_no_constraint_on_what_a_point_receives():
+    """Each row is the softmax of the cosines to the others, written out; no plan of these rows costs less."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 9, 16, generator=generator, dtype=torch.float64)
+    there = torch.ones(2, 9, dtype=torch.bool)
+    there[1, 7:] = False
+    found = self_softmax(x, there, 0.1)
+    for points, features, valid in zip(x.numpy(), found.numpy(), there.numpy(), strict=True):
+        some = points[valid] / np.linalg.norm(points[valid], axis=1, keepdims=True)
+        shares = np.exp(some @ some.T / 0.1)
+        np.fill_diagonal(shares, 0)
+        shares /= shares.sum(1, keepdims=True)
+        expected = shares / shares.max()
+        np.fill_diagonal(expected, 1)
+        np.testing.assert_allclose(features[np.ix_(valid, valid)], expected, atol=1e-10)
+        assert (features[np.ix_(valid, ~valid)] == 0).all()
+        assert np.ptp(shares.sum(0)) > 0.1
+
+        def free_energy(plan, some=some):
+            plan = np.where(np.eye(len(plan)) == 1, 0, plan)
+            plan = plan / plan.sum(1, keepdims=True)
+            return (plan * (1 - some @ some.T)).sum() + 0.1 * (plan * np.log(np.maximum(plan, 1e-300))).sum()
+
+        transported = self_transport(torch.from_numpy(points[valid])[None], torch.ones(1, valid.sum(), dtype=bool), 0.1)
+        assert free_energy(shares) < free_energy(transported[0].numpy()) - 1e-3
 
 
 def test_shares_of_masked_shots_are_zero(batch):

@@ -1,13 +1,24 @@
 """The record of a comparison: pairs, families of corrections, and what transport adds."""
 
+import re
+
 import numpy as np
 import pytest
 
 from otfew.evaluation.figures import compare
 from otfew.evaluation.lineup import Entry
 from otfew.evaluation.run import Scores
-from otfew.reporting.cells import difference_rows
-from otfew.reporting.comparison import episodes_csv, markdown, protocol_lines, table, transport_lines, words
+from otfew.reporting.cells import contrast_rows, difference_rows
+from otfew.reporting.comparison import (
+    contrast_lines,
+    episodes_csv,
+    markdown,
+    protocol_lines,
+    table,
+    transport_lines,
+    words,
+)
+from otfew.reporting.frames import rows
 from otfew.statistics.intervals import estimate, holm, p_value
 
 N = 400
@@ -85,8 +96,11 @@ def test_transductive_methods_are_compared_among_themselves():
     assert across["mean"] == pytest.approx(MIXED["pt-map"].accuracy.mean() - MIXED["chamfer"].accuracy.mean(), abs=1e-8)
     assert "verdict" not in across
     # A transductive method is not credited with what it gains over controls that see one query at a time.
-    assert found["transport_adds"]["lst"]["reason"] == "no transductive control ran on nodes fcn"
-    assert found["transport_adds"]["deepemd"]["control"] == "chamfer"
+    assert found["transport_adds"]["lst"] == {
+        "contrasts": {},
+        "reason": "lst:head=gmm and lst:head=kmeans did not run on nodes fcn",
+    }
+    assert list(found["transport_adds"]["deepemd"]["contrasts"]) == ["chamfer"]
 
 
 def test_the_reference_of_either_group_can_be_named():
@@ -138,57 +152,100 @@ def test_pairing_removes_the_difficulty_of_classes(record):
     assert record["methods"]["chamfer"]["difference"]["class_ci"] < record["methods"]["chamfer"]["accuracy"]["class_ci"]
 
 
-def test_transport_is_credited_with_what_it_adds_to_its_best_control(record):
+def test_transport_is_credited_with_what_it_adds_to_its_controls(record):
     adds = record["transport_adds"]
     assert set(adds) == {"deepemd", "grid"}
-    assert adds["deepemd"]["control"] == "chamfer"
+    (over,) = adds["deepemd"]["contrasts"].values()
+    assert over["control"] == "chamfer"
     gain = SCORES["deepemd"].accuracy.mean() - SCORES["chamfer"].accuracy.mean()
-    assert adds["deepemd"]["mean"] == pytest.approx(gain, abs=1e-8)
+    assert over["mean"] == pytest.approx(gain, abs=1e-8)
+    assert adds["deepemd"]["reason"] == "product-coupling did not run on nodes fcn"
     # Crops must not pass for transport: controls on other nodes do not count.
-    assert adds["grid"]["control"] is None
-    assert adds["grid"]["reason"] == "no control ran on nodes grid:2,3"
-    lines = transport_lines(record)
-    assert "over chamfer" in lines[0]
-    assert lines[1] == "what transport adds in grid: unknown, no control ran on nodes grid:2,3"
+    assert adds["grid"] == {"contrasts": {}, "reason": "chamfer and product-coupling did not run on nodes grid:2,3"}
+    first, second = transport_lines(record)
+    assert re.fullmatch(
+        r"what transport adds in deepemd: [+-]\d\.\d\d ± \d\.\d\d points over chamfer \(.*, p \S+\); "
+        "product-coupling did not run on nodes fcn",
+        first,
+    )
+    assert second == f"what transport adds in grid: unknown, {adds['grid']['reason']}"
 
 
 def test_transport_is_not_credited_with_seeing_all_queries():
     entries = [*ENTRIES[:2], Entry("deepemd", "sot", "fcn")]
     record = compare(entries, SCORES, CLASSES, CLASS_NAMES, "cosine-centroid")
     assert record["transport_adds"]["deepemd"] == {
-        "control": None,
-        "reason": "no transductive control ran on nodes fcn",
+        "contrasts": {},
+        "reason": "sot:plan=softmax did not run on nodes fcn",
     }
 
 
-def test_the_best_control_is_the_one_to_beat():
-    """Of all controls on the same nodes, wherever it stands, and none of other nodes, however good."""
-    weak, strong = scores(0), scores(3)
-    given = {
-        "cr-pooled": weak,
-        "product-coupling": strong,
-        "cosine-nodes": weak,
-        "deepemd": scores(3),
-        "chamfer": scores(4),
+BOTH = {**SCORES, "product-coupling": scores(0), "deepemd uniform": scores(2), "chamfer uniform": scores(1)}
+UNIFORM = {"weights": "uniform"}
+ALL = [
+    *ENTRIES[:3],
+    Entry("product-coupling", "product-coupling", "fcn"),
+    Entry("deepemd uniform", "deepemd", "fcn", UNIFORM),
+    Entry("chamfer uniform", "chamfer", "fcn", UNIFORM),
+]
+
+
+def test_all_contrasts_of_a_run_are_one_family():
+    """Three differences are corrected for three, whatever else was compared with the reference."""
+    adds = compare(ALL, BOTH, CLASSES, CLASS_NAMES, "cosine-centroid")["transport_adds"]
+    pairs = {
+        ("deepemd", "chamfer"): "chamfer",
+        ("deepemd", "product-coupling"): "product-coupling",
+        ("deepemd uniform", "chamfer"): "chamfer uniform",
     }
-    nodes = {"chamfer": "grid:2"}
-    entries = [Entry(name, name, nodes.get(name, "fcn")) for name in given]
-    found = compare(entries, given, CLASSES, CLASS_NAMES, "")["transport_adds"]
-    assert set(found) == {"deepemd"}
-    assert found["deepemd"]["control"] == "product-coupling"
-    gain = given["deepemd"].accuracy.mean() - strong.accuracy.mean()
-    assert found["deepemd"]["mean"] == pytest.approx(gain, abs=1e-8)
+    found = [estimate(BOTH[a].accuracy - BOTH[b].accuracy, CLASSES, CLASS_NAMES) for (a, _), b in pairs.items()]
+    for (name, control), difference, p in zip(pairs, found, holm([p_value(d) for d in found]), strict=True):
+        written = adds[name]["contrasts"][control]
+        assert written["control"] == pairs[name, control]
+        assert written["p_holm"] == pytest.approx(p, abs=1e-8)
+        assert written["class_ci"] == pytest.approx(difference.jackknife.half_width, abs=1e-8)
+    assert sum(len(own["contrasts"]) for own in adds.values()) == 3
 
 
-def test_what_transport_adds_is_a_family_of_its_own():
-    """Two transport methods are corrected for two, whatever else was compared with the reference."""
-    given = {**SCORES, "deepemd uniform": scores(2), "protonet": scores(1)}
-    entries = [*ENTRIES[:3], Entry("deepemd uniform", "deepemd", "fcn"), Entry("protonet", "protonet", "fcn")]
-    adds = compare(entries, given, CLASSES, CLASS_NAMES, "cosine-centroid")["transport_adds"]
-    names = ["deepemd", "deepemd uniform"]
-    found = [estimate(given[n].accuracy - given["chamfer"].accuracy, CLASSES, CLASS_NAMES) for n in names]
-    for name, p in zip(names, holm([p_value(difference) for difference in found]), strict=True):
-        assert adds[name]["p_holm"] == pytest.approx(p, abs=1e-8)
+def test_a_sentence_names_both_controls_and_another_says_what_they_are():
+    record = compare(ALL[:4], BOTH, CLASSES, CLASS_NAMES, "cosine-centroid")
+    over = record["transport_adds"]["deepemd"]["contrasts"]
+    parts = []
+    for i, (name, one) in enumerate(over.items()):
+        p = "<0.001" if one["p_holm"] < 0.001 else f"{one['p_holm']:.3f}"
+        points = f"{100 * one['mean']:+.2f} ± {100 * one['class_ci']:.2f}{' points' if i == 0 else ''}"
+        parts.append(f"{points} over {name} ({one['verdict']}, p {p})")
+    assert list(over) == ["chamfer", "product-coupling"]
+    assert transport_lines(record) == [f"what transport adds in deepemd: {', '.join(parts)}"]
+    (line,) = contrast_lines([record, record])
+    assert "chamfer (each node to its best match, no plan) and product-coupling (every node with every node)" in line
+    assert "fixed beforehand" in line
+    rows = contrast_rows(record, "birds")
+    assert [row[:2] for row in rows] == [["deepemd, birds", "chamfer"], ["deepemd, birds", "product-coupling"]]
+    assert rows[1][3] == words(over["product-coupling"])
+
+
+OLD = {
+    "control": "cr-pooled", "mean": 0.012, "episode_ci": 0.003, "class_ci": 0.005, "p": 0.001, "p_holm": 0.002,
+    "verdict": "better",
+}  # fmt: skip
+
+
+def test_runs_of_the_old_format_are_named_as_such(record):
+    old = {**record, "transport_adds": {"deepemd": OLD, "grid": {"control": None, "reason": "no control ran"}}}
+    assert transport_lines(old) == [
+        "what transport adds in deepemd: +1.20 ± 0.50 points over cr-pooled, best control on these episodes (old "
+        "format) (better, p 0.002)",
+        "what transport adds in grid: unknown, no control ran",
+    ]
+    (line,) = contrast_lines([old])
+    assert "older format" in line
+    assert "run the same command again" in line
+    assert contrast_rows(old, "birds")[0][1] == "cr-pooled, best control on these episodes (old format)"
+    row = next(row for row in rows(old) if row["method"] == "deepemd")
+    assert (row["best_control"], row["adds_over_best_control"]) == ("cr-pooled", 0.012)
+    assert row["adds_over_best_control_p_holm"] == 0.002
+    assert not any(column.startswith("adds_over_chamfer") for column in row)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from otfew.evaluation.answers import FILE, from_bytes
 from otfew.reporting import frames
 from otfew.reporting.tables import Table, latex
 
-METHODS = ["cosine-centroid", "knn", "deepemd", ("deepemd", {"temperature": 2.0}), "pt-map"]
+METHODS = ["chamfer", "knn", "deepemd", ("deepemd", {"temperature": 2.0}), "pt-map"]
 NAMES = ["=cmd()", r"a\b_{c}", "<b>x</b>", "50 % & $1", "é|~", "plain"]
 
 
@@ -60,7 +60,12 @@ def test_a_table_is_a_dataframe_of_the_results(run):
         assert row["nodes"] == "file"
         assert row["ms_per_episode"] == run.timings["methods"][name]["ms_per_episode"]
     adds = run.results["transport_adds"]["deepemd"]
-    assert table.loc["deepemd", ["control", "transport_adds"]].tolist() == [adds["control"], adds["mean"]]
+    over = adds["contrasts"]["chamfer"]
+    for key in ("episode_ci", "class_ci", "p", "p_holm", "verdict"):
+        assert table.loc["deepemd", f"adds_over_chamfer_{key}"] == over[key] or np.isnan(over[key] or np.nan)
+    assert table.loc["deepemd", "adds_over_chamfer"] == over["mean"]
+    assert table.loc["deepemd", "adds_missing"] == adds["reason"]
+    assert np.isnan(table.loc["knn", "adds_over_chamfer"])
     assert table["transductive"].sum() == 1
 
 
@@ -172,6 +177,32 @@ def test_a_run_read_back_has_the_same_answers(run):
     assert str(back.episode(17)) == str(run.episode(17))
     assert back.to_csv() == run.to_csv()
     assert back.plot()._repr_png_().startswith(b"\x89PNG")
+
+
+def test_a_run_of_the_old_format_is_read_and_named_as_such(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    file = tmp_path / "run" / "results.json"
+    results = json.loads(file.read_text())
+    assert results["format"] == 2
+    for name, own in results["transport_adds"].items():
+        none = {"control": None, "reason": "no transductive control ran on nodes file"}
+        results["transport_adds"][name] = own["contrasts"].get("chamfer", none)
+    file.write_text(json.dumps({**results, "format": 1}))
+    back = otfew.load(tmp_path / "run")
+    said = str(back)
+    assert "over chamfer, best control on these episodes (old format)" in said
+    assert "in this run of an older format" in said
+    assert "adds_over_best_control" in back.to_csv()
+    page = back.save(tmp_path / "again")
+    assert "difference to the best control on these episodes (old format)" in (page.folder / "report.html").read_text()
+
+
+def test_a_run_of_a_later_format_is_refused(run, tmp_path):
+    shutil.copytree(run.folder, tmp_path / "run")
+    file = tmp_path / "run" / "results.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "format": 3}))
+    with pytest.raises(UserError, match=r"made by a later otfew \(format 3; this one reads 1 to 2\): update otfew\.$"):
+        otfew.load(tmp_path / "run")
 
 
 @pytest.mark.parametrize("spoil", ["cut", "other", "gone", "swapped"])

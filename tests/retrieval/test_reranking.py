@@ -9,10 +9,11 @@ import torch
 
 import otfew
 from otfew.retrieval import reranking
-from otfew.retrieval.reranking import CONTROLS, TRANSPORT, NodeSets, score_candidates, scores_named
+from otfew.retrieval.reranking import CONTRASTS, CONTROLS, TRANSPORT, NodeSets, score_candidates, scores_named
 from otfew.scores.chamfer import chamfer_similarities
 from otfew.scores.cr_pooled import cosine_of_pooled, cr_pooled_cosines
 from otfew.scores.emd import emd_similarity
+from otfew.scores.node_weights import Uniform
 from otfew.scores.product_coupling import product_coupling_similarities
 
 ALL = [*TRANSPORT, *CONTROLS]
@@ -73,6 +74,8 @@ def test_scores_are_those_of_methods_and_baselines(n):
         "chamfer": chamfer_similarities(support, query),
         "cr-pooled": cr_pooled_cosines(support, query),
         "product-coupling": product_coupling_similarities(support, query),
+        "chamfer-equal": chamfer_similarities(support, query, Uniform()),
+        "product-coupling-equal": product_coupling_similarities(support, query, Uniform()),
         "pooled-cosine": torch.nn.functional.cosine_similarity(query.mean(2), support.mean(2), dim=-1)[:, None],
     }
     assert set(expected) == set(found)
@@ -89,9 +92,11 @@ def test_both_images_of_a_pair_may_be_the_query():
 
 def test_transport_lies_between_its_controls():
     found, _ = scored(draw(seed=3))
-    assert (found["product-coupling"] <= found["deepemd"] + 1e-6).all()
-    assert (found["deepemd"] <= found["chamfer"] + 1e-6).all()
-    assert (found["deepemd"] - found["product-coupling"]).max() > 1e-3
+    for score, (above, below) in CONTRASTS.items():
+        assert (found[below] <= found[score] + 1e-6).all()
+        assert (found[score] <= found[above] + 1e-6).all()
+        assert (found[score] - found[below]).max() > 1e-3
+        assert (found[above] - found[score]).max() > 1e-3
 
 
 def test_an_offset_or_a_scale_of_the_features_leaves_cosines_alone():
