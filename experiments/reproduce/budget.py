@@ -22,6 +22,8 @@ ENOUGH = 0.5
 FLAT = 0.5
 """Points by which the mean of a validation curve's last tenth may be above that of the tenth before."""
 YES, NO = "yes", "not at this budget"
+CALLED = {"omniglot-rotated": "omniglot with rotated classes"}
+"""Data sets that a paper's budget calls by another name than their loader."""
 WIDTHS = {"quarter": 0.25, "half": 0.5}
 COUNTED = {
     "width": "width {} of {}",
@@ -209,7 +211,11 @@ def _of_arm(arm: Arm, protocol: Mapping[str, Any], cards: Mapping[str, Card]) ->
 def _trained_here(network: str, epochs: int, setting: Mapping[str, Any]) -> Own:
     images = setting.get("images", {}).get("train", [None])[0]
     return Own(
-        *named(network), epochs=epochs, resolution=setting["resolution"], images=images, data=(setting["dataset"],)
+        *named(network),
+        epochs=epochs,
+        resolution=setting["resolution"],
+        images=images,
+        data=(_called(setting["dataset"]),),
     )
 
 
@@ -219,7 +225,7 @@ def _of_checkpoint(part: Mapping[str, Any], method: str, cards: Mapping[str, Car
     kind = re.split(r"[:,]", nodes)[0]
     partial = next((note for note in data.get("notes", ()) if note.startswith("partial: ")), "")
     partial = re.split("[,;]", partial.removeprefix("partial: "))[0]
-    common = {"resolution": part["resolution"], "data": (data["dataset"],), "partial": partial}
+    common = {"resolution": part["resolution"], "data": (_called(data["dataset"]),), "partial": partial}
     if backbone is None:
         # Features of a file.
         return Own(nodes=kind, **common)
@@ -237,13 +243,18 @@ def _of_checkpoint(part: Mapping[str, Any], method: str, cards: Mapping[str, Car
         width,
         epochs=first["protocol"]["epochs"],
         meta_episodes=meta,
-        learned=(card.dataset,),
+        learned=(_called(card.dataset),),
         base=first["name"],
         curves=tuple(tuple(curve) for curve in last.get("val_curves", {}).values()),
         nodes=kind,
         trained_nodes=re.split(r"[:,]", trained)[0],
         **common,
     )
+
+
+def _called(dataset: str) -> str:
+    """Name a data set as budgets of papers do."""
+    return CALLED.get(dataset, dataset)
 
 
 def _bracketed(method: str) -> str:
