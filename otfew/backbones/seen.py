@@ -21,9 +21,9 @@ def classes_seen(card: Card, classes: Sequence[str], *, dataset: str = "") -> tu
 
     For a backbone trained by otfew on the same data set, or one with the same names, they are compared as they are.
     Otherwise they are compared as words: "Indigo_Bunting" is ImageNet's "indigo bunting"; and a name also counts where
-    one of the two ends with all words of the other, since "Brown_Pelican" was seen as a "pelican" and "bus" as a "school
-    bus". Names are all there is to go by, so the count is an estimate: a species that the training data hold under
-    another name is missed, and a namesake counts.
+    one of the two ends with all words of the other, since "Brown_Pelican" was seen as a "pelican" and "bus" as a
+    "school bus". Names are all there is to go by, so the count is an estimate: a species that the training data hold
+    under another name is missed, and a namesake counts.
 
     Args:
         card: Of the backbone.
