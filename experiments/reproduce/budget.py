@@ -24,6 +24,9 @@ FLAT = 0.5
 YES, NO = "yes", "not at this budget"
 CALLED = {"omniglot-rotated": "omniglot with rotated classes"}
 """Data sets that a paper's budget calls by another name than their loader."""
+STAGE_1 = "stage-1"
+"""Name of the curve of a long tail's first stage, which bears on all arms."""
+Curves = tuple[tuple[float, ...], ...]
 WIDTHS = {"quarter": 0.25, "half": 0.5}
 COUNTED = {
     "width": "width {} of {}",
@@ -51,7 +54,7 @@ class Own(Spent):
 
     base: str = ""
     partial: str = ""
-    curves: tuple[tuple[float, ...], ...] = ()
+    curves: Curves = ()
     nodes: str = ""
     trained_nodes: str = ""
 
@@ -198,9 +201,10 @@ def _of_arm(arm: Arm, protocol: Mapping[str, Any], cards: Mapping[str, Card]) ->
         part = next((value for value in part.values() if isinstance(value, Mapping) and "backbone" in value), part)
     if "setting" in part:
         setting = part["setting"]
-        yield _trained_here(setting["backbone"], setting["recipe"]["epochs"], setting)
+        curves = _curves_of(part, STAGE_1, method or arm.key)
+        yield _trained_here(setting["backbone"], setting["recipe"]["epochs"], setting, curves)
     elif isinstance(part.get("backbone"), str):
-        yield _trained_here(part["backbone"], part["epochs"], part)
+        yield _trained_here(part["backbone"], part["epochs"], part, _curves_of(part, method or arm.key))
     elif "data" in part:
         yield _of_checkpoint(part, method or arm.key, cards)
     else:
@@ -208,7 +212,7 @@ def _of_arm(arm: Arm, protocol: Mapping[str, Any], cards: Mapping[str, Card]) ->
         yield Own()
 
 
-def _trained_here(network: str, epochs: int, setting: Mapping[str, Any]) -> Own:
+def _trained_here(network: str, epochs: int, setting: Mapping[str, Any], curves: Curves) -> Own:
     images = setting.get("images", {}).get("train", [None])[0]
     return Own(
         *named(network),
@@ -216,7 +220,14 @@ def _trained_here(network: str, epochs: int, setting: Mapping[str, Any]) -> Own:
         resolution=setting["resolution"],
         images=images,
         data=(_called(setting["dataset"]),),
+        curves=curves,
     )
+
+
+def _curves_of(protocol: Mapping[str, Any], *names: str) -> Curves:
+    """Read the curves that a run kept of trainings of its own, one of each seed."""
+    kept = protocol.get("val_curves", {})
+    return tuple(tuple(curve) for name in names for curve in kept.get(name, {}).values())
 
 
 def _of_checkpoint(part: Mapping[str, Any], method: str, cards: Mapping[str, Card]) -> Own:
