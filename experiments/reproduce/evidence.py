@@ -184,7 +184,7 @@ def _protocol(run: Run, results: Mapping[str, Any]) -> Any:
 
 
 def _curves(results: Mapping[str, Any]) -> dict[str, Any]:
-    """Take the validation curves along, whole, where a run trained networks of its own: the budget's rule reads them."""
+    """Take the validation curves along, whole, where a run trained its own networks: the rule on budgets reads them."""
     kept = results.get("val_curves")
     if not kept:
         return {}

@@ -7,11 +7,21 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from otfew import backbones
+from otfew.backbones.architectures import ARCHITECTURES
+from otfew.backbones.cards import Card
 from otfew.experiments.common.cli import run
+from otfew.experiments.metric_learning import checkpoints, material
 from otfew.experiments.metric_learning import command as metric_learning
 from otfew.experiments.metric_learning import report as metric_report
+from otfew.experiments.reproduce import budget
+from otfew.experiments.reproduce.claims import Arm, Claim
+from otfew.experiments.retrieve import command as retrieve
+from otfew.training.metric.embedding import Space
 from otfew.training.metric.evaluation import FIGURES
+from otfew.training.metric.task import Images
 
 COLOURS = {"blue": (200, 60, 60), "green": (60, 190, 60), "red": (60, 60, 200), "grey": (128, 128, 128)}
 
@@ -77,6 +87,88 @@ def test_results_hold_every_figure_of_every_epoch(finished):
     assert not list((finished / "runs").glob("*.pt"))
 
 
+def test_curves_are_of_the_val_split_where_that_chooses_nothing(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["protocol"]["curve"]["from"] == "the val split"
+    assert results["protocol"]["curve"]["items"] == [20]
+    assert results["val_curves"].keys() == results["losses"].keys()
+    for each in results["val_curves"].values():
+        assert {seed: len(curve) for seed, curve in each.items()} == {"1": 2, "2": 2}
+    assert "mAP among 20 further items (the val split)" in (finished / "report.md").read_text()
+    (own,) = budget.owns(
+        Claim("c", "t", "s", left=(Arm("r", "all-pairs"),)),
+        {"r": {**results["protocol"], "val_curves": results["val_curves"]}},
+        {},
+    )
+    assert own.curves == tuple(map(tuple, results["val_curves"]["all-pairs"].values()))
+
+
+@pytest.fixture(scope="module")
+def pooled(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("pooled") / "run"
+    words = (
+        f"--dataset image-folder --data-root {folder} --backbone conv4 --resolution 16 --pooled --epochs 1 --seeds 1 "
+    )
+    words += "--batch-size 8 --losses all-pairs --threads 1 --device cpu --output "
+    metric_learning.main([*words.split(), str(output)])
+    return output, words
+
+
+def test_every_run_keeps_its_trunk_with_a_card(pooled):
+    path = pooled[0] / "checkpoints" / "image-folder-conv4-all-pairs-seed1.safetensors"
+    card = backbones.load(str(path)).card
+    assert card.training_classes == tuple(sorted(COLOURS))
+    assert card.training_data.startswith("image-folder train: 4 classes, 80 items")
+    words = card.protocol["command"]
+    assert words.startswith("python -m experiments.metric_learning --dataset image-folder --seeds 1 --backbone conv4")
+    assert words.endswith("--losses all-pairs --learning-rates 0.01")
+    assert "--pooled" in words
+    assert len(card.protocol["val_curves"]["map"]) == 1
+
+
+def test_a_checkpoint_is_the_trunk_of_its_modality(tmp_path):
+    torch.manual_seed(0)
+    sides = [torch.zeros(1, 3, 16, 16)] * 2
+    space = Space(ARCHITECTURES["conv4"], sides, (4,), "flatten").eval()
+    train = tuple(
+        Images(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(1), (m,) * 3, (0.3,) * 3) for m in (0.2, 0.7)
+    )
+    state = {f"space.{name}": tensor for name, tensor in space.state_dict().items()}
+    checkpoints.write(tmp_path, state, train, Card("mine", "conv4", resolution=16))
+    pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    for modality, (side, images) in enumerate(zip(("", "-queries"), train, strict=True)):
+        found = backbones.load(str(tmp_path / "checkpoints" / f"mine{side}.safetensors"))
+        expected = space.embedders[modality].trunk((pixels / 255 - images.mean[0]) / 0.3)
+        # In half precision.
+        torch.testing.assert_close(found.maps(pixels), expected.detach(), rtol=0.01, atol=0.01)
+
+
+def test_training_goes_on_from_a_checkpoint(pooled, tmp_path):
+    """With steps of no size the weights stay those of the start."""
+    output, words = pooled
+    name = "image-folder-conv4-all-pairs-seed1.safetensors"
+    path, again = output / "checkpoints" / name, tmp_path / "run" / "checkpoints" / name
+    still = words.replace("--backbone conv4", f"--backbone {path} --learning-rates 1e-30")
+    metric_learning.main([*still.split(), str(tmp_path / "run")])
+    start, end = (backbones.load(str(each)) for each in (path, again))
+    for (key, before), after in zip(start.module.named_parameters(), end.module.parameters(), strict=True):
+        assert torch.equal(before, after), key
+    assert end.card.protocol["started_from"]["name"] == path.stem
+    assert (end.card.mean, end.card.std) == (start.card.mean, start.card.std)
+    protocol = json.loads((tmp_path / "run" / "results.json").read_text())["protocol"]
+    assert protocol["backbone"] == "conv4"
+    assert protocol["started_from"] == {"name": path.stem, "sha256": start.card.sha256}
+
+
+def test_retrieve_takes_a_checkpoint(pooled, folder, tmp_path):
+    path = pooled[0] / "checkpoints" / "image-folder-conv4-all-pairs-seed1.safetensors"
+    words = f"--dataset image-folder --data-root {folder} --backbone {path} --split test --allow-overlap --device cpu "
+    words += f"--nodes fcn:1,nomap --scores chamfer --rerank 3 --threads 1 --output {tmp_path / 'run'}"
+    retrieve.main(words.split())
+    protocol = json.loads((tmp_path / "run" / "results.json").read_text())["protocol"]
+    assert protocol["backbone"]["name"] == path.stem
+
+
 def test_other_losses_and_seeds_join_the_folder(folder, finished, tmp_path, capsys):
     import shutil
 
@@ -110,6 +202,19 @@ def test_the_rate_is_chosen_on_the_val_split(folder, tmp_path):
     assert found["tuning"]["0.02"] > found["tuning"]["1e-07"]
     assert found["learning_rate"] == 0.02
     assert results["protocol"]["images"]["val"] == [20]
+    # The val split chooses, and nothing is left out of training.
+    assert results["protocol"]["curve"] is None
+    assert results["val_curves"] == {}
+
+
+def test_curves_are_of_what_is_left_out_where_the_val_split_chooses(folder):
+    options = material.Options("image-folder", folder, "", 12, None, 50, None, "")
+    found = material.load(options, ["train", "val", "test"], lambda _: None)
+    (kept,), (left,) = found.splits["train"], found.curve
+    assert (len(kept.labels), len(left.labels)) == (50, 80 - 50)
+    both = torch.cat([kept.pixels, left.pixels]).flatten(1)
+    assert len(torch.unique(both, dim=0)) == 80
+    assert found.curve_from == "what is left out of training"
 
 
 def test_a_diverged_seed_is_reported(folder, tmp_path, capsys, refused):
@@ -178,6 +283,7 @@ def test_refusals(folder, finished, tmp_path, refused):
         (("--seeds", "0"), "--seeds must be at least 1"),
         (("--batch-size", "64"), "needs 128 training images"),
         (("--backbone", "resnet99"), "unknown backbone 'resnet99'"),
+        (("--pooled",), "--pooled leaves out the layers that --head asks for"),
         (("--dataset", "mnistt"), "unknown data set 'mnistt'"),
         (("--resolution", "3"), "too small for this backbone"),
         (("--train-images", "1"), "--train-images must be at least 2"),
