@@ -46,19 +46,18 @@ def check(ledger: Ledger, lock: ledger_lock.Lock | None, docs: Path, console: Co
         UserError: Names the first difference, or what is damaged.
     """
     known = Known.load(ledger, docs / "results")
-    again: set[str] = set()
+    said = []
     for suite in SUITES:
-        again |= _figures(ledger, known, suite, Evidence(docs / "results", suite))
+        again = _figures(ledger, known, suite, Evidence(docs / "results", suite))
+        said.append(
+            f"suite {suite}: {len(known.figures(suite))} claims with figures, {len(again)} of them computed again from the "
+            f"answers of {len(known.readers[suite])} runs"
+        )
+        if recorded := [claim.id for claim in known.only_recorded(ledger, suite)]:
+            said.append(f"suite {suite}, recorded figures only: {len(recorded)}: {', '.join(recorded)}")
     for path, content in pages(ledger, lock, known, docs).items():
         _same_file(path, content)
-    kept, claimed = known.kept(ledger), {*known.full, *known.quick}
-    said = [
-        f"{len(claimed)} claims with figures, {len(ledger.claims) - len(claimed)} without; all verdicts, both columns, "
-        f"{len(kept.full)} + {len(kept.quick)} runs with answers",
-        f"computed again from answers: {len(claimed - set(kept.only_recorded))} claims",
-    ]
-    if kept.only_recorded:
-        said.append(f"recorded figures only: {len(kept.only_recorded)} claims: {', '.join(kept.only_recorded)}")
+    said.append(f"verdicts of {len(ledger.claims)} claims in both columns, corrections, counts and pages: as committed")
     for line in said:
         console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
 

@@ -57,7 +57,7 @@ class Training:
 
     Attributes:
         name: Of the checkpoint.
-        command: pretrain or metatrain.
+        command: pretrain, metatrain or metric-learning, which names its checkpoints itself.
         arguments: Without ``--name`` and ``--output``.
     """
 

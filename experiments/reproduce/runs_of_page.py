@@ -10,6 +10,9 @@ from otfew.backbones.zoo import IN_CHECKOUT
 from otfew.experiments.reproduce.claims import Ledger, Run, Training
 from otfew.experiments.reproduce.evidence import spelled
 
+EXTERNAL = ("efficientnet-lite0",)
+"""Networks of others that runs name, which are downloaded."""
+
 
 @dataclass(frozen=True)
 class Kept:
@@ -39,9 +42,11 @@ def runs_section(ledger: Ledger, kept: Kept) -> list[str]:
     """Write the commands of all runs, and those of the trainings whose weights a checkout lacks."""
     lines = ["## Runs", "", _RUNS, ""]
     for name, run in ledger.runs.items():
-        missing = lacking(run, ledger)
+        missing = lacking(run)
         notes = ["answers kept"] if name in kept.full else []
-        notes += [f"needs {' and '.join(missing)}: its weights are not here, and are trained below"] if missing else []
+        for each in missing:
+            how = "are trained below" if each in ledger.trainings else "come from experiments.metric_learning"
+            notes.append(f"needs {each}, whose weights are not here and {how}")
         lines += [f"    # {'; '.join([name, *notes])}", f"    {spelled(run, quick=False)}"]
     away = [training for training in ledger.trainings.values() if training.name not in IN_CHECKOUT]
     if away:
@@ -50,17 +55,18 @@ def runs_section(ledger: Ledger, kept: Kept) -> list[str]:
     return lines
 
 
-def lacking(run: Run, ledger: Ledger) -> list[str]:
+def lacking(run: Run) -> list[str]:
     """Name the checkpoints of a run whose weights do not come with a checkout."""
-    return [name for name in _backbones(run.arguments) if name in ledger.trainings and name not in IN_CHECKOUT]
+    return [name for name in _backbones(run.arguments) if name not in (*IN_CHECKOUT, *EXTERNAL)]
 
 
 def _training(training: Training) -> str:
-    words = [*training.arguments, "--name", training.name, "--output", f"checkpoints/{training.name}"]
+    named = [] if training.command == "metric-learning" else ["--name", training.name]
+    words = [*training.arguments, *named, "--output", f"checkpoints/{training.name}"]
     for name in _backbones(training.arguments):
         if name not in IN_CHECKOUT and name != training.name and training.command == "metatrain":
             words[words.index(name)] = f"checkpoints/{name}/{name}.safetensors"
-    return shlex.join(["python", "-m", f"experiments.{training.command}", *words])
+    return shlex.join(["python", "-m", f"experiments.{training.command.replace('-', '_')}", *words])
 
 
 def _backbones(words: Sequence[str]) -> list[str]:

@@ -136,6 +136,10 @@ def _train(training: Training, folder: Path, config: Config, ledger: Ledger) -> 
     output = folder / "checkpoints" / training.name
     path = output / f"{training.name}.safetensors"
     arguments = _with_checkpoint(training.arguments, folder, config, ledger)
+    if training.command == "metric-learning":
+        # It names its checkpoints itself, after data set, network, loss and seed.
+        _call(training.command, [*arguments, "--output", str(output)], config)
+        return output / "checkpoints" / path.name
     _call(training.command, [*arguments, "--name", training.name, "--output", str(output)], config)
     return path
 

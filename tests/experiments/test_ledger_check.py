@@ -101,8 +101,8 @@ def checkout(written, tmp_path):
 def test_all_is_computed_again(checkout, capsys):
     reproduce.main(["--suite", "check", *where(checkout)])
     said = " ".join(capsys.readouterr().out.split())
-    assert "computed again from answers: 2 claims" in said
-    assert "recorded figures only: 1 claims: recorded" in said
+    assert "suite full: 3 claims with figures, 2 of them computed again from the answers of 1 runs" in said
+    assert "suite full, recorded figures only: 1: recorded" in said
     figures = json.loads((checkout / "docs/results/figures-full.json").read_bytes())
     right = 100 * np.load(checkout / "run/right.npy")
     assert figures["wins"]["figure"]["mean"] == pytest.approx((right[0] - right[1]).mean(), abs=1e-6)

@@ -411,7 +411,7 @@ def test_every_claim_has_a_record_and_every_record_its_files():
 def test_what_is_committed_follows_from_what_it_rests_on(capsys):
     reproduce.main(["--suite", "check", "--docs", str(REPOSITORY / "docs")])
     said = " ".join(capsys.readouterr().out.split())
-    assert "computed again from answers: " in said
+    assert "computed again from the answers of" in said
     page = (REPOSITORY / "docs/reproduction.md").read_text(encoding="utf-8")
     pictures = {path.name for path in (REPOSITORY / "docs" / report.PICTURES).iterdir()}
     assert pictures == {line.split("/")[-1].rstrip(")") for line in page.splitlines() if line.startswith("![")}
