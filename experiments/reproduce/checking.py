@@ -50,8 +50,8 @@ def check(ledger: Ledger, lock: ledger_lock.Lock | None, docs: Path, console: Co
     for suite in SUITES:
         again = _figures(ledger, known, suite, Evidence(docs / "results", suite))
         said.append(
-            f"suite {suite}: {len(known.figures(suite))} claims with figures, {len(again)} of them computed again from the "
-            f"answers of {len(known.readers[suite])} runs"
+            f"suite {suite}: {len(known.figures(suite))} claims with figures, {len(again)} of them computed again from "
+            f"the answers of {len(known.readers[suite])} runs"
         )
         if recorded := [claim.id for claim in known.only_recorded(ledger, suite)]:
             said.append(f"suite {suite}, recorded figures only: {len(recorded)}: {', '.join(recorded)}")

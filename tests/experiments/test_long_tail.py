@@ -12,7 +12,9 @@ from otfew.experiments.long_tail import command as long_tail
 from otfew.experiments.long_tail import report, setting, stage2
 from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC
 from otfew.experiments.reproduce import budget
+from otfew.experiments.reproduce.answers import gather
 from otfew.experiments.reproduce.claims import Arm, Claim
+from otfew.experiments.reproduce.figures import reader_of
 from otfew.runs.identity import versions
 
 SIDE = 16
@@ -92,6 +94,18 @@ def test_curves_are_kept_of_both_stages(finished):
         {},
     )
     assert own.curves == tuple(tuple(found[name][seed]) for name, seed in (("stage-1", "1"), ("ce", "0"), ("ce", "1")))
+
+
+def test_the_ledger_takes_its_figures_from_the_answers(finished):
+    results, reader = results_of(finished), reader_of(gather("long-tail", finished), "tail")
+    for name, record in results["errors"].items():
+        found = reader.level(name, "")
+        assert found.mean == pytest.approx(100 - record["error"])
+        assert found.intervals == {"images": pytest.approx(record["image_ci"])}
+    for pair in results["comparisons"]:
+        found = reader.difference(pair["arm"], reader, pair["rival"], "")
+        assert found.mean == pytest.approx(-pair["error_difference"])
+        assert found.intervals == {"images": pytest.approx(pair["image_ci"])}
 
 
 def test_the_first_stage_is_a_backbone_for_other_commands(finished):

@@ -14,6 +14,8 @@ from otfew.choices import RetrievalScore
 from otfew.data import DataOptions
 from otfew.data.halves import load_half
 from otfew.experiments.common.cli import run
+from otfew.experiments.reproduce.answers import gather
+from otfew.experiments.reproduce.figures import reader_of
 from otfew.experiments.retrieve import command as retrieve
 from otfew.features import material as _material
 from otfew.reporting.retrieval_picture import choose
@@ -52,6 +54,13 @@ def test_a_table_and_a_report(own_features, tmp_path, finish, capsys):
             assert record["difference"]["map_at_r"]["mean"] == pytest.approx(change.mean(), abs=1e-7)
             half = 1.96 * change.std(ddof=1) / np.sqrt(240)
             assert record["difference"]["map_at_r"]["query_ci"] == pytest.approx(half, abs=1e-7)
+    reader = reader_of(gather("retrieve", tmp_path / "run"), "run")
+    for name in order[1:]:
+        kept, told = reader.difference(name, reader, "global", ""), results["methods"][name]["difference"]["map_at_r"]
+        assert kept.mean == pytest.approx(100 * told["mean"], abs=2e-6)
+        halves = {"queries": 100 * told["query_ci"], "classes": 100 * told["class_ci"]}
+        assert kept.intervals == pytest.approx(halves, abs=2e-6)
+        assert kept.p == pytest.approx(told["p"], abs=1e-6)
     # Classes are as large as each other: the jackknife over them is the interval of the mean of class means.
     by_class = values["deepemd [file]"].reshape(12, 20).mean(1)
     expected = 2.200985 * by_class.std(ddof=1) / np.sqrt(12)
