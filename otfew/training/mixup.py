@@ -13,7 +13,7 @@ from otfew.devices import send
 from otfew.random.keys import hashed
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: Lightning Fabric, in mixed precision, copies what a module is given field by field
 class Mixing:
     """How a batch is mixed.
 

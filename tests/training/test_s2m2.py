@@ -120,6 +120,17 @@ def test_it_learns_and_resumes_with_dropout(task, validation, tmp_path, weights_
     assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
 
 
+def test_both_stages_run_in_mixed_precision(task, tmp_path):
+    losses = []
+    for precision in ("32-true", "bf16-mixed"):
+        settings = replace(SETTINGS, epochs=2, learning_rate=1e-4, precision=precision)
+        duties = Duties(lambda *_: {"none": 0.0}, float, None, tmp_path / precision, {})
+        _, history = loop.run(lambda parts, s=settings: S2M2(wide, task, s, parts), settings, duties)
+        losses.append([record.loss for record in history])
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+    assert losses[1] != losses[0]
+
+
 def test_training_leaves_the_generator_alone(task, validation, tmp_path):
     torch.manual_seed(3)
     expected = torch.rand(2)
