@@ -32,7 +32,8 @@ How to read it:
   no interval over classes has a say there. Where networks differ as well, classes (or images) and networks are
   crossed, and "both at once" decides: the variances of both are added, with Satterthwaite's degrees of freedom, and
   the interval is never narrower than either's own (`otfew/statistics/crossed.py` has the formula, its sources and how
-  often it holds the mean). With three networks of two degrees of freedom it is wide.
+  often it holds the mean). p is likewise the largest of the three. Three networks have two degrees of freedom: the
+  interval is wide, and one correction over all claims leaves few of such rows, however large the difference.
 - Two columns. "Found here" is the verdict on our data and networks. "Bears on the paper's claim" follows one rule for
   all rows, in `experiments/claims.lock`, written down after one look at its outcome: the last two sentences came from
   that look, and the last decides a row. Each network behind the row is of the paper's kind; its width, epochs,
@@ -48,7 +49,7 @@ How to read it:
   the interval lies within the margin. **inconclusive**: neither. Margins (1 point; LST and retrieval 0.5) say what
   would matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
 - "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
-  apart, as "few networks"; each long tail here has one first stage. A claim about a way of training needs three
+  apart, as "few networks"; long tails had one first stage each so far. A claim about a way of training needs three
   networks or seeds: with fewer it is inconclusive ("1 of 3 networks"), whatever its figure. "On one machine":
   repetitions of a timing are no networks, and it is counted among these. Rows share networks and arms: their number is
   no number of independent findings, and the number of independent networks stands beside the counts.
@@ -59,8 +60,8 @@ How to read it:
   difference without an interval is that of the two levels. They are rows so that no variant is left out.
 - "again": the quick suite's figure, where both have run.
 - Birds: 22 of the 50 test species of CUB's FEAT split, cropped near the bird, 84 px (for retrieval with an ImageNet
-  network 50 of the 100 species present, 224 px). CIFAR-FS and FC100 at 32 px. Omniglot: characters as drawn, where the
-  papers add rotated ones as classes. CIFAR-10 is a JPEG copy.
+  network 50 of the 100 species present, 224 px). CIFAR-FS and FC100 at 32 px. Omniglot: characters as drawn, or with
+  rotated ones as classes, as the papers have it. CIFAR-10 is a JPEG copy.
 - The committed pre-trained networks kept the epoch at which `deepemd-fcn` was best on validation classes, which leans
   towards DeepEMD if towards any; new ones keep their last epoch. The ImageNet network (efficientnet-lite0) is external
   data: some test classes bear names of its classes."""
