@@ -1,4 +1,4 @@
-"""Counts of the ledger's page: independent networks, what verdicts were before, commands whose networks are not here."""
+"""Counts on the page of the ledger: independent networks, verdicts of before, commands whose networks are not here."""
 
 from __future__ import annotations
 
