@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +65,8 @@ def compare(config: Config) -> Path:
         blocks, stage1.cached.test_labels.numpy(), setting.train.classes, setting.counts.numpy(), COMPARISONS
     )
     about = {"summary": {name: POST_HOC.get(name) or ARMS[name][0] for name in arms}}
-    directory.write("results.json", to_json({**identity, **results, **about, **_stage1_record(stage1)}))
+    found = {**results, **about, **_stage1_record(stage1), "val_curves": _curves(config, stage1, blocks)}
+    directory.write("results.json", to_json({**identity, **found}))
     directory.write("timings.json", to_json({name: [b["seconds"] for b in blocks[name]] for name in arms}))
     title = (
         f"{config.dataset}-LT, factor {config.factor:g}, {config.backbone}, stage 2: {config.stage2}, "
@@ -132,6 +133,24 @@ def _stage1_record(stage1: Stage1) -> dict[str, Any]:
     return {"stage1": {"epochs": last.epoch, "loss": last.loss, "validation_error": last.validation[ERROR]}}
 
 
+def _curves(
+    config: Config, stage1: Stage1, blocks: Mapping[str, Sequence[Mapping[str, Any]]]
+) -> dict[str, dict[str, list[float]]]:
+    """Collect the curves that were kept: stage 1's by its seed, then each arm's by its seeds."""
+    from otfew.experiments.long_tail.setting import STAGE_1
+    from otfew.training.long_tail.run import ACCURACY
+    from otfew.training.progress import curves
+
+    found = {STAGE_1: {str(config.recipe.seed): curves(stage1.history).get(ACCURACY, [])}}
+    found |= {
+        name: {str(seed): [round(float(point), 2) for point in each["curve"]] for seed, each in enumerate(records)}
+        for name, records in blocks.items()
+        if name != STAGE_1
+    }
+    kept = {name: {seed: curve for seed, curve in each.items() if curve} for name, each in found.items()}
+    return {name: each for name, each in kept.items() if each}
+
+
 def _draw(directory: RunDirectory, weights: Weights) -> None:
     """Write the figures."""
     from otfew.experiments.long_tail.plots import plans, weights_by_class
@@ -153,6 +172,17 @@ def _caveats(config: Config, setting: Setting) -> list[str]:
         "best test epoch",
         *setting.identity["notes"],
     ]
+    if present := len(set(setting.curve.labels.tolist())):
+        lines.append(
+            f"validation curves: mean over classes of the accuracy on {len(setting.curve):,} further images that the "
+            f"subset leaves unused and that choose nothing, of {present} of {len(setting.train.classes)} classes (the "
+            "largest leave none)"
+            if present < len(setting.train.classes)
+            else f"validation curves: accuracy on {len(setting.curve):,} further images that the subset leaves unused "
+            "and that choose nothing"
+        )
+    else:
+        lines.append("no validation curves: the subset leaves no image unused, or --curve is 0")
     if config.dataset in CIFAR and config.recipe.epochs < usual.epochs:
         lines.append(f"shortened stage 1: {config.recipe.epochs} epochs instead of {usual.epochs}")
     if config.stage2 == "classifier":

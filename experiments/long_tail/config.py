@@ -70,6 +70,8 @@ class Config:
         flip: Mirror half of the training images.
         meta: Balanced meta images a class.
         validation: Balanced validation images a class; default 1,000 in all for CIFAR, else 10 a class.
+        curve: Most images a class that the subset leaves unused and that choose nothing: accuracy on them is kept for
+            up to 30 epochs of each training. Default 1,000 in all for CIFAR, else 10 a class; 0 keeps no curve.
         meta_seed: Draws the meta images; default as published.
         subset_seed: Draws the long-tailed subset; default as published.
         arms: Second stages; "all" for every one.
@@ -79,7 +81,7 @@ class Config:
         output: Folder of this run; default runs/long-tail-HASH. The same command resumes a run that was stopped.
         figures: Draw the weights, and costs and plans.
         threads: CPU threads; 0 takes all cores.
-        recipe: Of stage 1.
+        recipe: Of stage 1; its --seed makes another network on the same images, which a run of its own compares on.
         head: Of classifiers on cached features.
         all_layers: Of second stages of all layers.
         ot: Of the OT weights.
@@ -95,6 +97,7 @@ class Config:
     flip: bool = True
     meta: int = 10
     validation: int | None = None
+    curve: int | None = None
     meta_seed: int = 6
     subset_seed: int = 42
     arms: tuple[str, ...] = ("all",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -31,15 +31,17 @@ from otfew.training.images import decode, statistics
 from otfew.training.long_tail.head import Features, HeadState
 from otfew.training.long_tail.images import Images, Network, extract
 from otfew.training.long_tail.losses import Objective
-from otfew.training.long_tail.run import ERROR, train_images
+from otfew.training.long_tail.run import ACCURACY, ERROR, train_images
 from otfew.training.long_tail.settings import Recipe
-from otfew.training.progress import Epoch
+from otfew.training.progress import Epoch, curves
 
 CIFAR = ("cifar10", "cifar100")
 CIFAR_MEAN, CIFAR_STD = (0.4914, 0.4824, 0.4467), (0.2471, 0.2435, 0.2616)
 """As published: (125.3, 123.0, 113.9) / 255 and (63.0, 62.1, 66.7) / 255."""
 VALIDATION_IMAGES = 1000
-"""In all, for CIFAR; elsewhere ten a class."""
+"""In all, for CIFAR; elsewhere ten a class. As many at most for curves."""
+STAGE_1 = "stage-1"
+"""Name of its curve."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Setting:
         train: The long-tailed images.
         meta: Balanced.
         validation: Balanced.
+        curve: What is left, at most so many of a class; chooses nothing.
         test: All test images.
         counts: (classes,) training images.
         identity: What the first stage is a function of, JSON-ready.
@@ -58,6 +61,7 @@ class Setting:
     train: ImageSet
     meta: ImageSet
     validation: ImageSet
+    curve: ImageSet
     test: ImageSet
     counts: Tensor
     identity: dict[str, Any]
@@ -68,7 +72,7 @@ class Cached:
     """What stage 1 left behind.
 
     Attributes:
-        features: Of training, meta and validation images, not augmented.
+        features: Of training, meta, validation and the curve's images, not augmented.
         test: (images, channels).
         test_labels: (images,).
         pixel_means: (classes, channels): of the mean of each class's meta images, under their own batch statistics, as
@@ -113,12 +117,14 @@ def find(config: Config) -> Setting:
     validation = usual if config.validation is None else config.validation
     if validation < 1:
         raise UserError(f"--validation must be at least 1 image a class, not {validation}: it chooses.")
+    curve = usual if config.curve is None else config.curve
     drawn = draw(
         train.labels,
         train.classes,
         config.factor,
         meta=config.meta,
         validation=validation,
+        curve=curve,
         meta_seed=config.meta_seed,
         subset_seed=config.subset_seed,
     )
@@ -127,13 +133,19 @@ def find(config: Config) -> Setting:
         raise UserError(f"--resolution {side} leaves no map: choose at least 16.")
     parts = {
         name: subset(train, rows, f"factor {config.factor:g}, {name}")
-        for name, rows in (("train", drawn.train), ("meta", drawn.meta), ("validation", drawn.validation))
+        for name, rows in (
+            ("train", drawn.train),
+            ("meta", drawn.meta),
+            ("validation", drawn.validation),
+            ("curve", drawn.curve),
+        )
     }
     identity = {
         "dataset": config.dataset,
         "factor": config.factor,
         "meta": config.meta,
         "validation": validation,
+        "curve": curve,
         "meta_seed": config.meta_seed,
         "subset_seed": config.subset_seed,
         "images_sha256": {name: part.digest for name, part in (*parts.items(), ("test", test))},
@@ -205,7 +217,7 @@ def run_stage1(config: Config, setting: Setting, folder: Path, console: Console)
         )
     network = build()
     network.load_state_dict(weights)
-    _save_checkpoint(folder, network.backbone, setting, config, images)
+    _save_checkpoint(folder, network.backbone, setting, config, images, history)
     cached = _features(network, setting, images, test, folder, device_of(config.recipe), console)
     return Stage1(build, weights, history, images, test, cached)
 
@@ -224,6 +236,8 @@ def _decoded(config: Config, setting: Setting, card: Card | None, console: Conso
     """Bring all images into memory."""
     preparation = Preparation(setting.identity["resolution"])
     sets = {"train": setting.train, "meta": setting.meta, "validation": setting.validation, "test": setting.test}
+    if len(setting.curve):
+        sets["curve"] = setting.curve
     with Bars(console) as bar:
         job = bar.add_task("reading images", total=sum(map(len, sets.values())))
         pixels = {name: decode(part, preparation, lambda: bar.advance(job))[:, 0] for name, part in sets.items()}
@@ -245,11 +259,20 @@ def _decoded(config: Config, setting: Setting, card: Card | None, console: Conso
         mean,
         std,
         config.flip,
+        pixels.get("curve"),
+        labels.get("curve"),
     )
     return images, pixels["test"]
 
 
-def _save_checkpoint(folder: Path, backbone: nn.Module, setting: Setting, config: Config, images: Images) -> None:
+def _save_checkpoint(
+    folder: Path,
+    backbone: nn.Module,
+    setting: Setting,
+    config: Config,
+    images: Images,
+    history: Sequence[Epoch[float]],
+) -> None:
     """Write the backbone so that other commands can load it."""
     path = folder / "stage1.safetensors"
     if config.backbone not in ARCHITECTURES or path.exists():
@@ -263,7 +286,7 @@ def _save_checkpoint(folder: Path, backbone: nn.Module, setting: Setting, config
         training_data=f"{config.dataset} train, imbalance factor {config.factor:g}, {len(setting.train):,} images",
         dataset=config.dataset,
         training_classes=setting.train.classes,
-        protocol=setting.identity,
+        protocol={**setting.identity, "val_curves": {STAGE_1: curves(history).get(ACCURACY, [])}},
     )
     save(path, backbone, card)
 
@@ -285,6 +308,8 @@ def _features(
     path = folder / "features.pt"
     state = load_state(path)
     sets = {"train": images.train, "meta": images.meta, "validation": images.validation, "test": test}
+    if images.curve is not None:
+        sets["curve"] = images.curve
     if state is None or state.get("fingerprint") != fingerprint or not _fits(state, sets):
         backbone = network.backbone.to(device).eval()
         state = {"fingerprint": fingerprint}
@@ -307,8 +332,10 @@ def _features(
         state["validation"],
         images.validation_labels,
         images.counts,
+        None if images.curve is None else state["curve"],
+        images.curve_labels,
     )
-    if not all(bool(torch.isfinite(state[name]).all()) for name in ("train", "meta", "validation", "test")):
+    if not all(bool(torch.isfinite(state[name]).all()) for name in sets):
         raise UserError(f"the features of stage 1 in {folder} hold NaN or infinity: train it anew with a lower rate.")
     head = {name: tensor.detach().cpu() for name, tensor in network.head.state_dict().items()}
     test_labels = torch.from_numpy(setting.test.labels.astype(np.int64))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,12 +22,14 @@ from otfew.runs.directory import RunDirectory
 from otfew.training.long_tail.head import error_percent, head_of, initial_head, train_head
 from otfew.training.long_tail.images import Network, extract
 from otfew.training.long_tail.losses import Objective, adjusted
-from otfew.training.long_tail.run import ERROR, least_error, train_images
+from otfew.training.long_tail.run import ACCURACY, ERROR, least_error, train_images
 from otfew.training.long_tail.settings import Recipe
-from otfew.training.progress import kept_epoch
+from otfew.training.progress import curve_epochs, curves, kept_epoch
 
 TAUS = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0)
 """Tried for logit adjustment."""
+ARRAYS = ("predictions", "curve")
+"""What of a block is no number."""
 Block = dict[str, Any]
 
 
@@ -46,7 +48,7 @@ def run_arms(
         task = bar.add_task("second stages", total=len(jobs))
         for index, (name, seed) in enumerate(jobs):
             bar.update(task, description=f"{name}, seed {seed}")
-            form = _form(name, stage1, code())
+            form = _form(config, name, stage1, code())
             block: Mapping[str, Any] | None = directory.load_block(index, form, console.print)
             if block is None:
                 began = time.perf_counter()
@@ -54,17 +56,27 @@ def run_arms(
                 found["seconds"] = time.perf_counter() - began
                 directory.save_block(index, {key: np.asarray(value) for key, value in found.items()}, form)
                 block = found
-            blocks[name].append({k: v if k == "predictions" else float(v) for k, v in block.items()})
+            blocks[name].append({k: v if k in ARRAYS else float(v) for k, v in block.items()})
             bar.advance(task)
     return blocks
 
 
-def _form(name: str, stage1: Stage1, code: str) -> Form:
+def _form(config: Config, name: str, stage1: Stage1, code: str) -> Form:
     """Say what the finished block of an arm is."""
     images, classes = len(stage1.cached.test), len(stage1.cached.features.counts)
+    there = stage1.images.curve is not None and name not in POST_HOC
+    points = len(curve_epochs(_epochs(config, name))) if there else 0
     columns = {"predictions": Column((images,), "i", 0, classes - 1), "epoch": Column((), "i", 0)}
+    columns["curve"] = Column((points,), least=0, most=100)
     columns |= {key: Column(least=0) for key in ("learning_rate", "seconds", *(("tau",) if name in POST_HOC else ()))}
     return Form({**columns, "validation_error": Column(least=0, most=100)}, code)
+
+
+def _epochs(config: Config, name: str) -> int:
+    """Count the epochs of an arm's training."""
+    if config.stage2 == "all":
+        return config.all_layers.epochs
+    return published.EPOCHS if name == PUBLISHED else config.head.epochs
 
 
 def _run_arm(
@@ -86,7 +98,7 @@ def _run_arm(
     if name == PUBLISHED:
         recipe = replace(
             recipe,
-            epochs=published.EPOCHS,
+            epochs=_epochs(config, name),
             batch_size=published.BATCH,
             learning_rates=(published.HEAD_LEARNING_RATE,),
             cosine_schedule=False,
@@ -95,7 +107,7 @@ def _run_arm(
     choice = train_head(cached.features, cached.head, objective, recipe, seed)
     with torch.inference_mode():
         logits = head_of(choice.state, objective)(cached.test)
-    return _block(logits, choice.validation_error, choice.learning_rate, choice.epoch)
+    return _block(logits, choice.validation_error, choice.learning_rate, choice.epoch, choice.curve)
 
 
 def _post_hoc(name: str, stage1: Stage1) -> Block:
@@ -157,13 +169,17 @@ def _all_layers(
     with torch.inference_mode():
         logits = network.head(vectors)
     best = kept_epoch(history, least_error)
-    return _block(logits, best.validation[ERROR], recipe.learning_rate, best.epoch)
+    curve = curves(history).get(ACCURACY, [])
+    return _block(logits, best.validation[ERROR], recipe.learning_rate, best.epoch, curve)
 
 
-def _block(logits: Tensor, validation_error: float, learning_rate: float, epoch: int) -> Block:
+def _block(
+    logits: Tensor, validation_error: float, learning_rate: float, epoch: int, curve: Sequence[float] = ()
+) -> Block:
     return {
         "predictions": logits.argmax(-1).numpy().astype(np.int16),
         "validation_error": validation_error,
         "learning_rate": learning_rate,
         "epoch": epoch,
+        "curve": np.array(curve, dtype=np.float64),
     }

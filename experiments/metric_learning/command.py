@@ -74,6 +74,8 @@ def check(config: Config) -> None:
         raise UserError("--learning-rates names none: give one, or several to choose from.")
     if wrong := [rate for rate in config.learning_rates if not 0 < rate < float("inf")]:
         raise UserError(f"--learning-rates must be positive, not {wrong[0]}.")
+    if config.head and config.pooled:
+        raise UserError("--pooled leaves out the layers that --head asks for: give one of them.")
     if any(width < 1 for width in config.head):
         raise UserError(f"--head must be widths of at least 1, not {' '.join(map(str, config.head))}.")
 

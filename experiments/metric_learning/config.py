@@ -38,9 +38,12 @@ class Config:
     reference: str = "all-pairs"
     """Loss that the others are compared with."""
     backbone: str = "lenet5-wide"
-    """Trunk: an architecture of pretrain, such as lenet5-wide, conv4, resnet12."""
+    """Trunk: an architecture of pretrain, such as lenet5-wide, conv4, resnet12; or one of ours that is trained already,
+    by name or path, to go on from."""
     head: tuple[int, ...] = ()
     """Widths of the fully connected layers. Default: 512 256 for LeNet-5, else 2048 512 128."""
+    pooled: bool = False
+    """No fully connected layers: the mean of the map is the embedding, as retrieve --backbone takes it."""
     across: str = ""
     """Learn one space for two modalities: edges (queries are edge maps of other images), or a folder of class folders
     of images, the queries' modality."""
@@ -76,6 +79,8 @@ class Config:
     """Most test items, queries and gallery alike."""
     probe_images: int | None = 5000
     """Training items that the kNN and linear classifiers are fitted on."""
+    checkpoints: bool = True
+    """Keep the trunk of each run with its card in OUTPUT/checkpoints, for --backbone of other commands."""
     note: str = ""
     """A sentence that the report repeats, such as: JPEG copy."""
     output: Path | None = None

@@ -19,7 +19,7 @@ from otfew.data.views import ViewSet, load_views
 from otfew.errors import UserError
 from otfew.training import images as decoding
 from otfew.training.metric.evaluation import subset
-from otfew.training.metric.task import Images
+from otfew.training.metric.task import Images, findable
 
 VIEWS = "views"
 """The data set of rendered views: folders of shapes, see ``otfew.data.views``."""
@@ -28,6 +28,10 @@ EDGES = "edges"
 """The second modality that is made of the first: edge maps."""
 
 VIEW_RESOLUTION = 64
+
+CURVE = "curve"
+"""Beside the splits: items that are neither trained on nor tested and that choose nothing."""
+CURVE_ITEMS = 1000
 
 Source = ImageSet | ViewSet
 
@@ -67,19 +71,30 @@ class Material:
         splits: Split -> one modality or two: the gallery's, then the queries'.
         classes: Of the training images.
         shared_classes: Test has the same ones.
+        dataset: Name that cards have for the images.
+        test_classes: Of the test images.
         same_things: Item i of both modalities shows one thing.
         resolution: Side in pixels.
         notes: Sentences for the report.
         digests: Split -> sha256 of each modality's names and labels.
+        curve: Items that are neither trained on nor tested and that choose nothing, of the same modalities; at most
+            1,000. Empty where there are none.
+        curve_from: Where they are from, in words.
+        curve_digests: Sha256 of each modality's names and labels.
     """
 
     splits: dict[str, tuple[Images, ...]]
     classes: tuple[str, ...]
+    dataset: str
+    test_classes: tuple[str, ...]
     shared_classes: bool
     same_things: bool
     resolution: int
     notes: tuple[str, ...]
     digests: dict[str, list[str]]
+    curve: tuple[Images, ...] = ()
+    curve_from: str = ""
+    curve_digests: tuple[str, ...] = ()
 
 
 def load(options: Options, splits: Sequence[str], on_image: Callable[[int], None]) -> Material:
@@ -98,9 +113,7 @@ def load(options: Options, splits: Sequence[str], on_image: Callable[[int], None
     sources: dict[str, list[Source]] = {}
     notes: list[str] = [options.note] if options.note else []
     for split in splits:
-        whole = [_open(options, split)]
-        if options.across not in {"", EDGES}:
-            whole.append(data.load("image-folder", split, Path(options.across)))
+        whole = _open_all(options, split)
         limit = options.train_images if split == "train" else options.test_images
         sources[split] = [_limited(source, limit) for source in whole]
         notes += [note for source in whole if isinstance(source, ImageSet) for note in source.notes]
@@ -111,9 +124,12 @@ def load(options: Options, splits: Sequence[str], on_image: Callable[[int], None
         ]
     classes = sources["train"][0].classes
     shared = set(sources[splits[-1]][0].classes) <= set(classes)
+    curve, curve_from = _curve_sources(options, splits)
+    if curve:
+        sources[CURVE] = curve
     on_image(sum(len(source) for found in sources.values() for source in found))
     parts = {
-        split: _parts(found, classes if shared or split == "train" else found[0].classes, preparation, on_image, split)
+        split: _parts(found, _classes_of(split, found, classes, shared), preparation, on_image, split)
         for split, found in sources.items()
     }
     if options.across == EDGES:
@@ -121,15 +137,52 @@ def load(options: Options, splits: Sequence[str], on_image: Callable[[int], None
             split: (*found, replace(found[0], pixels=edge_maps(found[0].pixels))) for split, found in parts.items()
         }
         notes.append("queries are edge maps (Canny) of images; an image and its own edge map are never paired")
+    normalised = _normalised(parts)
+    tested = normalised.pop(CURVE, ())
+    digests = {split: [source.digest for source in found] for split, found in sources.items()}
+    of_curve = tuple(digests.pop(CURVE, ()))
+    if tested and not findable(tested, len(tested) == 1 or options.across == EDGES):
+        tested, curve_from, of_curve = (), "", ()
     return Material(
-        splits=_normalised(parts),
+        splits=normalised,
         classes=classes,
+        dataset=options.dataset,
+        test_classes=sources[splits[-1]][0].classes,
         shared_classes=shared,
         same_things=options.across == EDGES,
         resolution=preparation.resolution,
         notes=tuple(dict.fromkeys(notes)),
-        digests={split: [source.digest for source in found] for split, found in sources.items()},
+        digests=digests,
+        curve=tested,
+        curve_from=curve_from,
+        curve_digests=of_curve,
     )
+
+
+def _classes_of(split: str, found: Sequence[Source], classes: Sequence[str], shared: bool) -> Sequence[str]:
+    """Say by which classes the items of a split are numbered; those of the curve by their own."""
+    return classes if split == "train" or (shared and split != CURVE) else found[0].classes
+
+
+def _curve_sources(options: Options, splits: Sequence[str]) -> tuple[list[Source], str]:
+    """Find items for the curve: of the val split where that chooses nothing, else what is left out of training."""
+    if "val" not in splits:
+        try:
+            return [_limited(source, CURVE_ITEMS) for source in _open_all(options, "val")], "the val split"
+        except UserError:
+            # A data set need not have one, unless it is to choose.
+            return [], ""
+    left = [_left_out(source, options.train_images) for source in _open_all(options, "train")]
+    found = [_limited(source, CURVE_ITEMS) for source in left if source is not None]
+    return (found, "what is left out of training") if len(found) == len(left) else ([], "")
+
+
+def _open_all(options: Options, split: str) -> list[Source]:
+    """Find the images of a split, of each modality that has files of its own."""
+    found = [_open(options, split)]
+    if options.across not in {"", EDGES}:
+        found.append(data.load("image-folder", split, Path(options.across)))
+    return found
 
 
 def _open(options: Options, split: str) -> Source:
@@ -142,7 +195,19 @@ def _limited(source: Source, limit: int | None) -> Source:
     """Keep at most so many items, by a fixed draw, and the classes that are left."""
     if limit is None or limit >= len(source):
         return source
-    kept = subset(len(source), limit).tolist()
+    return _chosen(source, subset(len(source), limit).tolist())
+
+
+def _left_out(source: Source, limit: int | None) -> Source | None:
+    """Keep the items that ``_limited`` does not; None where there is no such."""
+    if limit is None or limit >= len(source):
+        return None
+    kept = set(subset(len(source), limit).tolist())
+    return _chosen(source, [i for i in range(len(source)) if i not in kept])
+
+
+def _chosen(source: Source, kept: list[int]) -> Source:
+    """Keep some items, and the classes that they have."""
     present = np.unique(source.labels[kept])
     classes = tuple(source.classes[label] for label in present)
     labels = np.searchsorted(present, source.labels[kept]).astype(np.int64)

@@ -42,8 +42,10 @@ def write(session: Session) -> Path:
     summary = report.summarise(histories, reference)
     timing = report.equal_time(histories, reference, session.config.clock)
     rates = {loss: found[0]["rate"] for loss, found in runs.items()}
+    kept = {loss: {str(r["seed"]): r["curve"] for r in found if r["curve"]} for loss, found in runs.items()}
     results = {
         "protocol": session.protocol,
+        "val_curves": {loss: each for loss, each in kept.items() if each},
         "versions": versions(),
         "reference": reference,
         "losses": {
@@ -90,7 +92,7 @@ def _lines(session: Session, diverged: Mapping[str, Mapping[int, str]]) -> list[
     lines = [
         f"{_data(session)}: {train_images[0]:,} training and {test_images[-1]:,} test items of {p['classes']} classes, "
         f"{p['resolution']} px",
-        f"{c.backbone} with a head of {'-'.join(map(str, p['head']))}; SGD, two batches of {c.batch_size} a step, "
+        f"{p['backbone']} {_layers(p)}; SGD, two batches of {c.batch_size} a step, "
         f"{c.epochs} epochs, precision {c.precision}",
         "identical first weights and batches for every loss of a seed; differences are paired by seed, intervals are "
         "Student's t over seeds, verdicts after Holm's correction: about these data and this network, not others",
@@ -111,11 +113,24 @@ def _lines(session: Session, diverged: Mapping[str, Mapping[int, str]]) -> list[
         )
     else:
         lines.append("one learning rate for all losses, tuned for none of them")
+    curve = p["curve"]
+    lines.append(
+        f"validation curves: mAP among {curve['items'][-1]:,} further items ({curve['from']}), which choose nothing"
+        if curve
+        else "no validation curves: all items are trained on or tested, or choose the rate"
+    )
     return lines + [
         f"{loss} with seed {seed} diverged: {why.rstrip('.')}"
         for loss, seeds in diverged.items()
         for seed, why in seeds.items()
     ]
+
+
+def _layers(protocol: Record) -> str:
+    """Say what stands behind the trunk, and where that comes from."""
+    head = "-".join(map(str, protocol["head"]))
+    layers = f"with a head of {head}" if head else "whose pooled map is the embedding"
+    return layers + (f", from {protocol['started_from']['name']}" if "started_from" in protocol else "")
 
 
 def _timeless(run: Sequence[Record]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import re
@@ -13,23 +14,26 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import Progress, TaskID
+from torch import Tensor, nn
 
 from otfew import data
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.errors import UserError
-from otfew.experiments.common.training import Bars, Display, code, make_console
+from otfew.experiments.common.training import Bars, Display, code, make_console, spell
+from otfew.experiments.metric_learning import checkpoints
 from otfew.experiments.metric_learning import material as metric_material
 from otfew.experiments.metric_learning.config import Config
 from otfew.experiments.metric_learning.losses import LossSpec, parse_loss
+from otfew.experiments.metric_learning.start import as_trained, find_start
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.identity import short_hash, versions
 from otfew.training.augmentation import Augmentation
 from otfew.training.loop import DivergedError
-from otfew.training.metric.embedding import Space, default_head, default_pool
-from otfew.training.metric.run import Figure, train
+from otfew.training.metric.embedding import Pool, Space, default_head, default_pool
+from otfew.training.metric.run import MAP, Figure, train
 from otfew.training.metric.settings import Settings
 from otfew.training.metric.task import Task, check_test, check_training
-from otfew.training.progress import Epoch, Step
+from otfew.training.progress import Epoch, Step, curves
 
 TUNING_SEED = 0
 """Seed of the trials of learning rates: none of those that are reported."""
@@ -76,8 +80,8 @@ class Session:
         self.config, self.console, self.lines = config, console, make_console()
         self.losses = list({spec.name: spec for spec in map(parse_loss, config.losses)}.values())
         self.reference = parse_loss(config.reference).name
-        if config.backbone not in ARCHITECTURES:
-            raise UserError(f"unknown backbone {config.backbone!r}: choose from {', '.join(ARCHITECTURES)}.")
+        self.start = find_start(config.backbone)
+        self.architecture = config.backbone if self.start is None else self.start.card.architecture
         if config.dataset != metric_material.VIEWS and config.dataset not in data.DATASETS:
             raise UserError(
                 f"unknown data set {config.dataset!r}; there are {', '.join([*data.DATASETS, metric_material.VIEWS])}."
@@ -86,13 +90,16 @@ class Session:
         plain = config.min_scale == 1 and not config.flip and config.colour == 0
         self.augmentation = None if plain else Augmentation(config.min_scale, config.flip, config.colour)
         self.material = self._load()
+        if self.start is not None:
+            self.material = as_trained(self.material, self.start.card)
         self.code = code()
-        self.head = tuple(config.head) or default_head(config.backbone)
+        self.head = () if config.pooled else tuple(config.head) or default_head(self.architecture)
         check_training(self.material.splits["train"][0], config.batch_size)
         tested = self.material.splits["test"]
         check_test(tested, len(tested) == 1 or self.material.same_things)
         # Fails here, before a folder is made, where images are too small or options are wrong.
         space = self._space()
+        self.channels = space.channels
         for spec in self.losses:
             spec.build(len(self.material.classes), space.channels)
         self.protocol = self._protocol()
@@ -169,8 +176,14 @@ class Session:
     def _space(self) -> Space:
         """Make the networks."""
         samples = [part.pixels[:1].flatten(0, -4)[:2].float() / 255 for part in self.material.splits["train"]]
-        pool = default_pool(self.config.backbone)
-        return Space(ARCHITECTURES[self.config.backbone], samples, self.head, pool)
+        pool: Pool = "mean" if self.config.pooled else default_pool(self.architecture)
+        return Space(self._trunk, samples, self.head, pool)
+
+    def _trunk(self) -> nn.Module:
+        """Make a trunk: a new one, or a copy of the one to go on from."""
+        if self.start is None:
+            return ARCHITECTURES[self.architecture]()
+        return copy.deepcopy(self.start.module).requires_grad_(True)
 
     def _protocol(self) -> Record:
         """Say what the folder's runs have in common: all but losses and seeds."""
@@ -184,7 +197,8 @@ class Session:
             "across": "" if not c.across else "edges" if c.across == metric_material.EDGES else "folder",
             "views": c.views,
             "resolution": material.resolution,
-            "backbone": c.backbone,
+            "backbone": self.architecture,
+            **self._started_from(),
             "head": list(self.head),
             "epochs": c.epochs,
             "batch_size": c.batch_size,
@@ -195,7 +209,22 @@ class Session:
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
             "probe_images": c.probe_images,
             "precision": c.precision,
+            "curve": self._curve(),
         }
+
+    def _started_from(self) -> Record:
+        """Say which trained backbone the trunks are copies of: nothing where they are new."""
+        if self.start is None:
+            return {}
+        return {"started_from": {"name": self.start.card.name, "sha256": self.start.card.sha256}}
+
+    def _curve(self) -> Record | None:
+        """Say what the curves are measured on."""
+        material = self.material
+        if not material.curve:
+            return None
+        items = [len(part.labels) for part in material.curve]
+        return {"from": material.curve_from, "items": items, "data": list(material.curve_digests)}
 
     def _tune(self, spec: LossSpec, show: Callable[[str], Show]) -> float:
         """Return the rate, of several that with the best mAP on the val split; of equals the lower one."""
@@ -240,18 +269,50 @@ class Session:
             augmentation=self.augmentation,
             probe_images=self.config.probe_images,
             identity={**self.protocol, **identity},
+            curve=material.curve if split == "test" else (),
         )
         state = path.with_suffix(".pt")
-        build_loss = partial(spec.build, len(material.classes), self.head[-1])
+        build_loss = partial(spec.build, len(material.classes), self.channels)
         try:
-            _, history = train(self._space, build_loss, task, settings, state, show, code=self.code)
+            weights, history = train(self._space, build_loss, task, settings, state, show, code=self.code)
             codes = list(dict.fromkeys(epoch.code for epoch in history))
-            record = {**identity, "diverged": "", "history": [_record(epoch) for epoch in history], "code": codes}
+            curve = curves(history).get(MAP, [])
+            record = {**identity, "diverged": "", "history": [_record(epoch) for epoch in history], "curve": curve}
+            record["code"] = codes
+            if self.config.checkpoints and split == "test":
+                self._keep(spec, settings, weights, curve)
         except DivergedError as error:
-            record = {**identity, "diverged": f"{error.found}: lower the learning rate.", "history": []}
+            record = {**identity, "diverged": f"{error.found}: lower the learning rate.", "history": [], "curve": []}
         self.directory.save_file(f"runs/{name}.json", to_json(record), self.code)
         state.unlink(missing_ok=True)
         return record
+
+    def _keep(self, spec: LossSpec, settings: Settings, weights: dict[str, Tensor], curve: list[float]) -> None:
+        """Write the trunks of a run that is done, before its record says so."""
+        material, start = self.material, self.start
+        own = {
+            "command": command(self.config, self.architecture if start is None else start.card.name, spec, settings),
+            "loss": spec.name,
+            "learning_rate": settings.learning_rate,
+            "seed": settings.seed,
+            "val_curves": {MAP: curve},
+        }
+        checkpoints.write(
+            self.directory.path,
+            weights,
+            material.splits["train"],
+            checkpoints.card(self.architecture, start, material, checkpoints.protocol(self.protocol, start, **own)),
+        )
+
+
+def command(config: Config, backbone: str, spec: LossSpec, settings: Settings) -> str:
+    """Spell out the command of one run, without paths of this machine."""
+    alone = replace(config, backbone=backbone, seeds=settings.seed)
+    never = {"data_root", "output", "download", "list", "checkpoints", "clock", "device", "reference", "across"}
+    several = {"losses": (spec.name,), "learning_rates": (f"{settings.learning_rate:g}",), "head": config.head}
+    words = [spell("metric_learning", alone, always={"dataset", "backbone"}, never=never | several.keys())]
+    words += [f"--{name.replace('_', '-')} {' '.join(map(str, given))}" for name, given in several.items() if given]
+    return " ".join(words)
 
 
 def _record(epoch: Epoch[Figure]) -> Record:

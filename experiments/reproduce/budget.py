@@ -22,6 +22,11 @@ ENOUGH = 0.5
 FLAT = 0.5
 """Points by which the mean of a validation curve's last tenth may be above that of the tenth before."""
 YES, NO = "yes", "not at this budget"
+CALLED = {"omniglot-rotated": "omniglot with rotated classes"}
+"""Data sets that a paper's budget calls by another name than their loader."""
+STAGE_1 = "stage-1"
+"""Name of the curve of a long tail's first stage, which bears on all arms."""
+Curves = tuple[tuple[float, ...], ...]
 WIDTHS = {"quarter": 0.25, "half": 0.5}
 COUNTED = {
     "width": "width {} of {}",
@@ -49,7 +54,7 @@ class Own(Spent):
 
     base: str = ""
     partial: str = ""
-    curves: tuple[tuple[float, ...], ...] = ()
+    curves: Curves = ()
     nodes: str = ""
     trained_nodes: str = ""
 
@@ -196,9 +201,10 @@ def _of_arm(arm: Arm, protocol: Mapping[str, Any], cards: Mapping[str, Card]) ->
         part = next((value for value in part.values() if isinstance(value, Mapping) and "backbone" in value), part)
     if "setting" in part:
         setting = part["setting"]
-        yield _trained_here(setting["backbone"], setting["recipe"]["epochs"], setting)
+        curves = _curves_of(part, STAGE_1, method or arm.key)
+        yield _trained_here(setting["backbone"], setting["recipe"]["epochs"], setting, curves)
     elif isinstance(part.get("backbone"), str):
-        yield _trained_here(part["backbone"], part["epochs"], part)
+        yield _trained_here(part["backbone"], part["epochs"], part, _curves_of(part, method or arm.key))
     elif "data" in part:
         yield _of_checkpoint(part, method or arm.key, cards)
     else:
@@ -206,11 +212,22 @@ def _of_arm(arm: Arm, protocol: Mapping[str, Any], cards: Mapping[str, Card]) ->
         yield Own()
 
 
-def _trained_here(network: str, epochs: int, setting: Mapping[str, Any]) -> Own:
+def _trained_here(network: str, epochs: int, setting: Mapping[str, Any], curves: Curves) -> Own:
     images = setting.get("images", {}).get("train", [None])[0]
     return Own(
-        *named(network), epochs=epochs, resolution=setting["resolution"], images=images, data=(setting["dataset"],)
+        *named(network),
+        epochs=epochs,
+        resolution=setting["resolution"],
+        images=images,
+        data=(_called(setting["dataset"]),),
+        curves=curves,
     )
+
+
+def _curves_of(protocol: Mapping[str, Any], *names: str) -> Curves:
+    """Read the curves that a run kept of trainings of its own, one of each seed."""
+    kept = protocol.get("val_curves", {})
+    return tuple(tuple(curve) for name in names for curve in kept.get(name, {}).values())
 
 
 def _of_checkpoint(part: Mapping[str, Any], method: str, cards: Mapping[str, Card]) -> Own:
@@ -219,7 +236,7 @@ def _of_checkpoint(part: Mapping[str, Any], method: str, cards: Mapping[str, Car
     kind = re.split(r"[:,]", nodes)[0]
     partial = next((note for note in data.get("notes", ()) if note.startswith("partial: ")), "")
     partial = re.split("[,;]", partial.removeprefix("partial: "))[0]
-    common = {"resolution": part["resolution"], "data": (data["dataset"],), "partial": partial}
+    common = {"resolution": part["resolution"], "data": (_called(data["dataset"]),), "partial": partial}
     if backbone is None:
         # Features of a file.
         return Own(nodes=kind, **common)
@@ -237,13 +254,18 @@ def _of_checkpoint(part: Mapping[str, Any], method: str, cards: Mapping[str, Car
         width,
         epochs=first["protocol"]["epochs"],
         meta_episodes=meta,
-        learned=(card.dataset,),
+        learned=(_called(card.dataset),),
         base=first["name"],
         curves=tuple(tuple(curve) for curve in last.get("val_curves", {}).values()),
         nodes=kind,
         trained_nodes=re.split(r"[:,]", trained)[0],
         **common,
     )
+
+
+def _called(dataset: str) -> str:
+    """Name a data set as budgets of papers do."""
+    return CALLED.get(dataset, dataset)
 
 
 def _bracketed(method: str) -> str:

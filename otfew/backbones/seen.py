@@ -11,17 +11,19 @@ from importlib.util import find_spec
 from otfew.backbones.cards import IMAGENET, Card
 
 Names = frozenset[tuple[str, ...]]
+SAME_NAMES = (frozenset({"omniglot", "omniglot-rotated"}),)
+"""Data sets that call the same images' classes alike."""
 _SYNSET = re.compile(r"n\d{8}")
 
 
 def classes_seen(card: Card, classes: Sequence[str], *, dataset: str = "") -> tuple[int | None, int]:
     """Count the classes that were among a backbone's training classes.
 
-    For a backbone trained by otfew on the same data set, names are compared as they are. Otherwise they are compared as
-    words: "Indigo_Bunting" is ImageNet's "indigo bunting"; and a name also counts where one of the two ends with all
-    words of the other, since "Brown_Pelican" was seen as a "pelican" and "bus" as a "school bus". Names are all there
-    is to go by, so the count is an estimate: a species that the training data hold under another name is missed, and
-    a namesake counts.
+    For a backbone trained by otfew on the same data set, or one with the same names, they are compared as they are.
+    Otherwise they are compared as words: "Indigo_Bunting" is ImageNet's "indigo bunting"; and a name also counts where
+    one of the two ends with all words of the other, since "Brown_Pelican" was seen as a "pelican" and "bus" as a
+    "school bus". Names are all there is to go by, so the count is an estimate: a species that the training data hold
+    under another name is missed, and a namesake counts.
 
     Args:
         card: Of the backbone.
@@ -39,7 +41,7 @@ def classes_seen(card: Card, classes: Sequence[str], *, dataset: str = "") -> tu
 
 def _count(card: Card, classes: Sequence[str], dataset: str) -> int | None:
     """Count the classes that are among those of the card; None where nobody can tell."""
-    if card.training_classes and dataset and card.dataset == dataset:
+    if card.training_classes and dataset and _alike(card.dataset, dataset):
         return len(set(card.training_classes) & set(classes))
     if card.training_data == IMAGENET:
         trained = imagenet()
@@ -56,6 +58,11 @@ def _count(card: Card, classes: Sequence[str], dataset: str) -> int | None:
             return None
         count += any(_same(a, b) for a in asked for b in trained)
     return count
+
+
+def _alike(one: str, other: str) -> bool:
+    """Tell whether the names of two data sets' classes mean the same classes."""
+    return one == other or any({one, other} <= family for family in SAME_NAMES)
 
 
 def words(name: str) -> tuple[str, ...]:

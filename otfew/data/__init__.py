@@ -40,6 +40,7 @@ DATASETS: Registry[Dataset] = Registry(
         "cifar-fs": "otfew.data.cifar_fs:DATASET",
         "fc100": "otfew.data.fc100:DATASET",
         "omniglot": "otfew.data.omniglot:DATASET",
+        "omniglot-rotated": "otfew.data.omniglot_rotated:DATASET",
         "miniimagenet": "otfew.data.miniimagenet:DATASET",
         "tieredimagenet": "otfew.data.tieredimagenet:DATASET",
         "mnist": "otfew.data.mnist:DATASET",

@@ -36,12 +36,14 @@ class Draw:
         train: The long-tailed subset.
         meta: Balanced: equally many of each class.
         validation: Balanced.
+        curve: What the others leave unused, at most so many of each class; of the largest classes often none.
         counts: (classes,) training images of each class.
     """
 
     train: Indices
     meta: Indices
     validation: Indices
+    curve: Indices
     counts: Indices
 
 
@@ -83,6 +85,7 @@ def draw(
     *,
     meta: int = 10,
     validation: int = 10,
+    curve: int = 0,
     meta_seed: int = META_SEED,
     subset_seed: int = SUBSET_SEED,
 ) -> Draw:
@@ -97,6 +100,7 @@ def draw(
         factor: Imbalance, at least 1.
         meta: Meta images a class.
         validation: Validation images a class.
+        curve: Most images a class of those that are left then; they change none of the other parts.
         meta_seed: Of the meta set.
         subset_seed: Of the subset.
 
@@ -104,18 +108,19 @@ def draw(
         UserError: A factor below 1, a class without images, or more images asked of a class than it has.
     """
     members = [np.flatnonzero(labels == label).tolist() for label in range(len(classes))]
-    _check(members, classes, meta, validation)
+    _check(members, classes, meta, validation, curve)
     # The published draws are shuffles by these very generators.
     first, second = np.random.RandomState(meta_seed), random.Random(subset_seed)
     for rows in members:
         first.shuffle(rows)
     sizes = class_sizes([len(rows) - meta for rows in members], factor)
-    parts: dict[str, list[int]] = {"train": [], "meta": [], "validation": []}
+    parts: dict[str, list[int]] = {"train": [], "meta": [], "validation": [], "curve": []}
     counts = []
     for rows, wanted, name in zip(members, sizes, classes, strict=True):
         rest = sorted(rows[meta:])
         second.shuffle(rest)
-        size = min(wanted, len(rest) - validation)
+        held = len(rest) - validation
+        size = min(wanted, held)
         if size < 1:
             raise UserError(
                 f"class {name!r} has {len(rows)} images, too few for {meta} meta, {validation} validation and at least "
@@ -123,10 +128,11 @@ def draw(
             )
         parts["meta"] += rows[:meta]
         parts["train"] += rest[:size]
-        parts["validation"] += rest[len(rest) - validation :]
+        parts["validation"] += rest[held:]
+        parts["curve"] += rest[size:held][:curve]
         counts.append(size)
-    train, chosen, held = (np.array(sorted(part), dtype=np.int64) for part in parts.values())
-    return Draw(train, chosen, held, np.array(counts, dtype=np.int64))
+    drawn = {name: np.array(sorted(part), dtype=np.int64) for name, part in parts.items()}
+    return Draw(**drawn, counts=np.array(counts, dtype=np.int64))
 
 
 def subset(images: ImageSet, rows: Indices, variant: str) -> ImageSet:
@@ -162,12 +168,13 @@ class _Chosen:
         return self.read(self.rows[index])
 
 
-def _check(members: list[list[int]], classes: Sequence[str], meta: int, validation: int) -> None:
+def _check(members: list[list[int]], classes: Sequence[str], meta: int, validation: int, curve: int) -> None:
     """Refuse what cannot be drawn."""
     if meta < 1:
         raise UserError(f"at least 1 meta image a class is needed, not {meta}.")
-    if validation < 0:
-        raise UserError(f"the number of validation images a class must be at least 0, not {validation}.")
+    for what, count in (("validation", validation), ("curve", curve)):
+        if count < 0:
+            raise UserError(f"the number of {what} images a class must be at least 0, not {count}.")
     if len(classes) < 2:
         raise UserError(f"a long-tailed set needs at least 2 classes, not {len(classes)}.")
     for rows, name in zip(members, classes, strict=True):

@@ -30,7 +30,7 @@ NOTE = "characters as drawn, black on white: rotated copies are not counted as f
 def load(root: Path, split: Split, options: DataOptions) -> ImageSet:
     """Load one split: drawings of 105x105, black on white, as RGB.
 
-    Rotated copies of the characters are not added as classes, which many published evaluations do.
+    Rotated copies of the characters are not added as classes; ``otfew.data.omniglot_rotated`` adds them.
 
     Args:
         root: Folder with ``omniglot-py`` in it, or that folder.

@@ -22,7 +22,7 @@ from otfew.random.keys import hashed
 from otfew.runs import processes
 from otfew.training.checkpoint import load_state, save_state
 from otfew.training.ledger import Figures, Ledger, Outcome
-from otfew.training.progress import Epoch, Score, Step, V, Watcher, kept_epoch
+from otfew.training.progress import Epoch, Score, Step, V, Watcher, curve_epochs, kept_epoch
 from otfew.training.restoring import require_alike, require_steady, restore_optimizer, restoring
 from otfew.training.settings import Training
 
@@ -123,6 +123,7 @@ class Duties(Generic[V]):
         save_every: Seconds of work that a crash may cost at most, short of one step.
         folder: Argument of the caller that names the folder of the state, for sentences.
         code: Digest of the code. A state of other code is gone on with, which the watcher hears of.
+        curve: Like ``validate``, but chooses nothing and is called after ``curve_epochs`` only; None keeps no curve.
     """
 
     validate: Validate[V]
@@ -134,6 +135,7 @@ class Duties(Generic[V]):
     save_every: float = 60.0
     folder: str = "output"
     code: str = ""
+    curve: Validate[float] | None = None
 
 
 def run(
@@ -256,6 +258,9 @@ class _Run(Generic[V]):
         learned = dict(self.objective.learned())
         try:
             validation = self.duties.validate(network, self.fabric.device, learned)
+            curve: Mapping[str, float] = {}
+            if self.duties.curve is not None and epoch in curve_epochs(self.settings.epochs):
+                curve = self.duties.curve(network, self.fabric.device, learned)
         except DivergedError as error:
             raise DivergedError(f"{error.found} after epoch {epoch}") from None
         progress, steps = self.progress, self.objective.steps
@@ -270,6 +275,7 @@ class _Run(Generic[V]):
             training_seconds=progress.seconds,
             cpu_seconds=progress.cpu_seconds,
             code=self.duties.code,
+            curve=curve,
         )
         self.history.append(record)
         improved = kept_epoch(self.history, self.duties.score) is record

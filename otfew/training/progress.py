@@ -11,6 +11,9 @@ from torch import Tensor
 LAST = "last"
 """Keeps the last epoch, which no validation accuracy chose."""
 
+CURVE = 30
+"""Most points of a curve."""
+
 V = TypeVar("V")
 """What validation says under each name: an ``Accuracy``, or a number."""
 
@@ -43,6 +46,7 @@ class Epoch(Generic[V]):
         training_seconds: Of its steps alone.
         cpu_seconds: That the process spent computing in them, over all threads.
         code: Digest of the code that trained it, see ``otfew.runs.identity``; of its end, where that changed within.
+        curve: What was measured, at its end, on images that nothing is chosen by; empty but after ``curve_epochs``.
     """
 
     epoch: int
@@ -55,6 +59,7 @@ class Epoch(Generic[V]):
     training_seconds: float = 0.0
     cpu_seconds: float = 0.0
     code: str = ""
+    curve: Mapping[str, float] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Return the record as a JSON-ready dictionary."""
@@ -64,7 +69,8 @@ class Epoch(Generic[V]):
     def from_json(cls, record: Mapping[str, Any], read: Callable[[Any], V]) -> Epoch[V]:
         """Read a record back, with each of its figures by ``read``; raises ``ValueError`` for other content."""
         epoch = cls(**{**record, "validation": {name: read(value) for name, value in record["validation"].items()}})
-        numbers = [epoch.epoch, epoch.seconds, *epoch.learned.values(), *epoch.diagnostics.values()]
+        measured = [*epoch.learned.values(), *epoch.diagnostics.values(), *epoch.curve.values()]
+        numbers = [epoch.epoch, epoch.seconds, *measured]
         if not epoch.validation or not all(isinstance(number, int | float) for number in numbers):
             raise ValueError("an epoch's record holds other things than numbers")
         return epoch
@@ -81,6 +87,26 @@ def read_number(value: Any) -> float:
     if not isinstance(value, int | float):
         raise ValueError(f"{value!r} is no number")
     return value
+
+
+def curve_epochs(epochs: int) -> tuple[int, ...]:
+    """Say after which epochs, from 1, a curve has a point: all of them or ``CURVE``, evenly spaced, the last included.
+
+    Args:
+        epochs: Of the whole run.
+    """
+    points = min(epochs, CURVE)
+    return tuple(round(k * epochs / points) for k in range(1, points + 1))
+
+
+def curves(history: Sequence[Epoch[V]]) -> dict[str, list[float]]:
+    """Return what was measured for curves, by name, in the order of epochs; two decimals.
+
+    Args:
+        history: All epochs.
+    """
+    measured = [record.curve for record in history if record.curve]
+    return {name: [round(point[name], 2) for point in measured] for name in (measured[0] if measured else ())}
 
 
 Score = Callable[[Epoch[V]], float]

@@ -37,6 +37,13 @@ def test_another_data_set_compares_words():
     assert classes_seen(trained, asked, dataset="birds") == (2, 4)
 
 
+def test_data_sets_of_the_same_names_compare_them_exactly():
+    trained = card("omniglot", ["background/A/character01", "background/B/character01"])
+    asked = ["background/A/character01", "background/A/character01@90", "evaluation/C/character01"]
+    assert classes_seen(trained, asked, dataset="omniglot-rotated") == (1, 3)
+    assert classes_seen(trained, asked, dataset="drawings") == (2, 3)
+
+
 @pytest.mark.usefixtures("table")
 def test_imagenet_by_name():
     asked = ["014.Indigo_Bunting", "100.Brown_Pelican", "bus", "Buntings", "school", "n02007558"]

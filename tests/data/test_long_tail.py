@@ -90,6 +90,22 @@ def test_validation_takes_what_is_unused_and_only_large_classes_give_up_images()
     assert drawn.counts.tolist() == np.bincount(labels[drawn.train]).tolist()
 
 
+def test_images_of_a_curve_are_left_over_and_change_no_other_part():
+    labels = shuffled_labels(10, 110)
+    plain, drawn = (draw(labels, NAMES, 20, validation=10, curve=c) for c in (0, 25))
+    assert len(plain.curve) == 0
+    for name in ("train", "meta", "validation", "counts"):
+        assert getattr(drawn, name).tolist() == getattr(plain, name).tolist()
+    parts = np.concatenate([drawn.train, drawn.meta, drawn.validation, drawn.curve])
+    assert len(set(parts.tolist())) == len(parts)
+    # Of the largest class nothing is left.
+    left = 110 - 10 - 10 - drawn.counts
+    assert left[0] == 0
+    assert np.bincount(labels[drawn.curve], minlength=10).tolist() == np.minimum(left, 25).tolist()
+    with pytest.raises(UserError, match="curve images a class must be at least 0, not -1"):
+        draw(labels, NAMES, 20, curve=-1)
+
+
 def test_seeds_change_what_is_drawn():
     labels = shuffled_labels(10, 110)
     first = draw(labels, NAMES, 20)

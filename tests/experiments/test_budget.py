@@ -88,6 +88,17 @@ def test_widths_are_read_from_names() -> None:
     assert named("efficientnet-lite0") == ("efficientnet-lite0", 1.0)
 
 
+def test_a_data_set_is_called_as_budgets_call_it() -> None:
+    claim = replace(CLAIM, right=())
+    paper = Spent("conv4", data=("omniglot with rotated classes",))
+    for dataset, bears in (("omniglot-rotated", True), ("omniglot", False)):
+        protocol = {
+            "backbone": {"name": "mine", "architecture": "conv4", "training_data": f"{dataset} train (vinyals)"},
+            "data": {"dataset": dataset}, "resolution": 28,
+        }  # fmt: skip
+        assert judge(*owns(claim, {"r": protocol}, {}), paper=paper, claim=claim).bears == bears
+
+
 def test_committed_records_say_what_was_spent() -> None:
     """Every arm of every claim that has run says what it rests on."""
     ledger, cards = load(), zoo()

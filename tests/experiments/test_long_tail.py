@@ -11,6 +11,8 @@ from otfew.errors import UserError
 from otfew.experiments.long_tail import command as long_tail
 from otfew.experiments.long_tail import report, setting, stage2
 from otfew.experiments.long_tail.arms import ARMS, COMPARISONS, POST_HOC
+from otfew.experiments.reproduce import budget
+from otfew.experiments.reproduce.claims import Arm, Claim
 from otfew.runs.identity import versions
 
 SIDE = 16
@@ -61,13 +63,35 @@ def test_every_arm_runs_and_is_reported(finished):
         assert record["error"] == pytest.approx(np.mean(record["seed_errors"]))
         assert 0 <= record["error"] <= 100
     assert [(c["arm"], c["rival"]) for c in results["comparisons"]] == list(COMPARISONS)
-    assert results["setting"]["images_sha256"].keys() == {"train", "meta", "validation", "test"}
+    assert results["setting"]["images_sha256"].keys() == {
+        "train", "meta", "validation", "curve", "test",
+    }  # fmt: skip
     assert results["training_images"] == sorted(results["training_images"], reverse=True)
     text = (finished / "report.md").read_text()
     assert "do OT weights (ot-combined+meta-ce) beat inverse-frequency weights with the same meta data?" in text
     assert "chosen on the validation split, never on test" in text
     for name in ("weights.png", "plans.png"):
         assert cv2.imread(str(finished / name)) is not None
+
+
+def test_curves_are_kept_of_both_stages(finished):
+    results = results_of(finished)
+    found = results["val_curves"]
+    assert found.keys() == {"stage-1", *ARMS}
+    assert {seed: len(curve) for seed, curve in found["stage-1"].items()} == {"1": 2}
+    for name in ARMS:
+        assert found[name].keys() == {"0", "1"}
+        assert {len(curve) for curve in found[name].values()} == {30 if name == "ot-published" else 2}
+        assert all(0 <= point <= 100 for curve in found[name].values() for point in curve)
+    assert "images that the subset leaves unused and that choose nothing" in (finished / "report.md").read_text()
+    card = json.loads((finished.parent / f"{finished.name}-stage1" / "stage1.json").read_text())
+    assert card["protocol"]["val_curves"] == {"stage-1": found["stage-1"]["1"]}
+    (own,) = budget.owns(
+        Claim("c", "t", "s", left=(Arm("r", "ce"),)),
+        {"r": {"setting": results["setting"], "val_curves": found}},
+        {},
+    )
+    assert own.curves == tuple(tuple(found[name][seed]) for name, seed in (("stage-1", "1"), ("ce", "0"), ("ce", "1")))
 
 
 def test_the_first_stage_is_a_backbone_for_other_commands(finished):

@@ -7,11 +7,18 @@ import json
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from otfew import backbones, data
+from otfew.data.preparation import Preparation
 from otfew.experiments.common.cli import run
 from otfew.experiments.metric_learning import command as metric_learning
+from otfew.experiments.metric_learning import material
 from otfew.experiments.metric_learning import report as metric_report
-from otfew.training.metric.evaluation import FIGURES
+from otfew.experiments.reproduce import budget
+from otfew.experiments.reproduce.claims import Arm, Claim
+from otfew.experiments.retrieve import command as retrieve
+from otfew.training.metric.evaluation import FIGURES, Embedded, evaluate
 
 COLOURS = {"blue": (200, 60, 60), "green": (60, 190, 60), "red": (60, 60, 200), "grey": (128, 128, 128)}
 
@@ -77,6 +84,80 @@ def test_results_hold_every_figure_of_every_epoch(finished):
     assert not list((finished / "runs").glob("*.pt"))
 
 
+def test_curves_are_of_the_val_split_where_that_chooses_nothing(finished):
+    results = json.loads((finished / "results.json").read_text())
+    assert results["protocol"]["curve"]["from"] == "the val split"
+    assert results["protocol"]["curve"]["items"] == [20]
+    assert results["val_curves"].keys() == results["losses"].keys()
+    for each in results["val_curves"].values():
+        assert {seed: len(curve) for seed, curve in each.items()} == {"1": 2, "2": 2}
+    assert "mAP among 20 further items (the val split)" in (finished / "report.md").read_text()
+    (own,) = budget.owns(
+        Claim("c", "t", "s", left=(Arm("r", "all-pairs"),)),
+        {"r": {**results["protocol"], "val_curves": results["val_curves"]}},
+        {},
+    )
+    assert own.curves == tuple(map(tuple, results["val_curves"]["all-pairs"].values()))
+
+
+@pytest.fixture(scope="module")
+def pooled(folder, tmp_path_factory):
+    output = tmp_path_factory.mktemp("pooled") / "run"
+    words = (
+        f"--dataset image-folder --data-root {folder} --backbone conv4 --resolution 16 --pooled --epochs 1 --seeds 1 "
+    )
+    words += f"--batch-size 8 --losses all-pairs --threads 1 --device cpu --output {output}"
+    metric_learning.main(words.split())
+    return output, words
+
+
+def test_a_checkpoint_is_the_network_that_was_measured(pooled, folder):
+    output, _ = pooled
+    (history,) = json.loads((output / "results.json").read_text())["losses"]["all-pairs"]["seeds"].values()
+    path = output / "checkpoints" / "image-folder-conv4-all-pairs-seed1.safetensors"
+    backbone = backbones.load(str(path))
+    images = data.load("image-folder", "test", folder)
+    pixels = torch.from_numpy(np.stack([Preparation(16)(images.read(i)) for i in range(len(images))]))
+    embedded = Embedded(backbone.maps(pixels.permute(0, 3, 1, 2)).mean((2, 3)), torch.from_numpy(images.labels))
+    found = evaluate(embedded, embedded, None, exclude_self=True)
+    # The checkpoint is in half precision.
+    assert found["map"] == pytest.approx(history[-1]["figures"]["map"], abs=0.02)
+    card = backbone.card
+    assert card.training_classes == tuple(sorted(COLOURS))
+    assert card.protocol["command"].startswith(
+        "python -m experiments.metric_learning --dataset image-folder --backbone conv4"
+    )
+    assert card.protocol["command"].endswith("--losses all-pairs --learning-rates 0.01")
+    assert "--pooled" in card.protocol["command"]
+    assert len(card.protocol["val_curves"]["map"]) == 1
+
+
+def test_training_goes_on_from_a_checkpoint(pooled, tmp_path):
+    output, words = pooled
+    path = output / "checkpoints" / "image-folder-conv4-all-pairs-seed1.safetensors"
+    metric_learning.main(
+        [*words.split(), "--backbone", str(path), "--output", str(tmp_path / "run"), "--no-checkpoints"]
+    )
+    before, after = (
+        json.loads((place / "results.json").read_text())["losses"]["all-pairs"]["seeds"]["1"]
+        for place in (output, tmp_path / "run")
+    )
+    assert after[0]["figures"]["map"] == pytest.approx(before[-1]["figures"]["map"], abs=0.02)
+    assert not (tmp_path / "run" / "checkpoints").exists()
+    protocol = json.loads((tmp_path / "run" / "results.json").read_text())["protocol"]
+    assert protocol["backbone"] == "conv4"
+    assert protocol["started_from"]["name"] == path.stem
+
+
+def test_retrieve_takes_a_checkpoint(pooled, folder, tmp_path):
+    path = pooled[0] / "checkpoints" / "image-folder-conv4-all-pairs-seed1.safetensors"
+    words = f"--dataset image-folder --data-root {folder} --backbone {path} --split test --allow-overlap --device cpu "
+    words += f"--nodes fcn:1,nomap --scores chamfer --rerank 3 --threads 1 --output {tmp_path / 'run'}"
+    retrieve.main(words.split())
+    protocol = json.loads((tmp_path / "run" / "results.json").read_text())["protocol"]
+    assert protocol["backbone"]["name"] == path.stem
+
+
 def test_other_losses_and_seeds_join_the_folder(folder, finished, tmp_path, capsys):
     import shutil
 
@@ -110,6 +191,19 @@ def test_the_rate_is_chosen_on_the_val_split(folder, tmp_path):
     assert found["tuning"]["0.02"] > found["tuning"]["1e-07"]
     assert found["learning_rate"] == 0.02
     assert results["protocol"]["images"]["val"] == [20]
+    # The val split chooses, and nothing is left out of training.
+    assert results["protocol"]["curve"] is None
+    assert results["val_curves"] == {}
+
+
+def test_curves_are_of_what_is_left_out_where_the_val_split_chooses(folder):
+    options = material.Options("image-folder", folder, "", 12, None, 50, None, "")
+    found = material.load(options, ["train", "val", "test"], lambda _: None)
+    (kept,), (left,) = found.splits["train"], found.curve
+    assert (len(kept.labels), len(left.labels)) == (50, 80 - 50)
+    both = torch.cat([kept.pixels, left.pixels]).flatten(1)
+    assert len(torch.unique(both, dim=0)) == 80
+    assert found.curve_from == "what is left out of training"
 
 
 def test_a_diverged_seed_is_reported(folder, tmp_path, capsys, refused):
@@ -178,6 +272,7 @@ def test_refusals(folder, finished, tmp_path, refused):
         (("--seeds", "0"), "--seeds must be at least 1"),
         (("--batch-size", "64"), "needs 128 training images"),
         (("--backbone", "resnet99"), "unknown backbone 'resnet99'"),
+        (("--pooled",), "--pooled leaves out the layers that --head asks for"),
         (("--dataset", "mnistt"), "unknown data set 'mnistt'"),
         (("--resolution", "3"), "too small for this backbone"),
         (("--train-images", "1"), "--train-images must be at least 2"),

@@ -1,5 +1,6 @@
 import contextlib
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,10 @@ from otfew.training.long_tail import run as run_module
 from otfew.training.long_tail.head import Features, error_percent, head_of, initial_head, train_head
 from otfew.training.long_tail.images import Images, Network, extract, shifted
 from otfew.training.long_tail.losses import CosineHead, Objective
-from otfew.training.long_tail.run import ERROR, LongTailTraining, train_images
+from otfew.training.long_tail.run import ACCURACY, ERROR, LongTailTraining, train_images
 from otfew.training.long_tail.settings import HeadRecipe, Recipe
 from otfew.training.loop import DivergedError, Part
-from otfew.training.progress import Watcher
+from otfew.training.progress import Watcher, curve_epochs, curves
 
 COUNTS = torch.tensor([120, 20, 3])
 
@@ -170,6 +171,32 @@ def test_validation_chooses_rate_and_epoch():
     assert (both.learning_rate, both.epoch) == (0.3, found[0.3].epoch)
 
 
+def test_the_curve_of_a_head_chooses_nothing():
+    """On the validation features, which are balanced, it is what validation saw of the rate chosen."""
+    features = made_features()
+    plain = train_head(features, START, Objective(), QUICK, 0)
+    assert plain.curve == ()
+    watched = replace(features, curve=features.validation, curve_labels=features.validation_labels)
+    choice = train_head(watched, START, Objective(), QUICK, 0)
+    assert len(choice.curve) == QUICK.epochs
+    assert choice.curve[choice.epoch - 1] == pytest.approx(100 - choice.validation_error)
+    assert max(choice.curve) == choice.curve[choice.epoch - 1]
+    assert all(torch.equal(plain.state[name], choice.state[name]) for name in plain.state)
+    worse = replace(features, curve=features.validation, curve_labels=(features.validation_labels + 1) % 3)
+    chosen = train_head(worse, START, Objective(), QUICK, 0)
+    assert (chosen.learning_rate, chosen.epoch) == (choice.learning_rate, choice.epoch)
+    assert chosen.curve != choice.curve
+
+
+def test_classes_weigh_alike_in_a_curve():
+    logits = torch.eye(4)[torch.tensor([0, 0, 0, 1, 1, 3])]
+    labels = torch.tensor([0, 0, 0, 0, 1, 2])
+    assert losses.accuracy_of_classes(logits, labels) == pytest.approx(100 * (3 / 4 + 1 + 0) / 3)
+    assert losses.accuracy_of_classes(logits[:4], labels[:4]) == 75
+    # Class 1 has no image here, and class 2's is answered wrongly.
+    assert losses.accuracy_of_classes(logits[[0, 5]], labels[[0, 5]]) == 50
+
+
 def test_one_step_of_a_weighted_head_by_hand():
     features = made_features()
     weights = torch.linspace(0.1, 2, len(features.train))
@@ -263,6 +290,32 @@ def test_a_killed_run_goes_on_bit_for_bit(straight, tmp_path, epoch, batch, save
     (expected, expected_history), _ = straight
     assert [(h.loss, h.validation) for h in history] == [(h.loss, h.validation) for h in expected_history]
     assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_curve_is_kept_and_changes_nothing(straight, tmp_path):
+    images = made_images()
+    watched = replace(images, curve=images.validation, curve_labels=images.validation_labels)
+    kept, history = train_images(build, watched, WEIGHTED, RECIPE, tmp_path / "state.pt", {"data": "made"})
+    (expected, plain), _ = straight
+    assert all(torch.equal(kept[name], tensor) for name, tensor in expected.items())
+    assert [record.curve for record in plain] == [{}, {}, {}]
+    # Validation is balanced here.
+    assert [record.curve[ACCURACY] for record in history] == pytest.approx(
+        [100 - record.validation[ERROR] for record in history]
+    )
+    assert curves(history) == {ACCURACY: [round(record.curve[ACCURACY], 2) for record in history]}
+    _, again = train_images(build, watched, WEIGHTED, RECIPE, tmp_path / "state.pt", {"data": "made"})
+    assert curves(again) == curves(history)
+    assert curves(plain) == {}
+
+
+@pytest.mark.parametrize(("epochs", "points"), [(1, 1), (29, 29), (30, 30), (31, 30), (40, 30), (200, 30)])
+def test_points_of_a_curve_are_spread_over_all_epochs(epochs, points):
+    found = curve_epochs(epochs)
+    assert len(set(found)) == len(found) == points
+    assert found[-1] == epochs
+    gaps = [b - a for a, b in zip((0, *found), found, strict=False)]
+    assert max(gaps) - min(gaps) <= 1
 
 
 def test_a_state_of_other_content_is_refused(tmp_path, weights_of, spoilt):

@@ -23,10 +23,10 @@ from otfew.training.loop import DivergedError, Part
 from otfew.training.metric.batches import batches, partners
 from otfew.training.metric.embedding import Embedder, Space, default_head, default_pool
 from otfew.training.metric.evaluation import FIGURES, Embedded, evaluate, knn_accuracy, linear_accuracy, subset
-from otfew.training.metric.run import PairTraining, train
+from otfew.training.metric.run import MAP, PairTraining, train
 from otfew.training.metric.settings import Settings
 from otfew.training.metric.task import Images, Task
-from otfew.training.progress import Watcher
+from otfew.training.progress import Watcher, curves
 
 SIDE = 8
 
@@ -98,6 +98,14 @@ def test_heads_and_pooling_by_trunk():
     for trunk in (nn.Conv2d(3, 7, 9), nn.Sequential(*[nn.MaxPool2d(2) for _ in range(4)])):
         with pytest.raises(UserError, match="images of 8 pixels are too small for this backbone: raise `resolution`"):
             Embedder(trunk, torch.zeros(1, 3, SIDE, SIDE), (5,), "flatten")
+
+
+def test_without_a_head_the_pooled_map_is_the_embedding():
+    torch.manual_seed(0)
+    found = Space(lambda: nn.Conv2d(3, 7, 3), [torch.zeros(1, 3, SIDE, SIDE)], (), "mean")
+    images = torch.rand(4, 3, SIDE, SIDE)
+    assert found.channels == 7
+    torch.testing.assert_close(found(images), found.embedders[0].trunk(images).mean((2, 3)))
 
 
 def clouds(seed, count=90, classes=3, channels=5):
@@ -461,3 +469,14 @@ def test_what_a_loss_learns_is_trained_with_the_networks(tmp_path):
     before = Centres().centres.detach()
     weights, _ = train(space, Centres, task(), SETTINGS, tmp_path / "s.pt")
     assert bool((weights["loss.centres"] != before).all())
+
+
+def test_a_curve_is_kept_after_every_epoch_and_changes_nothing(tmp_path):
+    """On the test images it is their mAP, in per cent."""
+    plain, watched = task(), task(curve=task().test)
+    expected, history = train(space, OT, plain, SETTINGS, tmp_path / "plain.pt")
+    found, again = train(space, OT, watched, SETTINGS, tmp_path / "watched.pt")
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert [dict(record.curve) for record in history] == [{}, {}, {}]
+    assert dict(again[0].curve) == {}
+    assert curves(again) == {MAP: [round(100 * record.validation["map"], 2) for record in again[1:]]}

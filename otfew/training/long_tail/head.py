@@ -13,8 +13,9 @@ from otfew.devices import send
 from otfew.errors import UserError
 from otfew.random.generators import drawn
 from otfew.random.keys import hashed
-from otfew.training.long_tail.losses import CosineHead, Objective, pooled_with
+from otfew.training.long_tail.losses import CosineHead, Objective, accuracy_of_classes, pooled_with
 from otfew.training.long_tail.settings import HeadRecipe
+from otfew.training.progress import curve_epochs
 
 HeadState = dict[str, Tensor]
 
@@ -28,6 +29,7 @@ class Features:
         meta: Balanced meta set.
         validation: Balanced, disjoint from both; chooses.
         counts: (classes,) training samples.
+        curve: Disjoint from all others, and chooses nothing; None for no curve.
     """
 
     train: Tensor
@@ -37,6 +39,8 @@ class Features:
     validation: Tensor
     validation_labels: Tensor
     counts: Tensor
+    curve: Tensor | None = None
+    curve_labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -48,12 +52,14 @@ class Choice:
         learning_rate: Of the run chosen.
         epoch: From 1.
         validation_error: In per cent, at that epoch.
+        curve: Accuracy on the curve's features after each of ``curve_epochs``, of the rate chosen; empty without such.
     """
 
     state: HeadState
     learning_rate: float
     epoch: int
     validation_error: float
+    curve: tuple[float, ...] = ()
 
 
 def train_head(features: Features, start: HeadState, objective: Objective, recipe: HeadRecipe, seed: int) -> Choice:
@@ -116,6 +122,8 @@ def _train_once(
         objective = replace(objective, weights=send(objective.weights, device))
     batches = math.ceil(len(data) / recipe.batch_size)
     best: Choice | None = None
+    curve: list[float] = []
+    points = curve_epochs(recipe.epochs)
     for epoch in range(recipe.epochs):
         order = objective.order(known, torch.Generator().manual_seed(hashed(seed, epoch)))
         indices = zip(*(torch.split(each, recipe.batch_size) for each in (order, send(order, device))), strict=True)
@@ -133,11 +141,14 @@ def _train_once(
             raise UserError(f"the classifier's loss is not finite with a learning rate of {rate}: lower it.")
         with torch.inference_mode():
             error = error_percent(head(features.validation), features.validation_labels)
+            if features.curve is not None and features.curve_labels is not None and epoch + 1 in points:
+                curve.append(accuracy_of_classes(head(features.curve), features.curve_labels))
         if best is None or error < best.validation_error:
             state = {name: tensor.detach().clone() for name, tensor in head.state_dict().items()}
             best = Choice(state, rate, epoch + 1, error)
     assert best is not None
-    return replace(best, state={name: tensor.cpu() for name, tensor in best.state.items()})
+    state = {name: tensor.cpu() for name, tensor in best.state.items()}
+    return replace(best, state=state, curve=tuple(curve))
 
 
 def _loss(

@@ -27,6 +27,8 @@ class Images:
         mean: Of each channel.
         std: Of each channel.
         flip: Mirror half of the training images.
+        curve: Disjoint from all others and from the test images, and nothing is chosen by them; None for no curve.
+        curve_labels: Theirs; some classes may be missing.
     """
 
     train: Tensor
@@ -39,6 +41,8 @@ class Images:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     flip: bool = True
+    curve: Tensor | None = None
+    curve_labels: Tensor | None = None
 
 
 class Network(nn.Module):

@@ -68,6 +68,19 @@ def adjusted(logits: Tensor, counts: Tensor, tau: float) -> Tensor:
     return logits - tau * send(counts / counts.sum(), logits.device, logits.dtype).log()
 
 
+def accuracy_of_classes(logits: Tensor, labels: Tensor) -> float:
+    """Compute the mean over classes of the share of right answers, in per cent; classes without an image do not count.
+
+    Args:
+        logits: (images, classes).
+        labels: (images,).
+    """
+    right = (logits.argmax(-1) == labels).double()
+    sizes = labels.bincount()
+    shares = torch.zeros(len(sizes), dtype=torch.float64, device=right.device).index_add(0, labels, right)
+    return 100 * float((shares[sizes > 0] / sizes[sizes > 0]).mean())
+
+
 def group_of(count: int) -> str:
     """Name the group of a class by its training images: many (over 100), medium, few (under 20), as Liu et al. (2019).
 

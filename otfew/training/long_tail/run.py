@@ -18,13 +18,15 @@ from otfew.random.keys import hashed
 from otfew.training import loop
 from otfew.training.ledger import Outcome
 from otfew.training.long_tail.images import Images, Network, extract, shifted
-from otfew.training.long_tail.losses import Objective, pooled_with
+from otfew.training.long_tail.losses import Objective, accuracy_of_classes, pooled_with
 from otfew.training.long_tail.settings import Recipe
 from otfew.training.loop import Duties, Forward, Part
 from otfew.training.progress import Epoch, Watcher, read_number
 
 ERROR = "error"
 """Name of the one figure of validation: wrong answers, in per cent."""
+ACCURACY = "accuracy"
+"""Name of the one figure of curves: right answers, in per cent, the mean over classes."""
 
 
 def train_images(
@@ -58,7 +60,8 @@ def train_images(
         code: Digest of the code; see ``loop.Duties``.
 
     Returns:
-        The network's state dictionary, on the CPU, and all epochs; their validation is ``ERROR``.
+        The network's state dictionary, on the CPU, and all epochs; their validation is ``ERROR``, their curve
+        ``ACCURACY``.
 
     Raises:
         DivergedError: A loss or gradient that is not finite.
@@ -74,6 +77,7 @@ def train_images(
         save_every=save_every,
         folder=folder,
         code=code,
+        curve=None if images.curve is None else partial(_curve, images, recipe.precision),
     )
     return loop.run(
         lambda parts: LongTailTraining(build, images, objective, recipe, second_stage, parts), recipe, duties, watcher
@@ -186,10 +190,26 @@ class LongTailTraining:
 def _validate(
     images: Images, precision: str, network: Network, device: torch.device, _: Mapping[str, float]
 ) -> dict[str, float]:
-    """Classify the validation images, in the precision of training."""
+    """Classify the validation images."""
+    logits = _classified(images.validation, images, precision, network, device)
+    return {ERROR: 100 * float((logits.argmax(-1) != images.validation_labels).double().mean())}
+
+
+def _curve(
+    images: Images, precision: str, network: Network, device: torch.device, _: Mapping[str, float]
+) -> dict[str, float]:
+    """Classify the images of the curve."""
+    assert images.curve is not None
+    assert images.curve_labels is not None
+    logits = _classified(images.curve, images, precision, network, device)
+    return {ACCURACY: accuracy_of_classes(logits, images.curve_labels)}
+
+
+def _classified(pixels: Tensor, images: Images, precision: str, network: Network, device: torch.device) -> Tensor:
+    """Compute logits on the CPU, in the precision of training."""
     dtype = torch.float16 if precision == "16-mixed" else torch.bfloat16
     with torch.autocast(device.type, dtype, enabled=precision != "32-true"):
-        vectors = extract(network.backbone, images.validation, images.mean, images.std, device)
+        vectors = extract(network.backbone, pixels, images.mean, images.std, device)
         with torch.inference_mode():
-            logits = network.head(send(vectors, device)).cpu()
-    return {ERROR: 100 * float((logits.argmax(-1) != images.validation_labels).double().mean())}
+            logits: Tensor = network.head(send(vectors, device)).cpu()
+    return logits

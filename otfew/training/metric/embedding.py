@@ -34,7 +34,8 @@ class Embedder(nn.Module):
         trunk: Maps (images, 3, height, width) to (images, channels, h, w).
         sample: A few images (images, 3, height, width), for the trunk's output size; the trunk's statistics are left
             alone.
-        head: Widths of the fully connected layers, with ReLU between them; the last one is the embedding's.
+        head: Widths of the fully connected layers, with ReLU between them; the last one is the embedding's. Without any
+            the pooled map itself is the embedding.
         pool: "flatten" or "mean".
 
     Raises:
@@ -94,7 +95,7 @@ class Space(nn.Module):
     ) -> None:
         super().__init__()
         self.embedders = nn.ModuleList(Embedder(build(), sample, head, pool) for sample in samples)
-        self.channels = head[-1]
+        self.channels = self.embedders[0].channels
 
     def forward(self, images: Tensor, modality: int = 0) -> Tensor:
         """Embed images of one modality; see ``Embedder``."""

@@ -32,6 +32,8 @@ from otfew.training.progress import Epoch, Watcher, read_number
 EMBED_AT_ONCE = 256
 EMBEDDINGS = "embeddings"
 """Name of what must stay finite."""
+MAP = "map"
+"""Name of the figure of curves."""
 Figure = float | None
 """A figure of ``otfew.training.metric.evaluation``."""
 
@@ -81,7 +83,7 @@ def train(
 
     Returns:
         The state dictionary of the ``Learner`` after the last epoch, and all epochs, from 0; their validation is
-        ``otfew.training.metric.evaluation.FIGURES``.
+        ``otfew.training.metric.evaluation.FIGURES``, their curve ``MAP`` in per cent.
 
     Raises:
         DivergedError: The loss or the embeddings are not finite any more.
@@ -100,6 +102,7 @@ def train(
         initial=True,
         save_every=save_every,
         code=code,
+        curve=partial(_curve, task) if task.curve else None,
     )
     return loop.run(
         lambda parts: PairTraining(build_space, build_loss, task, settings, parts), settings, duties, watcher
@@ -216,15 +219,28 @@ class PairTraining:
 
 def _measure(task: Task, learner: Learner, device: torch.device, _: Mapping[str, float]) -> dict[str, Figure]:
     """Measure the embeddings of the test images."""
-    last = len(task.test) - 1
-    tests = [_embed(learner, i, part, torch.arange(len(part.labels)), device) for i, part in enumerate(task.test)]
+    queries, gallery = _retrieved(task.test, learner, device)
     probe = None
     if task.shared_classes:
         first = task.train[0]
         probe = _embed(learner, 0, first, subset(len(first.labels), task.probe_images), device)
-    if not all(bool(side.vectors.isfinite().all()) for side in tests):
+    return evaluate(queries, gallery, probe, exclude_self=task.exclude_self)
+
+
+def _curve(task: Task, learner: Learner, device: torch.device, _: Mapping[str, float]) -> dict[str, float]:
+    """Measure mAP among the curve's items, in per cent."""
+    queries, gallery = _retrieved(task.curve, learner, device)
+    found = evaluate(queries, gallery, None, exclude_self=task.exclude_self)[MAP]
+    assert found is not None
+    return {MAP: 100 * found}
+
+
+def _retrieved(modalities: tuple[Images, ...], learner: Learner, device: torch.device) -> tuple[Embedded, Embedded]:
+    """Embed queries and gallery: the last and the first modality."""
+    sides = [_embed(learner, i, part, torch.arange(len(part.labels)), device) for i, part in enumerate(modalities)]
+    if not all(bool(side.vectors.isfinite().all()) for side in sides):
         raise DivergedError("embeddings of the test images left the finite numbers")
-    return evaluate(tests[last], tests[0], probe, exclude_self=task.exclude_self)
+    return sides[-1], sides[0]
 
 
 @torch.inference_mode()

@@ -44,6 +44,8 @@ class Task:
         augmentation: Of training images, or None.
         probe_images: Training items that classifiers are fitted on; None takes all.
         identity: What else identifies the run (data, architecture, loss); a state of another identity is not resumed.
+        curve: The same modalities again, of items that are neither trained on nor tested and that choose nothing; empty
+            for no curve.
     """
 
     train: tuple[Images, ...]
@@ -55,6 +57,7 @@ class Task:
     augmentation: Augmentation | None
     probe_images: int | None
     identity: dict[str, Any]
+    curve: tuple[Images, ...] = ()
 
     @property
     def exclude_self(self) -> bool:
@@ -91,7 +94,12 @@ def check_test(test: tuple[Images, ...], exclude_self: bool) -> None:
     Raises:
         UserError: Nothing can be retrieved.
     """
+    if not findable(test, exclude_self):
+        raise UserError("no test item has another of its class, so there is nothing to retrieve: give more of them.")
+
+
+def findable(test: tuple[Images, ...], exclude_self: bool) -> bool:
+    """Tell whether any item has another of its class to find; arguments as of ``check_test``."""
     queries, gallery = test[-1].labels, test[0].labels
     alike = gallery.bincount(minlength=int(queries.max()) + 1)[queries]
-    if int(alike.max()) <= exclude_self:
-        raise UserError("no test item has another of its class, so there is nothing to retrieve: give more of them.")
+    return int(alike.max()) > exclude_self
