@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -44,7 +44,8 @@ def load_shapes(split: str, views: int | None, on_item: Callable[[int], None] = 
         for label, name in enumerate(classes)
         for number in range(OBJECTS[split])
     ]
-    return render_all(solids, classes, folder(), around(), SIDE, views, on_item)
+    rendered = render_all(solids, classes, folder(), around(), SIDE, views, on_item)
+    return replace(rendered, notes=(NOTE,))
 
 
 def load_sketches(split: str) -> ImageSet:

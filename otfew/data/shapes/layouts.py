@@ -8,6 +8,7 @@ from pathlib import Path
 
 from otfew.data.base import SPLITS, ImageSet
 from otfew.data.files import files_in, image_set, images_in, named_folders, portable
+from otfew.data.roots import plain
 from otfew.data.shapes.mesh import Mesh
 from otfew.data.shapes.off_files import read_off
 from otfew.data.shapes.rendering import Solid
@@ -53,7 +54,7 @@ def modelnet(root: Path, name: str, split: str) -> Solids:
     Raises:
         UserError: There is no such folder, or a class has no mesh in this split.
     """
-    base = _below(root, name)
+    base = below(root, name)
     meshes = {
         shape: _search(folder / split, ".off") if (folder / split).is_dir() else []
         for shape, folder in named_folders(base).items()
@@ -68,7 +69,7 @@ def modelnet(root: Path, name: str, split: str) -> Solids:
 
 def has_views(root: Path, name: str) -> bool:
     """Tell whether a ModelNet folder holds views, as the MVCNN line of work distributes them, in place of meshes."""
-    base = _below(root, name)
+    base = below(root, name)
     for folder in named_folders(base).values():
         for split in SPLITS:
             if (folder / split).is_dir():
@@ -168,10 +169,15 @@ def _stamp(path: Path) -> str:
     return f"{status.st_size:x}.{status.st_mtime_ns:x}"
 
 
-def _below(root: Path, name: str) -> Path:
+def below(root: Path, name: str) -> Path:
+    """Find the folder of that name in the data's, however it is spelt; else take the data's folder for it.
+
+    Raises:
+        UserError: There is no folder ``root``.
+    """
     if not root.is_dir():
         raise UserError(f"the folder {root} is not there; correct the path.")
-    inner = [folder for key, folder in named_folders(root).items() if key.lower() == name]
+    inner = [folder for key, folder in named_folders(root).items() if plain(key) == plain(name)]
     return inner[0] if inner else root
 
 

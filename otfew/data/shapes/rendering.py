@@ -120,10 +120,17 @@ def render_all(
         labels=np.array([solid.label for solid, _ in kept], dtype=np.int64),
         names=tuple(solid.name for solid, _ in kept),
         paths=tuple((path,) for _, path in kept),
+        notes=_notes(skipped, len(solids)),
         every=tuple(place * total // (taken or total) for place in range(taken or total)),
         total=total,
         skipped=skipped,
     )
+
+
+def _notes(skipped: tuple[str, ...], count: int) -> tuple[str, ...]:
+    if not skipped:
+        return ()
+    return (f"{len(skipped):,} of {count:,} meshes can't be rendered and are left out; the first: {skipped[0]}",)
 
 
 def _write(path: Path, image: Image) -> None:
