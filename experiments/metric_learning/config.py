@@ -82,6 +82,8 @@ class Config:
     """Most test items, queries and gallery alike."""
     probe_images: int | None = 5000
     """Training items that the kNN and linear classifiers are fitted on."""
+    svc: bool = False
+    """Fit a support vector machine on them too, as the published codes do."""
     checkpoints: bool = True
     """Keep the trunk of each run with its card in OUTPUT/checkpoints, for --backbone of other commands."""
     note: str = ""

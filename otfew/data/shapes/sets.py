@@ -133,19 +133,25 @@ def load_shapes(name: str, root: Path, split: str, views: int | None, on_item: O
     try:
         return each.shapes(root, split, views, on_item)
     except UserError as error:
-        if not root.is_dir() and each.brought:
-            raise UserError(f"{name} is not below {root}. It comes from {each.brought}; unpack it there.") from None
-        raise error
+        if isinstance(error.__cause__, OSError) or not each.brought:
+            raise
+        raise UserError(f"{str(error).rstrip('.')}. {name} comes from {each.brought}.") from None
 
 
 def load_sketches(name: str, root: Path, split: str) -> ImageSet:
-    """Load the sketches of a split.
+    """Load the sketches of a split; errors as of ``need_sketches``, or that they are not there."""
+    need_sketches(name)
+    load = SHAPES[name].sketches
+    assert load is not None
+    return load(root, split)
+
+
+def need_sketches(name: str) -> None:
+    """Refuse a set without sketches.
 
     Raises:
-        UserError: The set has none, or they are not there.
+        UserError: It has none.
     """
-    each = SHAPES[name]
-    if each.sketches is None:
+    if SHAPES[name].sketches is None:
         having = ", ".join(key for key, other in SHAPES.items() if other.sketches)
         raise UserError(f"{name} has no sketches; there are some in {having}.")
-    return each.sketches(root, split)
