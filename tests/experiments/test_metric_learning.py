@@ -339,11 +339,11 @@ def few_shapes(monkeypatch, tmp_path):
 SHAPES = (
     "--dataset shapes --views 2 --resolution 16 --head 8 --batch-size 4 --seeds 1 --epochs 1 --threads 1 --device cpu "
     "--losses batchwise-ot-modelnet10 all-pairs"
-).split()
+)
 
 
 def test_generated_shapes_are_learnt_with_a_softmax_loss_and_pictured(few_shapes, tmp_path):
-    metric_learning.main([*SHAPES, "--svc", "--output", str(tmp_path / "run")])
+    metric_learning.main([*SHAPES.split(), "--svc", "--output", str(tmp_path / "run")])
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["protocol"]["images"] == {"test": [9], "train": [12]}
     assert any("never evidence" in note for note in results["protocol"]["notes"])
@@ -356,7 +356,7 @@ def test_generated_shapes_are_learnt_with_a_softmax_loss_and_pictured(few_shapes
 
 
 def test_sketches_ask_for_generated_shapes(few_shapes, tmp_path):
-    metric_learning.main([*SHAPES, "--query-modality", "sketch", "--output", str(tmp_path / "run")])
+    metric_learning.main([*SHAPES.split(), "--query-modality", "sketch", "--output", str(tmp_path / "run")])
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     assert results["protocol"]["across"] == "sketch"
     assert results["protocol"]["images"] == {"test": [9, 9], "train": [12, 12]}
