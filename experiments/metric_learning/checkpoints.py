@@ -53,13 +53,14 @@ def card(architecture: str, start: Backbone | None, material: Material, protocol
     seen = f"{material.dataset} train: {len(material.classes)} classes, {items:,} items"
     known = () if start is None else start.card.training_classes
     # Of a network that came with weights nobody knows what it has seen, so that no list of classes would be whole.
-    listed = () if start is not None and start.card.external else dict.fromkeys([*known, *material.classes])
+    external = start is not None and start.card.external
+    listed = [] if external else list(dict.fromkeys([*known, *material.classes]))
     return Card(
         name=file_name(f"{material.dataset}-{architecture}-{protocol['loss']}-seed{protocol['seed']}"),
         architecture=architecture,
         options={} if start is None else dict(start.card.options),
         resolution=material.resolution,
-        external=start is not None and start.card.external,
+        external=external,
         training_data="; ".join([seen, *material.notes]),
         dataset=material.dataset,
         training_classes=tuple(listed),

@@ -9,17 +9,20 @@ import numpy as np
 import pytest
 import torch
 
-from otfew import backbones, data
-from otfew.data.preparation import Preparation
+from otfew import backbones
+from otfew.backbones.architectures import ARCHITECTURES
+from otfew.backbones.cards import Card
 from otfew.data.shapes import generated, objects
 from otfew.experiments.common.cli import run
+from otfew.experiments.metric_learning import checkpoints, material
 from otfew.experiments.metric_learning import command as metric_learning
-from otfew.experiments.metric_learning import material
 from otfew.experiments.metric_learning import report as metric_report
 from otfew.experiments.reproduce import budget
 from otfew.experiments.reproduce.claims import Arm, Claim
 from otfew.experiments.retrieve import command as retrieve
-from otfew.training.metric.evaluation import FIGURES, Embedded, evaluate
+from otfew.training.metric.embedding import Space
+from otfew.training.metric.evaluation import FIGURES
+from otfew.training.metric.task import Images
 
 COLOURS = {"blue": (200, 60, 60), "green": (60, 190, 60), "red": (60, 60, 200), "grey": (128, 128, 128)}
 
@@ -107,47 +110,55 @@ def pooled(folder, tmp_path_factory):
     words = (
         f"--dataset image-folder --data-root {folder} --backbone conv4 --resolution 16 --pooled --epochs 1 --seeds 1 "
     )
-    words += f"--batch-size 8 --losses all-pairs --threads 1 --device cpu --output {output}"
-    metric_learning.main(words.split())
+    words += "--batch-size 8 --losses all-pairs --threads 1 --device cpu --output "
+    metric_learning.main([*words.split(), str(output)])
     return output, words
 
 
-def test_a_checkpoint_is_the_network_that_was_measured(pooled, folder):
-    output, _ = pooled
-    (history,) = json.loads((output / "results.json").read_text())["losses"]["all-pairs"]["seeds"].values()
-    path = output / "checkpoints" / "image-folder-conv4-all-pairs-seed1.safetensors"
-    backbone = backbones.load(str(path))
-    images = data.load("image-folder", "test", folder)
-    pixels = torch.from_numpy(np.stack([Preparation(16)(images.read(i)) for i in range(len(images))]))
-    embedded = Embedded(backbone.maps(pixels.permute(0, 3, 1, 2)).mean((2, 3)), torch.from_numpy(images.labels))
-    found = evaluate(embedded, embedded, None, exclude_self=True)
-    # The checkpoint is in half precision.
-    assert found["map"] == pytest.approx(history[-1]["figures"]["map"], abs=0.02)
-    card = backbone.card
+def test_every_run_keeps_its_trunk_with_a_card(pooled):
+    path = pooled[0] / "checkpoints" / "image-folder-conv4-all-pairs-seed1.safetensors"
+    card = backbones.load(str(path)).card
     assert card.training_classes == tuple(sorted(COLOURS))
-    assert card.protocol["command"].startswith(
-        "python -m experiments.metric_learning --dataset image-folder --backbone conv4"
-    )
-    assert card.protocol["command"].endswith("--losses all-pairs --learning-rates 0.01")
-    assert "--pooled" in card.protocol["command"]
+    assert card.training_data.startswith("image-folder train: 4 classes, 80 items")
+    words = card.protocol["command"]
+    assert words.startswith("python -m experiments.metric_learning --dataset image-folder --seeds 1 --backbone conv4")
+    assert words.endswith("--losses all-pairs --learning-rates 0.01")
+    assert "--pooled" in words
     assert len(card.protocol["val_curves"]["map"]) == 1
 
 
+def test_a_checkpoint_is_the_trunk_of_its_modality(tmp_path):
+    torch.manual_seed(0)
+    sides = [torch.zeros(1, 3, 16, 16)] * 2
+    space = Space(ARCHITECTURES["conv4"], sides, (4,), "flatten").eval()
+    train = tuple(
+        Images(torch.zeros(1, 3, 16, 16, dtype=torch.uint8), torch.zeros(1), (m,) * 3, (0.3,) * 3) for m in (0.2, 0.7)
+    )
+    state = {f"space.{name}": tensor for name, tensor in space.state_dict().items()}
+    checkpoints.write(tmp_path, state, train, Card("mine", "conv4", resolution=16))
+    pixels = torch.randint(0, 256, (5, 3, 16, 16), dtype=torch.uint8)
+    for modality, (side, images) in enumerate(zip(("", "-queries"), train, strict=True)):
+        found = backbones.load(str(tmp_path / "checkpoints" / f"mine{side}.safetensors"))
+        expected = space.embedders[modality].trunk((pixels / 255 - images.mean[0]) / 0.3)
+        # In half precision.
+        torch.testing.assert_close(found.maps(pixels), expected.detach(), rtol=0.01, atol=0.01)
+
+
 def test_training_goes_on_from_a_checkpoint(pooled, tmp_path):
+    """With steps of no size the weights stay those of the start."""
     output, words = pooled
-    path = output / "checkpoints" / "image-folder-conv4-all-pairs-seed1.safetensors"
-    metric_learning.main(
-        [*words.split(), "--backbone", str(path), "--output", str(tmp_path / "run"), "--no-checkpoints"]
-    )
-    before, after = (
-        json.loads((place / "results.json").read_text())["losses"]["all-pairs"]["seeds"]["1"]
-        for place in (output, tmp_path / "run")
-    )
-    assert after[0]["figures"]["map"] == pytest.approx(before[-1]["figures"]["map"], abs=0.02)
-    assert not (tmp_path / "run" / "checkpoints").exists()
+    name = "image-folder-conv4-all-pairs-seed1.safetensors"
+    path, again = output / "checkpoints" / name, tmp_path / "run" / "checkpoints" / name
+    still = words.replace("--backbone conv4", f"--backbone {path} --learning-rates 1e-30")
+    metric_learning.main([*still.split(), str(tmp_path / "run")])
+    start, end = (backbones.load(str(each)) for each in (path, again))
+    for (key, before), after in zip(start.module.named_parameters(), end.module.parameters(), strict=True):
+        assert torch.equal(before, after), key
+    assert end.card.protocol["started_from"]["name"] == path.stem
+    assert (end.card.mean, end.card.std) == (start.card.mean, start.card.std)
     protocol = json.loads((tmp_path / "run" / "results.json").read_text())["protocol"]
     assert protocol["backbone"] == "conv4"
-    assert protocol["started_from"]["name"] == path.stem
+    assert protocol["started_from"] == {"name": path.stem, "sha256": start.card.sha256}
 
 
 def test_retrieve_takes_a_checkpoint(pooled, folder, tmp_path):

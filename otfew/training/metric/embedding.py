@@ -94,8 +94,9 @@ class Space(nn.Module):
         self, build: Callable[[], nn.Module], samples: Sequence[Tensor], head: Sequence[int], pool: Pool
     ) -> None:
         super().__init__()
-        self.embedders = nn.ModuleList(Embedder(build(), sample, head, pool) for sample in samples)
-        self.channels = self.embedders[0].channels
+        embedders = [Embedder(build(), sample, head, pool) for sample in samples]
+        self.embedders = nn.ModuleList(embedders)
+        self.channels = embedders[0].channels
 
     def forward(self, images: Tensor, modality: int = 0) -> Tensor:
         """Embed images of one modality; see ``Embedder``."""

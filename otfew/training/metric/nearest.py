@@ -16,7 +16,7 @@ from otfew.training.metric.task import Task
 
 def one_a_class(labels: Tensor, most: int) -> Tensor:
     """Choose queries: the first item of each of at most so many classes, evenly spaced: ascending indices."""
-    present = labels.unique()
+    present = torch.unique(labels)
     chosen = present[torch.arange(min(most, len(present))) * len(present) // min(most, len(present))]
     return torch.stack([(labels == label).nonzero()[0, 0] for label in chosen]).sort().values
 
