@@ -61,12 +61,25 @@ def _published(code: str) -> Any:
     return build
 
 
+def _modelnet40(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
+    """What the published code computes for ModelNet40, with its softmax loss at 1/5."""
+    return _pairs("batchwise-ot-modelnet40", {**PUBLISHED["3d"], **options}, joined)
+
+
+def _modelnet10(classes: int, channels: int, joined: bool = False, **options: Any) -> PairLoss:
+    """What the published code computes for ModelNet10: other margins, and its softmax loss at 1."""
+    own = {**PUBLISHED["3d"], "margin": 8.0, "positive_margin": 6.0, **options}
+    return _pairs("batchwise-ot-modelnet10", own, joined)
+
+
 LOSSES = {
     name: LossKind(build, lambda: BatchwiseOTLoss)
     for name, build in {
         "batchwise-ot": _batchwise,
         "all-pairs": _all_pairs,
         **{f"batchwise-ot-{code}": _published(code) for code in PUBLISHED},
+        "batchwise-ot-modelnet40": _modelnet40,
+        "batchwise-ot-modelnet10": _modelnet10,
     }.items()
 }
 """Name -> (classes, channels, **options) -> loss; options are those of ``BatchwiseOTLoss``, and ``joined``."""

@@ -68,6 +68,8 @@ def check(config: Config) -> None:
         value = getattr(config, name)
         if value is not None and value < 2:
             raise UserError(f"--{name.replace('_', '-')} must be at least 2, not {value}.")
+    if config.query_modality and config.across:
+        raise UserError("--query-modality and --across both name the queries' modality: give one of them.")
     if not config.losses:
         raise UserError("--losses names no loss: give some; --list prints them.")
     if not config.learning_rates:

@@ -20,7 +20,8 @@ class Config:
     """
 
     dataset: str = "fashion-mnist"
-    """fashion-mnist, cifar10, image-folder, any other of compare --list, or views (folders of rendered shapes)."""
+    """fashion-mnist, cifar10, image-folder, any other of compare --list; or shapes in several views: shapes
+    (generated), modelnet10, modelnet40, shrec13, shrec14, views (folders of rendered ones)."""
     data_root: Path | None = None
     """Folder of the data. Default: $OTFEW_DATA, then a cache folder."""
     download: Annotated[bool | None, tyro.conf.DisallowNone] = None
@@ -41,14 +42,16 @@ class Config:
     """Trunk: an architecture of pretrain, such as lenet5-wide, conv4, resnet12; or one of ours that is trained already,
     by name or path, to go on from."""
     head: tuple[int, ...] = ()
-    """Widths of the fully connected layers. Default: 512 256 for LeNet-5, else 2048 512 128."""
+    """Widths of the fully connected layers. Default: 512 256 for LeNet-5, else 4096 2048 512 128."""
     pooled: bool = False
     """No fully connected layers: the mean of the map is the embedding, as retrieve --backbone takes it."""
     across: str = ""
     """Learn one space for two modalities: edges (queries are edge maps of other images), or a folder of class folders
     of images, the queries' modality."""
+    query_modality: Literal["", "sketch"] = ""
+    """Learn one space for the sketches of a set of shapes, which are the queries, and its shapes, which are found."""
     views: int | None = None
-    """With --dataset views: images of each shape, evenly spaced. Default: all."""
+    """Of shapes: images of each, evenly spaced. Default: all, 12 or, of SHREC's, 20."""
     epochs: int = 10
     """Passes over the training images."""
     batch_size: int = 64
@@ -79,6 +82,8 @@ class Config:
     """Most test items, queries and gallery alike."""
     probe_images: int | None = 5000
     """Training items that the kNN and linear classifiers are fitted on."""
+    svc: bool = False
+    """Fit a support vector machine on them too, as the published codes do."""
     checkpoints: bool = True
     """Keep the trunk of each run with its card in OUTPUT/checkpoints, for --backbone of other commands."""
     note: str = ""

@@ -11,8 +11,14 @@ from otfew.baselines import metric_losses
 from otfew.errors import UserError
 from otfew.methods import batchwise_pairs
 from otfew.pair_loss import LossKind, PairLoss
+from otfew.training.metric.softmax import WithSoftmax
 
 LOSSES: dict[str, LossKind] = {**batchwise_pairs.LOSSES, **metric_losses.LOSSES}
+
+SOFTMAX = "softmax"
+"""An option of every loss: the weight of a softmax loss beside it."""
+PRESETS: dict[str, float] = {"batchwise-ot-modelnet40": 0.2, "batchwise-ot-modelnet10": 1.0}
+"""Name of a loss -> the weight that its published code gives the softmax loss."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +48,11 @@ class LossSpec:
         Raises:
             UserError: An option it does not have, or out of range.
         """
+        options = dict(self.options)
+        weight = options.pop(SOFTMAX, PRESETS.get(self.kind, 0))
         try:
-            return LOSSES[self.kind](classes, channels, **dict(self.options))
+            loss = LOSSES[self.kind](classes, channels, **options)
+            return loss if weight == 0 else WithSoftmax(loss, classes, channels, weight)
         except UserError as error:
             raise UserError(f"--losses {self.name}: {error}") from error
 
@@ -78,5 +87,6 @@ def _value(text: str) -> Any:
 
 
 def describe() -> list[tuple[str, str]]:
-    """Name the losses, with the first line of what each is."""
-    return [(name, kind.summary) for name, kind in LOSSES.items()]
+    """Name the losses, with the first line of what each is, and the option that all of them have."""
+    every = ("any of them:softmax=0.2", "the loss, and a softmax loss beside it with this weight")
+    return [*((name, kind.summary) for name, kind in LOSSES.items()), every]

@@ -15,17 +15,18 @@ from otfew.data.base import DataOptions, ImageSet
 from otfew.data.edges import edge_maps
 from otfew.data.preparation import Preparation, default_crop
 from otfew.data.roots import default_root
-from otfew.data.views import ViewSet, load_views
+from otfew.data.shapes.sets import SHAPES, load_shapes, load_sketches
+from otfew.data.views import ViewSet
 from otfew.errors import UserError
 from otfew.training import images as decoding
 from otfew.training.metric.evaluation import subset
 from otfew.training.metric.task import Images, findable
 
-VIEWS = "views"
-"""The data set of rendered views: folders of shapes, see ``otfew.data.views``."""
-
 EDGES = "edges"
 """The second modality that is made of the first: edge maps."""
+
+SKETCHES = "sketch"
+"""The second modality that comes with a set of shapes: its sketches."""
 
 VIEW_RESOLUTION = 64
 
@@ -41,15 +42,16 @@ class Options:
     """What to load.
 
     Attributes:
-        dataset: A name of ``otfew.data.DATASETS``, or "views".
+        dataset: A name of ``otfew.data.DATASETS``, or of ``otfew.data.shapes.sets.SHAPES``.
         root: Folder of the data.
-        across: "" for one modality, "edges", or a folder of class folders of images: the second modality.
+        across: "" for one modality; else the second: "edges", "sketch", or a folder of class folders of images.
         resolution: Side in pixels; None takes the data set's usual one.
         views: Images of each shape; None takes all.
         train_images: Most training items; None takes all.
         test_images: Most test items.
         note: A sentence that every report repeats.
         download: Fetch what is missing where the publisher allows it; None asks about what is large.
+        on_mesh: Called with the number of meshes of a split that are rendered, and then with 0 after each.
     """
 
     dataset: str
@@ -61,6 +63,7 @@ class Options:
     test_images: int | None
     note: str
     download: bool | None = None
+    on_mesh: Callable[[int], None] = lambda count: None
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,7 @@ def load(options: Options, splits: Sequence[str], on_image: Callable[[int], None
     Raises:
         UserError: Missing data, a limit that leaves too little, or modalities whose classes differ.
     """
-    usual = VIEW_RESOLUTION if options.dataset == VIEWS else data.DATASETS[options.dataset].resolution
+    usual = VIEW_RESOLUTION if options.dataset in SHAPES else data.DATASETS[options.dataset].resolution
     preparation = Preparation(options.resolution or usual, default_crop(usual))
     sources: dict[str, list[Source]] = {}
     notes: list[str] = [options.note] if options.note else []
@@ -116,7 +119,7 @@ def load(options: Options, splits: Sequence[str], on_image: Callable[[int], None
         whole = _open_all(options, split)
         limit = options.train_images if split == "train" else options.test_images
         sources[split] = [_limited(source, limit) for source in whole]
-        notes += [note for source in whole if isinstance(source, ImageSet) for note in source.notes]
+        notes += [note for source in whole for note in source.notes]
         notes += [
             f"{split} limited to {len(kept):,} of {len(source):,} items"
             for source, kept in zip(whole, sources[split], strict=True)
@@ -180,14 +183,16 @@ def _curve_sources(options: Options, splits: Sequence[str]) -> tuple[list[Source
 def _open_all(options: Options, split: str) -> list[Source]:
     """Find the images of a split, of each modality that has files of its own."""
     found = [_open(options, split)]
-    if options.across not in {"", EDGES}:
+    if options.across == SKETCHES:
+        found.append(load_sketches(options.dataset, options.root or default_root(), split))
+    elif options.across not in {"", EDGES}:
         found.append(data.load("image-folder", split, Path(options.across)))
     return found
 
 
 def _open(options: Options, split: str) -> Source:
-    if options.dataset == VIEWS:
-        return load_views(options.root or default_root(), split, options.views)
+    if options.dataset in SHAPES:
+        return load_shapes(options.dataset, options.root or default_root(), split, options.views, options.on_mesh)
     return data.load(options.dataset, split, options.root, DataOptions(download=options.download))
 
 

@@ -12,6 +12,7 @@ import torch
 
 from otfew.errors import UserError
 from otfew.experiments.metric_learning import report
+from otfew.experiments.metric_learning.page import html
 from otfew.experiments.metric_learning.plot import picture
 from otfew.experiments.metric_learning.session import Record, Session
 from otfew.reporting.tables import Table, bullets, in_markdown, markdown, terminal
@@ -71,7 +72,9 @@ def write(session: Session) -> Path:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
     directory.write("curves.png", picture(histories, f"{_data(session)}, {session.config.backbone}"))
     directory.write("report.md", _markdown(tables, lines).encode())
-    console.print(f"report: {directory.path / 'report.md'}", soft_wrap=True, markup=False)
+    found = {loss: r["nearest"] for loss, each in runs.items() for r in each if r.get("nearest")}
+    directory.write("report.html", html(tables, lines, session.material, found, summary, _data(session)).encode())
+    console.print(f"report: {directory.path / 'report.html'}", soft_wrap=True, markup=False)
     return directory.path
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from otfew.reporting.tables import Table
 from otfew.statistics.seeds import SeedDifference, SeedEstimate, differences, estimate
-from otfew.training.metric.evaluation import FIGURES
+from otfew.training.metric.evaluation import FIGURES, SVC
 
 Histories = Mapping[str, Mapping[int, Sequence[Mapping[str, Any]]]]
 """Loss -> seed -> epochs, from 0, as ``Epoch`` holds them."""
@@ -19,7 +19,7 @@ SUMMARIES = ("first_epoch", "last_epoch", "mean_of_epochs")
 
 HEADINGS = {
     "map": "mAP", "r_precision": "R-prec.", "map_at_r": "MAP@R", "p_at_1": "P@1", "nn": "NN", "ft": "FT", "st": "ST",
-    "e": "E", "dcg": "DCG", "knn": "kNN", "linear": "linear",
+    "e": "E", "dcg": "DCG", "knn": "kNN", "linear": "linear", "svc": "SVC",
 }  # fmt: skip
 
 
@@ -40,11 +40,19 @@ def summarise(histories: Histories, reference: str) -> dict[str, Any]:
     for loss, seeds in histories.items():
         summary[loss] = {
             "map": {name: _estimate(estimate(list(runs[name][loss].values()))) for name in SUMMARIES},
-            "last_epoch": {name: _mean([run[-1]["figures"][name] for run in seeds.values()]) for name in FIGURES},
+            "last_epoch": {
+                name: _mean([run[-1]["figures"][name] for run in seeds.values()]) for name in _measured(histories)
+            },
         }
         if reference and loss != reference:
             summary[loss]["difference"] = {name: _difference(against[name][loss]) for name in SUMMARIES}
     return summary
+
+
+def _measured(histories: Histories) -> tuple[str, ...]:
+    """Name the figures that all runs have."""
+    runs = [run for seeds in histories.values() for run in seeds.values()]
+    return (*FIGURES, SVC) if all(SVC in run[-1]["figures"] for run in runs) else FIGURES
 
 
 def equal_time(histories: Histories, reference: str, clock: str = "wall") -> dict[str, Any]:
@@ -118,7 +126,8 @@ def tables(
         ]
         for loss, found in timing["losses"].items()
     ]
-    last = [[loss, *(_percent(found["last_epoch"][name]) for name in FIGURES)] for loss, found in summary.items()]
+    measured = _measured(histories)
+    last = [[loss, *(_percent(found["last_epoch"][name]) for name in measured)] for loss, found in summary.items()]
     head = ["loss", "seeds", "rate", "epoch 1", "last epoch", "mean of epochs"]
     result = [Table("mAP, % ± 95 % over seeds", head, learning)]
     if compared:
@@ -130,7 +139,7 @@ def tables(
             ["loss", "s an epoch", "CPU s", "epochs", "mAP", f"difference to {reference or 'none'}"],
             timed,
         ),
-        Table("after the last epoch, %", ["loss", *(HEADINGS[name] for name in FIGURES)], last),
+        Table("after the last epoch, %", ["loss", *(HEADINGS[name] for name in measured)], last),
     ]
     plans = _plans(histories)
     if plans:

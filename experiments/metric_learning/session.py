@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from otfew import data
 from otfew.backbones.architectures import ARCHITECTURES
+from otfew.data.shapes.sets import SHAPES, need_sketches
 from otfew.errors import UserError
 from otfew.experiments.common.training import Bars, Display, code, make_console, spell
 from otfew.experiments.metric_learning import checkpoints
@@ -30,11 +31,14 @@ from otfew.runs.identity import short_hash, versions
 from otfew.training.augmentation import Augmentation
 from otfew.training.loop import DivergedError
 from otfew.training.metric.embedding import Pool, Space, default_head, default_pool
+from otfew.training.metric.nearest import nearest, one_a_class
 from otfew.training.metric.run import MAP, Figure, train
 from otfew.training.metric.settings import Settings
 from otfew.training.metric.task import Task, check_test, check_training
 from otfew.training.progress import Epoch, Step, curves
 
+QUERIES, NEAREST = 12, 8
+"""Queries that reports show, and items found for each."""
 TUNING_SEED = 0
 """Seed of the trials of learning rates: none of those that are reported."""
 
@@ -82,10 +86,12 @@ class Session:
         self.reference = parse_loss(config.reference).name
         self.start = find_start(config.backbone)
         self.architecture = config.backbone if self.start is None else self.start.card.architecture
-        if config.dataset != metric_material.VIEWS and config.dataset not in data.DATASETS:
-            raise UserError(
-                f"unknown data set {config.dataset!r}; there are {', '.join([*data.DATASETS, metric_material.VIEWS])}."
-            )
+        if config.dataset not in SHAPES and config.dataset not in data.DATASETS:
+            raise UserError(f"unknown data set {config.dataset!r}; there are {', '.join([*data.DATASETS, *SHAPES])}.")
+        if config.query_modality:
+            if config.dataset not in SHAPES:
+                raise UserError(f"--query-modality sketch goes with a set of shapes: {', '.join(SHAPES)}.")
+            need_sketches(config.dataset)
         self.settings = [self._settings(rate) for rate in dict.fromkeys(config.learning_rates)]
         plain = config.min_scale == 1 and not config.flip and config.colour == 0
         self.augmentation = None if plain else Augmentation(config.min_scale, config.flip, config.colour)
@@ -156,16 +162,29 @@ class Session:
 
     def _load(self) -> metric_material.Material:
         c = self.config
-        options = metric_material.Options(
-            c.dataset, c.data_root, c.across, c.resolution, c.views, c.train_images, c.test_images, c.note, c.download
-        )
         splits = ["train", "val", "test"] if len(self.settings) > 1 else ["train", "test"]
         with Bars(self.console) as bar:
+            meshes = bar.add_task("rendering", total=None, visible=False)
             job = bar.add_task("reading images", total=None)
 
             def on_image(total: int) -> None:
                 bar.update(job, total=total) if total else bar.advance(job)
 
+            def on_mesh(total: int) -> None:
+                bar.reset(meshes, total=total, visible=True) if total else bar.advance(meshes)
+
+            options = metric_material.Options(
+                c.dataset,
+                c.data_root,
+                c.query_modality or c.across,
+                c.resolution,
+                c.views,
+                c.train_images,
+                c.test_images,
+                c.note,
+                c.download,
+                on_mesh,
+            )
             material = metric_material.load(options, splits, on_image)
         if material.same_things:
             for split, (part, _) in material.splits.items():
@@ -194,7 +213,7 @@ class Session:
             "notes": list(material.notes),
             "classes": len(material.classes),
             "images": {split: [len(part.labels) for part in parts] for split, parts in material.splits.items()},
-            "across": "" if not c.across else "edges" if c.across == metric_material.EDGES else "folder",
+            "across": c.query_modality or (c.across if c.across in {"", metric_material.EDGES} else "folder"),
             "views": c.views,
             "resolution": material.resolution,
             "backbone": self.architecture,
@@ -208,6 +227,7 @@ class Session:
             "per_class": c.per_class,
             "augmentation": None if self.augmentation is None else asdict(self.augmentation),
             "probe_images": c.probe_images,
+            **({"svc": True} if c.svc else {}),
             "precision": c.precision,
             "curve": self._curve(),
         }
@@ -270,6 +290,7 @@ class Session:
             probe_images=self.config.probe_images,
             identity={**self.protocol, **identity},
             curve=material.curve if split == "test" else (),
+            svc=self.config.svc,
         )
         state = path.with_suffix(".pt")
         build_loss = partial(spec.build, len(material.classes), self.channels)
@@ -279,6 +300,10 @@ class Session:
             curve = curves(history).get(MAP, [])
             record = {**identity, "diverged": "", "history": [_record(epoch) for epoch in history], "curve": curve}
             record["code"] = codes
+            if split == "test" and settings.seed == 1:
+                queries = one_a_class(task.test[-1].labels, QUERIES)
+                found = nearest(weights, self._space, build_loss, task, queries, NEAREST)
+                record["nearest"] = [list(pair) for pair in zip(queries.tolist(), found, strict=True)]
             if self.config.checkpoints and split == "test":
                 self._keep(spec, settings, weights, curve)
         except DivergedError as error:

@@ -19,7 +19,7 @@ MADE_AGAIN: tuple[CacheKind, ...] = ("features", "kernels", "pictures")
 SUMMARIES: dict[CacheKind, str] = {
     "features": "node sets of images, extracted by networks, and networks as onnxruntime runs them",
     "kernels": "compiled code of solvers",
-    "pictures": "drawings of glyphs",
+    "pictures": "drawings of glyphs, and views of shapes",
     "downloads": "data sets that otfew has fetched, wherever they lie",
     "zoo": "weights of networks that otfew has fetched",
 }
@@ -70,7 +70,7 @@ def places(kind: CacheKind) -> list[Path]:
 
         home = Path(platformdirs.user_cache_dir("otfew", appauthor=False))
         # The last is where earlier versions kept them.
-        return list(dict.fromkeys([cache / "glyphs", home / "glyphs", home / "data" / "glyphs"]))
+        return list(dict.fromkeys([cache / "glyphs", cache / "shapes", home / "glyphs", home / "data" / "glyphs"]))
     folders: dict[CacheKind, tuple[str, ...]] = {"features": ("features", "photos", "onnx")}
     return [cache / name for name in folders.get(kind, (kind,))]
 
@@ -172,7 +172,7 @@ def _item(kind: CacheKind, paths: Iterable[Path], lock: Path | None = None) -> I
 _LISTED: dict[CacheKind, Callable[[float], Iterator[Item]]] = {
     "features": _features,
     "kernels": _single_files("kernels", _is_compiled),
-    "pictures": _single_files("pictures", lambda path: path.suffix in {".safetensors", ".tmp"}),
+    "pictures": _single_files("pictures", lambda path: path.suffix in {".safetensors", ".png", ".tmp"}),
     "downloads": _downloads,
     "zoo": _zoo,
 }

@@ -29,12 +29,14 @@ class ViewSet:
         labels: (shapes,) int64, an index into ``classes``.
         names: (shapes,) such as "chair/chair_0001".
         paths: Of each shape's views, in their order around it.
+        notes: Sentences that every report repeats.
     """
 
     classes: tuple[str, ...]
     labels: npt.NDArray[np.int64]
     names: tuple[str, ...]
     paths: tuple[tuple[Path, ...], ...]
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Count the shapes."""

@@ -12,6 +12,7 @@ import torch
 from otfew import backbones
 from otfew.backbones.architectures import ARCHITECTURES
 from otfew.backbones.cards import Card
+from otfew.data.shapes import generated, objects
 from otfew.experiments.common.cli import run
 from otfew.experiments.metric_learning import checkpoints, material
 from otfew.experiments.metric_learning import command as metric_learning
@@ -335,3 +336,51 @@ def test_equal_time_reads_the_slower_loss_earlier():
     assert summary["slow"]["map"]["first_epoch"]["mean"] == 0.4
     assert summary["slow"]["map"]["mean_of_epochs"]["mean"] == pytest.approx(0.675)
     assert summary["slow"]["difference"]["mean_of_epochs"]["mean"] == pytest.approx(0.325)
+
+
+@pytest.fixture
+def few_shapes(monkeypatch, tmp_path):
+    """The generated set with few objects of few classes."""
+    monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(generated, "OBJECTS", {"train": 4, "val": 2, "test": 3})
+    monkeypatch.setattr(generated, "SIDE", 32)
+    monkeypatch.setattr(objects, "CLASSES", {name: objects.CLASSES[name] for name in ("cup", "fir", "ladder")})
+
+
+SHAPES = (
+    "--dataset shapes --views 2 --resolution 16 --head 8 --batch-size 4 --seeds 1 --epochs 1 --threads 1 --device cpu "
+    "--losses batchwise-ot-modelnet10 all-pairs"
+)
+
+
+def test_generated_shapes_are_learnt_with_a_softmax_loss_and_pictured(few_shapes, tmp_path):
+    metric_learning.main([*SHAPES.split(), "--svc", "--output", str(tmp_path / "run")])
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["protocol"]["images"] == {"test": [9], "train": [12]}
+    assert any("never evidence" in note for note in results["protocol"]["notes"])
+    found = results["losses"]["batchwise-ot-modelnet10"]
+    assert found["seeds"]["1"][-1]["diagnostics"]["softmax"] > 0
+    assert 0 <= found["last_epoch"]["svc"] <= 1
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count("data:image/jpeg") >= 2 * 3 * 5
+    assert "SVC" in page
+
+
+def test_sketches_ask_for_generated_shapes(few_shapes, tmp_path):
+    metric_learning.main([*SHAPES.split(), "--query-modality", "sketch", "--output", str(tmp_path / "run")])
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["protocol"]["across"] == "sketch"
+    assert results["protocol"]["images"] == {"test": [9, 9], "train": [12, 12]}
+    assert "shapes across modalities (sketch)" in (tmp_path / "run" / "report.html").read_text()
+
+
+def test_refusals_of_shapes(folder, tmp_path, refused):
+    for more, message in (
+        (("--dataset", "modelnet10", "--data-root", str(tmp_path / "no")), "comes from https://modelnet"),
+        (("--dataset", "modelnet10", "--query-modality", "sketch", "--data-root", str(tmp_path)), "has no sketches"),
+        (("--query-modality", "sketch"), "goes with a set of shapes"),
+        (("--dataset", "shapes", "--query-modality", "sketch", "--across", "edges"), "give one of them"),
+        (("--losses", "all-pairs:softmax=-1"), "softmax"),
+    ):
+        said = refused(metric_learning.main, *arguments(folder, tmp_path / "run", *more))
+        assert message in said, more

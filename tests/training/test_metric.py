@@ -23,8 +23,10 @@ from otfew.training.loop import DivergedError, Part
 from otfew.training.metric.batches import batches, partners
 from otfew.training.metric.embedding import Embedder, Space, default_head, default_pool
 from otfew.training.metric.evaluation import FIGURES, Embedded, evaluate, knn_accuracy, linear_accuracy, subset
-from otfew.training.metric.run import MAP, PairTraining, train
+from otfew.training.metric.nearest import nearest, one_a_class
+from otfew.training.metric.run import MAP, Learner, PairTraining, embed, train
 from otfew.training.metric.settings import Settings
+from otfew.training.metric.softmax import WithSoftmax
 from otfew.training.metric.task import Images, Task
 from otfew.training.progress import Watcher, curves
 
@@ -480,3 +482,47 @@ def test_a_curve_is_kept_after_every_epoch_and_changes_nothing(tmp_path):
     assert [dict(record.curve) for record in history] == [{}, {}, {}]
     assert dict(again[0].curve) == {}
     assert curves(again) == {MAP: [round(100 * record.validation["map"], 2) for record in again[1:]]}
+
+
+def test_a_softmax_loss_is_added_with_its_weight_and_trained():
+    torch.manual_seed(0)
+    both = WithSoftmax(Matched(1.0), classes=3, channels=4, weight=0.2)
+    first, second = torch.randn(6, 4), torch.randn(6, 4)
+    labels, others = torch.tensor([0, 1, 2, 0, 1, 2]), torch.tensor([0, 0, 2, 1, 1, 2])
+    loss, figures = both(first, labels, second, others)
+    logits = torch.cat([first, second]) @ both.classifier.weight.T + both.classifier.bias
+    likelihood = logits.softmax(1)[torch.arange(12), torch.cat([labels, others])]
+    assert float(figures["softmax"]) == pytest.approx(-float(likelihood.detach().log().mean()), rel=1e-5)
+    alone = both.loss(first, labels, second, others)[0]
+    assert float((loss - alone).detach()) == pytest.approx(0.2 * float(figures["softmax"]), rel=1e-4)
+    loss.backward()
+    assert float(both.classifier.weight.grad.abs().max()) > 0
+
+
+def test_a_support_vector_machine_is_fitted_only_where_it_is_asked_for():
+    from sklearn import svm
+
+    queries, probe = clouds(0), clouds(1)
+    found = evaluate(queries, queries, probe, exclude_self=True, svc=True)
+    assert tuple(found) == (*FIGURES, "svc")
+    theirs = svm.SVC().fit(probe.vectors.double(), probe.labels)
+    assert found["svc"] == theirs.score(queries.vectors.double(), queries.labels)
+    assert evaluate(queries, queries, None, exclude_self=True, svc=True)["svc"] is None
+
+
+def test_the_nearest_are_those_of_a_plain_search(tmp_path):
+    given = task()
+    build_loss = partial(Matched, 1.0)
+    weights, _ = train(space, build_loss, given, SETTINGS, tmp_path / "state.pt")
+    queries = one_a_class(given.test[0].labels, 2)
+    assert given.test[0].labels[queries].unique().numel() == 2
+    found = nearest(weights, space, build_loss, given, queries, 3)
+    learner = Learner(space(), build_loss())
+    learner.load_state_dict(weights)
+    vectors = embed(
+        learner.eval(), 0, given.test[0], torch.arange(len(given.test[0].labels)), torch.device("cpu")
+    ).vectors
+    for query, items in zip(queries.tolist(), found, strict=True):
+        distances = (vectors - vectors[query]).square().sum(1)
+        distances[query] = torch.inf
+        assert items == distances.argsort()[:3].tolist()

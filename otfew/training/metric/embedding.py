@@ -12,7 +12,7 @@ from otfew.errors import UserError
 
 Pool = Literal["flatten", "mean"]
 LENET_HEAD = (512, 256)
-DEEP_HEAD = (2048, 512, 128)
+DEEP_HEAD = (4096, 2048, 512, 128)
 
 
 def default_head(trunk: str) -> tuple[int, ...]:

@@ -223,8 +223,8 @@ def _measure(task: Task, learner: Learner, device: torch.device, _: Mapping[str,
     probe = None
     if task.shared_classes:
         first = task.train[0]
-        probe = _embed(learner, 0, first, subset(len(first.labels), task.probe_images), device)
-    return evaluate(queries, gallery, probe, exclude_self=task.exclude_self)
+        probe = embed(learner, 0, first, subset(len(first.labels), task.probe_images), device)
+    return evaluate(queries, gallery, probe, exclude_self=task.exclude_self, svc=task.svc)
 
 
 def _curve(task: Task, learner: Learner, device: torch.device, _: Mapping[str, float]) -> dict[str, float]:
@@ -237,15 +237,23 @@ def _curve(task: Task, learner: Learner, device: torch.device, _: Mapping[str, f
 
 def _retrieved(modalities: tuple[Images, ...], learner: Learner, device: torch.device) -> tuple[Embedded, Embedded]:
     """Embed queries and gallery: the last and the first modality."""
-    sides = [_embed(learner, i, part, torch.arange(len(part.labels)), device) for i, part in enumerate(modalities)]
+    sides = [embed(learner, i, part, torch.arange(len(part.labels)), device) for i, part in enumerate(modalities)]
     if not all(bool(side.vectors.isfinite().all()) for side in sides):
         raise DivergedError("embeddings of the test images left the finite numbers")
     return sides[-1], sides[0]
 
 
 @torch.inference_mode()
-def _embed(learner: Learner, modality: int, images: Images, chosen: Tensor, device: torch.device) -> Embedded:
-    """Embed items in evaluation mode."""
+def embed(learner: Learner, modality: int, images: Images, chosen: Tensor, device: torch.device) -> Embedded:
+    """Embed items in evaluation mode.
+
+    Args:
+        learner: Networks and loss; embeddings are divided by their norms where the loss compares them so.
+        modality: Whose network.
+        images: Decoded.
+        chosen: Indices of the items.
+        device: Where the networks are.
+    """
     vectors = []
     normalise = Normalisation(images.mean, images.std).to(device)
     # Objects of many views fill a batch sooner.

@@ -46,6 +46,7 @@ class Task:
         identity: What else identifies the run (data, architecture, loss); a state of another identity is not resumed.
         curve: The same modalities again, of items that are neither trained on nor tested and that choose nothing; empty
             for no curve.
+        svc: Fit a support vector machine too, wherever classifiers are fitted.
     """
 
     train: tuple[Images, ...]
@@ -58,6 +59,7 @@ class Task:
     probe_images: int | None
     identity: dict[str, Any]
     curve: tuple[Images, ...] = ()
+    svc: bool = False
 
     @property
     def exclude_self(self) -> bool:

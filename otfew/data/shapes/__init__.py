@@ -1,0 +1,1 @@
+"""Shapes: meshes read or generated, rendered to views, and drawn as sketches."""
