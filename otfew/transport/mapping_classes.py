@@ -98,9 +98,8 @@ def class_plans(
     given = [x.shape[:-1] for x in (a, b) if x is not None]
     batch = torch.broadcast_shapes(cost.shape[:-2], *given)  # type: ignore[no-untyped-call]
     groups = _groups(labels, batch, n, cost.device)
-    wide = flat_batch(cost.detach().double(), batch, 2)
-    weights = [None if x is None else x.detach() for x in (a, b)]
-    flat_a, flat_b = flat_weights(n, m, *weights, batch, cost.device, solver.equal_totals)
+    wide = flat_batch(cost.double(), batch, 2)
+    flat_a, flat_b = flat_weights(n, m, a, b, batch, cost.device, solver.equal_totals)
     unit_a, unit_b, scale = normalised(flat_a, flat_b, solver.rhos)
     inner = replace(solver, tol=INNER, gradient="implicit", round=False)
     found = _descend(wide, unit_a, unit_b, groups, inner, eta)
