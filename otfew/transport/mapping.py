@@ -73,9 +73,9 @@ def transport_map(
     P is the plan of ``solver``: an exact one, an entropic one (``otfew.Sinkhorn(reg=...)``), or one that need not move
     all the mass (``otfew.Sinkhorn(reg=..., unbalanced=rho)``). With ``reg_classes`` it is class-regularised (Courty et
     al. 2017, section 4.2): min <P, C> + reg KL(P | a b' / total) + reg_classes sum_jc |P(I_c, j)|, where P(I_c, j) is
-    what the source points of class c send to target point j. The norm is not squared, so each target point is led to
-    draw its mass from few classes. Where every class has one point, the last term is the total mass: the plan is the
-    entropic one.
+    what the source points of class c send to target point j. As a column's sum is fixed, the norms are least where the
+    points of a class share evenly what they send to a target point: images of a class stay together. Where every class
+    has one point, the last term is the total mass, and the plan is the entropic one.
 
     For cost "sqeuclidean" and hard marginals, T follows a shift of either domain: the plan stays the same.
 

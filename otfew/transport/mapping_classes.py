@@ -1,4 +1,4 @@
-"""Class-regularised transport: entropic plans in which a target point draws its mass from few classes of source points.
+"""Class-regularised transport: entropic plans in which the source points of a class send alike.
 
 min <P, C> + reg KL(P | a b' / total) + eta W(P), with W(P) = sum_jc |P(I_c, j)| (Courty et al. 2017, section 4.2): a
 group lasso on what the points of a class send to a target point. Costs, weights and plans are batched; all work is in
