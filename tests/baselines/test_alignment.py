@@ -99,7 +99,7 @@ def test_maps_are_those_of_dense_matrices(d):
 def test_gaussian_transport_is_pots_linear_map():
     """Of many points in few dimensions, where shrinkage hardly matters and POT's regularisation is none."""
     ot = pytest.importorskip("ot")
-    x, y = points(4000, 3), points(4000, 3, seed=3)
+    x, y = points(2000, 3), points(2000, 3, seed=3)
     moved, _ = BASELINES["gaussian-transport"]().align(x, even(x), y)
     for e in range(2):
         theirs = ot.da.LinearTransport(reg=1e-12).fit(Xs=x[e].numpy(), Xt=y[e].numpy()).transform(Xs=x[e].numpy())

@@ -58,9 +58,12 @@ def by_hand(ot, method, support, query, prior):
             a, b, cost, method.reg, prices, reg_type="kl", numItermax=10_000, stopThr=1e-14
         )
     else:
-        plan = ot.da.sinkhorn_l1l2_gl(
-            a, labels, b, cost, method.reg, method.reg_classes, numItermax=100, numInnerItermax=2000, stopInnerThr=1e-10
-        )
+        plan = np.outer(a, b)
+        # POT's own conditional gradient ends short of the optimum after a few steps, where its line search fails.
+        for k in range(300):
+            norms = np.stack([np.linalg.norm(plan[labels == c], axis=0) for c in labels])
+            found = ot.sinkhorn(a, b, cost + method.reg_classes * plan / norms, method.reg, stopThr=1e-10)
+            plan = plan + 2 / (k + 2) * (found - plan)
     moved = plan @ target / plan.sum(1, keepdims=True) + y.mean(0)
     means = moved.reshape(way, shot, -1).mean(1)
     return -12.5 * ((y[:, None] - means) ** 2).sum(-1)
@@ -75,8 +78,7 @@ def test_answers_are_those_of_pots_plans(plan, episodes):
     logits = method(support, query, class_prior=prior)
     for e in range(2):
         expected = by_hand(ot, method, support[e], query[e], prior[e].numpy())
-        atol = 0.02 if plan == "class-regularised" else 1e-3
-        np.testing.assert_allclose(logits[e].numpy(), expected, atol=atol)
+        np.testing.assert_allclose(logits[e].numpy(), expected, atol=1e-3)
 
 
 @every

@@ -65,7 +65,7 @@ def class_value(plan, cost, labels, reg, eta):
 
 
 def test_class_regularised_plans_are_not_above_pots(clouds):
-    """What POT's conditional-gradient steps reach bounds the optimum from above, our certificate from below."""
+    """What POT's conditional gradient reaches, which may end short of the optimum, bounds it from above."""
     ot = pytest.importorskip("ot")
     x, y, a, b = clouds
     cost = np.stack([squares(*pair) for pair in zip(x, y, strict=True)])
