@@ -9,21 +9,25 @@ from otfew.registry import Registry, by_class, exported
 if TYPE_CHECKING:
     from otfew.baselines.alpha_tim import AlphaTIM as AlphaTIM
     from otfew.baselines.chamfer import Chamfer as Chamfer
+    from otfew.baselines.coral import CORAL as CORAL
     from otfew.baselines.cosine_centroid import CosineCentroid as CosineCentroid
     from otfew.baselines.cosine_classifier import CosineClassifier as CosineClassifier
     from otfew.baselines.cosine_nodes import CosineNodes as CosineNodes
     from otfew.baselines.cr_pooled import CRPooled as CRPooled
     from otfew.baselines.frn import FRN as FRN
     from otfew.baselines.fusion import Fusion as Fusion
+    from otfew.baselines.gaussian_transport import GaussianTransport as GaussianTransport
     from otfew.baselines.knn import KNN as KNN
     from otfew.baselines.laplacianshot import LaplacianShot as LaplacianShot
     from otfew.baselines.linear_classifier import LinearClassifier as LinearClassifier
     from otfew.baselines.logistic import Logistic as Logistic
     from otfew.baselines.matchingnet import MatchingNet as MatchingNet
+    from otfew.baselines.mean_alignment import MeanAlignment as MeanAlignment
     from otfew.baselines.product_coupling import ProductCoupling as ProductCoupling
     from otfew.baselines.protonet import ProtoNet as ProtoNet
     from otfew.baselines.simpleshot import SimpleShot as SimpleShot
     from otfew.baselines.tim import TIM as TIM
+    from otfew.baselines.whitening import Whitening as Whitening
 
 _METHODS = {
     "protonet": "otfew.baselines.protonet:ProtoNet",
@@ -43,6 +47,10 @@ _METHODS = {
     "tim": "otfew.baselines.tim:TIM",
     "alpha-tim": "otfew.baselines.alpha_tim:AlphaTIM",
     "laplacianshot": "otfew.baselines.laplacianshot:LaplacianShot",
+    "mean-alignment": "otfew.baselines.mean_alignment:MeanAlignment",
+    "coral": "otfew.baselines.coral:CORAL",
+    "whitening": "otfew.baselines.whitening:Whitening",
+    "gaussian-transport": "otfew.baselines.gaussian_transport:GaussianTransport",
 }
 """One line for each baseline; the import above tells type checkers what it is."""
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from otfew.methods.deepemd import DeepEMDFCN as DeepEMDFCN
     from otfew.methods.deepemd import DeepEMDGrid as DeepEMDGrid
     from otfew.methods.deepemd import DeepEMDSampling as DeepEMDSampling
+    from otfew.methods.domain_transport import DomainTransport as DomainTransport
     from otfew.methods.latent_space_transform import LatentSpaceTransform as LatentSpaceTransform
     from otfew.methods.lst import LST as LST
     from otfew.methods.lst import PTMap as PTMap
@@ -31,6 +32,7 @@ _METHODS = {
     "deepemd-fcn": "otfew.methods.deepemd:DeepEMDFCN",
     "deepemd-grid": "otfew.methods.deepemd:DeepEMDGrid",
     "deepemd-sampling": "otfew.methods.deepemd:DeepEMDSampling",
+    "domain-transport": "otfew.methods.domain_transport:DomainTransport",
     "lst": "otfew.methods.lst:LST",
     "pt-map": "otfew.methods.lst:PTMap",
     "sot": "otfew.methods.self_optimal_transport:SelfOptimalTransport",

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
         solve_1d,
         solve_points,
         solvers,
+        transport_map,
     )
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "solve_1d",
     "solve_points",
     "solvers",
+    "transport_map",
 ]
 
 _PLACES = {
@@ -123,6 +125,7 @@ _PLACES = {
     "solve_1d": "otfew.transport",
     "Sliced": "otfew.transport",
     "sliced_distance": "otfew.slices",
+    "transport_map": "otfew.transport",
 }
 """Public name -> the module that has it, which is imported when the name is first asked for."""
 

@@ -244,9 +244,11 @@ def _pools(method: Method) -> None:
     support, query = episodes()
     logits = method.ask(support, query)
     pooled = method.ask(support.mean(-2, keepdim=True), query.mean(-2, keepdim=True))
-    if method.kind.pools and apart(pooled, logits):
+    # An option may decide, and then the object says so.
+    pools = method.make().pools
+    if pools and apart(pooled, logits):
         broken("'pools' is True, but more than the average of an image's nodes matters: state False.")
-    if not method.kind.pools and not apart(pooled, logits):
+    if not pools and not apart(pooled, logits):
         noted("only the average of an image's nodes matters: state 'pools = True', and it is taken once for all.")
 
 

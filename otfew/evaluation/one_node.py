@@ -20,5 +20,5 @@ def trivial(entries: Sequence[Entry], ready: Sequence[Ready]) -> tuple[str, ...]
     return tuple(
         entry.name
         for entry, own in zip(entries, ready, strict=True)
-        if entry.transport and not entry.kind.pools and own.features.nodes.shape[1] == 1
+        if entry.transport and not own.method.pools and own.features.nodes.shape[1] == 1
     )

@@ -52,10 +52,11 @@ def get_ready(
     told = entry.class_prior or class_prior
     if takes_prior(entry.kind) and told == "estimated" and own is None and isinstance(entry.method, str):
         known["class_prior"] = own = "estimated"
+    method = entry.build(**known)
     return Ready(
         entry.name,
-        entry.build(**known),
-        features.pooled if entry.kind.pools else features,
+        method,
+        features.pooled if method.pools else features,
         digest.hexdigest(),
         class_prior="estimated" if own == "estimated" else told,
     )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from otfew.transport.divergence import Divergence, sinkhorn_divergence, sinkhorn_divergence_points
     from otfew.transport.entropic.sinkhorn import Sinkhorn
     from otfew.transport.errors import ConvergenceError, ConvergenceWarning
+    from otfew.transport.mapping import Movement, movement, transport_map
     from otfew.transport.one_dimension import solve_1d
     from otfew.transport.padding import Padded, pad
     from otfew.transport.points import solve_points
@@ -41,6 +42,7 @@ __all__ = [
     "Exact",
     "GeomLoss",
     "KeOps",
+    "Movement",
     "OTResult",
     "OpenCV",
     "POTSinkhorn",
@@ -51,6 +53,7 @@ __all__ = [
     "Solver",
     "Status",
     "certify",
+    "movement",
     "pad",
     "sinkhorn_divergence",
     "sinkhorn_divergence_points",
@@ -58,6 +61,7 @@ __all__ = [
     "solve_1d",
     "solve_points",
     "solvers",
+    "transport_map",
 ]
 
 _PLACES = {
@@ -88,6 +92,9 @@ _PLACES = {
     "sinkhorn_divergence_points": "otfew.transport.divergence",
     "solve_1d": "otfew.transport.one_dimension",
     "Sliced": "otfew.transport.sliced",
+    "Movement": "otfew.transport.mapping",
+    "movement": "otfew.transport.mapping",
+    "transport_map": "otfew.transport.mapping",
 }
 """Public name -> the module that has it."""
 

@@ -185,10 +185,11 @@ def _solve_points(
 
 
 def check_clouds(
-    x: Tensor | None, y: Tensor | None, a: Tensor | None, b: Tensor | None
+    x: Tensor | None, y: Tensor | None, a: Tensor | None, b: Tensor | None, names: tuple[str, str] = ("x", "y")
 ) -> tuple[Tensor, Tensor, torch.Size]:
-    """Check shapes and dtypes and return the clouds and the batch shape."""
-    for name, points in (("x", x), ("y", y)):
+    """Check shapes and dtypes and return the clouds and the batch shape; ``names`` are those of the clouds."""
+    of_x, of_y = names
+    for name, points in ((of_x, x), (of_y, y)):
         if points is None:
             raise ValueError(f"{name} must be a torch tensor or a numpy array, got None")
         if points.ndim < 2 or 0 in points.shape[-2:]:
@@ -200,12 +201,12 @@ def check_clouds(
     assert x is not None
     assert y is not None
     if x.shape[-1] != y.shape[-1]:
-        raise ValueError(f"x and y must have points of one dimension, got {x.shape[-1]} and {y.shape[-1]}")
+        raise ValueError(f"{of_x} and {of_y} must have points of one dimension, got {x.shape[-1]} and {y.shape[-1]}")
     if x.dtype != y.dtype or x.device != y.device:
         given = f"{x.dtype} on {x.device} and {y.dtype} on {y.device}"
-        raise ValueError(f"x and y must have one dtype and device, got {given}; convert one of them")
+        raise ValueError(f"{of_x} and {of_y} must have one dtype and device, got {given}; convert one of them")
     batches = [x.shape[:-2], y.shape[:-2]]
-    for name, weights, cloud, points in (("a", a, "x", x), ("b", b, "y", y)):
+    for name, weights, cloud, points in (("a", a, of_x, x), ("b", b, of_y, y)):
         if weights is None:
             continue
         check_dtype(name, weights)
@@ -222,13 +223,21 @@ def check_clouds(
         raise ValueError(f"batch shapes of points and weights do not broadcast: {given}") from None
 
 
-def check_points(x: Tensor, y: Tensor, a: Tensor | None, b: Tensor | None, equal_totals: bool, rtol: float) -> None:
+def check_points(
+    x: Tensor,
+    y: Tensor,
+    a: Tensor | None,
+    b: Tensor | None,
+    equal_totals: bool,
+    rtol: float,
+    names: tuple[str, str] = ("x", "y"),
+) -> None:
     """Check what the tensors hold; where all is sound, with one look at a device."""
     if not x.is_cpu:
         sums = torch.stack([x.detach().sum(), y.detach().sum()])
         if surely_sound(sums, a, b, equal_totals, rtol):
             return
-    for name, points in (("x", x), ("y", y)):
+    for name, points in zip(names, (x, y), strict=True):
         if not surely_finite(points):
             bad = ~torch.isfinite(points)
             if bool(bad.any()):

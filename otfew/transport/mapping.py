@@ -1,0 +1,255 @@
+"""Barycentric maps: the points of one domain moved to where a transport plan sends them in another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, overload
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from otfew.transport.api import solve
+from otfew.transport.arguments import OnFail, as_tensor, policy_of
+from otfew.transport.costs import pairwise, parse_cost
+from otfew.transport.mapping_classes import class_plans, spreads
+from otfew.transport.points import check_clouds, check_points
+from otfew.transport.precision import in_full_precision, totals_rtol
+from otfew.transport.problem import first_index, surely_finite
+from otfew.transport.registry import PointSolver, Solver, resolve
+from otfew.transport.transforms import outside_graphs, refuse_transforms
+
+_SIDES = ("source", "target")
+
+
+@overload
+def transport_map(
+    source: Tensor,
+    target: Tensor,
+    a: Tensor | None = None,
+    b: Tensor | None = None,
+    *,
+    labels: Any = None,
+    solver: str | Solver = "exact",
+    cost: str = "sqeuclidean",
+    reg_classes: float = 0.0,
+    points: Tensor | None = None,
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> Tensor: ...
+@overload
+def transport_map(
+    source: npt.NDArray[Any],
+    target: npt.NDArray[Any],
+    a: npt.NDArray[Any] | None = None,
+    b: npt.NDArray[Any] | None = None,
+    *,
+    labels: Any = None,
+    solver: str | Solver = "exact",
+    cost: str = "sqeuclidean",
+    reg_classes: float = 0.0,
+    points: npt.NDArray[Any] | None = None,
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> npt.NDArray[Any]: ...
+@outside_graphs
+def transport_map(
+    source: Any,
+    target: Any,
+    a: Any = None,
+    b: Any = None,
+    *,
+    labels: Any = None,
+    solver: str | Solver = "exact",
+    cost: str = "sqeuclidean",
+    reg_classes: float = 0.0,
+    points: Any = None,
+    on_fail: OnFail | None = None,
+    validate: bool = True,
+) -> Any:
+    """Move the points of a domain onto another one: T(x_i) = sum_j P_ij y_j / sum_j P_ij (Ferradans et al. 2014).
+
+    P is the plan of ``solver``: an exact one, an entropic one (``otfew.Sinkhorn(reg=...)``), or one that need not move
+    all the mass (``otfew.Sinkhorn(reg=..., unbalanced=rho)``). With ``reg_classes`` it is class-regularised (Courty et
+    al. 2017, section 4.2): min <P, C> + reg KL(P | a b' / total) + reg_classes sum_jc |P(I_c, j)|, where P(I_c, j) is
+    what the source points of class c send to target point j. As a column's sum is fixed, the norms are least where the
+    points of a class share evenly what they send to a target point: images of a class stay together. Where every class
+    has one point, the last term is the total mass, and the plan is the entropic one.
+
+    For cost "sqeuclidean" and hard marginals, T follows a shift of either domain: the plan stays the same.
+
+    Gradients reach ``target`` through the average, and everything through an entropic plan. Exact and class-regularised
+    plans are constants for autograd: an exact plan is one, but for ties, as long as points move little.
+
+    Args:
+        source: (*batch, n, d) float32 or float64, torch on any device or numpy. Half precision is computed as float32.
+        target: (*batch, m, d) of the same dtype and device.
+        a: (*batch, n) non-negative weights of the source points, or None: uniform with the total of b, 1 if both are.
+        b: (*batch, m) non-negative weights of the target points, or None; rescaled to the total of a unless unbalanced.
+        labels: (*batch, n) integers, the classes of the source points; given with ``reg_classes`` and not without.
+        solver: A solver of dense costs, by name or with options.
+        cost: "sqeuclidean", "euclidean", "cosine" or "lp:p", see ``otfew.solve_points``.
+        reg_classes: Weight of the class term, in the units of the cost; above 0 it needs ``otfew.Sinkhorn``.
+        points: (*batch, k, d) other points of the source's domain. They are moved in place of ``source``, each by the
+            displacement of the source point nearest to it in Euclidean distance (Ferradans et al. 2014, section 5).
+        on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
+            raise and others warn.
+        validate: Check what the tensors hold; turn off only for inputs known to be sound.
+
+    Returns:
+        (*batch, n, d), or (*batch, k, d), of the source's dtype, torch or numpy as the source is. A point whose mass is
+        not moved at all (weight zero, or an unbalanced plan that finds everything too far) stays where it is.
+
+    Raises:
+        ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, labels
+            of another length, an unknown cost or solver, or one without a matrix as its plan.
+        ConvergenceError: An exact solver did not reach the optimum.
+
+    Example:
+        >>> import numpy as np
+        >>> drawn = np.array([[0.0, 0.0], [1.0, 0.0]])
+        >>> transport_map(drawn, np.array([[4.0, 1.0], [3.0, 1.0]]))
+        array([[3., 1.],
+               [4., 1.]])
+    """
+    given = (source, target, a, b, labels, points, cost, solver, reg_classes, on_fail, validate)
+    return _moved(*given, totals_rtol(a, b))
+
+
+@in_full_precision
+def _moved(
+    source: Any,
+    target: Any,
+    a: Any,
+    b: Any,
+    labels: Any,
+    points: Any,
+    cost: str,
+    solver: str | Solver,
+    reg_classes: float,
+    on_fail: OnFail | None,
+    validate: bool,
+    rtol: float,
+) -> Any:
+    chosen = resolve(solver)
+    if isinstance(chosen, PointSolver):
+        raise ValueError(
+            f"transport_map needs the plan as a matrix, which {chosen.name} never makes: take 'exact' or 'sinkhorn', "
+            "or multiply otfew.solve_points(...).plan with the target yourself"
+        )
+    parse_cost(cost)
+    named = (("source", source), ("target", target), ("a", a), ("b", b), ("points", points))
+    x, y, a_t, b_t, new = (as_tensor(*pair) for pair in named)
+    refuse_transforms(x, y, a_t, b_t, new)
+    x, y, batch = check_clouds(x, y, a_t, b_t, _SIDES)
+    if validate:
+        check_points(x, y, a_t, b_t, chosen.equal_totals, rtol, _SIDES)
+    if new is not None:
+        _check_new(new, x, batch, validate)
+    dense = pairwise(cost, x, y)
+    if validate and not surely_finite(dense):
+        where = first_index(~torch.isfinite(dense), dense.ndim - 2)
+        raise ValueError(f"{cost} costs between source and target overflow {x.dtype}{where}; rescale the points")
+    if reg_classes or labels is not None:
+        plan = class_plans(
+            dense, a_t, b_t, labels, solver=chosen, reg_classes=reg_classes, on_fail=policy_of(chosen, on_fail)
+        ).plan
+    else:
+        plan = solve(dense, a_t, b_t, solver=chosen, on_fail=on_fail, validate=False).plan
+    moved = barycentric(plan, x, y)
+    if new is not None:
+        moved = _carried(new, x, moved)
+    return moved.detach().cpu().numpy() if isinstance(source, np.ndarray) else moved
+
+
+def barycentric(plan: Tensor, source: Tensor, target: Tensor) -> Tensor:
+    """Average the targets of each source point by what it sends them; one that sends nothing stays.
+
+    Args:
+        plan: (*batch, n, m) non-negative.
+        source: (*batch, n, d).
+        target: (*batch, m, d).
+
+    Returns:
+        (*batch, n, d).
+    """
+    sent = plan.sum(-1, keepdim=True)
+    sends = sent >= torch.finfo(plan.dtype).tiny
+    shares = plan / torch.where(sends, sent, 1.0)
+    return torch.where(sends, shares @ target, source)
+
+
+def _check_new(new: Tensor, source: Tensor, batch: torch.Size, validate: bool) -> None:
+    d = source.shape[-1]
+    if new.ndim < 2 or new.shape[-1] != d or not spreads(new.shape[:-2], batch):
+        raise ValueError(f"points must be (*batch, k, {d}) to fit source {tuple(source.shape)}, got {tuple(new.shape)}")
+    if new.dtype != source.dtype or new.device != source.device:
+        raise ValueError(f"points and source must have one dtype and device, got {new.dtype} and {source.dtype}")
+    if validate and not surely_finite(new):
+        raise ValueError(f"points holds NaN or infinity{first_index(~torch.isfinite(new), new.ndim - 2)}")
+
+
+def _carried(new: Tensor, source: Tensor, moved: Tensor) -> Tensor:
+    """Move new points (*batch, k, d) by the displacement of the source point that is nearest to each."""
+    nearest = pairwise("sqeuclidean", new.detach(), source.detach()).argmin(-1)
+    displacement = moved - source
+    index = nearest.expand(*displacement.shape[:-2], -1)[..., None].expand(*(-1,) * (nearest.ndim), new.shape[-1])
+    return new + displacement.gather(-2, index)
+
+
+@dataclass(frozen=True)
+class Movement:
+    """How far a map moves points, beside how far it moves points that have no way to go.
+
+    Tensors on the device of the points, numpy arrays where these were.
+
+    Attributes:
+        between: (*batch,) mean squared length of the displacements of the source points, by their weights.
+        within: (*batch,) the same of some target points that are moved onto the others.
+    """
+
+    between: Any
+    within: Any
+
+
+def movement(
+    source: Any, target: Any, a: Any = None, *, solver: str | Solver = "exact", cost: str = "sqeuclidean"
+) -> Movement:
+    """Compare how far points move onto another domain with how far they would move without any shift.
+
+    A plan moves a sample onto another sample of the same domain, too: two samples are never the same points. ``within``
+    says how much of ``between`` that alone explains. For it the targets are dealt into parts as large as the source
+    (half of them at most), point 1 to part 1, point 2 to part 2, and so on; each part is moved onto all others, and
+    lengths are averaged over the parts. The order of the target points should say nothing of them.
+
+    Args:
+        source: (*batch, n, d) float32 or float64, torch or numpy.
+        target: (*batch, m, d) of the same kind, m >= 2.
+        a: (*batch, n) weights of the source points, or None.
+        solver: As in ``transport_map``.
+        cost: As in ``transport_map``.
+
+    Returns:
+        A ``Movement``, in squared units of the points.
+
+    Raises:
+        ValueError: As in ``transport_map``; fewer than two target points.
+    """
+    moved = transport_map(source, target, a, solver=solver, cost=cost)
+    n, m = source.shape[-2], target.shape[-2]
+    if m < 2:
+        raise ValueError(f"target must have at least 2 points, of which some are moved onto others, got {m}")
+    parts = max(2, m // n)
+    lengths = []
+    for part in range(parts):
+        own = np.arange(m) % parts == part
+        some, others = target[..., own, :], target[..., ~own, :]
+        lengths.append(_squared(transport_map(some, others, solver=solver, cost=cost) - some).mean(-1))
+    squared = _squared(moved - source)
+    between = squared.mean(-1) if a is None else (squared * a).sum(-1) / a.sum(-1)
+    return Movement(between, sum(lengths) / parts)
+
+
+def _squared(displacement: Any) -> Any:
+    return (displacement**2).sum(-1)
