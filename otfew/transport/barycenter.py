@@ -222,7 +222,9 @@ def _weights(weights: Any, mask: Any, batch: torch.Size, sets: int, flat: Tensor
     return lam / total, counts & (lam > 0)
 
 
-def _simplex(name: str, given: Any, shape: tuple[int, ...], flat: Tensor, counts: Tensor | None = None) -> Tensor | None:
+def _simplex(
+    name: str, given: Any, shape: tuple[int, ...], flat: Tensor, counts: Tensor | None = None
+) -> Tensor | None:
     """Take masses as (problems, ..., nodes) float64 of total 1; uniform where a set does not count."""
     tensor = as_tensor(name, given)
     if tensor is None:

@@ -44,7 +44,7 @@ def _nearest_to_all(geometry: Geometry, solver: Solver) -> Tensor:
     s, t = first[pair], second[pair]
     masses = (None, None) if sets.masses is None else (sets.masses[problem, t], sets.masses[problem, s])
     values = solve(costs[problem, s, t], *masses, solver=solver).value
-    between = values.new_zeros(sets.counts.shape + (n_sets,))
+    between = values.new_zeros((*sets.counts.shape, n_sets))
     between[problem, s, t] = between[problem, t, s] = values
     totals = (between @ sets.weights[..., None])[..., 0]
     return totals.masked_fill(~sets.counts, torch.inf).argmin(-1)
