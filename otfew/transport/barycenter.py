@@ -15,6 +15,7 @@ from otfew.transport.barycenter_start import farthest_first, medoid
 from otfew.transport.costs import directions, pairwise
 from otfew.transport.precision import in_full_precision
 from otfew.transport.problem import TOTALS_RTOL, check_dtype, first_index
+from otfew.transport.simplex.exact import Exact
 from otfew.transport.registry import PointSolver, Solver, resolve
 
 COSTS = ("sqeuclidean", "cosine")
@@ -161,7 +162,13 @@ def _barycenter(
             b = own if b is None else b
         else:
             begun = farthest_first(geometry, n_nodes)
-        found = fixed_point(geometry, begun, b, n_iter, tol, chosen)
+        alike = masses is None and b is None and begun.squares.shape[1] == m <= 128
+        if alike and type(chosen) is Exact and geometry.gram is not None and flat.is_cpu:
+            from otfew.transport.barycenter_kernel import assigned
+
+            found = assigned(geometry, begun, n_iter, tol, chosen.threads or torch.get_num_threads())
+        else:
+            found = fixed_point(geometry, begun, b, n_iter, tol, chosen)
     n = found.members.shape[2]
     # One product over all sets: weights_s P_s / b, of the points as they came, so that gradients reach them.
     about = (directions(kept) if cost == "cosine" else kept).flatten(1, 2)
