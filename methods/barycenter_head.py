@@ -30,19 +30,20 @@ class BarycenterHead(ShotHead):
     Plans are constants of the gradient, which is that of the nodes at these plans.
 
     Args:
-        masses: How much the nodes of a shot weigh when shots are matched: "uniform", so that all that a shot shows is in
-            the class; or "cross_reference", by their product with the mean node of the class's other shots, as DeepEMD
-            weighs them against a query: what one shot alone shows (its background) counts for little.
-        start: "medoid", the shot that is itself the best barycentre among the shots, or "mean", their location-wise
-            mean.
+        masses: How much the nodes of a shot weigh when shots are matched: "cross_reference", by their product with the
+            mean node of the class's other shots, as DeepEMD weighs them against a query, so that what one shot alone
+            shows (its background) counts for little; or "uniform", so that all that a shot shows is in the class.
+        start: "mean", their location-wise mean, or "medoid", the shot that is itself the best barycentre among the
+            shots, which needs no places that go together. Defaults are those of the higher accuracy on validation
+            classes of the birds, where no difference is beyond chance.
         n_iter: Most updates of the fixed-point iteration; two or three are the rule.
 
     Raises:
         UserError: An option out of range.
     """
 
-    masses: str = "uniform"
-    start: str = "medoid"
+    masses: str = "cross_reference"
+    start: str = "mean"
     n_iter: int = 20
 
     name: ClassVar[str] = "barycenter"

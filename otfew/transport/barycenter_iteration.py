@@ -92,11 +92,11 @@ class Geometry:
         else:
             spread = shares.expand(x.shape[:3]).flatten(1)[:, None].to(x.dtype)
             centre = spread @ x.flatten(1, 2)
-            # What does not count is at the centre, so that it can overflow nothing.
-            x = (x - centre[:, None]) * sets.counts[..., None, None]
+            x = x - centre[:, None]
         flat = x.flatten(1, 2)
-        squares = x.square().sum(-1)
         gram = flat @ flat.mT if flat.shape[1] <= PRODUCTS_AHEAD * flat.shape[2] else None
+        # Large temporaries take longer than the products.
+        squares = x.square().sum(-1) if gram is None else gram.diagonal(dim1=1, dim2=2).reshape(x.shape[:3])
         scale = (shares * squares.double()).sum((-2, -1)) if sets.cost == "sqeuclidean" else shares.new_ones(len(x))
         moved = Sets(x, sets.weights, sets.counts, sets.masses, sets.cost)
         return cls(moved, centre, squares, gram, scale)

@@ -21,9 +21,6 @@ from otfew.transport.jit import jit
 from otfew.transport.simplex.assignment import augment
 from otfew.transport.threads import share_out
 
-MOST_NODES = 128
-"""As for the exact solver: larger assignment problems are quicker as transport problems."""
-
 
 def assigned(geometry: Geometry, nodes: Nodes, n_iter: int, tol: float, threads: int) -> Found:
     """Iterate as ``barycenter_iteration.fixed_point`` does, for masses alike and as many nodes as a set has.
