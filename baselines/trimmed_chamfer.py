@@ -24,12 +24,13 @@ class TrimmedChamfer(MeanMapControl):
 
     Args:
         temperature: Scale of the logits; 12.5 as DeepEMD's.
-        mass: Fraction of each side's weight that counts, above 0 and at most 1.
+        mass: Fraction of each side's weight that counts, above 0 and at most 1. On validation classes of the birds,
+            clean, every fraction below 1 costs accuracy, here as in ``deepemd``; 0.9 costs least.
     """
 
     name = "trimmed-chamfer"
 
-    def __init__(self, temperature: float = 12.5, mass: float = 0.8) -> None:
+    def __init__(self, temperature: float = 12.5, mass: float = 0.9) -> None:
         super().__init__(temperature)
         self.mass = checks.number(self.name, "mass", mass, above=0, most=1)
 

@@ -44,8 +44,8 @@ class DeepEMD(MethodBase):
 
     logit_c = T * sum_ij sim_ij P_ij, with P the optimal plan between the query's nodes and class c's, cost 1 - cosine
     of the nodes centred over channels (the centring and the 1e-3 in the weights are the released code's),
-    cross-reference weights of the raw nodes, T = 12.5. With ``mass`` below 1, P is the plan of least cost that moves that
-    fraction of the weight, and the sum is divided by it: the mean similarity of what is matched.
+    cross-reference weights of the raw nodes, T = 12.5. With ``mass`` below 1, P is the plan of least cost that moves
+    that fraction of the weight, and the sum is divided by it: the mean similarity of what is matched.
 
     Several shots, by ``shot_head``, a name or an object with options; with one shot all but "prototype" are the same:
 

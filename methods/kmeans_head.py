@@ -22,12 +22,12 @@ from otfew.transport.sending import send
 class KMeansHead(ShotHead):
     """k-means of all nodes of the class's shots, with as many clusters as a shot has nodes: barycentres' control.
 
-    As ``BarycenterHead`` but for transport: no constraint says that each cluster takes as much from each shot. Spherical
-    k-means (Dhillon and Modha 2001) on the directions of channel-centred nodes, which maximises the mean cosine to the
-    nearest centre, from k-means++ (Arthur and Vassilvitskii 2007, with 1 - cosine for the squared distance). A centre's
-    length and mean are those of its nodes, on average; a cluster that runs empty keeps its centre. The draws are the
-    same in every class and episode, from nodes in the order of their products with one random vector, so that neither
-    batch-mates nor the order of shots and nodes matter. With one shot the class is that shot.
+    As ``BarycenterHead`` but for transport: no constraint says that each cluster takes as much from each shot.
+    Spherical k-means (Dhillon and Modha 2001) on the directions of channel-centred nodes, which maximises the mean
+    cosine to the nearest centre, from k-means++ (Arthur and Vassilvitskii 2007, with 1 - cosine for the squared
+    distance). A centre's length and mean are those of its nodes, on average; a cluster that runs empty keeps its
+    centre. The draws are the same in every class and episode, from nodes in the order of their products with one random
+    vector, so that neither batch-mates nor the order of shots and nodes matter. With one shot the class is that shot.
 
     Memberships are constants of the gradient.
 

@@ -2,8 +2,8 @@
 
 Sets of as many nodes as the barycentre, all masses alike. An assignment problem of 25 nodes takes ten microseconds, of
 which a call for all problems of an iteration spends half on what lies around it; and the plans of an iteration are
-nearly those of the one before, so the search starts from these, and from their potentials, and only mends. Plans, and so
-nodes, are those of the iteration in ``barycenter_iteration``, which a test compares.
+nearly those of the one before, so the search starts from these, and from their potentials, and only mends. Plans, and
+so nodes, are those of the iteration in ``barycenter_iteration``, which a test compares.
 """
 
 from __future__ import annotations
@@ -193,7 +193,8 @@ def _compiled(narrow: bool) -> Callable[..., None]:
         types.Array(kind, 3, "C"), types.Array(kind, 3, "C"), types.Array(kind, 3, "C"), types.Array(kind, 2, "C"),
         types.Array(wide, 2, "C"), types.Array(wide, 1, "C"), types.Array(whole, 3, "C"), types.boolean, whole, wide,
         whole, whole,
-        types.Array(whole, 3, "C"), types.Array(wide, 1, "C"), types.Array(whole, 1, "C"), types.Array(types.int8, 1, "C"),
+        types.Array(whole, 3, "C"), types.Array(wide, 1, "C"), types.Array(whole, 1, "C"),
+        types.Array(types.int8, 1, "C"),
     )  # fmt: skip
     with announced("barycentres"):
         kernel: Callable[..., None] = jit(signature, nogil=True, error_model="numpy")(_iterate)
