@@ -65,7 +65,7 @@ class KMeansHead(ShotHead):
         valid = support_mask[..., None].expand(shots.shape[:4]).flatten(3).flatten(2)
         points = shot_directions(shots).flatten(2, 3)
         members = self._members(points.flatten(0, 1), valid.flatten(0, 1), shots.shape[3])
-        nodes = placed(members.unflatten(0, shots.shape[:2]), shots.flatten(2, 3))
+        nodes = placed(members.view(*shots.shape[:2], *members.shape[1:]), shots.flatten(2, 3))
         single = (support_mask.sum(-1) == 1)[..., None, None]
         return torch.where(single, shot_mean(support, support_mask), nodes)
 

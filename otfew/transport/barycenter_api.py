@@ -156,8 +156,14 @@ def _barycenter(
         shaped = part.reshape((*asked.batch, *part.shape[1:]))
         return shaped.detach().cpu().numpy() if isinstance(points, np.ndarray) else shaped
 
-    parts = (nodes, shares, value, found.n_iter, found.status)
-    return Barycenter(*map(out, parts), lambda: out(plans()))
+    return Barycenter(
+        points=out(nodes),
+        masses=out(shares),
+        value=out(value),
+        n_iter=out(found.n_iter),
+        status=out(found.status),
+        _plans=lambda: out(plans()),
+    )
 
 
 def _found(asked: Asked, cost: str, n_iter: int, tol: float) -> tuple[Found, Tensor | None]:

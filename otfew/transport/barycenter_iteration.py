@@ -109,7 +109,8 @@ class Geometry:
     def at(self, nodes: Tensor) -> Nodes:
         """Place nodes (problems, n, d) anywhere."""
         nodes = directions(nodes) if self.sets.cost == "cosine" else nodes - self.centre
-        return Nodes(nodes @ self.sets.points.flatten(1, 2).mT, nodes.square().sum(-1), None)
+        squares = torch.linalg.vector_norm(nodes, dim=-1).square_()
+        return Nodes(nodes @ self.sets.points.flatten(1, 2).mT, squares, None)
 
     def combined(self, members: Tensor) -> Nodes:
         """Place nodes at combinations (problems, sets, n, nodes) of the points."""
@@ -120,12 +121,10 @@ class Geometry:
 
     def costs(self, nodes: Nodes) -> Tensor:
         """Costs (problems, sets, n, nodes) between nodes and the points of each set."""
-        _, n_sets, m, _ = self.sets.points.shape
-        products = nodes.products
+        size, n_sets, m, _ = self.sets.points.shape
+        products = nodes.products.reshape(size, -1, n_sets, m).transpose(1, 2)
         if self.sets.cost == "cosine":
-            products = 1 - products / _lengths(nodes.squares)[..., None]
-            return products.unflatten(2, (n_sets, m)).transpose(1, 2)
-        products = products.unflatten(2, (n_sets, m)).transpose(1, 2)
+            return 1 - products / _lengths(nodes.squares)[:, None, :, None]
         sums = nodes.squares[:, None, :, None] + self.squares[:, :, None, :]
         return torch.add(sums, products, alpha=-2).clamp_min_(0)
 

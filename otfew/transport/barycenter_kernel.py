@@ -58,6 +58,31 @@ def assigned(geometry: Geometry, nodes: Nodes, n_iter: int, tol: float, threads:
     return Found(members, *map(torch.from_numpy, (value, count, status)))
 
 
+SWEEPS = 12
+"""Passes over the rows in which potentials have to prove that an assignment is still the best."""
+
+
+@njit(error_model="numpy", fastmath={"nnan", "nsz", "reassoc"})
+def _still_best(cost, n, v, column_of):
+    """Lower potentials of the columns until no reduced cost is negative (Bellman and Ford), if that comes soon."""
+    largest = 0.0
+    for i in range(n):
+        for j in range(n):
+            largest = max(largest, abs(cost[i, j]))
+    slack = 1e-14 * n * largest
+    for _ in range(SWEEPS):
+        lowered = 0.0
+        for i in range(n):
+            u = cost[i, column_of[i]] - v[column_of[i]]
+            for j in range(n):
+                at = cost[i, j] - u
+                lowered += max(v[j] - at - slack, 0.0)
+                v[j] = min(v[j], at)
+        if lowered == 0.0:
+            return True
+    return False
+
+
 @njit(error_model="numpy", fastmath={"nnan", "nsz"})
 def _mend(cost, n, v, column_of, row_of, free, distance, previous, scanned):
     """Assign rows from potentials of the columns, and from an assignment of which the cheapest columns are kept."""
@@ -129,12 +154,13 @@ def _iterate(
                         )
                 if step == 0:
                     for j in range(n):
-                        v[s, j] = np.inf
-                    for i in range(n):
+                        v[s, j] = cost[0, j]
+                    for i in range(1, n):
                         for j in range(n):
                             v[s, j] = min(v[s, j], cost[i, j])
                     column_of[s] = -1
-                _mend(cost, n, v[s], column_of[s], row_of, free, distance, previous, scanned)
+                if step == 0 or not _still_best(cost, n, v[s], column_of[s]):
+                    _mend(cost, n, v[s], column_of[s], row_of, free, distance, previous, scanned)
                 paid = 0.0
                 for i in range(n):
                     paid += cost[i, column_of[s, i]]

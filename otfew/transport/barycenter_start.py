@@ -38,7 +38,7 @@ def _nearest_to_all(geometry: Geometry, solver: Solver) -> Tensor:
     gram = flat @ flat.mT if geometry.gram is None else geometry.gram
     nodes = Nodes(gram, geometry.squares.flatten(1), None)
     # (problems, set, node of the other set and set, node) -> one problem a pair
-    costs = geometry.costs(nodes).unflatten(2, (n_sets, m))
+    costs = geometry.costs(nodes).reshape(-1, n_sets, n_sets, m, m)
     first, second = torch.triu_indices(n_sets, n_sets, 1, device=flat.device)
     problem, pair = (sets.counts[:, first] & sets.counts[:, second]).nonzero(as_tuple=True)
     s, t = first[pair], second[pair]
@@ -47,7 +47,8 @@ def _nearest_to_all(geometry: Geometry, solver: Solver) -> Tensor:
     between = values.new_zeros((*sets.counts.shape, n_sets))
     between[problem, s, t] = between[problem, t, s] = values
     totals = (between @ sets.weights[..., None])[..., 0]
-    return totals.masked_fill(~sets.counts, torch.inf).argmin(-1)
+    best: Tensor = totals.masked_fill(~sets.counts, torch.inf).argmin(-1)
+    return best
 
 
 def farthest_first(geometry: Geometry, n_nodes: int) -> Nodes:
@@ -66,7 +67,7 @@ def farthest_first(geometry: Geometry, n_nodes: int) -> Nodes:
     fewest = int(held.sum(-1).min())
     if n_nodes > fewest:
         raise ValueError(f"n_nodes is {n_nodes}, but the sets of a problem have {fewest} nodes: give init")
-    shares = (sets.weights[..., None] * held.unflatten(1, (n_sets, m))).flatten(1).to(flat.dtype)
+    shares = (sets.weights[..., None] * held.view(size, n_sets, m)).flatten(1).to(flat.dtype)
     mean = (shares[:, None] @ flat) / shares.sum(-1)[:, None, None]
     each = torch.arange(size, device=flat.device)
     chosen = (flat - mean).square().sum(-1).masked_fill(~held, torch.inf).argmin(-1)
@@ -81,4 +82,4 @@ def farthest_first(geometry: Geometry, n_nodes: int) -> Nodes:
         distance = torch.minimum(distance, (flat - flat[each, chosen][:, None]).square().sum(-1))
     taken = torch.stack(picked, 1)
     members = flat.new_zeros(size, n_nodes, n_sets * m).scatter_(2, taken[..., None], 1)
-    return geometry.combined(members.unflatten(2, (n_sets, m)).transpose(1, 2).contiguous())
+    return geometry.combined(members.view(size, n_nodes, n_sets, m).transpose(1, 2).contiguous())
