@@ -19,6 +19,9 @@ from otfew.transport.registry import Solver
 PRODUCTS_AHEAD = 4
 """Points of a problem, relative to their coordinates, up to which all inner products are computed ahead."""
 
+FEW_POINTS = 256
+"""Points of a problem up to which they are anyway."""
+
 
 @dataclass(frozen=True)
 class Sets:
@@ -94,7 +97,8 @@ class Geometry:
             centre = spread @ x.flatten(1, 2)
             x = x - centre[:, None]
         flat = x.flatten(1, 2)
-        gram = flat @ flat.mT if flat.shape[1] <= PRODUCTS_AHEAD * flat.shape[2] else None
+        ahead = flat.shape[1] <= max(PRODUCTS_AHEAD * flat.shape[2], FEW_POINTS)
+        gram = flat @ flat.mT if ahead else None
         # Large temporaries take longer than the products.
         squares = x.square().sum(-1) if gram is None else gram.diagonal(dim1=1, dim2=2).reshape(x.shape[:3])
         scale = (shares * squares.double()).sum((-2, -1)) if sets.cost == "sqeuclidean" else shares.new_ones(len(x))

@@ -190,6 +190,7 @@ def test_the_compiled_iteration_is_the_plain_one(cost, ahead, monkeypatch):
             patch.setattr(barycenter_api, "ASSIGNMENT", 0)
             if not ahead:
                 patch.setattr(barycenter_iteration, "PRODUCTS_AHEAD", 0)
+                patch.setattr(barycenter_iteration, "FEW_POINTS", 0)
             plain = otfew.barycenter(points, weights, cost=cost, init=start)
         assert_close(found.points, plain.points)
         assert_close(found.value, plain.value)
