@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from otfew.baselines.protonet import ProtoNet as ProtoNet
     from otfew.baselines.simpleshot import SimpleShot as SimpleShot
     from otfew.baselines.tim import TIM as TIM
+    from otfew.baselines.trimmed_chamfer import TrimmedChamfer as TrimmedChamfer
     from otfew.baselines.whitening import Whitening as Whitening
 
 _METHODS = {
@@ -42,6 +43,7 @@ _METHODS = {
     "frn": "otfew.baselines.frn:FRN",
     "cr-pooled": "otfew.baselines.cr_pooled:CRPooled",
     "chamfer": "otfew.baselines.chamfer:Chamfer",
+    "trimmed-chamfer": "otfew.baselines.trimmed_chamfer:TrimmedChamfer",
     "product-coupling": "otfew.baselines.product_coupling:ProductCoupling",
     "cosine-nodes": "otfew.baselines.cosine_nodes:CosineNodes",
     "tim": "otfew.baselines.tim:TIM",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from otfew.registry import Registry, by_class, exported
 
 if TYPE_CHECKING:
+    from otfew.methods.barycenter_head import BarycenterHead as BarycenterHead
     from otfew.methods.batchwise_ot import BatchwiseOTLoss as BatchwiseOTLoss
     from otfew.methods.batchwise_ot import PairTransport as PairTransport
     from otfew.methods.deepemd import DeepEMD as DeepEMD
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from otfew.methods.deepemd import DeepEMDGrid as DeepEMDGrid
     from otfew.methods.deepemd import DeepEMDSampling as DeepEMDSampling
     from otfew.methods.domain_transport import DomainTransport as DomainTransport
+    from otfew.methods.kmeans_head import KMeansHead as KMeansHead
     from otfew.methods.latent_space_transform import LatentSpaceTransform as LatentSpaceTransform
     from otfew.methods.lst import LST as LST
     from otfew.methods.lst import PTMap as PTMap
@@ -40,8 +42,10 @@ _METHODS = {
 """One line for each few-shot method; the import above tells type checkers what it is."""
 
 _OTHERS = (
+    "otfew.methods.barycenter_head:BarycenterHead",
     "otfew.methods.batchwise_ot:BatchwiseOTLoss",
     "otfew.methods.batchwise_ot:PairTransport",
+    "otfew.methods.kmeans_head:KMeansHead",
     "otfew.methods.ot_reweighting:OTReweighting",
     "otfew.methods.ot_reweighting:Reweighting",
     "otfew.methods.latent_space_transform:LatentSpaceTransform",

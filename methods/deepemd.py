@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -10,6 +12,8 @@ from torch import Tensor
 from otfew import checks
 from otfew.errors import UserError
 from otfew.method import CONTRASTS, MethodBase, check_episode
+from otfew.methods.barycenter_head import BarycenterHead
+from otfew.methods.kmeans_head import KMeansHead
 from otfew.methods.shot_heads import FusionHead, MeanHead, MergeHead, NearestHead, PrototypeHead, ShotHead
 from otfew.methods.structured_fc import StructuredFC
 from otfew.scores.emd import EMDScore
@@ -18,9 +22,9 @@ from otfew.transport import Solver
 from otfew.transport.complaints import warn
 from otfew.transport.precision import in_full_precision
 
-HEADS: dict[str, type[ShotHead]] = {
-    head.name: head for head in (MeanHead, StructuredFC, NearestHead, FusionHead, MergeHead, PrototypeHead)
-}
+_HEADS = (MeanHead, StructuredFC, NearestHead, FusionHead, MergeHead, PrototypeHead, BarycenterHead, KMeansHead)
+
+HEADS: dict[str, type[ShotHead]] = {head.name: head for head in _HEADS}
 """Name -> head for several shots; a name means its default options."""
 
 _OLD = {
@@ -40,9 +44,10 @@ class DeepEMD(MethodBase):
 
     logit_c = T * sum_ij sim_ij P_ij, with P the optimal plan between the query's nodes and class c's, cost 1 - cosine
     of the nodes centred over channels (the centring and the 1e-3 in the weights are the released code's),
-    cross-reference weights of the raw nodes, T = 12.5.
+    cross-reference weights of the raw nodes, T = 12.5. With ``mass`` below 1, P is the plan of least cost that moves
+    that fraction of the weight, and the sum is divided by it: the mean similarity of what is matched.
 
-    Several shots, by ``shot_head``, a name or an object with options; with one shot the first five are the same:
+    Several shots, by ``shot_head``, a name or an object with options; with one shot all but "prototype" are the same:
 
     - "mean", ``MeanHead()``: location-wise mean of the class's node sets.
     - "sfc", ``StructuredFC(lr, epochs, batch_size, iterations, seed)``: the structured fully connected layer, SGD from
@@ -52,6 +57,11 @@ class DeepEMD(MethodBase):
     - "merge", ``MergeHead(mass)``: one set of all nodes of the class's support images, with equal totals on both
       sides, or with partial transport as the released code's normalisation implies.
     - "prototype", ``PrototypeHead()``: one node for the query and one for the class, the means over nodes and shots.
+    - "barycenter", ``BarycenterHead(masses, start, n_iter)``: the free-support Wasserstein barycentre of the class's
+      node sets in the same cost.
+    - "kmeans", ``KMeansHead(seed, n_iter)``: centres of the class's nodes, as many, without transport: its control.
+
+    Options of the last two may also stand behind the name, as on a command line: "barycenter+start=mean+n_iter=5".
 
     Args:
         solver: Name or options of the OT solver.
@@ -60,6 +70,10 @@ class DeepEMD(MethodBase):
         weight_gradient: Let gradients flow through the weights as well, in the logits and in the fit of "sfc".
         weights: How much each node counts: a name in ``otfew.scores.node_weights.NODE_WEIGHTS`` or weights with
             options, such as ``otfew.scores.node_weights.KMeans(n_clusters=2)``.
+        mass: Fraction of the weight that has to match, above 0 and at most 1, where something on either side is clutter
+            or hidden. Logits stay comparable over classes and masses. Needs the solver ``exact`` below 1; not for
+            "prototype" and for ``MergeHead("partial")``, which leaves out what it need not match as it is. Its control
+            without transport is ``trimmed-chamfer``.
         sfc_lr: Deprecated, as are all that follow: give ``shot_head=StructuredFC(lr=...)``.
         sfc_epochs: ``StructuredFC(epochs=...)``.
         sfc_batch_size: ``StructuredFC(batch_size=...)``.
@@ -99,6 +113,7 @@ class DeepEMD(MethodBase):
         seed: int | None = None,
         fusion: str | None = None,
         merge_mass: str | None = None,
+        mass: float = 1.0,
     ) -> None:
         values = (sfc_lr, sfc_epochs, sfc_batch_size, sfc_iterations, seed, fusion, merge_mass)
         old = {option: value for option, value in zip(_OLD, values, strict=True) if value is not None}
@@ -111,11 +126,18 @@ class DeepEMD(MethodBase):
         self.temperature = checks.number(self.name, "temperature", temperature, above=0)
         weight_gradient = checks.flag(self.name, "weight_gradient", weight_gradient)
         self.weights = resolve_weights(weights, self.name)
-        self.score = EMDScore(self.solver, self.weights, weight_gradient)
+        self.mass = checks.number(self.name, "mass", mass, above=0, most=1)
+        try:
+            self.score = EMDScore(self.solver, self.weights, weight_gradient, self.mass)
+        except UserError as error:
+            # That of the weights has its owner, that of the mass has none.
+            raise error if str(error).startswith(self.name) else UserError(f"{self.name}: {error}") from None
         self.shot_head.check_score(self.name, self.score)
 
     def controls(self, shot: int) -> tuple[str, ...] | None:
-        """Ask the head: at several shots the controls take the mean."""
+        """Ask the head: at several shots the controls take the mean. A part of the mass has a control of its own."""
+        if self.mass < 1:
+            return ("trimmed-chamfer",) if shot == 1 or isinstance(self.shot_head, MeanHead) else ()
         return self.shot_head.controls(shot, self.contrasts)
 
     @classmethod
@@ -152,16 +174,37 @@ def _resolve_head(owner: str, head: object, old: Mapping[str, Any]) -> ShotHead:
         if old:
             raise UserError(f"{owner}: `{next(iter(old))}` goes into the object that `shot_head` is, not beside it.")
         return head
-    if not isinstance(head, str) or head not in HEADS:
+    name, *behind = head.split("+") if isinstance(head, str) else [""]
+    if name not in HEADS:
         names = f"there are: {', '.join(HEADS)}, and objects such as StructuredFC(lr=10)"
         raise UserError(f"{owner}: unknown `shot_head` {head!r}; {names}.")
-    kind = HEADS[head]
+    kind = HEADS[name]
+    if behind:
+        return kind(**_options_of(owner, str(head), kind, behind))
     for option, value in old.items():
-        of, name = _OLD[option]
-        if of != head:
+        of, field = _OLD[option]
+        if of != name:
             raise UserError(f"{owner}: `{option}` has no effect with `shot_head` {head!r}: it is an option of {of!r}.")
-        kind.check_option(owner, option, name, value)
+        kind.check_option(owner, option, field, value)
     return kind(**{_OLD[option][1]: value for option, value in old.items()})
+
+
+def _options_of(owner: str, head: str, kind: type[ShotHead], behind: list[str]) -> dict[str, Any]:
+    """Read what stands behind a head's name: numbers where the option is one by default, else words."""
+    known = {field.name: field.default for field in fields(kind)}  # type: ignore[arg-type]
+    options: dict[str, Any] = {}
+    for part in behind:
+        option, equals, value = part.partition("=")
+        if not equals or option not in known or option in options:
+            raise UserError(
+                f"{owner}: `shot_head` {head!r}: behind the name stand, once each, options of {kind.name!r}, "
+                f"{', '.join(known) or 'which has none'}, as in NAME+OPTION=VALUE, not {part!r}."
+            )
+        try:
+            options[option] = value if isinstance(known[option], str) else ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            raise UserError(f"{owner}: `shot_head` {head!r}: {option} must be a number, not {value!r}.") from None
+    return options
 
 
 class DeepEMDFCN(DeepEMD):

@@ -110,6 +110,11 @@ class PrototypeHead(ShotHead):
     def controls(self, shot: int, usual: tuple[str, ...]) -> None:
         """Name none: between two single nodes there is nothing to transport."""
 
+    def check_score(self, owner: str, score: EMDScore) -> None:
+        """Refuse to match a part of one node."""
+        if score.mass < 1:
+            raise UserError(f"{owner}: `mass` has no effect with `shot_head` 'prototype': one node has no parts.")
+
     def scores(
         self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float
     ) -> Tensor:
@@ -188,6 +193,11 @@ class MergeHead(ShotHead):
         """Refuse partial mass with solvers that cannot transport it."""
         if self.mass == "partial" and not isinstance(score.solver, Exact):
             raise UserError(f"{owner}: merging with partial mass needs `solver` 'exact', not {score.solver.name!r}.")
+        if self.mass == "partial" and score.mass < 1:
+            raise UserError(
+                f"{owner}: `mass` below 1 does not go with MergeHead('partial'), which matches as much of the class as "
+                "a query needs: take MergeHead('equal')."
+            )
 
     def scores(
         self, score: EMDScore, support: Tensor, support_mask: Tensor | None, query: Tensor, temperature: float

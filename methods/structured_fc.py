@@ -145,9 +145,10 @@ class StructuredFC(ShotHead):
         return fitted
 
     def _fit(self, items: Tensor, labels: Tensor, start: Tensor, score: EMDScore, temperature: float) -> Tensor:
-        # Steps of autograd are six times as many operations as those by hand, on the CPU or by kernels on the device.
+        # Steps of autograd are six times as many operations as those by hand, on the CPU or by kernels on the device,
+        # which match all the mass.
         at_home = items.is_cpu or "cpu" in score.solver.devices
-        by_hand = at_home and isinstance(score.weights, CrossReference | Uniform)
+        by_hand = at_home and isinstance(score.weights, CrossReference | Uniform) and score.mass == 1
         if not by_hand or (score.weight_gradient and score.solver.kind != "exact"):
             return self.fit_by_autograd(items, labels, start, score, temperature)
         how: dict[str, Any] = {

@@ -26,6 +26,7 @@ from otfew.errors import UserError
 from otfew.features.extract import embed
 from otfew.nodes.boxes import Boxes, node_boxes
 from otfew.random.draws import uniforms
+from otfew.scores.emd import matching
 from otfew.scores.node_weights import NodeWeights, resolve_weights
 from otfew.scores.pairwise import similarities
 from otfew.statistics.detection import sureness
@@ -176,7 +177,8 @@ def _opinion(case: Case, nodes: Tensor, first: int) -> tuple[Opinion, NodeWeight
     known, method = case.known, case.judge.method
     kind: Any = catalogue.find("deepemd")
     if isinstance(method, kind):
-        return Opinion(_plain(known.classes[first]), True, True), method.score.weights, method.solver
+        solver = matching(method.solver, method.score.mass)
+        return Opinion(_plain(known.classes[first]), True, True), method.score.weights, solver
     answer = int(_ask(Judge.of(kind(), *known.episode()), nodes[None])[0].argmax())
     return Opinion(_plain(known.classes[answer]), answer == first, False), resolve_weights("cross_reference"), "exact"
 

@@ -104,7 +104,8 @@ class PairProducts:
             rows.append(row)
         if rows:
             similarities, s, d = (torch.cat(each) for each in zip(*parts, strict=True))
-            found = mean_similarity(similarities, normalised_weights(s), normalised_weights(d), self._score.solver)
+            weights = (normalised_weights(s), normalised_weights(d))
+            found = mean_similarity(similarities, *weights, self._score.solver, self._score.mass)
             self._found[torch.cat(rows), known] = found.double()
 
     def _lengths_of_mean(self, c: int) -> Tensor:

@@ -12,6 +12,7 @@ from otfew.scores.node_weights import NodeWeights, resolve_weights
 from otfew.scores.pairwise import similarities
 from otfew.transport import Exact, Solver, solve
 from otfew.transport.precision import in_full_precision
+from otfew.transport.registry import resolve
 
 
 def emd_similarity(
@@ -49,21 +50,54 @@ def emd_similarity(
 
 
 def mean_similarity(
-    similarity: Tensor, s: Tensor | None = None, d: Tensor | None = None, solver: str | Solver = "exact"
+    similarity: Tensor,
+    s: Tensor | None = None,
+    d: Tensor | None = None,
+    solver: str | Solver = "exact",
+    mass: float = 1.0,
 ) -> Tensor:
     """Mean similarity of nodes under the cheapest transport, for the cost 1 - similarity.
+
+    With ``mass`` below 1 only that fraction of the weight has to match: max sum_ij sim_ij P_ij / mass over P with row
+    sums at most s, column sums at most d and total ``mass``, exactly. Being a mean of similarities it lies where the
+    whole's does, and it only grows where less has to match.
 
     Args:
         similarity: (..., m, n) of the nodes of two images.
         s: (..., m) weights of the first image's nodes, total 1; None weighs them alike.
         d: (..., n) of the second's.
-        solver: As in ``otfew.solve``.
+        solver: As in ``otfew.solve``; with ``mass`` below 1 an ``Exact``.
+        mass: Fraction of the weight that has to match, above 0 and at most 1.
 
     Returns:
         (...) float64.
     """
-    value: Tensor = solve(1 - similarity, s, d, solver=solver).value_linear
-    return 1 - value
+    if mass == 1:
+        whole: Tensor = solve(1 - similarity, s, d, solver=solver).value_linear
+        return 1 - whole
+    value: Tensor = solve(1 - similarity, *_of_total_one(s, d), solver=matching(solver, mass)).value_linear
+    return 1 - value / mass
+
+
+def matching(solver: str | Solver, mass: float) -> Solver:
+    """Return a solver that matches a fraction of weights of total 1.
+
+    Raises:
+        UserError: The fraction is below 1, and the solver cannot leave anything out.
+    """
+    chosen = resolve(solver)
+    if mass == 1:
+        return chosen
+    if not isinstance(chosen, Exact) or chosen.mass is not None:
+        given = chosen.name if not isinstance(chosen, Exact) else chosen
+        raise UserError(f"`mass` below 1 needs `solver` 'exact', not {given!r}.")
+    return replace(chosen, mass=mass)
+
+
+def _of_total_one(*weights: Tensor | None) -> list[Tensor | None]:
+    """Bring the rounded totals of weights to 1: a fraction just below it may not be more than there is."""
+    wide = [None if w is None else w.double() for w in weights]
+    return [None if w is None else w / w.sum(-1, keepdim=True) for w in wide]
 
 
 @dataclass(frozen=True)
@@ -74,16 +108,24 @@ class EMDScore:
         solver: Of dense costs.
         weights: How much each node counts.
         weight_gradient: Differentiate in the weights too.
+        mass: Fraction of the weight that has to match, see ``mean_similarity``.
+
+    Raises:
+        UserError: A fraction below 1 with a solver other than ``exact``.
     """
 
     solver: Solver
     weights: NodeWeights
     weight_gradient: bool = False
+    mass: float = 1.0
+
+    def __post_init__(self) -> None:
+        matching(self.solver, self.mass)
 
     @in_full_precision
     def __call__(self, support_map: Tensor, query: Tensor) -> Tensor:
         """Score (episodes, n_query, m, channels) against (episodes, way, n, channels): (episodes, n_query, way)."""
-        return mean_similarity(*self._problem(support_map, query), self.solver).to(query.dtype)
+        return mean_similarity(*self._problem(support_map, query), self.solver, self.mass).to(query.dtype)
 
     @in_full_precision
     def of_constant_plan(self, support_map: Tensor, query: Tensor) -> Tensor:
@@ -93,9 +135,12 @@ class EMDScore:
         plans have a gradient of their own.
         """
         similarity, s, d = self._problem(support_map, query)
-        plan = solve((1 - similarity).detach(), s.detach(), d.detach(), solver=self.solver).plan
+        s, d = s.detach(), d.detach()
+        if self.mass < 1:
+            s, d = _of_total_one(s, d)  # type: ignore[assignment]
+        plan = solve((1 - similarity).detach(), s, d, solver=matching(self.solver, self.mass)).plan
         score: Tensor = (plan * similarity).sum((-2, -1))
-        return score
+        return score if self.mass == 1 else score / self.mass
 
     @in_full_precision
     def partial(self, support_map: Tensor, query: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from otfew.transport.backends.pot_sinkhorn import POTSinkhorn
     from otfew.transport.backends.qpth import QPTH
     from otfew.transport.backends.scipy import SciPy
+    from otfew.transport.barycenter_api import Barycenter, barycenter
     from otfew.transport.divergence import Divergence, sinkhorn_divergence, sinkhorn_divergence_points
     from otfew.transport.entropic.sinkhorn import Sinkhorn
     from otfew.transport.errors import ConvergenceError, ConvergenceWarning
@@ -35,6 +36,7 @@ __all__ = [
     "POT",
     "QPTH",
     "SOLVERS",
+    "Barycenter",
     "Certificate",
     "ConvergenceError",
     "ConvergenceWarning",
@@ -52,6 +54,7 @@ __all__ = [
     "Sliced",
     "Solver",
     "Status",
+    "barycenter",
     "certify",
     "movement",
     "pad",
@@ -73,6 +76,8 @@ _PLACES = {
     "POTSinkhorn": "otfew.transport.backends.pot_sinkhorn",
     "QPTH": "otfew.transport.backends.qpth",
     "SciPy": "otfew.transport.backends.scipy",
+    "Barycenter": "otfew.transport.barycenter_api",
+    "barycenter": "otfew.transport.barycenter_api",
     "Sinkhorn": "otfew.transport.entropic.sinkhorn",
     "ConvergenceError": "otfew.transport.errors",
     "ConvergenceWarning": "otfew.transport.errors",

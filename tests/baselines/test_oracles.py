@@ -122,6 +122,24 @@ def chamfer(classes, nodes):
     return scores
 
 
+def best_part(best, weights, mass):
+    """Spend ``mass`` on the best first."""
+    score, left = 0.0, mass
+    for i in np.argsort(-best):
+        spent = min(weights[i], left)
+        score, left = score + spent * best[i], left - spent
+    return score / mass
+
+
+def trimmed_chamfer(classes, nodes):
+    scores = []
+    for v in map(mean_map, classes):
+        sim = node_cosines(nodes, v)
+        sides = (best_part(sim.max(1), weights(nodes, v), 0.9), best_part(sim.max(0), weights(v, nodes), 0.9))
+        scores.append(12.5 * np.mean(sides))
+    return scores
+
+
 def product_coupling(classes, nodes):
     return [12.5 * weights(nodes, v) @ node_cosines(nodes, v) @ weights(v, nodes) for v in map(mean_map, classes)]
 
@@ -140,6 +158,7 @@ ORACLES = {
     "frn": frn,
     "cr-pooled": cr_pooled,
     "chamfer": chamfer,
+    "trimmed-chamfer": trimmed_chamfer,
     "product-coupling": product_coupling,
     "cosine-nodes": cosine_nodes,
 }

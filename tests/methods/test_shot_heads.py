@@ -13,7 +13,17 @@ from torch.testing import assert_close
 import otfew
 from otfew import catalogue
 from otfew.errors import UserError
-from otfew.methods import METHODS, FusionHead, MeanHead, MergeHead, NearestHead, PrototypeHead, StructuredFC
+from otfew.methods import (
+    METHODS,
+    BarycenterHead,
+    FusionHead,
+    KMeansHead,
+    MeanHead,
+    MergeHead,
+    NearestHead,
+    PrototypeHead,
+    StructuredFC,
+)
 from otfew.methods.deepemd import HEADS
 
 DeepEMD = METHODS["deepemd"]
@@ -29,6 +39,11 @@ UNFITTED = [
 ]
 
 every = pytest.mark.parametrize("head", UNFITTED, ids=repr)
+
+COMBINED = [BarycenterHead(), BarycenterHead("uniform", "medoid"), KMeansHead()]
+"""Heads that combine the shots' nodes by more than a formula; their plain loops are in a file of their own."""
+
+every_one = pytest.mark.parametrize("head", UNFITTED + COMBINED, ids=repr)
 
 
 def few(name):
@@ -102,7 +117,7 @@ def test_uneven_shots_are_those_of_plain_loops(head, episodes, uneven, plain_sco
     assert_close(DeepEMD(shot_head=head)(spoiled, query, support_mask=uneven), expected, rtol=0, atol=1e-4)
 
 
-@every
+@every_one
 def test_masked_shots_are_as_if_absent(head, episodes):
     support, query = episodes()
     mask = torch.tensor([[0, 1, 1], [1, 0, 1], [1, 1, 0]]).bool().expand(2, 3, 3)
@@ -114,13 +129,13 @@ def test_masked_shots_are_as_if_absent(head, episodes):
     assert_close(DeepEMD(shot_head=head)(support, query, support_mask=full), DeepEMD(shot_head=head)(support, query))
 
 
-@pytest.mark.parametrize("head", [*UNFITTED[:-1], StructuredFC()], ids=repr)
+@pytest.mark.parametrize("head", [*UNFITTED[:-1], *COMBINED, StructuredFC()], ids=repr)
 def test_one_shot_leaves_nothing_to_choose(head, episodes):
     support, query = episodes(shot=1)
     assert_close(DeepEMD(shot_head=head)(support, query), DeepEMD()(support, query), rtol=0, atol=1e-12)
 
 
-@every
+@every_one
 def test_permutations(head, episodes):
     support, query = episodes(shot=2)
     method = DeepEMD(shot_head=head)
@@ -132,7 +147,7 @@ def test_permutations(head, episodes):
     assert_close(method(support[:, :, :, nodes], query[:, :, nodes.flip(0)]), whole, rtol=0, atol=1e-12)
 
 
-@every
+@every_one
 def test_episodes_do_not_see_their_batch_mates(head, episodes, uneven):
     support, query = episodes(n=4)
     mask = torch.cat([uneven, uneven.flip(0)])
@@ -211,7 +226,7 @@ def test_any_weights(head, weights, episodes):
 
 
 def test_unknown_heads_and_forms_are_errors():
-    names = "mean, sfc, nn, fusion, merge, prototype"
+    names = "mean, sfc, nn, fusion, merge, prototype, barycenter, kmeans"
     with pytest.raises(UserError, match=rf"deepemd: unknown `shot_head` 'cnn'; there are: {names}"):
         DeepEMD(shot_head="cnn")
     with pytest.raises(UserError, match=r"unknown `combine` 'max'; there are: mean, sum"):
