@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from otfew import data
+from otfew.data.parts import subset
 from otfew.data.preparation import resize_square
 from otfew.data.shifts import SEVERITIES, SHIFTS, Shift, parse, shifted
 from otfew.data.shifts.rectangles import covering
 from otfew.errors import UserError
-from otfew.features.extract import subset
 from otfew.random.draws import uniforms
 
 
