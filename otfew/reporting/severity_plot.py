@@ -50,8 +50,8 @@ def picture(records: Sequence[Record], only: Sequence[Sequence[str]] | None = No
             axes[row][column].grid(alpha=0.25)
             axes[row][column].set_title(caption(shift) if not row else "", fontsize=10)
             axes[row][column].set_xlabel("severity of the queries' shift")
-        told = f"{record['data']['dataset']}\n{record['network']}"
-        axes[row][0].set_ylabel(f"{caption(told)}\naccuracy, %", fontsize=8)
+        told = [caption(record["data"]["dataset"]), caption(record["network"]), "accuracy, %"]
+        axes[row][0].set_ylabel("\n".join(told), fontsize=8)
         axes[row][-1].legend(fontsize=6, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     return to_png(figure)
 
