@@ -127,7 +127,7 @@ def test_refused_in_one_line(tmp_path, capsys, more, said):
 
 
 def test_methods_alone_without_a_choice(tmp_path, capsys):
-    words = [*SMALL[:-10], "--methods", "protonet", "cosine-centroid", "--device", "cpu"]
+    words = [*SMALL[:-8], "--methods", "protonet", "cosine-centroid", "--device", "cpu"]
     run(lambda: command.main([*words, "--output", str(tmp_path / "run"), "--query-balance", "balanced"]))
     found = json.loads((tmp_path / "run" / "record.json").read_text())
     assert found["effects"] == {}
