@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from otfew.choices import ClassPrior
+from otfew.choices import ClassPrior, Part
 from otfew.experiments.common.options import Analysis
 
 SHIFTS = ("edges", "blur", "dark")
@@ -41,7 +41,7 @@ class Config(Analysis):
     """1 (mild), 2, 3 (hard); unshifted queries always run too."""
     choice_shifts: tuple[str, ...] = SHIFTS
     """Shifts on which candidates are chosen; a shift has no part in the choice for itself."""
-    choice_split: str = "val"
+    choice_split: Part = "val"
     """Classes, or where splits share their classes images, on which candidates are chosen."""
     choice_episodes: int = 100
     """Episodes of each view of the choice."""

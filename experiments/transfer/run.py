@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 
 from otfew import catalogue, plugins
+from otfew.choices import Part
 from otfew.data.domains import across
 from otfew.data.parts import few_of_each
 from otfew.data.shifts import parse as parse_view
@@ -103,10 +104,9 @@ def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _few(config: Config, split: str, console: Console) -> ImageMaterial:
+def _few(config: Config, split: Part, console: Console) -> ImageMaterial:
     """Open a split with the backbone, and keep some images of each class."""
-    options: Any = replace(config, split=split)  # a word, of which the loader knows those that there are
-    material = setup.open_material(options, config.dataset, None, config.nodes, console)
+    material = setup.open_material(replace(config, split=split), config.dataset, None, config.nodes, console)
     assert isinstance(material, ImageMaterial)
     return replace(material, images=few_of_each(material.images, config.images), _features={})
 
