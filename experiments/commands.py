@@ -30,6 +30,7 @@ COMMANDS = {
     "shots": "accuracy against the number of shots: Figure 5 of the DeepEMD paper",
     "show-flows": "the transport plan between two images as pictures, and where it lands on glyphs",
     "transcript": "classify on photos whose classes are known: what it says beside the truth, as a record",
+    "transfer": "accuracy against the severity of a shift of the queries, and what transport gains under one",
     "solver-timings": "time every transport solver and compare what they reach",
 }
 """Name, with hyphens -> what it does. Each is a file of this folder, or a folder with a file ``command``."""

@@ -50,6 +50,12 @@ class Config(WithRun, WithEpisodes, WithBackbone, WithData):
     """Every class in each episode, for classes that are these and no others: intervals are then over photos."""
     unknown_classes: int = 0
     """Classes in an episode without labelled images: adds how well they are told, log-loss and Brier score."""
+    support_domain: str | None = None
+    """Where labelled images come from, if not from the data set as it is: a view as in --query-domain, or the other
+    value of the CSV file's column."""
+    query_domain: str | None = None
+    """Where images to classify come from: a view such as blur:2 (edges, blur, dark, clutter, occlusion, scale; severity
+    1, 2 or 3), a folder with the same class names, or a value of a CSV file's column domain."""
     nodes: str = ""
     """Kind of nodes for all methods; package.module:Name of your own. Default: what each method prefers."""
     reference: str = ""

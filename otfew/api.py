@@ -61,6 +61,8 @@ def compare(
     query_balance: str = "balanced",
     fixed_classes: bool = False,
     unknown_classes: int = 0,
+    support_domain: str | None = None,
+    query_domain: str | None = None,
     class_prior: ClassPrior = "uniform",
     episodes: int = 600,
     seed: int = 1,
@@ -102,6 +104,12 @@ def compare(
             shrinks. A folder's classes are not divided into splits then.
         unknown_classes: Classes in an episode that have no labelled images: how well they are told from known ones is
             part of the report, with log-loss and Brier score.
+        support_domain: Where labelled images come from, where queries come from elsewhere: a built-in view of them such
+            as "blur:2" (edges, blur, dark, clutter, occlusion, scale, severities 1 to 3; ``package.module:Name:2`` of
+            your own), or a value of the column ``domain`` of a .csv file. None takes the images as they are.
+        query_domain: Where queries come from: likewise, or a folder with the same class names. No image of an episode
+            is both labelled and asked about, and a view has the episodes of the ordinary run, so that it is paired
+            with it.
         class_prior: What transductive methods are told of the classes' shares in the queries.
         episodes: How many episodes.
         seed: Of the episodes.
@@ -265,6 +273,8 @@ class _Asked:
     query_balance: str
     fixed_classes: bool
     unknown_classes: int
+    support_domain: str | None
+    query_domain: str | None
     class_prior: ClassPrior
     episodes: int
     split: Part
@@ -289,7 +299,10 @@ class _Asked:
             UserError: A number out of range, an unknown name, or an option without effect.
         """
         if self.features is not None:
-            refuse_images(dataset=self.dataset, backbone=self.backbone, resolution=self.resolution, crop=self.crop)
+            refuse_images(
+                dataset=self.dataset, backbone=self.backbone, resolution=self.resolution, crop=self.crop,
+                support_domain=self.support_domain, query_domain=self.query_domain,
+            )  # fmt: skip
         for shot, seed in product(shots, seeds):
             Protocol(self.dataset or DATASET, "", self.split, seed, self.way, shot, self.query, self.query_balance)
         _ = self.terms
@@ -333,6 +346,8 @@ class _Asked:
             nodes=self.nodes,
             allow_overlap=self.allow_overlap,
             trained_on=self.trained_on,
+            support_domain=self.support_domain,
+            query_domain=self.query_domain,
             watch=watch,
         )
 

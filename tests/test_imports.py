@@ -266,7 +266,8 @@ def test_a_block_of_episodes_names_all_the_code_that_its_figures_depend_on():
     rest = {name for name in needed - covered if room(name) not in {"errors", "runs"}}
     # These refuse or name what methods are given; no figure is another by them.
     rest -= {"otfew.checks", "otfew.choices", "otfew.evaluation.guard", "otfew.plugins", "otfew.registry"}
-    made_of = {"otfew.data.base", "otfew.data.preparation", "otfew.evaluation.blocks", "otfew.pair_loss"}
+    made_of = {"otfew.data.base", "otfew.data.parts", "otfew.data.preparation"}
+    made_of |= {"otfew.evaluation.blocks", "otfew.pair_loss"}
     assert {name for name in rest if room(name) not in {"features", "nodes", "backbones"}} <= made_of
 
 

@@ -18,6 +18,7 @@ from otfew.experiments.reproduce.claims import Arm, Claim, Ledger, Spent
 from otfew.experiments.reproduce.evidence import spelled
 from otfew.experiments.reproduce.figures import Figure
 from otfew.experiments.reproduce.verdict import judge
+from otfew.experiments.transfer.rule import rule_digest as transfer_digest
 from otfew.reporting.tables import Table, markdown
 
 if sys.version_info >= (3, 11):
@@ -122,6 +123,7 @@ def terms(ledger: Ledger) -> dict[tuple[str, str], Terms]:
     found: dict[tuple[str, str], Terms] = {
         ("rule", "verdicts"): {"digest": rules_digest()},
         ("rule", "folders"): {"digest": rule_digest()},
+        ("rule", "transfer"): {"digest": transfer_digest()},
         ("rule", "bears"): {"digest": budgets_digest(ledger)},
     }
     for run in ledger.runs.values():

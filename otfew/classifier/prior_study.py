@@ -18,9 +18,10 @@ from otfew.classifier.candidates import Candidate, View, candidates
 from otfew.classifier.prior import FORMAT, Cell
 from otfew.data import DataOptions, ImageSet
 from otfew.data import load as load_images
+from otfew.data.parts import subset
 from otfew.data.preparation import Preparation
 from otfew.evaluation.episodes import Protocol, Sampler
-from otfew.features.extract import FeatureSet, extract, subset
+from otfew.features.extract import FeatureSet, extract
 from otfew.random.keys import digest
 from otfew.runs.files import cache_directory
 from otfew.runs.identity import versions

@@ -11,7 +11,8 @@ from otfew.runs.identity import code_digest, package_of
 
 CODE = (
     "otfew.costs", "otfew.data.class_labels", "otfew.devices",
-    "otfew.evaluation.episodes", "otfew.evaluation.placement", "otfew.evaluation.query_balance", "otfew.evaluation.run",
+    "otfew.evaluation.across_domains", "otfew.evaluation.episodes", "otfew.evaluation.placement",
+    "otfew.evaluation.query_balance", "otfew.evaluation.run",
     "otfew.method", "otfew.random", "otfew.scores", "otfew.transport",
 )  # fmt: skip
 """What right answers depend on beside the methods' own packages and the features, whose digest a block holds."""

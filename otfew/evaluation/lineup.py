@@ -212,8 +212,9 @@ def check_sign(name: str, kind: type[FewShotMethod], material: Material, nodes: 
     """
     if not kind.needs_nonnegative:
         return
-    features = material.features(nodes, device)
-    least = float((features.pooled if kind.pools else features).nodes.min())
+    found = material.features(nodes, device)
+    features = found.pooled if kind.pools else found
+    least = min(float(part.nodes.min()) for part in (features, features.queries) if part is not None)
     if least < 0:
         raise UserError(
             f"method {name!r} needs features of at least 0, since it takes a power of them, but these reach "

@@ -33,6 +33,8 @@ def open_material(
     nodes: str = "",
     allow_overlap: bool = False,
     trained_on: str | None = None,
+    support_domain: str | None = None,
+    query_domain: str | None = None,
     watch: Watch = SILENT,
 ) -> Material:
     """Open the user's features, or a split and a backbone.
@@ -49,6 +51,8 @@ def open_material(
         nodes: Kind of nodes for all methods; "" for what each prefers.
         allow_overlap: Go on although the backbone has seen the classes.
         trained_on: As in ``compare``.
+        support_domain: As in ``compare``.
+        query_domain: As in ``compare``.
         watch: Where progress is shown.
 
     Raises:
@@ -59,8 +63,9 @@ def open_material(
     # What has to be fetched or drawn is fetched or drawn once a machine.
     with processes.leaders_first():
         material = load_image_material(
-            dataset, split, data_root, options, backbone, resolution, crop, nodes, watch, trained_on
-        )
+            dataset, split, data_root, options, backbone, resolution, crop, nodes, watch, trained_on,
+            support_domain, query_domain,
+        )  # fmt: skip
     # Evaluation refuses them too; here they are refused before anything is extracted.
     refuse_overlap(material.overlap, allow_overlap)
     return material

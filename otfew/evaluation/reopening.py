@@ -11,6 +11,7 @@ from typing import Any, get_args
 from otfew.choices import CubSplit
 from otfew.data import DataOptions, ImageSet
 from otfew.data import load as load_images
+from otfew.data.domains import AS_THEY_ARE, across
 from otfew.data.halves import HALVES, load_half
 from otfew.errors import UserError
 
@@ -35,6 +36,8 @@ def reopen(
         raise UserError(f"the run was of {name!r}, which has no images that could be shown.")
     load = load_half if split in HALVES else load_images
     images = load(name, split, root, _options(protocol, options or DataOptions()))
+    if "domains" in data:
+        images = _joined(images, data["domains"])
     if images.digest != data["names_sha256"]:
         raise UserError(
             f"the images of {name!r} in `data_root` are others than those of the run ({len(images):,} in "
@@ -44,9 +47,22 @@ def reopen(
     return images
 
 
+def _joined(images: ImageSet, domains: Mapping[str, Any]) -> ImageSet:
+    """See images as a run across domains did; raises ``UserError`` where its queries lay in a folder."""
+
+    def refuse(folder: Path) -> ImageSet:
+        raise UserError(f"the run's queries were of folder {folder.name!r}, which is not known here: no pictures.")
+
+    names = (domains["support"]["name"], domains["query"]["name"])
+    if not domains["same_images"] and not set(names) <= set(images.domains):
+        return refuse(Path(names[1]))
+    support, query = (None if name == AS_THEY_ARE else name for name in names)
+    return across(images, support, query, refuse).joined
+
+
 def _options(protocol: Mapping[str, Any], given: DataOptions) -> DataOptions:
     """Read the choices that a data set offered out of the protocol."""
-    variant = str(protocol["data"]["variant"])
+    variant = str(protocol["data"]["variant"]).partition("; ")[0]  # two domains are named behind it
     cub_split: CubSplit
     for cub_split in get_args(CubSplit):
         if variant == cub_split:

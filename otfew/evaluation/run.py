@@ -270,7 +270,7 @@ class _Runner:
         self._device = device
         self._progress = progress
         self._warm = False
-        self._nodes: dict[int, Tensor] = {}
+        self._nodes: dict[int, tuple[Tensor, Tensor, int]] = {}
 
     def block(self, episodes: Episodes, start: int) -> Arrays:
         """Ask each entry: "NAME.correct" (episodes, way), "NAME.predicted" (episodes, queries) and "NAME.seconds" ().
@@ -280,15 +280,15 @@ class _Runner:
         kept: dict[str, list[npt.NDArray[Any]]] = {}
         seconds = {entry.name: 0.0 for group in self._groups for entry in group}
         for number, group in enumerate(self._groups):
-            nodes = self._placed(number)
+            nodes, others, first = self._placed(number)
             _, way, shot = episodes.support.shape
             size = batch_episodes(way, shot, self._queries, *nodes.shape[1:])
             for i in range(0, len(episodes), size):
                 part = episodes[i : i + size]
                 support = gathered(nodes, part.support, self._device)
-                query = gathered(nodes, part.query, self._device).flatten(1, 2)
+                query = gathered(others, part.query - first, self._device).flatten(1, 2)
                 if part.unknown is not None:
-                    query = torch.cat([query, gathered(nodes, part.unknown, self._device).flatten(1, 2)], 1)
+                    query = torch.cat([query, gathered(others, part.unknown - first, self._device).flatten(1, 2)], 1)
                 if i == 0 and not self._warm:
                     # The first call compiles; its time belongs to no episode.
                     for entry in group:
@@ -306,11 +306,17 @@ class _Runner:
         arrays[SETUP] = np.array([processes.world().size, torch.get_num_threads(), len(episodes)])
         return arrays | {f"{name}.seconds": np.array(value) for name, value in seconds.items()}
 
-    def _placed(self, group: int) -> Tensor:
-        """Return the nodes of a group, which are copied to the device once, if at all."""
+    def _placed(self, group: int) -> tuple[Tensor, Tensor, int]:
+        """Return the nodes of a group, which are copied to the device once, if at all.
+
+        Those that labelled images come from, those that queries come from, and the number of the first of these.
+        """
         if group not in self._nodes:
-            nodes = self._groups[group][0].features.nodes
-            self._nodes[group] = placed(nodes, self._device, processes.world().local_size)
+            features, shared = self._groups[group][0].features, processes.world().local_size
+            own = placed(features.nodes, self._device, shared)
+            queries = features.queries
+            there = own if queries is None else placed(queries.nodes, self._device, shared)
+            self._nodes[group] = own, there, 0 if queries is None else len(own)
         return self._nodes[group]
 
     def _ask(self, entry: Ready, episodes: Episodes, support: Tensor, query: Tensor) -> tuple[Tensor, float]:

@@ -14,6 +14,7 @@ import torch
 from otfew.choices import ClassPrior
 from otfew.errors import UserError
 from otfew.evaluation import figures
+from otfew.evaluation.across_domains import QueriesBehind, TwoDomains
 from otfew.evaluation.answers import Answers, gather
 from otfew.evaluation.episodes import Episodes, Indices, Protocol, Sampler
 from otfew.evaluation.fixed_classes import FixedClasses
@@ -24,7 +25,7 @@ from otfew.evaluation.running import get_ready, query_settings, takes_prior, tim
 from otfew.evaluation.unknown_classes import UnknownClasses, open_records
 from otfew.evaluation.worst import Worst, find_worst
 from otfew.features.extract import BASE_IMAGES
-from otfew.features.material import ImageMaterial, Material
+from otfew.features.material import DomainMaterial, ImageMaterial, Material
 from otfew.runs.directory import RunDirectory
 from otfew.runs.watch import SILENT, Watch
 from otfew.statistics.photos import Roles
@@ -163,11 +164,20 @@ def sample(
     if fixed_classes is not None:
         if unknown_classes:
             raise UserError("`fixed_classes` has every class in each episode, so that `unknown_classes` are none.")
+        if isinstance(material, DomainMaterial):
+            raise UserError("`fixed_classes` draws from one domain: leave it out, or `query_domain`.")
         sampler: Sampler = FixedClasses(protocol, material.labels, material.classes, fixed_classes())
     else:
-        sampler = Sampler(protocol, material.labels, material.classes)
+        domains = material.domains if isinstance(material, DomainMaterial) else None
+        labels = material.labels if domains is None else domains.query.labels
+        if domains is None or domains.same:
+            sampler = Sampler(protocol, labels, material.classes)
+        else:
+            sampler = TwoDomains(protocol, (domains.support.labels, labels), material.classes, domains.names)
         if unknown_classes:
-            sampler = UnknownClasses(sampler, material.labels, material.classes, unknown_classes)
+            sampler = UnknownClasses(sampler, labels, material.classes, unknown_classes)
+        if domains is not None:
+            sampler = QueriesBehind(sampler, len(domains.support))
     if logits:
         sampler.keeps = "logits"
         sampler.settings["logits"] = True

@@ -123,8 +123,7 @@ def find_worst(ready: Ready, full: FeatureSet, sampler: Sampler, accuracy: Float
     for index in chosen:
         part = sampler(index, index + 1)
         support, query = (
-            ready.features.nodes[torch.from_numpy(images[0].reshape(-1))].to(device)
-            for images in (part.support, part.query)
+            ready.features.rows(images[0].reshape(-1)).to(device) for images in (part.support, part.query)
         )
         support = support.view(1, *part.support.shape[1:], *support.shape[1:])
         prior = ready.prior(part)
@@ -144,16 +143,16 @@ def find_worst(ready: Ready, full: FeatureSet, sampler: Sampler, accuracy: Float
             break
         if image not in seen:
             classes = sampler(index, index + 1).classes[0]
-            there, own = (_match(full.nodes, image, labelled[c].tolist()) for c in (taken, label))
+            there, own = (_match(full, image, labelled[c].tolist()) for c in (taken, label))
             seen[image] = Query(image, index, int(classes[label]), int(classes[taken]), margin, there, own)
     ordered = dict(sorted(confusions.items(), key=lambda item: (-item[1], item[0])))
     spec, count = full.nodes_spec, full.nodes.shape[1]
     return Worst(ready.name, spec, count, len(chosen), asked, ordered, tuple(seen.values()))
 
 
-def _match(nodes: Tensor, image: int, labelled: Sequence[int]) -> Match:
+def _match(features: FeatureSet, image: int, labelled: Sequence[int]) -> Match:
     """Find the nearest of some labelled images, and the flows to it."""
-    here = nodes[image]
+    here, nodes = features.rows(np.array(image)), features.nodes
     mean = torch.nn.functional.normalize(here.mean(0), dim=0)
     near = [float(mean @ torch.nn.functional.normalize(nodes[i].mean(0), dim=0)) for i in labelled]
     best = labelled[int(np.argmax(near))]

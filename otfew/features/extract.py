@@ -23,6 +23,7 @@ from torch import Tensor
 from otfew.backbones.base import Backbone
 from otfew.data.base import Image, ImageSet
 from otfew.data.class_labels import as_indices
+from otfew.data.parts import subset
 from otfew.data.preparation import Preparation
 from otfew.devices import full_float32
 from otfew.errors import UserError
@@ -59,6 +60,8 @@ class FeatureSet:
         source: What they are, JSON-ready and without paths.
         overlap: Which of the classes the backbone has seen in training, as a sentence without its end; "" where it has
             seen none, is external, or nobody knows.
+        queries: Node sets of the domain that queries come from, where that is another one: its images are numbered
+            behind these.
     """
 
     nodes: Tensor
@@ -69,6 +72,7 @@ class FeatureSet:
     base_mean: Tensor | None = None
     source: dict[str, Any] = field(default_factory=dict)
     overlap: str = ""
+    queries: FeatureSet | None = None
 
     def __post_init__(self) -> None:
         labels = as_indices(self.labels, len(self.classes))
@@ -85,7 +89,14 @@ class FeatureSet:
         means = self.nodes.new_empty(images, 1, channels)
         for start in range(0, images, 256):
             means[start : start + 256] = self.nodes[start : start + 256].mean(1, keepdim=True)
-        return replace(self, nodes=means)
+        return replace(self, nodes=means, queries=None if self.queries is None else self.queries.pooled)
+
+    def rows(self, indices: npt.NDArray[np.int64]) -> Tensor:
+        """Return the nodes of images by number: (...,) gives (..., nodes, channels); all are of one domain."""
+        own, numbers = self, indices.reshape(-1)
+        if self.queries is not None and len(numbers) and int(numbers.min()) >= len(self.nodes):
+            own, numbers = self.queries, numbers - len(self.nodes)
+        return own.nodes[torch.from_numpy(numbers)].view(*indices.shape, *own.nodes.shape[1:])
 
 
 def _ignore_note(_: str) -> None:
@@ -263,17 +274,6 @@ def _decoded(
             ahead = following
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def subset(images: ImageSet, indices: list[int]) -> ImageSet:
-    """Keep some images; the digest in the cache's key tells the result from the whole."""
-    return replace(
-        images,
-        labels=images.labels[indices],
-        names=tuple(images.names[i] for i in indices),
-        domains=tuple(images.domains[i] for i in indices) if images.domains else (),
-        read=lambda i: images.read(indices[i]),
-    )
 
 
 @dataclass(frozen=True)

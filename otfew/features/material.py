@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from otfew.choices import Crop
 from otfew.data import DataOptions, ImageSet
 from otfew.data import find as find_data
 from otfew.data import load as load_images
+from otfew.data.domains import Domains, across
 from otfew.data.halves import ALL, HALVES, JOINED, load_half
 from otfew.data.preparation import Preparation, default_crop
 from otfew.errors import UserError
@@ -210,6 +212,10 @@ class ImageMaterial:
         resolution, crop = self.preparation.resolution, self.preparation.crop
         return {"data": data, "backbone": backbone, "resolution": resolution, "crop": crop}
 
+    def seed_name(self, image: int) -> str:
+        """Return the name by which random crops of an image are drawn."""
+        return self.images.names[image]
+
     def nodes_spec(self, preferred: str) -> str:
         """Return the canonical kind of nodes that a method gets."""
         return parse(self.given_nodes or preferred).spec
@@ -258,6 +264,86 @@ class ImageMaterial:
         return dict(self.backbone.card.protocol.get("learned", {}).get(method, {}))
 
 
+@dataclass(kw_only=True)
+class DomainMaterial(ImageMaterial):
+    """Two domains of the same classes and a backbone; ``images`` holds those of both, the queries' behind the others.
+
+    Attributes:
+        domains: Where labelled images and where queries come from.
+        support: Material of the labelled images.
+        query: Material of the queries.
+    """
+
+    domains: Domains
+    support: ImageMaterial
+    query: ImageMaterial
+
+    def describe(self) -> dict[str, Any]:
+        """Return the protocol's part about data, both domains, backbone and images."""
+        described = self.support.describe()
+        told = {
+            role: {"name": name, "images": len(part.images), "names_sha256": part.images.digest}
+            for role, name, part in zip(("support", "query"), self.domains.names, self.parts, strict=True)
+        }
+        data = {
+            **described["data"],
+            "names_sha256": self.images.digest,
+            "notes": list(self.images.notes),
+            "domains": {**told, "same_images": self.domains.same},
+        }
+        if not self.domains.same:
+            # Episodes are keyed by these names: those of a view are the ordinary ones, to be paired with them.
+            data["variant"] = "; ".join(
+                [*([data["variant"]] if data["variant"] else []), " to ".join(self.domains.names)]
+            )
+        return {**described, "data": data}
+
+    @property
+    def parts(self) -> tuple[ImageMaterial, ImageMaterial]:
+        """Material of the labelled images, and of the queries."""
+        return self.support, self.query
+
+    def seed_name(self, image: int) -> str:
+        """Return the name by which random crops of an image are drawn: the same through any view."""
+        behind = image - len(self.domains.support)
+        return (self.domains.support if behind < 0 else self.domains.query).names[behind if behind >= 0 else image]
+
+    def features(self, spec: str, device: str) -> FeatureSet:
+        """Extract the nodes of both domains, or take them from the cache; each lies there under a key of its own."""
+        if spec not in self._features:
+            own, other = (part.features(spec, device) for part in self.parts)
+            digests = [part.source["features_sha256"] for part in (own, other)]
+            source = {"features_sha256": hashlib.sha256("\n".join(["across", *digests]).encode()).hexdigest()}
+            self._features[spec] = replace(own, queries=other, source=source)
+        return self._features[spec]
+
+
+def between(material: ImageMaterial, domains: Domains) -> DomainMaterial:
+    """Put the images of two domains before the backbone of a material.
+
+    Args:
+        material: Whose backbone and preparation are taken, with its base classes.
+        domains: Of the same classes as its images.
+    """
+    # Images as they are have been extracted for the material itself, or will be.
+    support, query = (
+        material if images is material.images else replace(material, images=images, _features={})
+        for images in (domains.support, domains.query)
+    )
+    return DomainMaterial(
+        images=domains.joined,
+        backbone=material.backbone,
+        preparation=material.preparation,
+        base=material.base,
+        seen=material.seen,
+        given_nodes=material.given_nodes,
+        watch=material.watch,
+        domains=domains,
+        support=support,
+        query=query,
+    )
+
+
 def load_image_material(
     dataset: str,
     split: str = "test",
@@ -269,6 +355,8 @@ def load_image_material(
     nodes: str = "",
     watch: Watch = SILENT,
     trained_on: str | None = None,
+    support_domain: str | None = None,
+    query_domain: str | None = None,
 ) -> ImageMaterial:
     """Load a split and a backbone.
 
@@ -285,6 +373,8 @@ def load_image_material(
         nodes: Kind of nodes for all methods, or "" for what each prefers.
         watch: Where progress is shown, and what there is to say of the backbone's weights.
         trained_on: What a backbone that says nothing of it was trained on, see ``otfew.backbones.stated``.
+        support_domain: Where labelled images come from, see ``otfew.data.domains.across``; None for the split as it is.
+        query_domain: Where queries come from, likewise.
 
     Raises:
         UserError: Anything is missing or unknown.
@@ -305,7 +395,7 @@ def load_image_material(
     preparation = Preparation(side, default_crop(usual) if crop is None else crop)
     if nodes:
         parse(nodes)
-    return ImageMaterial(
+    found = ImageMaterial(
         images=images,
         backbone=network,
         preparation=preparation,
@@ -314,3 +404,13 @@ def load_image_material(
         given_nodes=nodes,
         watch=watch,
     )
+    if support_domain is None and query_domain is None:
+        return found
+
+    def open_folder(folder: Path) -> ImageSet:
+        # A folder of class folders beside another data set has no part in the splits of that.
+        if find_data(dataset).name == "image-folder":
+            return load_part("image-folder", split, folder, options)
+        return load_half("image-folder", ALL, folder, options)
+
+    return between(found, across(images, support_domain, query_domain, open_folder))

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 
-from otfew.data.base import ImageSet
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.evaluation.episodes import Indices
@@ -205,15 +204,14 @@ def _queries(worst: Worst, material: Material, names: Sequence[str]) -> list[dic
         if images is not None:
             assert isinstance(material, ImageMaterial)
             for match, what in ((query.wrong, query.taken), (query.right, query.label)):
-                panels += _pair(worst, match, images, material.preparation, query.image, names[what])
+                panels += _pair(worst, match, material, query.image, names[what])
         shown.append({"title": title, "panels": panels})
     return shown
 
 
-def _pair(
-    worst: Worst, match: Match, images: ImageSet, preparation: Preparation, image: int, label: str
-) -> list[Panel]:
+def _pair(worst: Worst, match: Match, material: ImageMaterial, image: int, label: str) -> list[Panel]:
     """Show a query and a labelled image with the flows between them."""
+    images = material.images
     similar = ", ".join(f"{i}: {flow.similarity:.2f}" for i, flow in enumerate(match.flows, 1))
     told = f"{label}: {images.names[match.image]}"
     shown = (
@@ -223,7 +221,7 @@ def _pair(
     panels = []
     for number, caption, nodes in shown:
         picture = images.read(number)
-        boxes = _boxes(worst, picture.shape[:2], preparation, images.names[number])
+        boxes = _boxes(worst, picture.shape[:2], material.preparation, material.seed_name(number))
         marks = [] if boxes is None else numbered([tuple(boxes[n].tolist()) for n in nodes])
         panels.append(panel(caption, picture, marks))
     return panels

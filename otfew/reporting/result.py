@@ -83,7 +83,9 @@ class Comparison:
     @property
     def title(self) -> str:
         """Say what the table shows."""
-        return f"accuracy on {self.results['protocol']['data']['dataset']}, %"
+        data = self.results["protocol"]["data"]
+        across = f", queries {data['domains']['query']['name']}" if "domains" in data else ""
+        return f"accuracy on {data['dataset']}{across}, %"
 
     def cells(self) -> tuple[list[str], list[list[str]]]:
         """Return the table's head and rows as text, the best method first."""

@@ -108,7 +108,7 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     variant = f" ({data['variant']})" if data["variant"] else ""
     present = f"{data['classes']} of {data['published_classes']} classes, {data['images']:,} images"
     lines = [f"data: {data['dataset']}{variant}, split {data['split']}: {present}", *data["notes"]]
-    lines += _backbone_lines(p)
+    lines += domain_lines(data) + _backbone_lines(p)
     lines.append(
         f"{p['episodes']:,} episodes of {p['way']}-way {_shots(p)}-shot with {_queries(p)}, "
         f"{_seeds(p)}, the same for all methods"
@@ -131,6 +131,23 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     lines += _transductive_lines(results)
     lines += [f"not run: {name}: {reason}" for name, reason in sorted(results["not_run"].items())]
     return lines
+
+
+def domain_lines(data: Mapping[str, Any]) -> list[str]:
+    """Say where labelled images and where queries come from, where these are two domains.
+
+    Args:
+        data: The protocol's part of that name.
+    """
+    if "domains" not in data:
+        return []
+    domains = data["domains"]
+    support, query = domains["support"], domains["query"]
+    if domains["same_images"]:
+        what = f"the same {query['images']:,} images: no photo is both in an episode"
+    else:
+        what = f"{support['images']:,} and {query['images']:,} images"
+    return [f"across domains: labelled images {support['name']}, queries {query['name']}; {what}"]
 
 
 def one_node_lines(names: Sequence[str]) -> list[str]:

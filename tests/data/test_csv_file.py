@@ -8,8 +8,8 @@ import pytest
 from otfew.data import DataOptions, find, load
 from otfew.data.halves import load_half
 from otfew.data.image_folder import draw_split
+from otfew.data.parts import subset
 from otfew.errors import UserError
-from otfew.features.extract import subset
 
 
 @pytest.fixture

@@ -288,7 +288,7 @@ CHANGES = {
     "shot": 2, "query": 4, "query_balance": "dirichlet:2", "class_prior": "true", "episodes": 5, "seed": 2,
     "device": "elsewhere", "methods": ("protonet", "tim", "knn"), "nodes": "fcn:2,1", "reference": "tim",
     "solver": "sinkhorn", "fixed_classes": True, "unknown_classes": 1, "logits": True, "shots": (1, 2),
-    "seeds": (1, 2), "trained_on": "others",
+    "seeds": (1, 2), "trained_on": "others", "support_domain": "dark:1", "query_domain": "blur:1",
 }  # fmt: skip
 
 

@@ -1,0 +1,128 @@
+"""The figures of docs/transfer.md: written from committed records, and from nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from otfew.errors import UserError
+from otfew.evaluation.shift_gain import Part
+from otfew.experiments.transfer import report, rule
+from otfew.reporting import cells
+from otfew.reporting.sentences import percent
+from otfew.reporting.severity_plot import picture
+from otfew.reporting.tables import Table, markdown
+from otfew.runs.files import parse_json, write_atomically
+
+Record = Mapping[str, Any]
+BEGIN, END = "<!-- figures: written by experiments.transfer --page -->", "<!-- end of figures -->"
+NOTHING = "Nothing has been measured yet: there is no record in `docs/results`, and so there is no figure here."
+PICTURE = "transfer.png"
+
+
+def write(docs: Path) -> None:
+    """Write the figures into the page, and the picture beside it.
+
+    Args:
+        docs: Folder of the page, with the records in its folder results.
+
+    Raises:
+        UserError: There is no page with the two marks, or a record cannot be read.
+    """
+    page = docs / "transfer.md"
+    if not page.is_file():
+        raise UserError(f"{page} is not there: start in a checkout, or give its folder as `docs`.")
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{page} lacks its marks: put {BEGIN} and {END} back.")
+    records = [load(path) for path in sorted((docs / "results").glob("transfer-*.json"))]
+    write_atomically(page, f"{before}{BEGIN}\n\n{figures(records)}\n{END}{after}".encode())
+    if primary := [record for record in records if record["effects"] and not record["off_rule"]]:
+        write_atomically(docs / PICTURE, picture(primary, [drawn(record) for record in primary]))
+
+
+def load(path: Path) -> Record:
+    """Read a record.
+
+    Raises:
+        UserError: It is none.
+    """
+    try:
+        found = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}): restore it from the repository.") from error
+    if not isinstance(found, dict) or found.get("command") != "transfer" or found.get("format") != 1:
+        raise UserError(f"{path} is no record of experiments.transfer: take record.json of a run's folder.")
+    return found
+
+
+def drawn(record: Record) -> list[str]:
+    """Choose what the picture shows of a cell: what was judged, its controls, and the nearest mean by cosine."""
+    pairs = record["effects"]["pairs"].values()
+    wanted = {"cosine-centroid", *(name for pair in pairs for name in pair)}
+    return [name for name in record["order"] if name in wanted]
+
+
+def figures(records: Sequence[Record]) -> str:
+    """Write all figures as Markdown: the tests, their cells, and then everything that is exploratory."""
+    if not records:
+        return f"{NOTHING}\n"
+    primary = [record for record in records if record["effects"] and not record["off_rule"]]
+    lines: list[str] = []
+    if primary:
+        lines += [*_tests(primary), f"![Accuracy against the severity of the shift]({PICTURE})", ""]
+    for record in records:
+        what = "" if record in primary else ", exploratory"
+        lines += [f"### {report.title(record)}, {record['settings']['shot']}-shot{what}", ""]
+        for table in report.tables(record):
+            lines += [f"{table.title[0].upper()}{table.title[1:]}:", "", markdown(table._replace(title="")).strip(), ""]
+        lines += [f"- {line}" for line in report.lines(record)] + [""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _tests(records: Sequence[Record]) -> list[str]:
+    """Lay out the test of each network, and the cells that it averages."""
+    parts = {(r["network"], r["data"]["dataset"]): _part(r["effects"]["all"]) for r in records}
+    found = rule.tests(parts)
+    rows = [
+        [
+            test.network,
+            ", ".join(test.datasets),
+            cells.with_intervals(rule.record(test), sign=True),
+            "–" if test.p_holm is None else f"{test.p_holm:.3f}",
+            test.verdict,
+        ]
+        for test in found
+    ]
+    head = [
+        "network",
+        "data sets",
+        "gain under shift less gain without, points ± episodes ± classes",
+        "Holm's p",
+        "verdict",
+    ]
+    lines = ["The primary contrast:", "", markdown(Table("", head, rows)).strip(), ""] if rows else []
+    tested = {test.network for test in found}
+    for network, datasets in rule.NETWORKS.items():
+        missing = [dataset for dataset in datasets if (network, dataset) not in parts]
+        if network not in tested:
+            lines += [f"{network} is not tested: {', '.join(missing)} is missing.", ""]
+    cells_ = [
+        [
+            r["network"],
+            r["data"]["dataset"],
+            *(f"{left} - {right}" for left, right in r["effects"]["pairs"].values()),
+            cells.with_intervals(r["effects"]["all"], sign=True),
+            *(f"{percent(own['mean'], sign=True)}" for own in r["effects"]["shifts"].values()),
+        ]
+        for r in records
+    ]
+    shifts = list(records[0]["effects"]["pairs"])
+    head = ["network", "data set", *(f"{s}: what, less which control" for s in shifts), "all, points", *shifts]
+    return [*lines, "Its cells:", "", markdown(Table("", head, cells_)).strip(), ""]
+
+
+def _part(effect: Record) -> Part:
+    return Part(effect["mean"], effect["episode_ci"], effect["class_error"], effect["degrees"])
