@@ -1,20 +1,19 @@
 """What exact transport adds in a cell, and on average over cells, with intervals over episodes, classes and networks.
 
-Classes and networks are crossed: all networks of a cell see the same episodes. The variance of the mean over both is
-the jackknife over classes of what the networks give on average, plus s^2 / N over N >= 3 networks; what both share is
-counted twice then, which errs on the wide side. With fewer networks an effect holds for these networks.
+Classes and networks are crossed, since all networks of a cell see the same episodes: see ``otfew.statistics.crossed``.
+With fewer than three networks of a kind an effect holds for these networks.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-from scipy import stats
 
+from otfew.statistics.crossed import Spread, crossed, summed
 from otfew.statistics.intervals import estimate
 
 Floats = npt.NDArray[np.float64]
@@ -59,32 +58,30 @@ class Effect:
     Attributes:
         mean: Of the difference.
         episodes: Half of the 95 % interval over episodes of these classes.
-        error: Standard error over classes, and over networks where there are three; None where it cannot be had.
-        degrees: Of freedom that belong to it.
-        networks: How many, at the least.
+        classes: What classes do to the mean; None where that cannot be had.
+        networks: What networks do to it; None where there are fewer than three.
     """
 
     mean: float
     episodes: float
-    error: float | None
-    degrees: float
-    networks: int
+    classes: Spread | None
+    networks: Spread | None = None
 
     @property
     def half(self) -> float | None:
-        """Half of the 95 % interval: the wider of both; None where one is unknown."""
-        if self.error is None or math.isnan(self.episodes):
+        """Half of the 95 % interval, the widest; None where one is unknown."""
+        if self.classes is None or math.isnan(self.episodes):
             return None
-        return max(self.episodes, float(stats.t.ppf(0.975, self.degrees)) * self.error)
+        return max(self.episodes, crossed(self.mean, self._sources)[0])
 
     @property
     def p(self) -> float | None:
-        """Two-sided, of no difference on other classes."""
-        if self.error is None:
-            return None
-        if self.error == 0:
-            return 1.0 if self.mean == 0 else 0.0
-        return float(2 * stats.t.sf(abs(self.mean) / self.error, self.degrees))
+        """Two-sided, of no difference on other classes, and networks where there are three."""
+        return None if self.classes is None else crossed(self.mean, self._sources)[1]
+
+    @property
+    def _sources(self) -> list[Spread]:
+        return [source for source in (self.classes, self.networks) if source is not None]
 
     @property
     def low(self) -> float | None:
@@ -137,9 +134,7 @@ def accuracies(counted: Sequence[Counted]) -> dict[str, float]:
 
 
 def averaged(effects: Sequence[Effect]) -> Effect:
-    """Average effects on data sets of their own, which weigh alike: (sum se^2)^(1/2) / k.
-
-    Degrees of freedom as Welch and Satterthwaite combine them.
+    """Average effects on data sets of their own, which weigh alike: variances add, and are divided by k^2.
 
     Raises:
         ValueError: There is none.
@@ -149,13 +144,17 @@ def averaged(effects: Sequence[Effect]) -> Effect:
     k = len(effects)
     mean = float(np.mean([e.mean for e in effects]))
     episodes = math.sqrt(sum(e.episodes**2 for e in effects)) / k
-    networks = min(e.networks for e in effects)
-    errors = [e.error for e in effects if e.error is not None]
-    if len(errors) < k:
-        return Effect(mean, episodes, None, min(e.degrees for e in effects), networks)
-    parts = [(error**2, e.degrees) for error, e in zip(errors, effects, strict=True)]
-    variance, degrees = _combined(parts)
-    return Effect(mean, episodes, math.sqrt(variance) / k, degrees, networks)
+    classes = [e.classes for e in effects if e.classes is not None]
+    networks = [e.networks for e in effects if e.networks is not None]
+    return Effect(mean, episodes, _shared(classes, k) if len(classes) == k else None, _shared(networks, k))
+
+
+def _shared(sources: Sequence[Spread], k: int) -> Spread | None:
+    """Say what independent sources do to a mean of k, of which each moves one."""
+    if not sources:
+        return None
+    found = summed(sources)
+    return Spread(found.standard_error / k, found.degrees)
 
 
 def together(cells: Sequence[Sequence[Counted]], control: str) -> Effect:
@@ -174,10 +173,7 @@ def together(cells: Sequence[Sequence[Counted]], control: str) -> Effect:
     if any(not np.array_equal(cell[0].classes, first.classes) for cell in cells):
         raise ValueError("cells whose episodes have other classes are not averaged episode by episode")
     each = [np.mean([100 * _difference(one.shares, control) for one in cell], axis=0) for cell in cells]
-    found = estimate(np.mean(each, axis=0), first.classes, first.names)
-    jackknife = found.jackknife
-    networks = min(len(cell) for cell in cells)
-    return Effect(found.mean, found.episode_half_width, jackknife.standard_error, jackknife.degrees, networks)
+    return _over_classes(np.mean(each, axis=0), first)
 
 
 def _difference(shares: Floats, control: str) -> Floats:
@@ -189,22 +185,18 @@ def _effect(counted: Sequence[Counted], values: Floats) -> Effect:
     first = counted[0]
     if any(not np.array_equal(one.classes, first.classes) for one in counted):
         raise ValueError("networks of a cell must see the same episodes")
-    found = estimate(values.mean(0), first.classes, first.names)
-    error, degrees = found.jackknife.standard_error, float(found.jackknife.degrees)
-    episodes, count = found.episode_half_width, len(values)
-    if error is not None and count >= LEAST_NETWORKS:
-        spread = float(values.mean(1).var(ddof=1)) / count
-        variance, degrees = _combined([(error**2, degrees), (spread, float(count - 1))])
-        error = math.sqrt(variance)
-    return Effect(found.mean, episodes, error, degrees, count)
+    found, count = _over_classes(values.mean(0), first), len(values)
+    if count < LEAST_NETWORKS:
+        return found
+    error = math.sqrt(float(values.mean(1).var(ddof=1)) / count)
+    return replace(found, networks=Spread(error, count - 1))
 
 
-def _combined(parts: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Add variances with their degrees of freedom (Welch and Satterthwaite)."""
-    total = sum(variance for variance, _ in parts)
-    if total == 0:
-        return 0.0, min(degrees for _, degrees in parts)
-    return total, total**2 / sum(variance**2 / degrees for variance, degrees in parts)
+def _over_classes(values: Floats, one: Counted) -> Effect:
+    """Estimate the mean of (episodes,) values with what episodes and classes do to it."""
+    found = estimate(values, one.classes, one.names)
+    error, degrees = found.jackknife.standard_error, found.jackknife.degrees
+    return Effect(found.mean, found.episode_half_width, None if error is None else Spread(error, degrees))
 
 
 Table = Mapping[str, Sequence[Counted]]

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from otfew.errors import UserError
-from otfew.experiments.regimes.cells import AXES, CELLS, SETTINGS, Cell
+from otfew.experiments.regimes.cells import AXES, SETTINGS, Cell
 from otfew.experiments.regimes.effects import CONTROLS, Counted, points
-from otfew.experiments.regimes.page import page
 from otfew.experiments.regimes.rule import FAILED, HELD, LEAST_EPISODES, MARGIN, PAYS, UNDECIDED
 from otfew.reporting.tables import Table
-from otfew.runs.files import parse_json, write_atomically
 
 Record = Mapping[str, Any]
 HEAD = ("cell", "network", "transport %", "minus chamfer", "minus product-coupling", "log-odds, the same two")
@@ -126,23 +122,3 @@ def prediction(held: Record, control: str) -> str:
         said.append(f"minus {control} {interval(held['others'])} elsewhere, where less than {MARGIN:g} was foretold")
     words = {HELD: "the advice held", FAILED: "the advice failed", UNDECIDED: "these data leave the advice open"}
     return f"held-back Fashion-MNIST ({len(held['cells'])} cells): {words[held['verdict']]}; {'; '.join(said)}"
-
-
-def render(docs: Path) -> None:
-    """Write the page and its picture from the records of a folder.
-
-    Raises:
-        UserError: There are none.
-    """
-    from otfew.experiments.regimes.plot import picture
-
-    path = docs / "results" / "regimes.json"
-    if not path.is_file():
-        raise UserError(f"{path} is not there: run the map with --docs first.")
-    record = parse_json(path.read_bytes())
-    write_atomically(docs / "regimes.png", picture(record))
-    write_atomically(docs / "regimes.md", page(record).encode())
-
-
-PLACES = {cell.id: k for k, cell in enumerate(CELLS)}
-"""Id -> place in the table."""

@@ -24,6 +24,7 @@ import numpy as np
 
 from otfew.experiments.regimes.cells import BESIDE, CELLS, CONTROL, HELD_BACK, IMAGES, MAP, SETTINGS, Cell
 from otfew.experiments.regimes.effects import CONTROLS, Counted, Effect, Table, averaged, points, together
+from otfew.statistics.crossed import Spread
 from otfew.statistics.intervals import holm
 
 MARGIN = 1.0
@@ -225,7 +226,7 @@ def digest() -> str:
     said.append(repr((TILES, SIDE, PER_CLASS, made_of())))
     cases = itertools.product((-3.0, -0.4, 0.4, 1.6, 3.0), (0.1, 0.5, 2.0), (0.001, 0.02, 0.2))
     for (mean, error, p), other in itertools.product(cases, (-0.5, 0.5, 4.0)):
-        one, two = Effect(mean, error, error, 19, 1), Effect(other, 0.2, 0.3, 19, 1)
+        one, two = Effect(mean, error, Spread(error, 19)), Effect(other, 0.2, Spread(0.3, 19))
         both = {"chamfer": one, "product-coupling": two}
         said.append(verdict(both, {"chamfer": p, "product-coupling": 0.01}))
         said += [tested([one, two], None), tested([], one), tested([two, two], one)]

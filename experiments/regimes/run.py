@@ -19,8 +19,8 @@ from otfew.evaluation.study import Panel, Study, Terms
 from otfew.experiments.common import setup
 from otfew.experiments.common.watch import ConsoleWatch
 from otfew.experiments.regimes import cells as table
+from otfew.experiments.regimes import page, report
 from otfew.experiments.regimes import record as records
-from otfew.experiments.regimes import report
 from otfew.experiments.regimes.cells import IMAGES, Cell
 from otfew.experiments.regimes.config import QUICK, QUICK_EPISODES, Config
 from otfew.experiments.regimes.controls import EqualChamfer
@@ -61,7 +61,7 @@ def execute(config: Config, console: Console) -> Path | None:
     if config.render:
         if config.docs is None:
             raise UserError("--render writes a page anew: give the folder that holds its records as --docs.")
-        report.render(config.docs)
+        page.render(config.docs)
         return None
     setup.need_one_process("regimes")
     chosen = table.chosen(config.cells or (QUICK if config.quick else ()))
@@ -81,7 +81,7 @@ def execute(config: Config, console: Console) -> Path | None:
         console.print(f"- {line}", markup=False, highlight=False, soft_wrap=True)
     if config.docs is not None:
         _write(config.docs / "results", written, records.to_bytes(ran.table))
-        report.render(config.docs)
+        page.render(config.docs)
     console.print(f"report: {folder}", markup=False, highlight=False, soft_wrap=True)
     return folder
 
@@ -125,7 +125,7 @@ class Mapper:
             if not backbones:
                 ran.not_run[cell.id] = f"no network of this kind is at hand: give one as --networks {cell.network}=..."
             for network in backbones:
-                if known(network) and find(network) is None:
+                if absent(network):
                     ran.not_run[f"{cell.id}, network {network}"] = "its weights are not on this machine"
                     continue
                 self._watch.note(f"cell {number + 1} of {len(order)}: {cell.id}, {Path(network).stem}")
@@ -173,6 +173,14 @@ class Mapper:
             directory.save_file(RIGHT, records.to_bytes({cell.id: [counted]}), code)
             self._watch.note(f"{cell.id}: {time.monotonic() - started:.0f} s; {report.brief(counted)}")
         return counted, _about(material, cell)
+
+
+def absent(network: str) -> bool:
+    """Tell whether a network is one of ours whose weights are not on this machine."""
+    if known(network):
+        return find(network) is None
+    ours = {name for kind in table.NETWORKS.values() for name in kind}
+    return network in ours and network != table.IMAGENET
 
 
 def code_behind(cell: Cell) -> tuple[str, ...]:
