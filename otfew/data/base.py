@@ -36,6 +36,7 @@ class ImageSet:
         notes: Sentences that every report repeats ("partial: 22 of 50 classes, 1,294 images", "lossy JPEG copy").
         domains: (images,) where each image comes from ("photo", "sketch"), "" where that is not said; empty where the
             data set says nothing of it. No part of ``digest``: it tells images apart by no more than they are.
+        view: Through which of ``otfew.data.shifts`` they are seen ("blur:2"); "" where they are as they are.
     """
 
     dataset: str
@@ -49,6 +50,7 @@ class ImageSet:
     published_classes: int
     notes: tuple[str, ...] = field(default=())
     domains: tuple[str, ...] = field(default=())
+    view: str = ""
 
     def __len__(self) -> int:
         """Count the images."""
@@ -56,8 +58,8 @@ class ImageSet:
 
     @property
     def digest(self) -> str:
-        """Sha256 over the names and labels: which images these are, alike on every machine."""
-        digest = hashlib.sha256()
+        """Sha256 over the names and labels, and the view if there is one: which images these are, on every machine."""
+        digest = hashlib.sha256(f"view\t{self.view}\n".encode() if self.view else b"")
         for name, label in zip(self.names, self.labels.tolist(), strict=True):
             digest.update(f"{name}\t{self.classes[label]}\n".encode())
         return digest.hexdigest()

@@ -54,10 +54,15 @@ def default_crop(usual_resolution: int) -> Crop:
 
 
 def resize_square(image: Image, side: int) -> Image:
-    """Resize (height, width, 3) to (side, side, 3): pixel areas when shrinking, linear interpolation when enlarging."""
-    height, width = image.shape[:2]
-    if (height, width) == (side, side):
+    """Resize (height, width, 3) to (side, side, 3), as ``resize`` does."""
+    return resize(image, side, side)
+
+
+def resize(image: Image, height: int, width: int) -> Image:
+    """Resize to (height, width, 3): pixel areas when shrinking, linear interpolation when enlarging."""
+    old_height, old_width = image.shape[:2]
+    if (old_height, old_width) == (height, width):
         return image
     # INTER_AREA averages what it leaves out; linear interpolation would alias there.
-    method = cv2.INTER_AREA if height * width > side * side else cv2.INTER_LINEAR
-    return cast("Image", cv2.resize(image, (side, side), interpolation=method))
+    method = cv2.INTER_AREA if old_height * old_width > height * width else cv2.INTER_LINEAR
+    return cast("Image", cv2.resize(image, (width, height), interpolation=method))
