@@ -169,6 +169,7 @@ def superclasses() -> dict[str, str]:
 
 
 def _shifted(images: ImageSet, view: str) -> ImageSet:
+    """Change the images; most cells need nothing of it."""
     from otfew.data.shifts import shifted
 
     return shifted(images, view)

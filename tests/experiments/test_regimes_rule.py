@@ -1,4 +1,4 @@
-"""Effects against plain arithmetic, the rule on made-up maps whose truth is known, and records that prove themselves."""
+"""Effects against plain arithmetic, the rule on made-up maps whose truth is known, records that prove themselves."""
 
 from __future__ import annotations
 
