@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
 from fnmatch import fnmatchcase
-from typing import Literal
+from typing import Any, Literal
 
 from otfew.errors import UserError
 
@@ -191,12 +191,12 @@ _TABLE: tuple[tuple[str, str, Part, str, str, str], ...] = (
 )
 
 SETTINGS = {
-    "plain": "with a small network of one's own, one shot and 16 to 25 nodes",
+    "plain": "from one shot with a small network of one's own (16 to 25 nodes)",
     "meta-trained": "with a network that was meta-trained through transport",
     "imagenet": "with an ImageNet network at 160 px",
     "few-nodes": "with 4 nodes",
     "many-nodes": "with 100 nodes at 320 px",
-    "five-shots": "with five shots",
+    "five-shots": "from five shots with such a network",
     "clutter": "under clutter",
     "occlusion": "under occlusion",
     "scale": "where queries are of another scale",
@@ -215,7 +215,7 @@ def _made() -> tuple[Cell, ...]:
         for base in bases.split():
             images, network, resolution = _BASES[base]
             cell = Cell(f"{base}/{level}", axis, level, part, setting, images, network, resolution)
-            own = {name: kinds[name](value.replace("*", network)) for name, value in changes.items()}
+            own: dict[str, Any] = {name: kinds[name](value.replace("*", network)) for name, value in changes.items()}
             cells.append(replace(cell, **own))
     return tuple(cells)
 

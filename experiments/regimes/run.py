@@ -27,6 +27,7 @@ from otfew.experiments.regimes.controls import EqualChamfer
 from otfew.experiments.regimes.effects import CONTROLS, METHODS, TRANSPORT, Counted
 from otfew.experiments.regimes.material import NODES, CellMaterial, Opener, Places
 from otfew.experiments.regimes.record import Ran, Record
+from otfew.method import FewShotMethod
 from otfew.reporting.tables import terminal
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.files import DamagedError, write_atomically
@@ -194,7 +195,7 @@ def entries(cell: Cell, material: CellMaterial) -> tuple[Entry, ...]:
     nodes = material.nodes_spec(NODES)
     if cell.weights == "cross_reference":
         return tuple(Entry(name, name, nodes) for name in METHODS)
-    equal = {"chamfer": EqualChamfer(), "product-coupling": "cosine-nodes"}
+    equal: dict[str, str | FewShotMethod] = {"chamfer": EqualChamfer(), "product-coupling": "cosine-nodes"}
     return (
         Entry(TRANSPORT, "deepemd", nodes, {"weights": cell.weights}),
         *(Entry(name, equal[name], nodes) for name in CONTROLS),
