@@ -39,7 +39,8 @@ included; it **does not pay** where it adds less than {MARGIN:g} point to one of
 that is open. Cells of fewer than {LEAST_EPISODES} episodes decide nothing. The sentence is then put to the test on
 Fashion-MNIST, which has no part in it. CIFAR-FS and FC100 are both made of CIFAR-100, so that their classes are not
 quite independent; intervals speak of other classes of these data sets, and of these networks where there are fewer
-than three."""
+than three. After a first pass the sentence and two settings were put in other words; what decides was left as it
+was."""
 
 DESIGNED = """\
 The mosaics are made for transport: 5 x 5 tiles, each a real image of one of four classes; classes of mosaics differ
@@ -93,8 +94,8 @@ def page(record: Record) -> str:
         parts += [f"### {table.title.capitalize()}", markdown(table).rstrip()]
         if table.title == "designed control":
             parts.append(DESIGNED)
-    if record["not_run"]:
-        parts += ["## Not run", *_not_run(record)]
+    if missing := _not_run(record):
+        parts += ["## Not run", missing]
     return "\n\n".join(parts) + "\n"
 
 
@@ -102,7 +103,7 @@ def _sentence(record: Record) -> str:
     """Say the advice, how it was tested, and what it must not be taken for."""
     advice = record["advice"]
     said = [f"**{advice['text']}**", "", f"- {designed(advice['designed']).capitalize()}."]
-    said.append(f"- {prediction(record['held_back'], advice['control'])}.")
+    said.append(f"- H{prediction(record['held_back'], advice['control'])[1:]}.")
     ran = {cell["id"] for cell in record["cells"]}
     missing = [cell.id for cell in CELLS if cell.part == MAP and cell.id not in ran]
     if missing:
@@ -113,9 +114,15 @@ def _sentence(record: Record) -> str:
     return "\n".join(said)
 
 
-def _not_run(record: Record) -> list[str]:
-    """List what was not run, by reason."""
+def _not_run(record: Record) -> str:
+    """List what was not run, by reason; networks by their names, cells by theirs."""
     reasons: dict[str, list[str]] = {}
     for name, why in record["not_run"].items():
-        reasons.setdefault(why, []).append(f"`{name}`")
-    return ["\n".join(f"- {', '.join(names)}: {why}." for why, names in reasons.items())]
+        cell, _, network = name.partition(", network ")
+        told = reasons.setdefault(why, [])
+        if f"`{network or cell}`" not in told:
+            told.append(f"`{network or cell}`")
+    known = {cell["id"] for cell in record["cells"]} | {name.partition(", network ")[0] for name in record["not_run"]}
+    if later := [f"`{cell.id}`" for cell in CELLS if cell.id not in known]:
+        reasons["not yet"] = later
+    return "\n".join(f"- {', '.join(names)}: {why}." for why, names in reasons.items())

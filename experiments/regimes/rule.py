@@ -173,7 +173,7 @@ def sentence(paying: Sequence[str], control: str) -> str:
         )
     *first, last = paying
     where = f"{', '.join(first)} and {last}" if first else last
-    return f"Take exact transport {where}; elsewhere {control} on the same nodes with the same weights does as well."
+    return f"Take exact transport {where}; elsewhere {control}, on the same nodes with the same weights."
 
 
 def put_to_test(advice: Advice, table: Table, cells: Sequence[Cell] = CELLS) -> Tested:
