@@ -50,18 +50,19 @@ and transport alone would be largest between equals. They show that the measurem
 must be, and nothing about photographs."""
 
 
-def render(docs: Path) -> None:
+def render(docs: Path, records: Path | None = None) -> None:
     """Write the page and its picture from the records of a folder.
 
     Args:
-        docs: With ``results/regimes.json`` in it.
+        docs: Where both go.
+        records: Folder of the records; None takes ``results`` in it.
 
     Raises:
         UserError: There is none.
     """
     from otfew.experiments.regimes.plot import picture
 
-    path = docs / "results" / "regimes.json"
+    path = (records or docs / "results") / "regimes.json"
     if not path.is_file():
         raise UserError(f"{path} is not there: run the map with --docs first.")
     record = parse_json(path.read_bytes())

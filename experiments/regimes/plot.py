@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from otfew.experiments.regimes.cells import AXES, CONTROL, HELD_BACK, IMAGES
+from otfew.experiments.regimes import cells as table
+from otfew.experiments.regimes.cells import AXES, CONTROL, HELD_BACK
 from otfew.experiments.regimes.effects import CONTROLS
 from otfew.experiments.regimes.rule import MARGIN, NOT, OPEN, PAYS
 from otfew.reporting.canvas import INK, caption, make_figure, to_png
@@ -113,7 +114,8 @@ def _lines(record: Record) -> list[_Line]:
 
 def _style(cell: Record) -> tuple[str, str, str]:
     images = cell["settings"]["images"]
-    return STYLES["mosaics" if images == "mosaics" else IMAGES[images].dataset]
+    dataset = images if images == "mosaics" else table.IMAGES[images].dataset
+    return STYLES.get(dataset, (dataset, "0.4", "X"))
 
 
 def _panel(axes: Any, lines: Sequence[_Line], control: str) -> None:

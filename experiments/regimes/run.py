@@ -76,6 +76,7 @@ def execute(config: Config, console: Console) -> Path | None:
         raise UserError(f"no cell could be run: {next(iter(ran.not_run.values()))}")
     written = records.record(ran)
     _write(folder, written, records.to_bytes(ran.table))
+    page.render(folder, folder)
     for each in report.tables(written):
         console.print(terminal(each))
     for line in report.lines(written):

@@ -119,6 +119,8 @@ def test_a_map_is_resumed_and_extended_cell_by_cell(toys, tmp_path, monkeypatch,
     assert found["cells"][3] == first["cells"][1]
     assert list(found["not_run"]) == ["toys/absent"]
     assert "decide nothing" in capsys.readouterr().out
+    assert "toys/scale" in (folder / "regimes.md").read_text()
+    assert (folder / "regimes.png").is_file()
     answers = (folder / "regimes.npz").read_bytes()
     assert json.loads(json.dumps(record.again(found, answers))) == found
     mapped(folder, *toys, "--episodes", "60")
