@@ -22,6 +22,7 @@ COMMANDS = {
     "metric-learning": "compare losses of metric learning on the same batches",
     "pretrain": "train a backbone on base classes",
     "prior": 'renew the table behind the classifier\'s method="auto": candidates on validation classes',
+    "regimes": "when does transport pay: a map along nine axes, and advice that is tested on held-back data",
     "reproduce": "the claims of the papers, judged by runs: the reproduction ledger",
     "list": "the names of data sets, backbones, nodes, methods and solvers",
     "retrieve": "find images of the same class, ranked again node by node: Table 8 of the DeepEMD paper",

@@ -13,6 +13,7 @@ from typing import Any
 
 from otfew.classifier.folder_rule import rule_digest
 from otfew.errors import UserError
+from otfew.experiments.regimes.rule import digest as regimes_digest
 from otfew.experiments.reproduce.budget import Own, bearing
 from otfew.experiments.reproduce.claims import Arm, Claim, Ledger, Spent
 from otfew.experiments.reproduce.evidence import spelled
@@ -125,6 +126,7 @@ def terms(ledger: Ledger) -> dict[tuple[str, str], Terms]:
         ("rule", "folders"): {"digest": rule_digest()},
         ("rule", "transfer"): {"digest": transfer_digest()},
         ("rule", "bears"): {"digest": budgets_digest(ledger)},
+        ("rule", "regimes"): {"digest": regimes_digest()},
     }
     for run in ledger.runs.values():
         found["run", run.name] = {"command": spelled(run, quick=False)}
