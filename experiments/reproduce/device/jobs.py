@@ -22,7 +22,9 @@ TRAININGS = ("pretrain", "metatrain")
 """Commands that are measured by what they would do themselves, and whose epochs are followed while they run."""
 NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
 NEEDED, HERE = "{needs}", "{here}"
-"""In arguments: the weights of the job that this one needs, and this job's own folder."""
+"""In arguments: the weights of the job that this one needs, and this job's own folder, beside what it writes."""
+OUTPUT = "run"
+"""Folder, in that of a job, of what its command writes: most commands want one of their own."""
 _KEYS = {"name", "value", "command", "arguments", "needs", "steps", "images", "seconds", "step"}
 _STEP_KEYS = {"network", "side", "batch"}
 
@@ -83,7 +85,7 @@ class Job:
         words = [_filled(word, places) for word in self.arguments]
         if self.trains:
             words += ["--name", self.name]
-        return [*words, "--output", str(runs / self.name)]
+        return [*words, "--output", str(runs / self.name / OUTPUT)]
 
 
 @dataclass(frozen=True)
@@ -158,7 +160,7 @@ class Measured:
 
 def weights(runs: Path, name: str) -> Path:
     """Say where a training leaves its weights."""
-    return runs / name / f"{name}.safetensors"
+    return runs / name / OUTPUT / f"{name}.safetensors"
 
 
 def load(path: Path) -> list[Job]:

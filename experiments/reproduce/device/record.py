@@ -9,11 +9,12 @@ from pathlib import Path
 
 from otfew.errors import UserError
 from otfew.experiments.reproduce.device import bring
-from otfew.experiments.reproduce.device.jobs import Job
+from otfew.experiments.reproduce.device.jobs import OUTPUT, Job
 from otfew.runs.directory import to_json
 from otfew.runs.files import write_atomically
 
 FILE = "job.json"
+STATE = f"{OUTPUT}/{bring.STATE}"
 DONE, FAILED, UNFINISHED, NEW = "done", "failed", "unfinished", "not begun"
 
 
@@ -110,9 +111,10 @@ def restore(brought: Path, runs: Path) -> list[str]:
         here, there = read(runs / job), _parsed(files[FILE]) if FILE in files else State()
         if here.state == DONE or (here.state != NEW and here.share >= there.share and there.state != DONE):
             continue
-        for inside, content in files.items():
-            if inside not in {FILE, bring.STATE} or (inside == bring.STATE and there.state != DONE):
-                write_atomically(runs / job / inside, content)
+        # Of a run that has not ended, commands would refuse what it left beside its state.
+        wanted = files.keys() - {FILE, STATE} if there.state == DONE else files.keys() & {STATE}
+        for inside in sorted(wanted):
+            write_atomically(runs / job / inside, files[inside])
         # Last: a job is said to be there once it is.
         there.write(runs / job)
         taken.append(job)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from otfew.errors import UserError
 from otfew.experiments.reproduce.config import Config
 from otfew.experiments.reproduce.device import bring, measure, record, report
-from otfew.experiments.reproduce.device.jobs import Job, Measured, chain, load
+from otfew.experiments.reproduce.device.jobs import OUTPUT, Job, Measured, chain, load
 from otfew.experiments.reproduce.device.options import DeviceOptions
 from otfew.experiments.reproduce.device.plan import pack
 from otfew.experiments.reproduce.device.record import DONE, FAILED, NEW, UNFINISHED, State
@@ -153,10 +153,23 @@ class Queue:
         most, piece = (round(mb * bring.MB) for mb in (self.options.max_mb, self.options.piece_mb))
         if not self.options.dry_run:
             self.output.mkdir(parents=True, exist_ok=True)
-            for path in bring.pieces(self.output, bring.STATES):
-                path.unlink()  # of an earlier call: what is still unfinished at the end is written anew
+            self._take_stock()
         self.results = bring.Archive(self.output, bring.RESULTS, most, piece)
         self._piece, self._most = piece, most
+
+    def _take_stock(self) -> None:
+        """See what an earlier call has brought back into the same folder."""
+        for path in bring.pieces(self.output, bring.STATES):
+            path.unlink()  # what is still unfinished at the end is written anew
+        try:
+            records = {name: content for name, content in bring.contents(self.output, bring.RESULTS)}
+        except UserError:
+            for path in bring.pieces(self.output, bring.RESULTS):
+                path.unlink()  # all that was in it is still here
+            return
+        for entry in self.entries.values():
+            kept = records.get(f"{entry.job.name}/{record.FILE}")
+            entry.brought = entry.before and kept == (self.runs / entry.job.name / record.FILE).read_bytes()
 
     def say(self, text: str) -> None:
         """Print a line."""
@@ -197,7 +210,8 @@ class Queue:
         seconds = rates.seconds(left)
         if entry.state.epoch_seconds:
             # What its epochs took goes before what was measured on a few images.
-            seconds = rates.seconds(replace(left, steps=0, epochs=0)) + entry.state.epoch_seconds * left.epochs
+            epochs = entry.state.epochs - entry.state.epochs_done
+            seconds = rates.seconds(replace(left, steps=0, epochs=0)) + entry.state.epoch_seconds * epochs
         return SLACK * (start + seconds)
 
     def plan(self, without: str = "") -> list[Job]:
@@ -325,8 +339,9 @@ class Queue:
         states = bring.Archive(self.output, bring.STATES, self.results.room, self._piece)
         for entry in self.entries.values():
             folder = self.runs / entry.job.name
-            if entry.state.state == UNFINISHED and (folder / bring.STATE).is_file():
-                entry.left_behind = bring.bring(folder, [folder / bring.STATE, folder / record.FILE], states)
+            state = folder / OUTPUT / bring.STATE
+            if entry.state.state == UNFINISHED and state.is_file():
+                entry.left_behind = bring.bring(folder, [state, folder / record.FILE], states)
                 entry.brought = not entry.left_behind
         for entry in self.entries.values():
             entry.said = self._fate(entry) if entry.open or entry.before else entry.said
