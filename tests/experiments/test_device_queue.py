@@ -569,7 +569,8 @@ def test_from_measuring_to_the_records_whatever_ends_the_queue(folder, tmp_path,
     assert "resuming after" in log.read_text()
     found = json.loads((tmp_path / "runs" / "queue.json").read_bytes())
     assert states(found) == {
-        "first": "done", "second": "done", "judged": "done", "endless": "not begun", "broken": "failed", "tails": "not begun"
+        "first": "done", "second": "done", "judged": "done", "endless": "not begun", "broken": "failed",
+        "tails": "not begun",
     }  # fmt: skip
     assert said_of(found, "broken").startswith("failed: unknown method 'x'")
     for name in ("endless", "tails"):

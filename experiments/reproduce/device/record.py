@@ -9,7 +9,7 @@ from pathlib import Path
 
 from otfew.errors import UserError
 from otfew.experiments.reproduce.device import bring
-from otfew.experiments.reproduce.device.jobs import OUTPUT, Job
+from otfew.experiments.reproduce.device.jobs import OUTPUT, Job, Measured
 from otfew.runs.directory import to_json
 from otfew.runs.files import write_atomically
 
@@ -51,6 +51,34 @@ class State:
         """Keep it."""
         plain = {**asdict(self), "arguments": list(self.arguments), "seconds": round(self.seconds, 1)}
         write_atomically(folder / FILE, to_json({"format": 1, **plain}))
+
+
+@dataclass
+class Entry:
+    """What this call knows of a job.
+
+    Attributes:
+        job: Which.
+        state: How far it is.
+        before: Whether it was done before this call.
+        measured: What it takes.
+        said: Why it is not run, or what became of it, in a sentence.
+        brought: Whether what it came to is in the archive.
+        left_behind: Files that there was no room for.
+    """
+
+    job: Job
+    state: State
+    before: bool = False
+    measured: Measured = field(default_factory=Measured)
+    said: str = ""
+    brought: bool = False
+    left_behind: list[str] = field(default_factory=list)
+
+    @property
+    def open(self) -> bool:
+        """Whether it may still be run in this call."""
+        return self.state.state in {NEW, UNFINISHED} and not self.said
 
 
 def read(folder: Path) -> State:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from otfew.experiments.reproduce.device.measure import Found
+from otfew.experiments.reproduce.device.options import DeviceOptions
+from otfew.experiments.reproduce.device.record import Entry
 from otfew.reporting.tables import Table
-from otfew.runs.directory import to_json
-from otfew.runs.files import write_atomically
-
-if TYPE_CHECKING:
-    from otfew.experiments.reproduce.device.run import Entry, Queue
 
 FILE = "queue.json"
 
@@ -62,25 +59,36 @@ def left_behind(entries: Sequence[Entry], max_mb: float) -> list[str]:
     ]
 
 
-def write(queue: Queue, folders: Sequence[Path], files: Sequence[str]) -> None:
-    """Write queue.json."""
-    content = {
+def content(
+    options: DeviceOptions,
+    call: Mapping[str, Any],
+    found: Found,
+    entries: Iterable[Entry],
+    left: Mapping[str, float],
+) -> dict[str, Any]:
+    """Put queue.json together.
+
+    Args:
+        options: Of the call.
+        call: What else is to be said of it.
+        found: What was measured.
+        entries: What is known of the jobs.
+        left: Name -> seconds that a job still takes.
+    """
+    return {
         "command": "reproduce --suite device",
         "format": 1,
-        "minutes": queue.options.minutes,
-        "later_minutes": queue.options.later_minutes,
-        "accelerator": queue.options.accelerator,
-        "reserve_seconds": round(queue.reserve, 1),
-        "machine": queue.found.machine,
-        "start_seconds": round(queue.found.start, 2),
-        "jobs": [_job(queue, entry) for entry in queue.entries.values()],
-        "files": list(files),
+        "minutes": options.minutes,
+        "later_minutes": options.later_minutes,
+        "accelerator": options.accelerator,
+        "machine": found.machine,
+        "start_seconds": round(found.start, 2),
+        **call,
+        "jobs": [_job(entry, left[entry.job.name]) for entry in entries],
     }
-    for folder in folders:
-        write_atomically(folder / FILE, to_json(content))
 
 
-def _job(queue: Queue, entry: Entry) -> dict[str, Any]:
+def _job(entry: Entry, left: float) -> dict[str, Any]:
     job, state = entry.job, entry.state
     return {
         "name": job.name,
@@ -93,7 +101,7 @@ def _job(queue: Queue, entry: Entry) -> dict[str, Any]:
         "said": entry.said,
         "reason": state.reason,
         "seconds": round(state.seconds, 1),
-        "seconds_left": round(queue.estimate(entry), 1),
+        "seconds_left": round(left, 1),
         "epochs": state.epochs,
         "epochs_done": state.epochs_done,
         "epoch_seconds": round(state.epoch_seconds, 3),

@@ -8,21 +8,22 @@ import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from otfew.errors import UserError
 from otfew.experiments.reproduce.config import Config
 from otfew.experiments.reproduce.device import bring, measure, record, report
-from otfew.experiments.reproduce.device.jobs import OUTPUT, Job, Measured, chain, load
+from otfew.experiments.reproduce.device.jobs import OUTPUT, Job, chain, load
 from otfew.experiments.reproduce.device.options import DeviceOptions
 from otfew.experiments.reproduce.device.plan import pack
-from otfew.experiments.reproduce.device.record import DONE, FAILED, NEW, UNFINISHED, State
+from otfew.experiments.reproduce.device.record import DONE, FAILED, UNFINISHED, Entry, State
 from otfew.experiments.reproduce.device.worker import Worker
 from otfew.experiments.reproduce.process import TERMINATED
 from otfew.reporting.tables import terminal
-from otfew.runs.files import locked
+from otfew.runs.directory import to_json
+from otfew.runs.files import locked, write_atomically
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,34 +38,6 @@ TELL = 20.0
 """Seconds between lines about a job that runs."""
 AGAIN = 2
 """Epochs from which a training is judged by what it takes, and no longer by what was measured before."""
-
-
-@dataclass
-class Entry:
-    """What this call knows of a job.
-
-    Attributes:
-        job: Which.
-        state: How far it is.
-        before: Whether it was done before this call.
-        measured: What it takes.
-        said: Why it is not run, or what became of it, in a sentence.
-        brought: Whether what it came to is in the archive.
-        left_behind: Files that there was no room for.
-    """
-
-    job: Job
-    state: State
-    before: bool = False
-    measured: Measured = field(default_factory=Measured)
-    said: str = ""
-    brought: bool = False
-    left_behind: list[str] = field(default_factory=list)
-
-    @property
-    def open(self) -> bool:
-        """Whether it may still be run in this call."""
-        return self.state.state in {NEW, UNFINISHED} and not self.said
 
 
 def run(config: Config, console: Console) -> bool:
@@ -360,7 +333,11 @@ class Queue:
     def write(self, files: Sequence[str] | None = None) -> None:
         """Write queue.json, here and where it is brought back."""
         shown = self.results.files if files is None else files
-        report.write(self, [self.output, self.runs], shown)
+        left = {name: self.estimate(entry) for name, entry in self.entries.items()}
+        call = {"reserve_seconds": round(self.reserve, 1), "files": list(shown)}
+        content = report.content(self.options, call, self.found, list(self.entries.values()), left)
+        for folder in (self.output, self.runs):
+            write_atomically(folder / report.FILE, to_json(content))
 
     def _places(self) -> list[str]:
         """Say where data are, in words for every command."""
