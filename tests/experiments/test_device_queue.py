@@ -310,7 +310,7 @@ def test_a_training_that_turns_out_too_slow_gives_its_time_to_another(begin):
 
 def test_the_end_of_the_time_is_the_end(begin):
     began = time.monotonic()
-    code, found, _ = begin(training("waits", 9, "wait"), minutes=0.05)
+    code, found, _ = begin(training("waits", 9, "wait"), minutes=0.02)
     assert time.monotonic() - began < 60
     assert code == 0
     assert states(found) == {"waits": "unfinished"}
@@ -477,7 +477,7 @@ def test_what_measuring_took_down_and_what_it_did_not_reach_is_said(probed):
     assert found.jobs["a"].reason == ""
     why = "its steps were not measured: the measuring ended with exit code 1 (no memory)"
     assert (found.jobs["lost"].reason, found.jobs["b"].reason) == (why, why)
-    found = probed(jobs_named("a", "long"), seconds=3.0)
+    found = probed(jobs_named("a", "long"), seconds=1.0)
     assert found.jobs["long"].reason == measure.NOT_REACHED
 
 
@@ -499,7 +499,7 @@ def test_a_command_ends_with_the_process_that_started_it(monkeypatch):
 BRIEF = ["--dataset", "image-folder", "--val-episodes", "4", "--no-tensorboard"]
 NETWORK = ["--backbone", "conv4", "--resolution", "16", "--batch-size", "8", "--learning-rate", "0.01"]
 REAL = (
-    {"name": "first", "value": 9, "command": "pretrain", "arguments": [*BRIEF, *NETWORK, "--epochs", "200"]},
+    {"name": "first", "value": 9, "command": "pretrain", "arguments": [*BRIEF, *NETWORK, "--epochs", "30"]},
     {
         "name": "second",
         "value": 5,
@@ -559,7 +559,7 @@ def test_from_measuring_to_the_records_whatever_ends_the_queue(folder, tmp_path,
             time.sleep(0.05)
 
     with subprocess.Popen([sys.executable, "-m", "otfew.experiments", "reproduce", *words]) as started:
-        wait_for("epoch 3/200: ")
+        wait_for("epoch 2/30: ")
         started.kill()
     wait_for("terminated; the state is saved")
     with pytest.raises(SystemExit) as ended:
@@ -577,7 +577,7 @@ def test_from_measuring_to_the_records_whatever_ends_the_queue(folder, tmp_path,
         assert said_of(found, name).startswith("dropped: it would take ")
     first = found["jobs"][0]
     assert first["work"] == {
-        "steps": 200 * (32 // 8), "epochs": 200, "validated": 40, "images": 72, "closings": 1, "seconds": 0.0
+        "steps": 30 * (32 // 8), "epochs": 30, "validated": 40, "images": 72, "closings": 1, "seconds": 0.0
     }  # fmt: skip
     assert all(first["rates"][name] > 0 for name in ("step", "read", "validate", "close"))
     assert found["machine"]["card"]["kind"] == "cpu"
