@@ -71,7 +71,14 @@ class Request:
 
 Kinds = dict[str, Rates]
 """What was measured by this process: kind of work -> rates. A kind is measured once, whatever the data and the seed."""
-SAME = {"epochs": 2, "seed": 1, "learning_rate": 0.1, "schedule": "cosine", "step_epochs": 1, "step_factor": 0.5}
+SAME: dict[str, Any] = {
+    "epochs": 2,
+    "seed": 1,
+    "learning_rate": 0.1,
+    "schedule": "cosine",
+    "step_epochs": 1,
+    "step_factor": 0.5,
+}
 """Settings that change nothing of what a step takes, all set alike."""
 
 
@@ -143,7 +150,7 @@ def _pretrain(words: Sequence[str], kinds: Kinds) -> Measured:
         images=train + val,
         closings=1,
     )
-    mixup = {"mixup_epochs": 1} if settings.recipe == "s2m2" else {}
+    mixup: dict[str, Any] = {"mixup_epochs": 1} if settings.recipe == "s2m2" else {}
     brief: PretrainSettings = replace(settings, **{**SAME, **mixup})
 
     def rates() -> Rates:
@@ -179,7 +186,7 @@ def _metatrain(words: Sequence[str], kinds: Kinds) -> Measured:
         return replace(found, read=read / (len(small.train) + len(small.val)))
 
     card = chosen.backbone.card
-    kind = [card.architecture, dict(card.options), chosen.trained, chosen.options, chosen.extractor.spec]
+    kind: list[Any] = [card.architecture, dict(card.options), chosen.trained, chosen.options, chosen.extractor.spec]
     kind += [config.way, config.shot, config.query, brief, chosen.preparation, chosen.augmentation]
     return Measured(_once(kinds, kind, rates), work)
 

@@ -160,7 +160,8 @@ class Queue:
         began = time.monotonic()
         words = self._places()
         self.found = measure.measure(asked, self.runs, words, self.options.accelerator, MEASURING * self.seconds)
-        self.say(f"measured in {time.monotonic() - began:.0f} s: {report.machine(self.found.machine)}")
+        if asked:
+            self.say(f"measured in {time.monotonic() - began:.0f} s: {report.machine(self.found.machine)}")
         if not self.options.dry_run:
             measure.keep(self.found, self.runs, self.jobs, words, self.options.accelerator)
         for entry in self.entries.values():

@@ -52,6 +52,13 @@ def test_help_of_every_command():
         assert said.startswith(f"usage: {command} ")
 
 
+def test_help_of_trainings_costs_not_even_numpy():
+    lines = ((name, "--help") for name in ("pretrain", "metatrain", "metric-learning", "long-tail"))
+    for heavy, said in loaded(*lines, also=["numpy"]):
+        assert heavy == []
+        assert "--output" in said
+
+
 def test_a_mistake_on_the_command_line_costs_no_more_than_help():
     ((heavy, _),) = loaded(("retrieve", "--rernk", "3"))
     assert heavy == []
