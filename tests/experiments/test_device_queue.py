@@ -87,7 +87,7 @@ def begin(tmp_path, monkeypatch, capsys):
 
     def start(words, **options):
         assert words[:3] == [sys.executable, "-m", worker.CHILD]
-        return popen([sys.executable, "-S", str(script), *words[3:]], **options)
+        return popen([sys.executable, "-S", str(script), *words[4:]], **options)
 
     monkeypatch.setattr(worker.subprocess, "Popen", start)
     takes = {}
@@ -310,10 +310,12 @@ def test_a_training_that_turns_out_too_slow_gives_its_time_to_another(begin):
 
 def test_the_end_of_the_time_is_the_end(begin):
     began = time.monotonic()
-    code, found, _ = begin(training("waits", 9, "wait"), minutes=0.02)
+    jobs = [training("waits", 9, "wait"), training("next", 1)]
+    # In a later call there would be time for the other.
+    code, found, _ = begin(*jobs, minutes=0.02, words=["--later-minutes", 5])
     assert time.monotonic() - began < 60
     assert code == 0
-    assert states(found) == {"waits": "unfinished"}
+    assert states(found) == {"waits": "unfinished", "next": "not begun"}
 
 
 def test_what_there_is_no_room_for_is_left_behind_and_said(begin, tmp_path, monkeypatch):
@@ -394,8 +396,10 @@ def test_pieces_together_are_an_archive_for_tar(tmp_path):
     content = random.Random(0).randbytes(5000)
     archive = bring.Archive(tmp_path, "x.tar.gz", 100_000, 1500)
     assert archive.add("job/deep/er.bin", content)
+    archive.write()
     again = bring.Archive(tmp_path, "x.tar.gz", 100_000, 1500)
     assert again.add("job/log.txt", b"a line\n" * 300)
+    again.write()
     sizes = [(tmp_path / name).stat().st_size for name in again.files]
     assert sizes[:-1] == [1500] * (len(sizes) - 1)
     assert again.bytes == sum(sizes)
@@ -409,7 +413,9 @@ def test_pieces_together_are_an_archive_for_tar(tmp_path):
 
 @pytest.mark.parametrize("name", ["../out", "job/../../out", "/etc/out", "alone"])
 def test_an_archive_that_reaches_elsewhere_is_refused(name, tmp_path):
-    bring.Archive(tmp_path, bring.RESULTS, 10_000, 10_000).add(name, b"")
+    archive = bring.Archive(tmp_path, bring.RESULTS, 10_000, 10_000)
+    archive.add(name, b"")
+    archive.write()
     with pytest.raises(ValueError, match="no whole archive of a queue"):
         record.restore(tmp_path, tmp_path / "runs")
     assert not (tmp_path / "runs").exists()
@@ -418,6 +424,7 @@ def test_an_archive_that_reaches_elsewhere_is_refused(name, tmp_path):
 def test_a_piece_that_is_missing_is_told(tmp_path):
     archive = bring.Archive(tmp_path, bring.RESULTS, 100_000, 1000)
     archive.add("job/x.npz", random.Random(0).randbytes(3000))
+    archive.write()
     (tmp_path / archive.files[-1]).unlink()
     with pytest.raises(ValueError, match="bring all its pieces"):
         record.restore(tmp_path, tmp_path / "runs")
@@ -561,7 +568,6 @@ def test_from_measuring_to_the_records_whatever_ends_the_queue(folder, tmp_path,
     with subprocess.Popen([sys.executable, "-m", "otfew.experiments", "reproduce", *words]) as started:
         wait_for("epoch 2/30: ")
         started.kill()
-    wait_for("terminated; the state is saved")
     with pytest.raises(SystemExit) as ended:
         main(words)
     assert ended.value.code == 1

@@ -104,7 +104,7 @@ def snapshot(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_quick_twice_gives_the_same_bytes(place, tmp_path, capsys):
+def test_quick_twice_gives_the_same_bytes(place, tmp_path, capsys, rendered):
     reproduce.main(["--suite", "quick", "--runs", str(tmp_path / "a"), *place])
     said = " ".join(capsys.readouterr().out.split())
     assert "not run: lost: " in said

@@ -26,7 +26,8 @@ PACKED = {".npz", WEIGHTS, ".pt"}
 class Archive:
     """An archive, NAME.00, NAME.01, ...: each file in it is a stream of gzip of its own, so that it can be appended to.
 
-    ``cat NAME.* | tar xz`` unpacks it. Pieces that are full never change again.
+    ``cat NAME.* | tar xz`` unpacks it. Pieces that are full never change again. What was added since the last
+    ``write`` is in memory alone.
 
     Args:
         folder: Of the pieces; those that are there are gone on with.
@@ -62,7 +63,7 @@ class Archive:
             Whether it was added.
 
         Raises:
-            UserError: The pieces can't be written.
+            UserError: A piece can't be written.
         """
         member = tarfile.TarInfo(name)
         member.size = len(content)
@@ -74,13 +75,22 @@ class Archive:
         rest = memoryview(packed)
         while rest:
             if not self._pieces or len(self._tail) == self.piece:
+                self.write()
                 self._pieces.append(self.folder / f"{self.name}.{len(self._pieces):02d}")
                 self._tail = b""
             share = self.piece - len(self._tail)
             self._tail += rest[:share]
             rest = rest[share:]
-            write_atomically(self._pieces[-1], self._tail)
         return True
+
+    def write(self) -> None:
+        """Write the last piece.
+
+        Raises:
+            UserError: It can't be written.
+        """
+        if self._pieces:
+            write_atomically(self._pieces[-1], self._tail)
 
 
 def pieces(folder: Path, name: str) -> list[Path]:
@@ -132,4 +142,5 @@ def bring(job: Path, files: Sequence[Path], archive: Archive) -> list[str]:
         inside = path.relative_to(job).as_posix()
         if not archive.add(f"{job.name}/{inside}", path.read_bytes()):
             left.append(inside)
+    archive.write()
     return left

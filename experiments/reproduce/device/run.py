@@ -128,18 +128,16 @@ class Queue:
             self.output.mkdir(parents=True, exist_ok=True)
             self._take_stock()
         self.results = bring.Archive(self.output, bring.RESULTS, most, piece)
-        self._piece, self._most = piece, most
+        self._piece = piece
 
     def _take_stock(self) -> None:
         """See what an earlier call has brought back into the same folder."""
         for path in bring.pieces(self.output, bring.STATES):
             path.unlink()  # what is still unfinished at the end is written anew
         try:
-            records = {name: content for name, content in bring.contents(self.output, bring.RESULTS)}
+            records = dict(bring.contents(self.output, bring.RESULTS))
         except UserError:
-            for path in bring.pieces(self.output, bring.RESULTS):
-                path.unlink()  # all that was in it is still here
-            return
+            raise UserError(f"`output` {self.output} holds an archive that is damaged: give another folder.") from None
         for entry in self.entries.values():
             kept = records.get(f"{entry.job.name}/{record.FILE}")
             entry.brought = entry.before and kept == (self.runs / entry.job.name / record.FILE).read_bytes()
@@ -235,7 +233,8 @@ class Queue:
 
     def work(self) -> None:
         """Run jobs until nothing more can end; the plan is made anew after each."""
-        while not self.told and (plan := self.plan()):
+        # With later calls to come there is a plan when the time of this one is over, too.
+        while not self.told and time.monotonic() + self.found.start < self.until and (plan := self.plan()):
             self._do(self.entries[plan[0].name])
 
     def _do(self, entry: Entry) -> None:
@@ -273,24 +272,16 @@ class Queue:
     def _follow(self, entry: Entry, worker: Worker, began: float, old: State) -> str:
         """Wait for a job; returns why it was stopped, or ""."""
         told, judged = time.monotonic(), 0
-        while worker.goes_on():
+        while self._goes_on(entry, worker, old):
             now = time.monotonic()
-            if worker.epochs:
-                entry.state = replace(
-                    entry.state,
-                    epochs_done=max(old.epochs_done, worker.epochs_done),
-                    epochs=worker.epochs,
-                    epoch_seconds=worker.epoch_seconds or old.epoch_seconds,
-                )
             if self.told or now > self.until:
                 worker.stop(0.6 * self.reserve)
                 return "stopped: this queue was told to end" if self.told else self._unfinished(entry)
             if len(worker.ends) > max(AGAIN, judged):
                 judged = len(worker.ends)
                 entry.state.write(self.runs / entry.job.name)
-                if self.estimate(entry, running=True) / SLACK > self.until + self.later - now and self.plan(
-                    without=entry.job.name
-                ):
+                late = self.estimate(entry, running=True) / SLACK > self.until + self.later - now
+                if late and self.plan(without=entry.job.name):
                     worker.stop(0.6 * self.reserve)
                     return self._unfinished(entry)
             if now - told > TELL:
@@ -299,6 +290,18 @@ class Queue:
                 left = report.minutes(self.until - now)
                 self.say(f"  {entry.job.name}: {epochs}{report.minutes(now - began)} so far, {left} of this call left")
         return ""
+
+    def _goes_on(self, entry: Entry, worker: Worker, old: State) -> bool:
+        """Wait a little, and take note of the epochs that a job has told of."""
+        goes_on = worker.goes_on()
+        if worker.epochs:
+            entry.state = replace(
+                entry.state,
+                epochs_done=max(old.epochs_done, worker.epochs_done),
+                epochs=worker.epochs,
+                epoch_seconds=worker.epoch_seconds or old.epoch_seconds,
+            )
+        return goes_on
 
     def _unfinished(self, entry: Entry) -> str:
         left = report.minutes(self.estimate(entry))

@@ -15,7 +15,7 @@ from pathlib import Path
 from otfew.experiments.reproduce import process
 
 CHILD = "otfew.experiments.reproduce.device.child"
-LOG = "log.txt"
+LOG, LOCK = "log.txt", "lock"
 POLL = 0.2
 EPOCH = re.compile(rb"^epoch (\d+)/(\d+): ", re.MULTILINE)
 """What a training says after every epoch."""
@@ -44,7 +44,7 @@ class Worker:
         with self._log.open("ab") as log:
             # A group of its own: an interruption of this process reaches it through this process alone.
             self._child = subprocess.Popen(
-                [sys.executable, "-m", CHILD, *words],
+                [sys.executable, "-m", CHILD, str(folder / LOCK), *words],
                 stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
             )  # fmt: skip
 
