@@ -10,8 +10,8 @@ import subprocess
 import sys
 from concurrent.futures import ProcessPoolExecutor
 
-EXACT = [(large, wide, warm) for warm in (False, True) for large, wide in ((False, False), (True, False), (True, True))]
-"""The forms of the exact solver's kernel, by the sizes of problems and whether they start warm."""
+EXACT = [(size, warm) for warm in (False, True) for size in (8, 100, 300)]
+"""Problems, by their side and whether they start warm, that need a form each of the exact solver's kernel."""
 
 
 def check_types() -> str:
@@ -20,11 +20,11 @@ def check_types() -> str:
     return "" if done.returncode == 0 else done.stdout + done.stderr
 
 
-def compile_exact(large: bool, wide: bool, warm: bool) -> str:
-    """Compile a form of the exact solver's kernel where that was not done before."""
-    from otfew.transport.simplex.kernel import _compiled
+def compile_exact(size: int, warm: bool) -> str:
+    """Compile the exact solver's kernel for problems of a size, where that was not done before."""
+    from otfew.transport.simplex.kernel import kernel_for
 
-    _compiled(large, wide, warm)
+    kernel_for(size, size, warm)
     return ""
 
 
