@@ -7,6 +7,7 @@ it has said before is kept.
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import sys
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from otfew import devices
+from otfew import data, devices
 from otfew.backbones import plugged
 from otfew.data.base import ImageSet
 from otfew.errors import UserError
@@ -85,6 +86,9 @@ SAME: dict[str, Any] = {
 def main() -> None:
     """Answer the requests of stdin: first what machine this is, then a line a job."""
     task = json.load(sys.stdin)
+    # A data set takes seconds to find, and most jobs share one.
+    library: Any = data
+    library.load = functools.cache(data.load)
     kinds: Kinds = {}
     _say({"machine": machine(task["accelerator"])})
     for each in task["requests"]:
