@@ -109,7 +109,7 @@ def train(config: Config) -> Path:
     chosen = prepare(config)
     task, validation = load_data(chosen, console)
     path = chosen.output / f"{chosen.name}.safetensors"
-    target = Target(path, describe(chosen, task, validation), partial(_build, config), config.half, config.select)
+    target = Target(path, describe(chosen, task, validation), partial(build, config), config.half, config.select)
     identity = {
         "architecture": config.backbone,
         "last_pool": config.last_pool,
@@ -255,7 +255,8 @@ def _options(config: Config) -> dict[str, bool]:
     return {} if config.last_pool else {"last_pool": False}
 
 
-def _build(config: Config) -> Any:
+def build(config: Config) -> Any:
+    """Make the network that is trained, with first weights."""
     from otfew.backbones import plugged
 
     return plugged.architecture(config.backbone)(**_options(config))

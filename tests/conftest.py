@@ -61,6 +61,24 @@ def pretended() -> Callable[..., AbstractContextManager[Machine]]:
     return start
 
 
+@pytest.fixture
+def unrendered(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compose pictures without rendering them, which would take most of many a small run's time.
+
+    A test that looks at pictures asks for ``rendered``.
+    """
+    if "rendered" in request.fixturenames:
+        return
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, file, **options: file.write(b"not rendered"))
+
+
+@pytest.fixture
+def rendered() -> None:
+    """Render pictures, whatever other fixtures say."""
+
+
 def solver_class(value: object) -> type[Solver] | None:
     """Recognise a solver by its name, options or class."""
     if isinstance(value, str):

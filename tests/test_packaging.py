@@ -57,3 +57,4 @@ def test_data_files_are_in(names):
     assert templates | {"otfew/classifier/prior.json"} <= set(names)
     assert {f"otfew/app/page/page.{kind}" for kind in ("html", "css", "js")} <= set(names)
     assert {"otfew/experiments/claims.toml", "otfew/experiments/claims.lock"} <= set(names)
+    assert "otfew/experiments/reproduce/device/jobs.toml" in names

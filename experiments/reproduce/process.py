@@ -53,7 +53,7 @@ def run(command: str, arguments: Sequence[str]) -> str:
         raise SystemExit(TERMINATED)
     if code == INTERRUPTED:
         raise KeyboardInterrupt
-    return _reason(code, last[-1] if last else "")
+    return reason(code, last[-1] if last else "")
 
 
 def _show(stream: IO[bytes], remember: Callable[[str], None]) -> None:
@@ -94,7 +94,7 @@ def _interrupt(child: subprocess.Popen[bytes]) -> None:
         child.wait()
 
 
-def _reason(code: int, line: str) -> str:
+def reason(code: int, line: str) -> str:
     """Say why a process failed, by its exit code and the last line that it wrote to stderr."""
     if code == 0:
         return ""

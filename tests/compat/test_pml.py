@@ -208,6 +208,7 @@ dist.destroy_process_group()
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch without distributed")
 def test_two_processes_compute_the_loss_of_the_whole_batch(tmp_path):
     x, labels = batch()

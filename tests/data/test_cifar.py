@@ -108,11 +108,10 @@ def test_contents_that_do_not_fit(tmp_path, change):
         load("cifar-fs", "test", tmp_path, OFFLINE)
 
 
-@pytest.mark.parametrize(("dataset", "sizes"), [("cifar-fs", (64, 16, 20)), ("fc100", (60, 20, 20))])
-def test_real_images(otdata, dataset, sizes):
-    for split, size in zip(("val", "test"), sizes[1:], strict=True):
-        images = load(dataset, split, otdata, OFFLINE)
-        assert np.bincount(images.labels).tolist() == [600] * size
-        assert images.notes == ()
-        assert len(set(images.names)) == 600 * size
-        assert images.read(17).shape == (32, 32, 3)
+@pytest.mark.parametrize(("dataset", "split", "size"), [("cifar-fs", "val", 16), ("fc100", "test", 20)])
+def test_real_images(otdata, dataset, split, size):
+    images = load(dataset, split, otdata, OFFLINE)
+    assert np.bincount(images.labels).tolist() == [600] * size
+    assert images.notes == ()
+    assert len(set(images.names)) == 600 * size
+    assert images.read(17).shape == (32, 32, 3)

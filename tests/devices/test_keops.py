@@ -199,12 +199,13 @@ def test_other_devices_take_the_sums_in_torch_and_say_so_once(pretended):
 )
 def test_a_first_formula_is_tried_once_and_apart(trial, said, monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(keops_trial, "TRIAL", trial)
-    monkeypatch.setattr(keops_trial, "SECONDS", 4)
+    monkeypatch.setattr(keops_trial, "SECONDS", 1 if said == "did not end" else 20)
     monkeypatch.setattr(keops_trial, "_setting", lambda: "here")
     monkeypatch.setattr(keops_trial.kept, "home", lambda: tmp_path)
     reason = keops_trial.ends_badly()
     assert reason is None if said is None else said in reason
     monkeypatch.setattr(keops_trial, "TRIAL", "raise SystemExit('again')")
+    monkeypatch.setattr(keops_trial, "SECONDS", 20)
     # What may pass is tried again.
     lasts = said is None or "signal" in said
     assert (keops_trial.ends_badly() == reason) == lasts

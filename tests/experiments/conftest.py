@@ -27,8 +27,8 @@ def drawn():
 
 
 @pytest.fixture
-def surroundings(tmp_path, monkeypatch):
-    """Caches and default outputs in a folder of the test; thread settings as they were."""
+def surroundings(tmp_path, monkeypatch, unrendered):
+    """Caches and default outputs in a folder of the test; thread settings as they were; no picture is rendered."""
     monkeypatch.setenv("OTFEW_CACHE", str(tmp_path / "cache"))
     monkeypatch.delenv("OTFEW_DATA", raising=False)
     monkeypatch.chdir(tmp_path)

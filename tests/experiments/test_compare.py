@@ -101,7 +101,7 @@ def contents(folder):
     return {file: file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file()}
 
 
-def test_own_features_give_a_table_and_a_report(features, tmp_path, capsys):
+def test_own_features_give_a_table_and_a_report(features, tmp_path, capsys, rendered):
     run_ok("--features", features, *FAST, "--output", tmp_path / "run")
     said = capsys.readouterr().out
     for word in ("cosine-centroid", "reference", "Holm", "what transport adds in deepemd", "conditional on"):

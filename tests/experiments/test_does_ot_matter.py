@@ -118,7 +118,7 @@ def test_plans_spread_out_with_reg():
 
 
 @pytest.mark.usefixtures("surroundings")
-def test_the_line_runs_from_the_lp_to_the_product(own_features, tmp_path, finish, capsys):
+def test_the_line_runs_from_the_lp_to_the_product(own_features, tmp_path, finish, capsys, rendered):
     results = finish(
         does_ot_matter.main, tmp_path / "run", "--features", own_features, "--query", 4, "--episodes", 120,
         "--regs", "1e-2", "1000", "--entropy-episodes", 1,

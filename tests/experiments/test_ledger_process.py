@@ -31,7 +31,7 @@ def test_a_command_is_a_process_of_its_own_with_all_its_words(capfd):
 
 
 def test_a_mistake_comes_back_as_its_sentence(capfd):
-    said = process.run("compare", ["--episodes", "-3", "--features", "nowhere.npz"])
+    said = process.run("compare", ["--episode", "3"])
     shown = capfd.readouterr().err
     assert said
     assert shown == f"error: {said}\n"

@@ -98,7 +98,7 @@ def snapshot(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_quick_twice_gives_the_same_bytes(place, tmp_path, capsys):
+def test_quick_twice_gives_the_same_bytes(place, tmp_path, capsys, rendered):
     reproduce.main(["--suite", "quick", "--runs", str(tmp_path / "a"), *place])
     said = " ".join(capsys.readouterr().out.split())
     assert "not run: lost: " in said
@@ -120,6 +120,7 @@ def test_quick_twice_gives_the_same_bytes(place, tmp_path, capsys):
     assert readme.endswith("The rest.\n")
 
 
+@pytest.mark.slow
 @pytest.mark.processes
 def test_runs_are_processes_and_a_failed_one_is_not_the_end(place, tmp_path, capfd):
     reproduce.main(["--suite", "full", "--only", "lost", "small-1", "--runs", str(tmp_path / "a"), *place])

@@ -141,7 +141,7 @@ def test_a_short_list_says_what_it_leaves(own_features, tmp_path, finish, capsys
     assert "up to 19 images are to be found" in " ".join(capsys.readouterr().out.split())
 
 
-def test_images_through_a_backbone(toy_pictures, toy_backbone, tmp_path, finish, capsys):
+def test_images_through_a_backbone(toy_pictures, toy_backbone, tmp_path, finish, capsys, rendered):
     arguments = ["--dataset", "image-folder", "--data-root", toy_pictures, "--scores", "deepemd", "pooled-cosine"]
     arguments += ["--nodes", "fcn:2,1,nomap", "grid:2", "sampling:3", "--patch-resolution", 8]
     results = finish(retrieve.main, tmp_path / "run", *arguments)

@@ -24,7 +24,7 @@ def finished(own_features, tmp_path, finish):
 
 
 @pytest.mark.slow
-def test_one_shot_and_many(finished, tmp_path):
+def test_one_shot_and_many(finished, tmp_path, rendered):
     said = (tmp_path / "run" / "report.md").read_text()
     assert "left out: 99 shots, since class '0' has 20 images, of which 4 are queries" in said
     assert "40 episodes of 5-way 1- to 16-shot with 4 queries" in said

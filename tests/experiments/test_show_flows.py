@@ -146,7 +146,7 @@ def test_landing_by_loops():
             assert share[e, w] == pytest.approx(landed / mass)
 
 
-def test_two_files_become_three_pictures(toy_pictures, tmp_path, toy_backbone, finish, monkeypatch, capsys):
+def test_two_files_become_three_pictures(toy_pictures, tmp_path, toy_backbone, finish, monkeypatch, capsys, rendered):
     monkeypatch.setattr(drawing, "load_backbone", lambda spec, trained_on=None: toy_backbone)
     files = [toy_pictures / "test" / "test-0" / f"{i}.png" for i in (0, 1)]
     for nodes in ("fcn", "grid:2"):

@@ -6,47 +6,59 @@ import json
 import subprocess
 import sys
 
-import pytest
-
 from otfew.experiments.commands import COMMANDS
 
 HEAVY = ["torch", "scipy", "numba", "cv2", "sklearn", "matplotlib", "kornia", "lightning_fabric"]
-CODE = f"""
+CODE = """
 import contextlib, io, json, sys
 from otfew.experiments.__main__ import main
-said = io.StringIO()
-sys.argv = ["otfew", *sys.argv[1:]]
-with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
-    main()
-print(json.dumps([[name for name in {HEAVY!r} if name in sys.modules], said.getvalue()]))
+heavy, lines = map(json.loads, sys.argv[1:])
+for words in lines:
+    said = io.StringIO()
+    sys.argv = ["otfew", *words]
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        main()
+    print(json.dumps([[name for name in heavy if name in sys.modules], said.getvalue()]))
 """
 
 
-def loaded(*words, also=()):
-    """Run otfew in a fresh process; return which heavy packages, or others, it imported and what it printed."""
-    code = CODE.replace(repr(HEAVY), repr([*HEAVY, *also]))
-    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
-    return json.loads(done.stdout)
+def loaded(*lines, also=()):
+    """Run otfew in a fresh process, once with each line of words.
+
+    Returns:
+        For each line: which heavy packages, or others, were imported by then, and what was printed.
+    """
+    words = [json.dumps([*HEAVY, *also]), json.dumps(lines)]
+    done = subprocess.run([sys.executable, "-c", CODE, *words], capture_output=True, text=True, check=True)
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
-@pytest.mark.parametrize("words", [(), ("--help",), ("--version",), ("list",)], ids=" ".join)
-def test_what_otfew_says_of_itself(words):
-    heavy, said = loaded(*words)
-    assert heavy == []
-    assert said
+def test_what_otfew_says_of_itself():
+    for heavy, said in loaded((), ("--help",), ("--version",), ("list",)):
+        assert heavy == []
+        assert said
 
 
 def test_not_even_numpy_for_the_names():
-    assert loaded("list", also=["numpy"])[0] == []
-
-
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_of_a_command(command):
-    heavy, said = loaded(command, "--help")
+    ((heavy, _),) = loaded(("list",), also=["numpy"])
     assert heavy == []
-    assert "show this help message" in said
-    assert said.startswith(f"usage: {command} ")
+
+
+def test_help_of_every_command():
+    """One process for all: where nothing heavy has been imported after the last, none imports it."""
+    for command, (heavy, said) in zip(COMMANDS, loaded(*((name, "--help") for name in COMMANDS)), strict=True):
+        assert heavy == [], command
+        assert "show this help message" in said
+        assert said.startswith(f"usage: {command} ")
+
+
+def test_help_of_trainings_costs_not_even_numpy():
+    lines = ((name, "--help") for name in ("pretrain", "metatrain", "metric-learning", "long-tail"))
+    for heavy, said in loaded(*lines, also=["numpy"]):
+        assert heavy == []
+        assert "--output" in said
 
 
 def test_a_mistake_on_the_command_line_costs_no_more_than_help():
-    assert loaded("retrieve", "--rernk", "3")[0] == []
+    ((heavy, _),) = loaded(("retrieve", "--rernk", "3"))
+    assert heavy == []
