@@ -55,7 +55,8 @@ class LowRank:
         values, basis = torch.linalg.eigh(self.factor @ self.factor.mT)
         weights = quotient(self.floor[:, None], values.clamp_min(0))
         seen = vectors @ self.factor.mT @ basis
-        return far[:, None, None] * vectors + (seen * weights[:, None]) @ basis.mT @ self.factor
+        moved: Tensor = far[:, None, None] * vectors + (seen * weights[:, None]) @ basis.mT @ self.factor
+        return moved
 
 
 @torch.no_grad()

@@ -21,6 +21,7 @@ from otfew.backbones import Backbone, classes_seen
 from otfew.backbones import load as load_backbone
 from otfew.data.base import DataOptions, ImageSet
 from otfew.data.halves import ALL, load_half
+from otfew.data.parts import subset
 from otfew.data.preparation import Preparation, default_crop
 from otfew.errors import UserError
 from otfew.evaluation.episodes import Protocol, Sampler
@@ -28,7 +29,7 @@ from otfew.evaluation.study import FirstShots
 from otfew.experiments.regimes.cells import IMAGES, Cell
 from otfew.experiments.regimes.mosaics import mosaics
 from otfew.experiments.regimes.sampling import Grouped, OtherQueries
-from otfew.features.extract import FeatureSet, subset
+from otfew.features.extract import FeatureSet
 from otfew.features.material import ImageMaterial
 from otfew.random.keys import digest
 from otfew.runs.watch import Watch
