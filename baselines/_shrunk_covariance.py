@@ -55,7 +55,8 @@ class LowRank:
         values, basis = torch.linalg.eigh(self.factor @ self.factor.mT)
         weights = quotient(self.floor[:, None], values.clamp_min(0))
         seen = vectors @ self.factor.mT @ basis
-        return far[:, None, None] * vectors + (seen * weights[:, None]) @ basis.mT @ self.factor
+        moved: Tensor = far[:, None, None] * vectors + (seen * weights[:, None]) @ basis.mT @ self.factor
+        return moved
 
 
 @torch.no_grad()
@@ -75,6 +76,9 @@ def shrunk_covariance(points: Tensor, masses: Tensor) -> tuple[LowRank, Tensor]:
     d = points.shape[-1]
     mean = masses[:, None] @ points
     factor = masses.sqrt()[..., None] * (points - mean)
+    if factor.shape[1] > d:
+        # As many rows as channels have the same products.
+        factor = torch.linalg.qr(factor, mode="r")[1]
     products = factor @ factor.mT
     trace, squares = products.diagonal(dim1=1, dim2=2).sum(-1), products.square().sum((1, 2))
     size = (masses * points.square().sum(-1)).sum(-1)
