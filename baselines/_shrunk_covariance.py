@@ -76,6 +76,9 @@ def shrunk_covariance(points: Tensor, masses: Tensor) -> tuple[LowRank, Tensor]:
     d = points.shape[-1]
     mean = masses[:, None] @ points
     factor = masses.sqrt()[..., None] * (points - mean)
+    if factor.shape[1] > d:
+        # As many rows as channels have the same products.
+        factor = torch.linalg.qr(factor, mode="r")[1]
     products = factor @ factor.mT
     trace, squares = products.diagonal(dim1=1, dim2=2).sum(-1), products.square().sum((1, 2))
     size = (masses * points.square().sum(-1)).sum(-1)
