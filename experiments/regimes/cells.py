@@ -196,7 +196,7 @@ SETTINGS = {
     "imagenet": "with an ImageNet network at 160 px",
     "few-nodes": "with 4 nodes",
     "many-nodes": "with 100 nodes at 320 px",
-    "five-shots": "from five shots with such a network",
+    "five-shots": "from five shots with a small network of one's own",
     "clutter": "under clutter",
     "occlusion": "under occlusion",
     "scale": "where queries are of another scale",
