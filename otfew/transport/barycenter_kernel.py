@@ -54,7 +54,8 @@ def assigned(geometry: Geometry, nodes: Nodes, n_iter: int, tol: float, threads:
     # weights_s P_s / b: of a permutation, the weight of the set.
     members = sets.points.new_zeros(size, n_sets, m, m)
     weights = sets.weights.to(members.dtype)[..., None, None].expand(-1, -1, m, 1)
-    members.scatter_(3, torch.from_numpy(columns)[..., None], weights)
+    # Sets that do not count have no columns, and no weight.
+    members.scatter_(3, torch.from_numpy(columns.clip(0))[..., None], weights)
     return Found(members, *map(torch.from_numpy, (value, count, status)))
 
 
