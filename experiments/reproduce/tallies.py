@@ -75,8 +75,8 @@ def counts(
         markdown(Table("", head, rows)).rstrip(),
         "",
         f'"Survive together": differences that are decided after one correction (Holm) over all claims at once. Behind '
-        f"all {len(figures)} rows with a figure stand {len(every)} independent networks: {len(stored)} pre-trained ones "
-        f"({', '.join(stored)}), {sum('-lt' in name for name in every)} first stages of long tails, and "
+        f"all {len(figures)} rows with a figure stand {len(every)} independent networks: {len(stored)} pre-trained "
+        f"ones ({', '.join(stored)}), {sum('-lt' in name for name in every)} first stages of long tails, and "
         f"{sum(' on ' in name and '-lt' not in name for name in every)} seeds of metric learning. Those that only "
         "meta-training tells apart count once.",
     ]
