@@ -49,14 +49,16 @@ def counts(
         mine = [claim for claim in ledger.claims.values() if judged[claim.id].kind == kind]
         if mine:
             decided = kind.startswith(DECIDED)
+            # Runs of before may be there, without the arm.
+            run = [claim for claim in mine if claim.id in figures]
             rows.append(
                 (
                     kind,
                     sum(not claim.ours for claim in mine),
-                    sum(bears[claim.id].bears for claim in mine),
+                    sum(bears[claim.id].bears for claim in run),
                     sum(claim.ours for claim in mine),
                     sum(claim.id in kept for claim in mine) if decided else "",
-                    len(frozenset().union(*(behind[claim.id] for claim in mine))) or "",
+                    len(frozenset().union(*(behind[claim.id] for claim in run))) or "",
                 )
             )
     head = (
@@ -67,14 +69,14 @@ def counts(
         "survive together",
         "independent networks behind them",
     )
-    every = sorted(frozenset().union(*behind.values()))
+    every = sorted(frozenset().union(*(behind[id_] for id_ in figures)))
     stored = [name for name in every if " on " not in name]
     return [
         markdown(Table("", head, rows)).rstrip(),
         "",
         f'"Survive together": differences that are decided after one correction (Holm) over all claims at once. Behind '
-        f"all {len(ledger.claims)} rows stand {len(every)} independent networks: {len(stored)} pre-trained ones "
-        f"({', '.join(stored)}), {sum('-lt' in name for name in every)} first stages of long tails, and "
+        f"all {len(figures)} rows with a figure stand {len(every)} independent networks: {len(stored)} pre-trained "
+        f"ones ({', '.join(stored)}), {sum('-lt' in name for name in every)} first stages of long tails, and "
         f"{sum(' on ' in name and '-lt' not in name for name in every)} seeds of metric learning. Those that only "
         "meta-training tells apart count once.",
     ]

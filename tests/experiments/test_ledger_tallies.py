@@ -44,7 +44,10 @@ def test_networks_that_are_shared_count_once_and_seeds_each():
     lines = "\n".join(tallies.counts(LEDGER, judged, BEARS, FIGURES, survivors)).splitlines()
     assert table(lines, "confirmed |") == [["confirmed", "1", "1", "1", "2", "8"]]
     assert table(lines, "confirmed (few") == [["confirmed (few networks)", "1", "0", "0", "1", "1"]]
-    assert "stand 8 independent networks: 3 pre-trained ones (one, three, two), 0 first stages" in lines[-1]
+    assert (
+        "all 3 rows with a figure stand 8 independent networks: 3 pre-trained ones (one, three, two), 0 first stages"
+        in lines[-1]
+    )
     assert "and 5 seeds of metric learning" in lines[-1]
 
 
