@@ -97,6 +97,7 @@ def test_the_report_says_what_it_is(folder, record):
     assert str(folder) not in (folder / "record.json").read_text()
 
 
+@pytest.mark.slow
 def test_the_same_command_goes_on(folder, capsys):
     before = (folder / "results.json").read_bytes()
     run(lambda: command.main([*SMALL, "--output", str(folder)]))
