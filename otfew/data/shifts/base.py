@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -69,7 +70,7 @@ class Shift:
 def side(image: Image) -> float:
     """Return the side of a square of an image's area, in pixels."""
     height, width = image.shape[:2]
-    return float(height * width) ** 0.5
+    return math.sqrt(height * width)
 
 
 def _none(_: float) -> Image:

@@ -12,7 +12,8 @@ from otfew.data.shifts.rectangles import box
 def occlusion(image: Image, strength: float, draws: Iterator[float], others: Others) -> Image:
     """Cover a share ``strength`` of the image by one rectangle of one colour, both at random."""
     del others
-    top, left, bottom, right = box(*image.shape[:2], strength, draws)
+    height, width = image.shape[:2]
+    top, left, bottom, right = box(height, width, strength, draws)
     changed = image.copy()
     changed[top:bottom, left:right] = [int(256 * next(draws)) for _ in range(3)]
     return changed
