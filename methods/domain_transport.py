@@ -57,6 +57,10 @@ class DomainTransport(MethodBase):
     Gradients reach support and queries through entropic and unbalanced plans; exact and class-regularised ones, and
     the fit of "logistic", are constants.
 
+    Defaults were chosen on validation classes of CUB and CIFAR-FS under blurred, dark and edge-mapped queries, balanced
+    and not; no label of a test query was seen. What is gained at one shot is as large without any shift: most of it is
+    clustering, and with unbalanced queries and no shift it can hurt.
+
     Args:
         plan: One of the above.
         head: "mean", "logistic" or "deepemd".

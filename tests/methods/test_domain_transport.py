@@ -31,8 +31,8 @@ def uneven():
 every = pytest.mark.parametrize("plan", PLANS)
 
 
-def made(plan, **options):
-    return METHODS["domain-transport"](plan=plan, **options)
+def made(plan, step=1.0, **options):
+    return METHODS["domain-transport"](plan=plan, step=step, **options)
 
 
 def unit(x):
@@ -79,6 +79,13 @@ def test_answers_are_those_of_pots_plans(plan, episodes):
     for e in range(2):
         expected = by_hand(ot, method, support[e], query[e], prior[e].numpy())
         np.testing.assert_allclose(logits[e].numpy(), expected, atol=1e-3)
+
+
+def test_a_step_goes_a_part_of_the_way(episodes):
+    support, query = episodes()
+    domains = two_domains("x", support.mean(-2), query.mean(-2), None, True)
+    none, half, whole = (made("exact", step=step).moved(domains, domains.uniform()) for step in (0.0, 0.5, 1.0))
+    assert_close(half, (none + whole) / 2)
 
 
 @every
