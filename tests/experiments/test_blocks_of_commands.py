@@ -16,13 +16,18 @@ from otfew.retrieval import run as retrieval
 from otfew.runs.directory import RunDirectory
 from otfew.runs.identity import sources
 
-STAGE1 = SimpleNamespace(cached=SimpleNamespace(test=np.zeros((4, 2)), features=SimpleNamespace(counts=np.ones(3))))
+CONFIG = SimpleNamespace(stage2="head", head=SimpleNamespace(epochs=4))
+STAGE1 = SimpleNamespace(
+    cached=SimpleNamespace(test=np.zeros((4, 2)), features=SimpleNamespace(counts=np.ones(3))),
+    images=SimpleNamespace(curve=object()),
+)
 BLOCK = {
     "predictions": np.array([0, 2, 1, 0], np.int16),
     "epoch": np.array(3),
     "learning_rate": np.array(0.1),
     "seconds": np.array(2.0),
     "validation_error": np.array(40.0),
+    "curve": np.array([50.0, 55.0, 60.0, 61.0]),
 }
 
 
@@ -35,18 +40,20 @@ BLOCK = {
         ({"validation_error": np.array(101.0)}, "possible is 0 to 100"),
         ({"epoch": np.array(-1)}, "possible is 0"),
         ({"tau": np.array(1.0)}, "'tau' is none of its arrays"),
+        ({"curve": np.array([50.0, 55.0])}, "has shape (2,)"),
     ],
 )
 def test_the_block_of_an_arm(change, said):
-    found = _form("ce", STAGE1, "").objection({**BLOCK, **change})
+    found = _form(CONFIG, "ce", STAGE1, "").objection({**BLOCK, **change})
     assert said in found
     assert bool(said) == bool(found)
 
 
 def test_what_is_only_adjusted_has_a_strength():
-    form = _form("logit-adjustment", STAGE1, "")
-    assert "'tau' is missing" in form.objection(BLOCK)
-    assert form.objection({**BLOCK, "tau": np.array(0.5)}) == ""
+    form = _form(CONFIG, "logit-adjustment", STAGE1, "")
+    untrained = {**BLOCK, "curve": np.empty(0)}
+    assert "'tau' is missing" in form.objection(untrained)
+    assert form.objection({**untrained, "tau": np.array(0.5)}) == ""
 
 
 def test_a_run_of_metric_learning_that_was_altered_is_done_again(tmp_path):
