@@ -58,6 +58,7 @@ ADAPTERS = {
     "timm": "otfew/backbones/seen.py otfew/backbones/timm_networks.py",
     "pandas": "otfew/reporting/frames.py otfew/reporting/joined.py otfew/reporting/result.py",
     "torch.utils.tensorboard": "otfew/training/board.py",
+    "trimesh": "otfew/data/shapes/off_files.py",
     "uvicorn": "otfew/app/listening.py",
 }
 """The only modules that import an optional library; who adds one runs its tests without the library too."""

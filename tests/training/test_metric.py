@@ -93,7 +93,7 @@ def test_views_meet_in_their_maximum():
 
 def test_heads_and_pooling_by_trunk():
     assert default_head("lenet5-wide") == (512, 256)
-    assert default_head("resnet12") == (2048, 512, 128)
+    assert default_head("resnet12") == (4096, 2048, 512, 128)
     assert (default_pool("conv4"), default_pool("resnet12-half")) == ("flatten", "mean")
     pooled = Embedder(nn.Conv2d(3, 7, 3), torch.zeros(1, 3, SIDE, SIDE), (5,), "mean")
     assert [tuple(p.shape) for p in pooled.head.parameters()] == [(5, 7), (5,)]
