@@ -1,6 +1,6 @@
 # `make compare`: install and run the comparison. `make test`: lint, types, tests. `make check`: what is slower, or
 # needs an environment of its own (timm, for one); `make check-ledger`: what docs/reproduction.md says, computed again from
-# the answers in docs/results, in seconds; `make browser`: the local page in chromium. CI runs all four.
+# the answers in docs/results where they are kept, else held against itself, in seconds; `make browser`: the local page in chromium. CI runs all four.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python

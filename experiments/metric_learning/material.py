@@ -25,9 +25,6 @@ from otfew.training.metric.task import Images, findable
 EDGES = "edges"
 """The second modality that is made of the first: edge maps."""
 
-SKETCHES = "sketch"
-"""The second modality that comes with a set of shapes: its sketches."""
-
 VIEW_RESOLUTION = 64
 
 CURVE = "curve"
@@ -44,7 +41,8 @@ class Options:
     Attributes:
         dataset: A name of ``otfew.data.DATASETS``, or of ``otfew.data.shapes.sets.SHAPES``.
         root: Folder of the data.
-        across: "" for one modality; else the second: "edges", "sketch", or a folder of class folders of images.
+        across: "" for one modality; else the second: "edges", or a folder of class folders of images.
+        sketches: The second modality is that of a set of shapes: its sketches.
         resolution: Side in pixels; None takes the data set's usual one.
         views: Images of each shape; None takes all.
         train_images: Most training items; None takes all.
@@ -57,6 +55,7 @@ class Options:
     dataset: str
     root: Path | None
     across: str
+    sketches: bool
     resolution: int | None
     views: int | None
     train_images: int | None
@@ -169,6 +168,9 @@ def _classes_of(split: str, found: Sequence[Source], classes: Sequence[str], sha
 
 def _curve_sources(options: Options, splits: Sequence[str]) -> tuple[list[Source], str]:
     """Find items for the curve: of the val split where that chooses nothing, else what is left out of training."""
+    if options.dataset in SHAPES and not SHAPES[options.dataset].divided:
+        # Every split of the gallery is the same shapes.
+        return [], ""
     if "val" not in splits:
         try:
             return [_limited(source, CURVE_ITEMS) for source in _open_all(options, "val")], "the val split"
@@ -183,7 +185,7 @@ def _curve_sources(options: Options, splits: Sequence[str]) -> tuple[list[Source
 def _open_all(options: Options, split: str) -> list[Source]:
     """Find the images of a split, of each modality that has files of its own."""
     found = [_open(options, split)]
-    if options.across == SKETCHES:
+    if options.sketches:
         found.append(load_sketches(options.dataset, options.root or default_root(), split))
     elif options.across not in {"", EDGES}:
         found.append(data.load("image-folder", split, Path(options.across)))

@@ -70,7 +70,7 @@ def write(session: Session) -> Path:
         console.print(terminal(table))
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    directory.write("curves.png", picture(histories, f"{_data(session)}, {session.config.backbone}"))
+    directory.write("curves.png", picture(histories, f"{_data(session)}, {_network(session)}"))
     directory.write("report.md", _markdown(tables, lines).encode())
     found = {loss: r["nearest"] for loss, each in runs.items() for r in each if r.get("nearest")}
     directory.write("report.html", html(tables, lines, session.material, found, summary, _data(session)).encode())
@@ -85,6 +85,11 @@ def _last_map(record: Record) -> float | None:
 def _data(session: Session) -> str:
     across = session.protocol["across"]
     return session.config.dataset + (f" across modalities ({across})" if across else "")
+
+
+def _network(session: Session) -> str:
+    """Name the trunk, without a path."""
+    return session.architecture if session.start is None else session.start.card.name
 
 
 def _lines(session: Session, diverged: Mapping[str, Mapping[int, str]]) -> list[str]:

@@ -92,6 +92,11 @@ class Session:
             if config.dataset not in SHAPES:
                 raise UserError(f"--query-modality sketch goes with a set of shapes: {', '.join(SHAPES)}.")
             need_sketches(config.dataset)
+        elif config.dataset in SHAPES and not SHAPES[config.dataset].divided:
+            raise UserError(
+                f"the shapes of {config.dataset} are one gallery, so that none is left to test: give --query-modality "
+                "sketch, whose sketches are divided."
+            )
         self.settings = [self._settings(rate) for rate in dict.fromkeys(config.learning_rates)]
         plain = config.min_scale == 1 and not config.flip and config.colour == 0
         self.augmentation = None if plain else Augmentation(config.min_scale, config.flip, config.colour)
@@ -176,7 +181,8 @@ class Session:
             options = metric_material.Options(
                 c.dataset,
                 c.data_root,
-                c.query_modality or c.across,
+                c.across,
+                bool(c.query_modality),
                 c.resolution,
                 c.views,
                 c.train_images,

@@ -1,8 +1,8 @@
 """What docs/reproduction.md says beside its tables."""
 
-SHORT = """Points of accuracy (MAP@R, mAP) ± half of the 95 % interval that decides, and the verdict. Networks are of
-quarter width; those of birds had 60 epochs of 120, those of CIFAR-FS 15 of 120, end-to-end training 500 episodes of
-5,000, metric learning 10 epochs, long tails at factor 100 all 200 epochs."""
+SHORT = """Points of accuracy (MAP@R, mAP) ± half of the 95 % interval that decides, and the verdict. What was spent on
+each, beside what its paper spent, is the last column of the tables: networks of ours are of quarter width and trained
+for a part of the published time."""
 
 INTRODUCTION = """# Reproduction
 
@@ -12,7 +12,7 @@ no figure is typed by hand:
 
     python -m experiments.reproduce --suite quick     # minutes: committed checkpoints again, with few episodes
     python -m experiments.reproduce --suite full      # hours: every run, trained anew where a checkpoint is missing
-    python -m experiments.reproduce --suite check     # seconds: all of this again from the answers that are kept
+    python -m experiments.reproduce --suite check     # seconds: again from the answers, where they are kept
 
 The claims, the margins and the arms stand in `experiments/claims.toml`, first committed before most of the runs. Which
 figures were known by then, and what was changed since, with or without its figure known:
@@ -49,7 +49,7 @@ How to read it:
   the interval lies within the margin. **inconclusive**: neither. Margins (1 point; LST and retrieval 0.5) say what
   would matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
 - "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
-  apart, as "few networks"; long tails had one first stage each so far. A claim about a way of training needs three
+  apart, as "few networks". A claim about a way of training needs three
   networks or seeds: with fewer it is inconclusive ("1 of 3 networks"), whatever its figure. "On one machine":
   repetitions of a timing are no networks, and it is counted among these. Rows share networks and arms: their number is
   no number of independent findings, and the number of independent networks stands beside the counts.

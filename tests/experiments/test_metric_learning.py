@@ -209,7 +209,7 @@ def test_the_rate_is_chosen_on_the_val_split(folder, tmp_path):
 
 
 def test_curves_are_of_what_is_left_out_where_the_val_split_chooses(folder):
-    options = material.Options("image-folder", folder, "", 12, None, 50, None, "")
+    options = material.Options("image-folder", folder, "", False, 12, None, 50, None, "")
     found = material.load(options, ["train", "val", "test"], lambda _: None)
     (kept,), (left,) = found.splits["train"], found.curve
     assert (len(kept.labels), len(left.labels)) == (50, 80 - 50)
@@ -381,6 +381,8 @@ def test_refusals_of_shapes(folder, tmp_path, refused):
         (("--query-modality", "sketch"), "goes with a set of shapes"),
         (("--dataset", "shapes", "--query-modality", "sketch", "--across", "edges"), "give one of them"),
         (("--losses", "all-pairs:softmax=-1"), "softmax"),
+        (("--dataset", "shrec14", "--data-root", str(tmp_path)), "are one gallery"),
+        (("--across", "sketch"), "sketch"),
     ):
         said = refused(metric_learning.main, *arguments(folder, tmp_path / "run", *more))
         assert message in said, more

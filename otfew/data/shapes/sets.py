@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from otfew.data.base import ImageSet
@@ -32,6 +32,7 @@ class ShapeSet:
         shapes: (root, split, views to take or None, progress) -> the shapes of a split.
         sketches: (root, split) -> the sketches of a split; None where it has none.
         brought: Where a user gets it from; "" where it is made here.
+        divided: Its shapes are divided into splits; else all of them are in each, and only sketches are divided.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ShapeSet:
     shapes: Callable[[Path, str, int | None, OnItem], ViewSet]
     sketches: Callable[[Path, str], ImageSet] | None = None
     brought: str = ""
+    divided: bool = True
 
 
 def _generated(root: Path, split: str, views: int | None, on_item: OnItem) -> ViewSet:
@@ -63,7 +65,9 @@ def _modelnet(name: str) -> Callable[[Path, str, int | None, OnItem], ViewSet]:
 def _shrec(root: Path, split: str, views: int | None, on_item: OnItem) -> ViewSet:
     # The shapes are one gallery: only the sketches are divided.
     del split
-    return _rendered(root, layouts.shrec(root), dodecahedron(), views, on_item)
+    rendered = _rendered(root, layouts.shrec(root), dodecahedron(), views, on_item)
+    note = "the gallery's shapes are trained on as well, as the benchmark has it; only sketches are divided"
+    return replace(rendered, notes=(*rendered.notes, note))
 
 
 def _shrec_sketches(name: str) -> Callable[[Path, str], ImageSet]:
@@ -98,6 +102,7 @@ SHAPES: dict[str, ShapeSet] = {
             _shrec,
             _shrec_sketches("shrec13"),
             brought="the pages of SHREC 2013, track large scale sketch-based 3D shape retrieval",
+            divided=False,
         ),
         ShapeSet(
             "shrec14",
@@ -105,6 +110,7 @@ SHAPES: dict[str, ShapeSet] = {
             _shrec,
             _shrec_sketches("shrec14"),
             brought="the pages of SHREC 2014, track extended large scale sketch-based 3D shape retrieval",
+            divided=False,
         ),
         ShapeSet(
             "views",
