@@ -23,11 +23,9 @@ from otfew.experiments.regimes import page, report
 from otfew.experiments.regimes import record as records
 from otfew.experiments.regimes.cells import IMAGES, Cell
 from otfew.experiments.regimes.config import QUICK, QUICK_EPISODES, Config
-from otfew.experiments.regimes.controls import EqualChamfer
-from otfew.experiments.regimes.effects import CONTROLS, METHODS, TRANSPORT, Counted
+from otfew.experiments.regimes.effects import METHODS, TRANSPORT, Counted
 from otfew.experiments.regimes.material import NODES, CellMaterial, Opener, Places
 from otfew.experiments.regimes.record import Ran, Record
-from otfew.method import FewShotMethod
 from otfew.reporting.tables import terminal
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.files import DamagedError, write_atomically
@@ -39,7 +37,7 @@ CODE = ("otfew.experiments.regimes.material", "otfew.experiments.regimes.samplin
 """What a cell's right answers depend on beside methods and evaluation."""
 VIEWS = ("otfew.data.shifts",)
 """And those of a cell with changed images."""
-DESIGNED = ("otfew.experiments.regimes.controls", "otfew.experiments.regimes.mosaics")
+DESIGNED = ("otfew.experiments.regimes.mosaics",)
 """And those of the designed control."""
 
 
@@ -192,15 +190,9 @@ def code_behind(cell: Cell) -> tuple[str, ...]:
 
 
 def entries(cell: Cell, material: CellMaterial) -> tuple[Entry, ...]:
-    """Name the methods of a cell after what they are compared as, whatever their weights."""
+    """Name the methods of a cell, all with the same weights."""
     nodes = material.nodes_spec(NODES)
-    if cell.weights == "cross_reference":
-        return tuple(Entry(name, name, nodes) for name in METHODS)
-    equal: dict[str, str | FewShotMethod] = {"chamfer": EqualChamfer(), "product-coupling": "cosine-nodes"}
-    return (
-        Entry(TRANSPORT, "deepemd", nodes, {"weights": cell.weights}),
-        *(Entry(name, equal[name], nodes) for name in CONTROLS),
-    )
+    return tuple(Entry(name, name, nodes, {"weights": cell.weights}) for name in METHODS)
 
 
 def _about(material: CellMaterial, cell: Cell) -> Record:

@@ -11,13 +11,13 @@ import torch
 
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.evaluation.episodes import Protocol
 from otfew.evaluation.study import Study
 from otfew.experiments.common.cli import run as run_command
 from otfew.experiments.regimes import cells, command, material, record, run
 from otfew.experiments.regimes.cells import Cell, Images
 from otfew.experiments.regimes.material import averaged, first_images, superclasses
-from otfew.experiments.regimes.sampling import Grouped, OtherQueries
+from otfew.experiments.regimes.sampling import Grouped
 from otfew.nodes import parse
 
 GROUPS = {f"c{i}": f"g{i // 5}" for i in range(20)}
@@ -49,13 +49,6 @@ def test_groups_that_are_too_small():
     for ways, groups in (("within", {name: name for name in GROUPS}), ("across", dict.fromkeys(GROUPS, "all"))):
         with pytest.raises(UserError, match=f"more classes {ways} groups"):
             Grouped(PROTOCOL, LABELS, list(GROUPS), groups, ways)
-
-
-def test_queries_of_another_view_are_the_same_images():
-    plain = Sampler(PROTOCOL, LABELS, list(GROUPS))
-    one, other = plain(5, 9), OtherQueries(plain, len(LABELS))(5, 9)
-    assert np.array_equal(other.query, one.query + len(LABELS))
-    assert np.array_equal(other.support, one.support)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
@@ -156,11 +149,10 @@ def test_support_of_fewer_shots_is_the_beginning_of_that_of_more(toys, toy_pictu
 
 def test_equal_weights_go_to_all_three_methods(toys):
     nodes = material.CellMaterial(None, None, 0)
-    transport, chamfer, product = run.entries(TOYS[5], nodes)
-    assert transport.options == {"weights": "uniform"}
-    assert type(chamfer.method).__name__ == "EqualChamfer"
-    assert product.method == "cosine-nodes"
-    assert [entry.method for entry in run.entries(TOYS[0], nodes)] == ["deepemd", "chamfer", "product-coupling"]
+    for cell, weights in ((TOYS[0], "cross_reference"), (TOYS[5], "uniform")):
+        entries = run.entries(cell, nodes)
+        assert [entry.method for entry in entries] == ["deepemd", "chamfer", "product-coupling"]
+        assert [entry.options for entry in entries] == [{"weights": weights}] * 3
 
 
 def test_first_images_of_each_class_do_not_depend_on_their_order(toys, toy_pictures):
