@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from otfew import data
 from otfew.experiments.regimes import effects, page, record, rule
 from otfew.experiments.regimes.cells import CELLS, CONTROL, HELD_BACK, MAP, SETTINGS
 from otfew.experiments.regimes.effects import CONTROLS, Counted, Effect, averaged, log_odds, points, together
@@ -332,6 +333,12 @@ def test_the_committed_page_is_what_the_right_answers_give():
     found = record.again(written, (results / "regimes.npz").read_bytes())
     assert json.loads(to_json(found)) == written
     assert (REPOSITORY / "docs/regimes.md").read_text(encoding="utf-8") == page.page(written)
+
+
+def test_the_page_knows_which_classes_data_sets_share():
+    splits = Path(data.__file__).parent / "splits"
+    one, other = (set(json.loads((splits / f"{name}.json").read_bytes())["test"]) for name in ("cifar-fs", "fc100"))
+    assert f"share {len(one & other)} of their {len(one)} test classes, and FC100's\n{len(other)} all lie" in page.RULE
 
 
 def test_effects_know_their_methods():
