@@ -18,6 +18,7 @@ from otfew.statistics.intervals import estimate
 
 Floats = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
+Means = Mapping[tuple[str, int], float]
 
 TRANSPORT = "deepemd"
 CONTROLS = ("chamfer", "product-coupling")
@@ -160,6 +161,10 @@ def _shared(sources: Sequence[Spread], k: int) -> Spread | None:
 def together(cells: Sequence[Sequence[Counted]], control: str) -> Effect:
     """Average over cells of one data set, whose episodes have the same classes, episode by episode, in points.
 
+    Cells weigh alike, and in a cell its networks. What networks do is told by their means over the cells that share
+    them; such groups of cells, whose networks are of different kinds, are independent, and of fewer than three networks
+    one holds for these.
+
     Args:
         cells: Of each cell its networks.
         control: A member of ``CONTROLS``.
@@ -172,8 +177,39 @@ def together(cells: Sequence[Sequence[Counted]], control: str) -> Effect:
     first = cells[0][0]
     if any(not np.array_equal(cell[0].classes, first.classes) for cell in cells):
         raise ValueError("cells whose episodes have other classes are not averaged episode by episode")
-    each = [np.mean([100 * _difference(one.shares, control) for one in cell], axis=0) for cell in cells]
-    return _over_classes(np.mean(each, axis=0), first)
+    each = [np.stack([100 * _difference(one.shares, control) for one in cell]) for cell in cells]
+    found = _over_classes(np.mean([values.mean(0) for values in each], axis=0), first)
+    sources = []
+    for kind in _kinds([_by_network(cell, values) for cell, values in zip(cells, each, strict=True)]):
+        common = [name for name in kind[0] if all(name in own for own in kind)]
+        spread = _over_networks([float(np.mean([own[name] for own in kind])) for name in common])
+        if spread is not None:
+            sources.append(Spread(spread.standard_error * len(kind) / len(cells), spread.degrees))
+    return replace(found, networks=summed(sources) if sources else None)
+
+
+def _by_network(cell: Sequence[Counted], values: Floats) -> Means:
+    """Average (networks, episodes) values of each network; those of one name are told apart by their order."""
+    names = [one.network for one in cell]
+    keys = [(name, names[:k].count(name)) for k, name in enumerate(names)]
+    return dict(zip(keys, values.mean(1).tolist(), strict=True))
+
+
+def _kinds(cells: Sequence[Means]) -> list[list[Means]]:
+    """Put cells that share a network, by themselves or through others, into one group."""
+    kinds: list[list[Means]] = []
+    for cell in cells:
+        shares = [any(cell.keys() & other.keys() for other in kind) for kind in kinds]
+        joined = [one for kind, own in zip(kinds, shares, strict=True) if own for one in kind]
+        kinds = [*(kind for kind, own in zip(kinds, shares, strict=True) if not own), [*joined, cell]]
+    return kinds
+
+
+def _over_networks(means: Sequence[float]) -> Spread | None:
+    """Say what networks do to the mean over them; None where there are fewer than three."""
+    if len(means) < LEAST_NETWORKS:
+        return None
+    return Spread(math.sqrt(float(np.var(means, ddof=1)) / len(means)), len(means) - 1)
 
 
 def _difference(shares: Floats, control: str) -> Floats:
@@ -185,11 +221,7 @@ def _effect(counted: Sequence[Counted], values: Floats) -> Effect:
     first = counted[0]
     if any(not np.array_equal(one.classes, first.classes) for one in counted):
         raise ValueError("networks of a cell must see the same episodes")
-    found, count = _over_classes(values.mean(0), first), len(values)
-    if count < LEAST_NETWORKS:
-        return found
-    error = math.sqrt(float(values.mean(1).var(ddof=1)) / count)
-    return replace(found, networks=Spread(error, count - 1))
+    return replace(_over_classes(values.mean(0), first), networks=_over_networks(values.mean(1).tolist()))
 
 
 def _over_classes(values: Floats, one: Counted) -> Effect:

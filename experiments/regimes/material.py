@@ -24,11 +24,12 @@ from otfew.data.halves import ALL, load_half
 from otfew.data.parts import subset
 from otfew.data.preparation import Preparation, default_crop
 from otfew.errors import UserError
+from otfew.evaluation.across_domains import QueriesBehind
 from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.evaluation.study import FirstShots
 from otfew.experiments.regimes.cells import IMAGES, Cell
 from otfew.experiments.regimes.mosaics import mosaics
-from otfew.experiments.regimes.sampling import Grouped, OtherQueries
+from otfew.experiments.regimes.sampling import Grouped
 from otfew.features.extract import FeatureSet
 from otfew.features.material import ImageMaterial
 from otfew.random.keys import digest
@@ -216,7 +217,7 @@ class Opener:
             sampler = Grouped(protocol, images.labels, images.classes, superclasses(), cell.ways)
         if cell.shot < most:
             sampler = FirstShots(sampler, cell.shot)
-        return OtherQueries(sampler, len(images)) if cell.query_view else sampler
+        return QueriesBehind(sampler, len(images)) if cell.query_view else sampler
 
     def images(self, name: str) -> ImageSet:
         """Load images as the table names them.

@@ -23,14 +23,12 @@ from otfew.experiments.regimes import page, report
 from otfew.experiments.regimes import record as records
 from otfew.experiments.regimes.cells import IMAGES, Cell
 from otfew.experiments.regimes.config import QUICK, QUICK_EPISODES, Config
-from otfew.experiments.regimes.controls import EqualChamfer
-from otfew.experiments.regimes.effects import CONTROLS, METHODS, TRANSPORT, Counted
+from otfew.experiments.regimes.effects import METHODS, TRANSPORT, Counted
 from otfew.experiments.regimes.material import NODES, CellMaterial, Opener, Places
 from otfew.experiments.regimes.record import Ran, Record
-from otfew.method import FewShotMethod
 from otfew.reporting.tables import terminal
 from otfew.runs.directory import RunDirectory, to_json
-from otfew.runs.files import DamagedError, write_atomically
+from otfew.runs.files import DamagedError, parse_json, write_atomically
 from otfew.runs.identity import code_digest, short_hash, versions
 
 RIGHT = "right.npz"
@@ -39,7 +37,7 @@ CODE = ("otfew.experiments.regimes.material", "otfew.experiments.regimes.samplin
 """What a cell's right answers depend on beside methods and evaluation."""
 VIEWS = ("otfew.data.shifts",)
 """And those of a cell with changed images."""
-DESIGNED = ("otfew.experiments.regimes.controls", "otfew.experiments.regimes.mosaics")
+DESIGNED = ("otfew.experiments.regimes.mosaics",)
 """And those of the designed control."""
 
 
@@ -62,8 +60,10 @@ def execute(config: Config, console: Console) -> Path | None:
     if config.render:
         if config.docs is None:
             raise UserError("--render writes a page anew: give the folder that holds its records as --docs.")
-        page.render(config.docs)
+        _again(config.docs)
         return None
+    if config.quick and config.docs is not None:
+        raise UserError("--quick gives no figures for --docs: leave one of them out.")
     setup.need_one_process("regimes")
     chosen = table.chosen(config.cells or (QUICK if config.quick else ()))
     episodes = QUICK_EPISODES if config.quick else config.episodes
@@ -86,6 +86,20 @@ def execute(config: Config, console: Console) -> Path | None:
         page.render(config.docs)
     console.print(f"report: {folder}", markup=False, highlight=False, soft_wrap=True)
     return folder
+
+
+def _again(docs: Path) -> None:
+    """Compute record, page and picture anew from the right answers."""
+    written, answers = (docs / "results" / name for name in ("regimes.json", "regimes.npz"))
+    for path in (written, answers):
+        if not path.is_file():
+            raise UserError(f"{path} is not there: run the map with --docs first.")
+    try:
+        found = records.again(parse_json(written.read_bytes()), answers.read_bytes())
+    except (DamagedError, LookupError) as error:
+        raise UserError(f"{answers} and {written.name} do not belong together ({error}): run the map again.") from error
+    write_atomically(written, to_json(found))
+    page.render(docs)
 
 
 def _write(folder: Path, written: Record, answers: bytes) -> None:
@@ -113,38 +127,45 @@ class Mapper:
         self._methods = code_of(catalogue.build(name) for name in METHODS)
 
     def run(self, cells: Sequence[Cell], networks: Mapping[str, Sequence[str]]) -> Ran:
-        """Run cells, each on all networks of its kind.
+        """Run cells, each on all networks of its kind, and take what the folder has of the others.
 
         Args:
-            cells: In the order of the table.
+            cells: To be run.
             networks: Kind -> backbones.
         """
+        asked = {cell.id for cell in cells}
         ran = Ran({}, {}, {}, self._terms.episodes, self._seed)
         # Neighbours share images and features.
-        order = sorted(cells, key=lambda c: (c.network == "imagenet", c.images, c.network, c.resolution, c.view))
+        taken = [cell for cell in table.CELLS if cell.id in asked or self._has(cell)]
+        order = sorted(taken, key=lambda c: (c.network == "imagenet", c.images, c.network, c.resolution, c.view))
         for number, cell in enumerate(order):
             backbones = networks[cell.network]
             if not backbones:
                 ran.not_run[cell.id] = f"no network of this kind is at hand: give one as --networks {cell.network}=..."
             for network in backbones:
                 if absent(network):
-                    ran.not_run[f"{cell.id}, network {network}"] = "its weights are not on this machine"
+                    ran.not_run[f"{cell.id}, network {network}"] = "weights that are not here"
                     continue
                 self._watch.note(f"cell {number + 1} of {len(order)}: {cell.id}, {Path(network).stem}")
                 try:
-                    counted, about = self._cell(cell, network)
+                    counted, about = self._cell(cell, network, compute=cell.id in asked)
                 except UserError as error:
                     ran.not_run[f"{cell.id}, network {Path(network).stem}"] = str(error).rstrip(".")
                     self._watch.note(f"not run: {error}")
                     continue
-                ran.table.setdefault(cell.id, []).append(counted)
-                ran.about[cell.id] = about
+                if counted is not None:
+                    ran.table.setdefault(cell.id, []).append(counted)
+                    ran.about[cell.id] = about
         places = {cell.id: k for k, cell in enumerate(table.CELLS)}
         in_order = dict(sorted(ran.table.items(), key=lambda item: places[item[0]]))
         return Ran(in_order, ran.about, ran.not_run, ran.episodes, ran.seed)
 
-    def _cell(self, cell: Cell, network: str) -> tuple[Counted, Record]:
-        """Run a cell on one network, or take it from the folder."""
+    def _has(self, cell: Cell) -> bool:
+        """Tell whether a cell may be finished in the folder, on whatever network and with however many episodes."""
+        return any((self._folder / "cells").glob(f"{_slug(cell)}-*/{RIGHT}"))
+
+    def _cell(self, cell: Cell, network: str, *, compute: bool) -> tuple[Counted | None, Record]:
+        """Take a cell on one network from the folder; one that is not there is run, or is None."""
         started = time.monotonic()
         material, sampler = self._opener.open(cell, network, self._seed)
         panel = Panel("cell", material, entries(cell, material), sampler, TRANSPORT)
@@ -156,17 +177,22 @@ class Mapper:
             "protocol": panel.protocol(self._terms),
             "versions": versions(),
         }
-        place = self._folder / "cells" / f"{cell.id.replace('/', '-')}-{short_hash(identity)}"
+        place = self._folder / "cells" / f"{_slug(cell)}-{short_hash(identity)}"
+        if not compute and not (place / RIGHT).is_file():
+            return None, {}
         directory = RunDirectory(place, identity)
         code = f"{self._methods} {code_digest(*code_behind(cell))}"
-        kept = directory.load_file(RIGHT, code, self._watch.note)
+        note = self._watch.note if compute else _unsaid
+        kept = directory.load_file(RIGHT, code, note)
         counted = None
         if kept is not None:
             try:
                 counted = records.from_bytes(kept)[cell.id][0]
             except (DamagedError, KeyError, IndexError):
-                self._watch.note(f"{RIGHT} of {cell.id} cannot be read; computing it again")
+                note(f"{RIGHT} of {cell.id} cannot be read; computing it again")
         if counted is None:
+            if not compute:
+                raise UserError("what is kept of it is damaged or of other code: name it in --cells to run it again.")
             finished = Study([panel], self._terms, identity, place, watch=self._watch).evaluate()["cell"]
             p = sampler.protocol
             right = np.stack([finished.scores[name].correct.sum(1) for name in METHODS])
@@ -177,8 +203,16 @@ class Mapper:
         return counted, _about(material, cell)
 
 
+def _unsaid(line: str) -> None:
+    """Drop a line that says that something is computed, where nothing is."""
+
+
+def _slug(cell: Cell) -> str:
+    return cell.id.replace("/", "-")
+
+
 def absent(network: str) -> bool:
-    """Tell whether a network is one of ours whose weights are not on this machine."""
+    """Tell whether a network is one of ours whose weights are not here."""
     if known(network):
         return find(network) is None
     ours = {name for kind in table.NETWORKS.values() for name in kind}
@@ -192,15 +226,9 @@ def code_behind(cell: Cell) -> tuple[str, ...]:
 
 
 def entries(cell: Cell, material: CellMaterial) -> tuple[Entry, ...]:
-    """Name the methods of a cell after what they are compared as, whatever their weights."""
+    """Name the methods of a cell, all with the same weights."""
     nodes = material.nodes_spec(NODES)
-    if cell.weights == "cross_reference":
-        return tuple(Entry(name, name, nodes) for name in METHODS)
-    equal: dict[str, str | FewShotMethod] = {"chamfer": EqualChamfer(), "product-coupling": "cosine-nodes"}
-    return (
-        Entry(TRANSPORT, "deepemd", nodes, {"weights": cell.weights}),
-        *(Entry(name, equal[name], nodes) for name in CONTROLS),
-    )
+    return tuple(Entry(name, name, nodes, {"weights": cell.weights}) for name in METHODS)
 
 
 def _about(material: CellMaterial, cell: Cell) -> Record:

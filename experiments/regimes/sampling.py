@@ -1,15 +1,14 @@
-"""Episodes of a cell: classes within or across groups, and queries that are other views of their images."""
+"""Episodes of a cell whose classes are within one group, or of a group each."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal
 
 import numpy.typing as npt
 
 from otfew.errors import UserError
-from otfew.evaluation.episodes import Episodes, Protocol, Sampler
+from otfew.evaluation.episodes import Protocol, Sampler
 from otfew.random.keys import key128
 from otfew.random.shuffle import Deck, draw
 from otfew.random.words import stream
@@ -63,21 +62,3 @@ class Grouped(Sampler):
             chosen = [self._members[g][draw(words, len(self._members[g]), 1)[0]] for g in groups]
         drawn = [Deck(len(self._images[c])).draw(words, p.shot + p.query) for c in chosen]
         return chosen, [[self._images[c][i] for i in images] for c, images in zip(chosen, drawn, strict=True)]
-
-
-class OtherQueries(Sampler):
-    """The episodes of another sampler, whose queries are taken from a second half of the material.
-
-    Args:
-        sampler: Of the first half.
-        images: In a half.
-    """
-
-    def __init__(self, sampler: Sampler, images: int) -> None:
-        self.protocol, self.settings = sampler.protocol, sampler.settings
-        self._sampler, self._half = sampler, images
-
-    def __call__(self, start: int, stop: int) -> Episodes:
-        """Draw episodes ``start`` to ``stop - 1``."""
-        episodes = self._sampler(start, stop)
-        return replace(episodes, query=episodes.query + self._half)

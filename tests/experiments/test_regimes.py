@@ -11,13 +11,13 @@ import torch
 
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
-from otfew.evaluation.episodes import Protocol, Sampler
+from otfew.evaluation.episodes import Protocol
 from otfew.evaluation.study import Study
 from otfew.experiments.common.cli import run as run_command
 from otfew.experiments.regimes import cells, command, material, record, run
 from otfew.experiments.regimes.cells import Cell, Images
 from otfew.experiments.regimes.material import averaged, first_images, superclasses
-from otfew.experiments.regimes.sampling import Grouped, OtherQueries
+from otfew.experiments.regimes.sampling import Grouped
 from otfew.nodes import parse
 
 GROUPS = {f"c{i}": f"g{i // 5}" for i in range(20)}
@@ -49,13 +49,6 @@ def test_groups_that_are_too_small():
     for ways, groups in (("within", {name: name for name in GROUPS}), ("across", dict.fromkeys(GROUPS, "all"))):
         with pytest.raises(UserError, match=f"more classes {ways} groups"):
             Grouped(PROTOCOL, LABELS, list(GROUPS), groups, ways)
-
-
-def test_queries_of_another_view_are_the_same_images():
-    plain = Sampler(PROTOCOL, LABELS, list(GROUPS))
-    one, other = plain(5, 9), OtherQueries(plain, len(LABELS))(5, 9)
-    assert np.array_equal(other.query, one.query + len(LABELS))
-    assert np.array_equal(other.support, one.support)
 
 
 @pytest.mark.parametrize("side", [1, 2, 3, 5])
@@ -126,11 +119,23 @@ def test_a_map_is_resumed_and_extended_cell_by_cell(toys, tmp_path, monkeypatch,
     mapped(folder, *toys, "--episodes", "60")
     assert len(evaluated) == 4
     assert (folder / "regimes.npz").read_bytes() == answers
-    # What is damaged is computed again, to the same answers.
+    # A part of the cells is run, and the record has all that are finished with as many episodes.
+    docs = tmp_path / "docs"
+    part = mapped(folder, *toys, "--episodes", "60", "--cells", "toys/plain", "--docs", str(docs))
+    assert part["cells"] == found["cells"]
+    assert (docs / "results/regimes.npz").read_bytes() == answers
+    other = mapped(folder, *toys, "--episodes", "20", "--cells", "toys/plain")
+    assert [cell["id"] for cell in other["cells"]] == ["toys/plain"]
+    assert len(evaluated) == 5
+    # What is damaged is computed again where it is asked for, to the same answers.
     kept = next(folder.glob("cells/toys-clutter-*/right.npz"))
     kept.write_bytes(kept.read_bytes()[:-9])
-    mapped(folder, *toys, "--episodes", "60")
+    part = mapped(folder, *toys, "--episodes", "60", "--cells", "toys/plain")
+    assert "damaged" in part["not_run"]["toys/clutter, network toys"]
+    assert len(part["cells"]) == 5
     assert len(evaluated) == 5
+    mapped(folder, *toys, "--episodes", "60")
+    assert len(evaluated) == 6
     assert (folder / "regimes.npz").read_bytes() == answers
 
 
@@ -156,11 +161,10 @@ def test_support_of_fewer_shots_is_the_beginning_of_that_of_more(toys, toy_pictu
 
 def test_equal_weights_go_to_all_three_methods(toys):
     nodes = material.CellMaterial(None, None, 0)
-    transport, chamfer, product = run.entries(TOYS[5], nodes)
-    assert transport.options == {"weights": "uniform"}
-    assert type(chamfer.method).__name__ == "EqualChamfer"
-    assert product.method == "cosine-nodes"
-    assert [entry.method for entry in run.entries(TOYS[0], nodes)] == ["deepemd", "chamfer", "product-coupling"]
+    for cell, weights in ((TOYS[0], "cross_reference"), (TOYS[5], "uniform")):
+        entries = run.entries(cell, nodes)
+        assert [entry.method for entry in entries] == ["deepemd", "chamfer", "product-coupling"]
+        assert [entry.options for entry in entries] == [{"weights": weights}] * 3
 
 
 def test_first_images_of_each_class_do_not_depend_on_their_order(toys, toy_pictures):
@@ -176,6 +180,25 @@ def test_what_is_missing_is_named_and_the_rest_is_run(toys, tmp_path, refused):
     assert "NAME=BACKBONE" in refused(command.main, *toys, "--networks", "toys")
     assert "--docs" in refused(command.main, "--render")
     assert "regimes.json is not there" in refused(command.main, "--render", "--docs", str(tmp_path))
+    assert "--quick gives no figures" in refused(command.main, *toys, "--quick", "--docs", str(tmp_path))
+
+
+def test_a_page_is_made_anew_from_its_right_answers_alone(toys, tmp_path, refused):
+    docs = tmp_path / "docs"
+    mapped(tmp_path / "map", *toys, "--episodes", "20", "--cells", "toys/plain", "nodes", "--docs", str(docs))
+    paths = [docs / "regimes.md", docs / "regimes.png", docs / "results/regimes.json"]
+    before = [path.read_bytes() for path in paths]
+    stale = json.loads(before[2])
+    stale["rule"], stale["cells"][0]["accuracy"]["deepemd"] = "another", 1.0
+    paths[2].write_text(json.dumps(stale))
+    paths[0].unlink()
+    run_command(lambda: command.main(["--render", "--docs", str(docs)]))
+    assert [path.read_bytes() for path in paths] == before
+    del stale["cells"][0]
+    paths[2].write_text(json.dumps(stale))
+    assert "do not belong together" in refused(command.main, "--render", "--docs", str(docs))
+    (docs / "results/regimes.npz").write_bytes(b"no answers")
+    assert "do not belong together" in refused(command.main, "--render", "--docs", str(docs))
 
 
 def test_the_list_has_every_cell(capsys):

@@ -11,7 +11,6 @@ import torch
 from otfew import catalogue
 from otfew.data.base import ImageSet
 from otfew.errors import UserError
-from otfew.experiments.regimes.controls import EqualChamfer
 from otfew.experiments.regimes.mosaics import (
     CLASSES,
     LEAST,
@@ -45,8 +44,8 @@ def test_with_pure_parts_transport_alone_tells_proportions():
     shares = torch.tensor(classes, dtype=torch.float64) / TILES**2
     methods = {
         "transport": catalogue.build("deepemd", weights="uniform", temperature=1.0),
-        "chamfer": EqualChamfer(temperature=1.0),
-        "product": catalogue.build("cosine-nodes", temperature=1.0),
+        "chamfer": catalogue.build("chamfer", weights="uniform", temperature=1.0),
+        "product": catalogue.build("product-coupling", weights="uniform", temperature=1.0),
     }
     logits = {name: method(support, query)[0].double() for name, method in methods.items()}
     truth = torch.arange(len(classes))
@@ -65,7 +64,7 @@ def test_with_pure_parts_transport_alone_tells_proportions():
 def test_chamfer_with_equal_weights_against_a_loop():
     generator = torch.Generator().manual_seed(0)
     support, query = (torch.rand(shape, generator=generator) for shape in ((2, 3, 1, 4, 6), (2, 5, 7, 6)))
-    found = EqualChamfer(temperature=1.0)(support, query)
+    found = catalogue.build("chamfer", weights="uniform", temperature=1.0)(support, query)
     for e, q, c in np.ndindex(2, 5, 3):
         sims = np.corrcoef(query[e, q].numpy(), support[e, c, 0].numpy())[:7, 7:]
         assert float(found[e, q, c]) == pytest.approx((sims.max(1).mean() + sims.max(0).mean()) / 2, abs=1e-5)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from otfew import data
 from otfew.experiments.regimes import effects, page, record, rule
 from otfew.experiments.regimes.cells import CELLS, CONTROL, HELD_BACK, MAP, SETTINGS
 from otfew.experiments.regimes.effects import CONTROLS, Counted, Effect, averaged, log_odds, points, together
@@ -118,6 +119,53 @@ def test_cells_of_one_data_set_are_averaged_episode_by_episode():
         together([[first], [drawn(rng)]], "chamfer")
 
 
+def disagreeing(rng, classes, adds=(-6.0, 6.0, 18.0), names=NAMES):
+    """A cell whose three networks agree on no more than the mean of what transport adds."""
+    return [drawn(rng, (add, add), classes=classes, names=names, network=f"seed {k}") for k, add in enumerate(adds)]
+
+
+def test_networks_that_cells_share_are_averaged_one_by_one_and_spread():
+    rng = np.random.default_rng(5)
+    classes = drawn(rng).classes
+    cells = [disagreeing(rng, classes), disagreeing(rng, classes, (-2.0, 2.0, 3.0))]
+    found = together(cells, "chamfer")
+    means = np.array([[points([net], "chamfer").mean for net in cell] for cell in cells])
+    assert found.mean == pytest.approx(means.mean())
+    assert found.networks.standard_error == pytest.approx(means.mean(0).std(ddof=1) / math.sqrt(3))
+    assert found.networks.degrees == 2
+    assert found.low < 0 < found.mean < 6
+    # One cell is the same question as ``points`` asks.
+    assert together(cells[:1], "chamfer") == points(cells[0], "chamfer")
+    # A cell on a network of another kind has a third of the weight, and nothing to say of other networks.
+    other = drawn(rng, classes=classes, network="another kind")
+    mixed = together([cells[0], [other], cells[1]], "chamfer")
+    assert mixed.networks.standard_error == pytest.approx(found.networks.standard_error * 2 / 3)
+    # Two kinds of three are independent.
+    kinds = [cells[0], [replace(net, network=f"other {net.network}") for net in cells[1]]]
+    errors = means.std(axis=1, ddof=1) / math.sqrt(3)
+    assert together(kinds, "chamfer").networks.standard_error == pytest.approx(math.hypot(*errors) / 2)
+    # Cells that share some are still of one kind, which the networks of all of them tell.
+    assert together([cells[0], cells[1][:2]], "chamfer").networks is None
+    assert together([cell[:2] for cell in cells], "chamfer").networks is None
+
+
+def test_networks_of_one_name_are_not_taken_for_one():
+    rng = np.random.default_rng(6)
+    cell = [replace(net, network="last") for net in disagreeing(rng, drawn(rng).classes)]
+    assert together([cell, cell], "chamfer").networks == points(cell, "chamfer").networks
+
+
+def test_held_back_networks_that_disagree_leave_the_advice_open():
+    table = made_up({"clutter": (6.0, 6.0)})
+    advice = rule.advise(table)
+    held = table["fashion/clutter-2"][0]
+    assert rule.put_to_test(advice, table).verdict == "held"
+    table["fashion/clutter-2"] = disagreeing(np.random.default_rng(7), held.classes, names=held.names)
+    tested = rule.put_to_test(advice, table)
+    assert tested.paying["chamfer"].mean == pytest.approx(6.0, abs=1.5)
+    assert tested.verdict == "left open"
+
+
 def effect(mean, error):
     return Effect(mean, error, Spread(error, 1000))
 
@@ -134,12 +182,14 @@ def effect(mean, error):
 )
 def test_verdicts(means, p, expected):
     found = dict(zip(CONTROLS, (effect(mean, 0.4) for mean in means), strict=True))
-    assert rule.verdict(found, dict(zip(CONTROLS, p, strict=True))) == expected
+    corrected = dict(zip(CONTROLS, p, strict=True))
+    assert rule.verdict(found, corrected) == expected
+    assert rule.verdict(found, corrected, complete=False) == ("open" if expected == "pays" else expected)
 
 
 def test_what_has_no_interval_is_open():
     unknown = Effect(5.0, 0.1, None)
-    assert rule.verdict(dict.fromkeys(CONTROLS, unknown), dict.fromkeys(CONTROLS)) == "open"
+    assert rule.verdict(dict.fromkeys(CONTROLS, unknown), dict.fromkeys(CONTROLS, 1.0)) == "open"
 
 
 def test_the_sentence_finds_where_transport_pays_and_is_tested_there():
@@ -203,6 +253,31 @@ def test_few_episodes_decide_nothing_and_missing_cells_are_named():
     assert {one.setting: one.missing for one in advice.settings}["clutter"] == ("birds/clutter-2",)
 
 
+def test_transport_pays_nowhere_on_a_part_of_the_cells():
+    pays = {"clutter": (6.0, 6.0), "plain": (-6.0, -6.0)}
+    assert rule.advise(made_up(pays)).paying == ("clutter",)
+    advice = rule.advise(made_up(pays, left_out=("birds/clutter-2", "birds/plain")))
+    by_name = {one.setting: one for one in advice.settings}
+    assert by_name["clutter"].effects["chamfer"].low > 0
+    assert all(p < 0.001 for p in by_name["clutter"].corrected.values())
+    assert (by_name["clutter"].verdict, by_name["plain"].verdict) == ("open", "does not pay")
+    assert advice.paying == ()
+
+
+def test_the_family_is_all_settings_and_both_controls_whatever_was_run():
+    table = made_up({"clutter": (1.2, 1.6)})
+    alone = {cell.id: table[cell.id] for cell in CELLS if cell.setting == "clutter" and cell.part == MAP}
+    (one,) = rule.advise(alone).settings
+    small, large = sorted(one.effects[control].p for control in CONTROLS)
+    expected = [min(1.0, 2 * len(SETTINGS) * small), min(1.0, (2 * len(SETTINGS) - 1) * large)]
+    assert 0 < expected[0] < 1
+    assert sorted(one.corrected.values()) == pytest.approx([expected[0], max(expected)])
+    # A question without p stays in the family too: one episode class is no interval over classes.
+    single = {i: [replace(c[0], names=NAMES[:5], classes=np.tile(np.arange(5), (200, 1)))] for i, c in table.items()}
+    advice = rule.advise({**table, **{i: c for i, c in single.items() if i.endswith("/plain")}})
+    assert {one.setting: one.corrected for one in advice.settings}["plain"] == dict.fromkeys(CONTROLS, 1.0)
+
+
 def test_each_setting_has_one_cell_a_data_set_and_held_back_cells_have_settings():
     for setting in SETTINGS:
         own = [cell for cell in CELLS if cell.part == MAP and cell.setting == setting]
@@ -258,6 +333,12 @@ def test_the_committed_page_is_what_the_right_answers_give():
     found = record.again(written, (results / "regimes.npz").read_bytes())
     assert json.loads(to_json(found)) == written
     assert (REPOSITORY / "docs/regimes.md").read_text(encoding="utf-8") == page.page(written)
+
+
+def test_the_page_knows_which_classes_data_sets_share():
+    splits = Path(data.__file__).parent / "splits"
+    one, other = (set(json.loads((splits / f"{name}.json").read_bytes())["test"]) for name in ("cifar-fs", "fc100"))
+    assert f"share {len(one & other)} of their {len(one)} test classes, and FC100's\n{len(other)} all lie" in page.RULE
 
 
 def test_effects_know_their_methods():
