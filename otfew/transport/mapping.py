@@ -194,7 +194,9 @@ def _carried(new: Tensor, source: Tensor, moved: Tensor) -> Tensor:
     """Move new points (*batch, k, d) by the displacement of the source point that is nearest to each."""
     nearest = pairwise("sqeuclidean", new.detach(), source.detach()).argmin(-1)
     displacement = moved - source
-    index = nearest.expand(*displacement.shape[:-2], -1)[..., None].expand(*(-1,) * (nearest.ndim), new.shape[-1])
+    # The other side or the weights may have a batch that neither the points nor the source have.
+    batch = displacement.shape[:-2]
+    index = nearest.expand(*batch, -1)[..., None].expand(*batch, -1, new.shape[-1])
     return new + displacement.gather(-2, index)
 
 

@@ -155,6 +155,17 @@ def test_problems_do_not_depend_on_their_batch(clouds):
     np.testing.assert_allclose(nested[1, 1], otfew.transport_map(x[1], y[1], a[0]), atol=1e-12)
 
 
+def test_new_points_are_carried_in_a_batch_that_only_another_argument_has(clouds):
+    x, y, a, _ = clouds
+    new = np.random.default_rng(1).normal(size=(2, D))
+    for given in ((x[0], y), (x[0], y[0], a)):
+        together = otfew.transport_map(*given, points=new)
+        assert together.shape == (3, 2, D)
+        for k in range(3):
+            alone = [part if part.ndim == 2 and part.shape[-1] == D else part[k] for part in given]
+            np.testing.assert_allclose(together[k], otfew.transport_map(*alone, points=new), atol=1e-12)
+
+
 def test_equal_sets_change_nothing(clouds):
     x = clouds[0]
     order = np.random.default_rng(3).permutation(N)
