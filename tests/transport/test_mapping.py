@@ -231,16 +231,35 @@ def test_gradients_of_exact_maps_reach_the_target(clouds):
     assert torch.autograd.gradcheck(otfew.transport_map, (x, y), eps=1e-6, atol=1e-5)
 
 
-def test_movement_says_what_two_samples_of_one_domain_move():
+@pytest.mark.parametrize(("n", "m"), [(5, 40), (25, 40), (12, 7)])
+@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
+def test_without_a_shift_a_movement_is_the_same_between_and_within(weighted, n, m):
+    """Whatever the sizes, in expectation: of 600 draws, to three standard errors of the paired difference."""
     rng = np.random.default_rng(6)
-    x, y = rng.normal(size=(20, 5, 4)), rng.normal(size=(20, 40, 4))
-    same, shifted = movement(x, y), movement(x, y + 3)
-    np.testing.assert_allclose(same.within, shifted.within, rtol=1e-9)
-    assert 0.7 < same.between.mean() / same.within.mean() < 1.4
-    # Of means that lie 3 apart in each of 4 dimensions: 36 more, but for what samples differ by.
-    assert abs(shifted.between.mean() - same.between.mean() - 36) < 4
-    few = movement(torch.from_numpy(x), torch.from_numpy(y[:, :3]), torch.ones(20, 5, dtype=torch.float64))
-    assert few.between.shape == few.within.shape == (20,)
+    x, y, a = rng.normal(size=(600, n, 2)), rng.normal(size=(600, m, 2)), rng.uniform(0, 1, (600, n)) ** 2
+    found = movement(x, y, a if weighted else None)
+    excess = found.between - found.within
+    assert abs(excess.mean()) < 3 * excess.std() / 600**0.5
+    # What the test can see is small beside what is moved.
+    assert excess.std() / 600**0.5 < 0.06 * found.within.mean()
+
+
+def test_a_shift_raises_the_movement_between_alone():
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(300, 25, 2)), rng.normal(size=(300, 40, 2))
+    same, shifted = movement(x, y), movement(x + 3, y)
+    np.testing.assert_array_equal(same.within, shifted.within)
+    # Means lie 3 apart in each of two dimensions: 18 more, but for what the means of samples differ by.
+    assert abs((shifted.between - same.between).mean() - 18) < 0.5
+
+
+def test_a_movement_has_the_batch_of_all_its_arguments():
+    x, y = torch.randn(5, 4), torch.randn(7, 4)
+    for given in ((x, y.expand(3, 7, 4)), (x.expand(3, 5, 4), y), (x, y, torch.ones(3, 5)), (x.half(), y.half())):
+        found = movement(*given)
+        shape = () if given[0].dtype == torch.half else (3,)
+        assert found.between.shape == found.within.shape == shape
+        assert found.between.dtype == found.within.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -277,6 +296,10 @@ def test_other_refusals(clouds):
     x, y, _, _ = clouds
     with pytest.raises(ValueError, match="at least 2 points"):
         movement(x[0], y[0, :1])
+    with pytest.raises(ValueError, match="a leaves no weight to 2 of the 8 source points"):
+        movement(x[0], y[0, :4], np.eye(N)[0])
+    with pytest.raises(ValueError, match="target holds NaN"):
+        movement(x[0], y[0] * np.nan)
     with pytest.raises(ValueError, match="as a matrix"):
         otfew.transport_map(x, y, solver=otfew.KeOps())
 
