@@ -13,7 +13,7 @@ from torch import Tensor
 from otfew.transport.api import solve
 from otfew.transport.arguments import OnFail, as_tensor, policy_of
 from otfew.transport.costs import pairwise, parse_cost
-from otfew.transport.mapping_classes import class_plans, spreads
+from otfew.transport.mapping_classes import class_plans, class_weight, spreads
 from otfew.transport.points import check_clouds, check_points
 from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import first_index, surely_finite
@@ -103,7 +103,7 @@ def transport_map(
 
     Raises:
         ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, labels
-            of another length, an unknown cost or solver, or one without a matrix as its plan.
+            of another length or without ``reg_classes``, an unknown cost or solver, or one without a matrix as plan.
         ConvergenceError: An exact solver did not reach the optimum.
 
     Example:
@@ -132,6 +132,9 @@ def _moved(
     validate: bool,
     rtol: float,
 ) -> Any:
+    eta = class_weight(reg_classes)
+    if labels is not None and not eta:
+        raise ValueError("`labels` have no effect without `reg_classes`: give a weight above 0, or leave them out")
     chosen = resolve(solver)
     if isinstance(chosen, PointSolver):
         raise ValueError(
@@ -151,9 +154,9 @@ def _moved(
     if validate and not surely_finite(dense):
         where = first_index(~torch.isfinite(dense), dense.ndim - 2)
         raise ValueError(f"{cost} costs between source and target overflow {x.dtype}{where}; rescale the points")
-    if reg_classes or labels is not None:
+    if eta:
         plan = class_plans(
-            dense, a_t, b_t, labels, solver=chosen, reg_classes=reg_classes, on_fail=policy_of(chosen, on_fail)
+            dense, a_t, b_t, labels, solver=chosen, reg_classes=eta, on_fail=policy_of(chosen, on_fail)
         ).plan
     else:
         plan = solve(dense, a_t, b_t, solver=chosen, on_fail=on_fail, validate=False).plan

@@ -127,9 +127,10 @@ def test_of_one_image_a_class_the_plan_is_the_entropic_one(clouds):
 
 
 def test_without_weight_the_class_term_changes_nothing(clouds):
-    x, y, a, b = clouds
-    found = otfew.transport_map(x, y, a, b, labels=LABELS, solver=sinkhorn(), reg_classes=0.0)
-    np.testing.assert_allclose(found, otfew.transport_map(x, y, a, b, solver=sinkhorn()), atol=1e-6)
+    x, y, a, b = (torch.from_numpy(part) for part in clouds)
+    cost = otfew.costs.sqeuclidean(x, y)
+    found = class_plans(cost, a, b, torch.from_numpy(LABELS), solver=sinkhorn(), reg_classes=0.0)
+    assert_close(found.plan, otfew.solve(cost, a, b, solver=sinkhorn()).plan, rtol=0, atol=1e-7)
 
 
 def test_points_of_a_class_send_alike_the_dearer_it_is_that_they_do_not(clouds):
@@ -277,6 +278,10 @@ def test_a_movement_has_the_batch_of_all_its_arguments():
         ({"labels": np.array([0, 1, 2]), "reg_classes": 1.0, "solver": "sinkhorn"}, "labels must be"),
         ({"labels": np.array([0.0, 1.0]), "reg_classes": 1.0, "solver": "sinkhorn"}, "labels must be a tensor or an"),
         ({"reg_classes": 1.0, "solver": "sinkhorn"}, "reg_classes needs labels"),
+        ({"labels": np.array([0, 1])}, "^`labels` have no effect without `reg_classes`: give a weight above 0, or"),
+        ({"labels": np.array([0, 1]), "solver": "sinkhorn"}, "^`labels` have no effect without `reg_classes`"),
+        ({"labels": np.array([0, 1]), "source": np.zeros((0, 3))}, "^`labels` have no effect without `reg_classes`"),
+        ({"reg_classes": 1j, "solver": "sinkhorn"}, "reg_classes must be a finite number"),
         ({"labels": np.array([0, 1]), "reg_classes": 1.0}, "reg_classes needs an entropic plan"),
         ({"labels": np.array([0, 1]), "reg_classes": -1.0, "solver": "sinkhorn"}, "reg_classes must be"),
         ({"cost": "manhattan"}, "cost must be"),
