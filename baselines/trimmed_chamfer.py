@@ -25,8 +25,8 @@ class TrimmedChamfer(WeightedControl):
 
     Args:
         temperature: Scale of the logits; 12.5 as DeepEMD's.
-        mass: Fraction of each side's weight that counts, above 0 and at most 1. On validation classes of the birds,
-            clean, every fraction below 1 costs accuracy, here as in ``deepemd``; 0.9 costs least.
+        mass: Fraction of each side's weight that counts, above 0 and at most 1. The default was chosen on validation
+            classes of the birds.
         weights: How much each node counts, as of ``otfew.methods.DeepEMD``.
     """
 

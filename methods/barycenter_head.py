@@ -34,8 +34,7 @@ class BarycenterHead(ShotHead):
             mean node of the class's other shots, as DeepEMD weighs them against a query, so that what one shot alone
             shows (its background) counts for little; or "uniform", so that all that a shot shows is in the class.
         start: "mean", their location-wise mean, or "medoid", the shot that is itself the best barycentre among the
-            shots, which needs no places that go together. Defaults are those of the higher accuracy on validation
-            classes of the birds, where no difference is beyond chance.
+            shots, which needs no places that go together. Defaults were chosen on validation classes of the birds.
         n_iter: Most updates of the fixed-point iteration; two or three are the rule.
 
     Raises:

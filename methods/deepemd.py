@@ -204,6 +204,7 @@ def _options_of(owner: str, head: str, kind: type[ShotHead], behind: list[str]) 
             options[option] = value if isinstance(known[option], str) else ast.literal_eval(value)
         except (ValueError, SyntaxError):
             raise UserError(f"{owner}: `shot_head` {head!r}: {option} must be a number, not {value!r}.") from None
+        kind.check_option(owner, option, option, options[option])
     return options
 
 

@@ -32,7 +32,9 @@ class DomainTransport(MethodBase):
 
         x_i -> x_i + step (sum_j P_ij y_j / sum_j P_ij - x_i) + mean of the queries.
 
-    So ``step=0`` is ``mean-alignment``, and ``step=1`` the map of ``otfew.transport_map``. Queries stay where they are.
+    So ``step=0`` is ``mean-alignment``. With fixed sums ("exact", "entropic", "class-regularised"), whose plans do not
+    see a shift of a domain, ``step=1`` is the map of ``otfew.transport_map``, with ``reg`` and ``reg_classes`` times
+    that mean; "unbalanced" plans do see one, and are made between the centred domains. Queries stay where they are.
 
     Plans, with ``reg``, ``rho`` and ``reg_classes`` as parts of the mean cost, which needs no labelled query:
 
@@ -57,9 +59,9 @@ class DomainTransport(MethodBase):
     Gradients reach support and queries through entropic and unbalanced plans; exact and class-regularised ones, and
     the fit of "logistic", are constants.
 
-    Defaults were chosen on validation classes of CUB and CIFAR-FS under blurred, dark and edge-mapped queries, balanced
-    and not; no label of a test query was seen. What is gained at one shot is as large without any shift: most of it is
-    clustering, and with unbalanced queries and no shift it can hurt.
+    As it is transductive, it can gain by clustering the queries where there is no shift at all: compare it with
+    ``mean-alignment``, and a gain under a shift with that without one. It may hurt where the classes' shares of the
+    queries are uneven. docs/transfer.md says how defaults were chosen, and has figures once there are records.
 
     Args:
         plan: One of the above.

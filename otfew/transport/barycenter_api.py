@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -133,12 +134,12 @@ def _barycenter(
 ) -> Barycenter:
     if cost not in COSTS:
         raise ValueError(f"cost must be 'sqeuclidean' or 'cosine', got {cost!r}")
-    check_count("n_iter", n_iter)
-    if isinstance(tol, bool) or not isinstance(tol, int | float) or not 0 <= tol < 1:
+    n_iter = check_count("n_iter", n_iter)
+    if isinstance(tol, bool) or not isinstance(tol, numbers.Real) or not 0 <= tol < 1:
         raise ValueError(f"tol must be a number of at least 0 and below 1, got {tol!r}")
     asked = checked(points, weights, masses, mask, n_nodes, node_masses, init, solver)
     with torch.no_grad():
-        found, b = _found(asked, cost, n_iter, tol)
+        found, b = _found(asked, cost, n_iter, float(tol))
     nodes = _nodes(asked, found, cost)
     shares = nodes.new_full(nodes.shape[:2], 1 / asked.n) if b is None else b.to(nodes.dtype)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,7 +55,7 @@ def checked(
 ) -> Asked:
     """Check what problems are made of but for NaN in the points; see ``barycenter``."""
     if n_nodes is not None:
-        check_count("n_nodes", n_nodes)
+        n_nodes = check_count("n_nodes", n_nodes)
     given = as_tensor("points", points)
     if given is None or given.ndim < 3 or 0 in given.shape:
         got = "None" if given is None else str(tuple(given.shape))
@@ -77,14 +78,15 @@ def checked(
     return Asked(batch, flat, lam, counts, a, b, start, n, _exact(solver))
 
 
-def check_count(name: str, count: Any) -> None:
-    """Refuse what is no whole number of at least 1.
+def check_count(name: str, count: Any) -> int:
+    """Return a whole number of at least 1, of Python or numpy, as an int.
 
     Raises:
         ValueError: It is not.
     """
-    if isinstance(count, bool) or not isinstance(count, int) or count < 1:
+    if isinstance(count, bool) or not isinstance(count, numbers.Integral) or count < 1:
         raise ValueError(f"{name} must be a whole number of at least 1, got {count!r}")
+    return int(count)
 
 
 def refuse(name: str, bad: Tensor, batch: tuple[int, ...], what: str, verb: str = "hold") -> None:

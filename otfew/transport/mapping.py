@@ -13,7 +13,7 @@ from torch import Tensor
 from otfew.transport.api import solve
 from otfew.transport.arguments import OnFail, as_tensor, policy_of
 from otfew.transport.costs import pairwise, parse_cost
-from otfew.transport.mapping_classes import class_plans, spreads
+from otfew.transport.mapping_classes import class_plans, class_weight, spreads
 from otfew.transport.points import check_clouds, check_points
 from otfew.transport.precision import in_full_precision, totals_rtol
 from otfew.transport.problem import first_index, surely_finite
@@ -103,7 +103,7 @@ def transport_map(
 
     Raises:
         ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, labels
-            of another length, an unknown cost or solver, or one without a matrix as its plan.
+            of another length or without ``reg_classes``, an unknown cost or solver, or one without a matrix as plan.
         ConvergenceError: An exact solver did not reach the optimum.
 
     Example:
@@ -132,6 +132,9 @@ def _moved(
     validate: bool,
     rtol: float,
 ) -> Any:
+    eta = class_weight(reg_classes)
+    if labels is not None and not eta:
+        raise ValueError("`labels` have no effect without `reg_classes`: give a weight above 0, or leave them out")
     chosen = resolve(solver)
     if isinstance(chosen, PointSolver):
         raise ValueError(
@@ -151,9 +154,9 @@ def _moved(
     if validate and not surely_finite(dense):
         where = first_index(~torch.isfinite(dense), dense.ndim - 2)
         raise ValueError(f"{cost} costs between source and target overflow {x.dtype}{where}; rescale the points")
-    if reg_classes or labels is not None:
+    if eta:
         plan = class_plans(
-            dense, a_t, b_t, labels, solver=chosen, reg_classes=reg_classes, on_fail=policy_of(chosen, on_fail)
+            dense, a_t, b_t, labels, solver=chosen, reg_classes=eta, on_fail=policy_of(chosen, on_fail)
         ).plan
     else:
         plan = solve(dense, a_t, b_t, solver=chosen, on_fail=on_fail, validate=False).plan
@@ -194,7 +197,9 @@ def _carried(new: Tensor, source: Tensor, moved: Tensor) -> Tensor:
     """Move new points (*batch, k, d) by the displacement of the source point that is nearest to each."""
     nearest = pairwise("sqeuclidean", new.detach(), source.detach()).argmin(-1)
     displacement = moved - source
-    index = nearest.expand(*displacement.shape[:-2], -1)[..., None].expand(*(-1,) * (nearest.ndim), new.shape[-1])
+    # The other side or the weights may have a batch that neither the points nor the source have.
+    batch = displacement.shape[:-2]
+    index = nearest.expand(*batch, -1)[..., None].expand(*batch, -1, new.shape[-1])
     return new + displacement.gather(-2, index)
 
 
@@ -205,8 +210,8 @@ class Movement:
     Tensors on the device of the points, numpy arrays where these were.
 
     Attributes:
-        between: (*batch,) mean squared length of the displacements of the source points, by their weights.
-        within: (*batch,) the same of some target points that are moved onto the others.
+        between: (*batch,) mean squared length of the displacements of source points, by their weights.
+        within: (*batch,) the same of as many target points, moved onto the same others.
     """
 
     between: Any
@@ -219,9 +224,14 @@ def movement(
     """Compare how far points move onto another domain with how far they would move without any shift.
 
     A plan moves a sample onto another sample of the same domain, too: two samples are never the same points. ``within``
-    says how much of ``between`` that alone explains. For it the targets are dealt into parts as large as the source
-    (half of them at most), point 1 to part 1, point 2 to part 2, and so on; each part is moved onto all others, and
-    lengths are averaged over the parts. The order of the target points should say nothing of them.
+    says how much of ``between`` that alone explains. Both depend on how many points there are, so they are taken of
+    equal numbers: the targets are dealt into parts as large as the source (half of them at most), point 1 to part 1,
+    point 2 to part 2, and so on. Of each part as many points as the source has, or all, and as many source points with
+    the same weights are moved onto the targets of the other parts, and lengths are averaged over the parts. So where
+    source and target are independent draws of one distribution, ``between`` and ``within`` have the same expectation;
+    a shift between them changes ``between`` alone. The order of the points should say nothing of them.
+
+    ``between`` is therefore not the movement of the whole source onto the whole target, which ``transport_map`` gives.
 
     Args:
         source: (*batch, n, d) float32 or float64, torch or numpy.
@@ -234,22 +244,40 @@ def movement(
         A ``Movement``, in squared units of the points.
 
     Raises:
-        ValueError: As in ``transport_map``; fewer than two target points.
+        ValueError: As in ``transport_map``; fewer than two target points; weights that leave nothing to the source
+            points that are moved with one part.
     """
-    moved = transport_map(source, target, a, solver=solver, cost=cost)
-    n, m = source.shape[-2], target.shape[-2]
+    return _movement(source, target, a, solver, cost, totals_rtol(a))
+
+
+@in_full_precision
+def _movement(source: Any, target: Any, a: Any, solver: str | Solver, cost: str, rtol: float) -> Movement:
+    x, y, a_t = (as_tensor(*pair) for pair in (("source", source), ("target", target), ("a", a)))
+    x, y, batch = check_clouds(x, y, a_t, None, _SIDES)
+    check_points(x, y, a_t, None, True, rtol, _SIDES)
+    n, m = x.shape[-2], y.shape[-2]
     if m < 2:
         raise ValueError(f"target must have at least 2 points, of which some are moved onto others, got {m}")
+    x, y = x.expand(*batch, *x.shape[-2:]), y.expand(*batch, *y.shape[-2:])
     parts = max(2, m // n)
-    lengths = []
+    dealt = torch.arange(m, device=y.device) % parts
+    between: list[Tensor] = []
+    within: list[Tensor] = []
     for part in range(parts):
-        own = np.arange(m) % parts == part
-        some, others = target[..., own, :], target[..., ~own, :]
-        lengths.append(_squared(transport_map(some, others, solver=solver, cost=cost) - some).mean(-1))
-    squared = _squared(moved - source)
-    between = squared.mean(-1) if a is None else (squared * a).sum(-1) / a.sum(-1)
-    return Movement(between, sum(lengths) / parts)
-
-
-def _squared(displacement: Any) -> Any:
-    return (displacement**2).sum(-1)
+        own, others = y[..., dealt == part, :], y[..., dealt != part, :]
+        k = min(n, own.shape[-2])
+        # Fewer than all source points begin elsewhere in each part, so that all of them have their turn.
+        chosen = (torch.arange(k, device=x.device) + part * n // parts) % n
+        masses = None if a_t is None else a_t[..., chosen]
+        if masses is not None and not bool((masses.sum(-1) > 0).all()):
+            raise ValueError(
+                f"a leaves no weight to {k} of the {n} source points that are compared with as many target points: "
+                "leave out points of weight zero, or mix the order of the points"
+            )
+        for lengths, some in ((between, x[..., chosen, :]), (within, own[..., :k, :])):
+            squared = (transport_map(some, others, masses, solver=solver, cost=cost) - some).square().sum(-1)
+            lengths.append(squared.mean(-1) if masses is None else (squared * masses).sum(-1) / masses.sum(-1))
+    found = (torch.stack(lengths).mean(0) for lengths in (between, within))
+    if isinstance(source, np.ndarray):
+        return Movement(*(part.detach().cpu().numpy() for part in found))
+    return Movement(*found)

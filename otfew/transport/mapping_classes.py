@@ -16,6 +16,7 @@ marginals are relaxed, whose terms stay as they are.
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -89,7 +90,7 @@ def class_plans(
             another solver.
         ConvergenceError: As ``on_fail`` says.
     """
-    eta = _weight(reg_classes)
+    eta = class_weight(reg_classes)
     if not isinstance(solver, Sinkhorn):
         raise ValueError(
             f"reg_classes needs an entropic plan: pass solver=otfew.Sinkhorn(reg=...), not {solver.name!r}"
@@ -182,8 +183,13 @@ def _divergence(a: Tensor, found: Tensor, other: Tensor, b: Tensor) -> Tensor:
     return terms.sum((1, 2)).nan_to_num(nan=torch.inf)
 
 
-def _weight(reg_classes: float) -> float:
-    sound = isinstance(reg_classes, int | float | np.number) and not isinstance(reg_classes, bool)
+def class_weight(reg_classes: float) -> float:
+    """Return the weight of the class term.
+
+    Raises:
+        ValueError: It is no finite number of at least 0.
+    """
+    sound = isinstance(reg_classes, numbers.Real) and not isinstance(reg_classes, bool)
     if not sound or not 0 <= reg_classes < float("inf"):
         raise ValueError(f"reg_classes must be a finite number of at least 0, got {reg_classes!r}")
     return float(reg_classes)

@@ -175,7 +175,7 @@ def test_names_with_options_as_on_a_command_line(episodes):
         ("kmeans+start=mean", "options of 'kmeans', seed, n_iter, as in NAME"),
         ("kmeans+seed=first", "seed must be a number, not 'first'"),
         ("kmeans+n_iter=0", "`n_iter` must be a whole number"),
-        ("barycenter+start=first", "unknown `start` 'first'; there are: medoid, mean"),
+        ("barycenter+start=first", "^deepemd: unknown `start` 'first'; there are: medoid, mean"),
         ("barycenter+masses=1", "unknown `masses` '1'"),
     ]:
         with pytest.raises(UserError, match=said):

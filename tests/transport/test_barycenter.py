@@ -277,7 +277,11 @@ BAD = [
     (torch.zeros(2, 4, 3), {"n_nodes": 9}, "n_nodes is 9, but the sets of a problem have 8 nodes: give init"),
     (torch.zeros(2, 4, 3), {"n_nodes": 0}, "n_nodes must be a whole number"),
     (torch.zeros(2, 4, 3), {"n_iter": 2.0}, "n_iter must be a whole number"),
+    (torch.zeros(2, 4, 3), {"n_iter": True}, "n_iter must be a whole number"),
+    (torch.zeros(2, 4, 3), {"n_nodes": np.float64(4)}, "n_nodes must be a whole number"),
     (torch.zeros(2, 4, 3), {"tol": -1.0}, "tol must be"),
+    (torch.zeros(2, 4, 3), {"tol": True}, "tol must be"),
+    (torch.zeros(2, 4, 3), {"tol": np.float32(np.nan)}, "tol must be"),
     (torch.zeros(2, 4, 3), {"cost": "euclidean"}, "cost must be 'sqeuclidean' or 'cosine'"),
     (torch.zeros(2, 4, 3), {"solver": "sinkhorn"}, "solver must be an exact one"),
     (torch.zeros(2, 4, 3), {"solver": otfew.Exact(mass=0.5)}, "solver must be an exact one"),
@@ -292,3 +296,11 @@ def test_errors_say_what_is_wrong(points, options, said):
         points = points * torch.tensor([1.0, -1.0])[:, None, None]
     with pytest.raises(ValueError, match=said):
         otfew.barycenter(points, **options)
+
+
+def test_numbers_of_numpy_are_numbers():
+    points = draw(2, 3, 4, 2)
+    found = otfew.barycenter(points, n_nodes=np.int64(3), n_iter=np.int32(5), tol=np.float32(0))
+    plain = otfew.barycenter(points, n_nodes=3, n_iter=5, tol=0)
+    assert torch.equal(found.points, plain.points)
+    assert torch.equal(found.n_iter, plain.n_iter)

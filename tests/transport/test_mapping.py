@@ -127,9 +127,10 @@ def test_of_one_image_a_class_the_plan_is_the_entropic_one(clouds):
 
 
 def test_without_weight_the_class_term_changes_nothing(clouds):
-    x, y, a, b = clouds
-    found = otfew.transport_map(x, y, a, b, labels=LABELS, solver=sinkhorn(), reg_classes=0.0)
-    np.testing.assert_allclose(found, otfew.transport_map(x, y, a, b, solver=sinkhorn()), atol=1e-6)
+    x, y, a, b = (torch.from_numpy(part) for part in clouds)
+    cost = otfew.costs.sqeuclidean(x, y)
+    found = class_plans(cost, a, b, torch.from_numpy(LABELS), solver=sinkhorn(), reg_classes=0.0)
+    assert_close(found.plan, otfew.solve(cost, a, b, solver=sinkhorn()).plan, rtol=0, atol=1e-7)
 
 
 def test_points_of_a_class_send_alike_the_dearer_it_is_that_they_do_not(clouds):
@@ -153,6 +154,17 @@ def test_problems_do_not_depend_on_their_batch(clouds):
     nested = otfew.transport_map(x.reshape(3, 1, N, D), y, a[0])
     assert nested.shape == (3, 3, N, D)
     np.testing.assert_allclose(nested[1, 1], otfew.transport_map(x[1], y[1], a[0]), atol=1e-12)
+
+
+def test_new_points_are_carried_in_a_batch_that_only_another_argument_has(clouds):
+    x, y, a, _ = clouds
+    new = np.random.default_rng(1).normal(size=(2, D))
+    for given in ((x[0], y), (x[0], y[0], a)):
+        together = otfew.transport_map(*given, points=new)
+        assert together.shape == (3, 2, D)
+        for k in range(3):
+            alone = [part if part.ndim == 2 and part.shape[-1] == D else part[k] for part in given]
+            np.testing.assert_allclose(together[k], otfew.transport_map(*alone, points=new), atol=1e-12)
 
 
 def test_equal_sets_change_nothing(clouds):
@@ -220,16 +232,35 @@ def test_gradients_of_exact_maps_reach_the_target(clouds):
     assert torch.autograd.gradcheck(otfew.transport_map, (x, y), eps=1e-6, atol=1e-5)
 
 
-def test_movement_says_what_two_samples_of_one_domain_move():
+@pytest.mark.parametrize(("n", "m"), [(5, 40), (25, 40), (12, 7)])
+@pytest.mark.parametrize("weighted", [False, True], ids=["alike", "weighted"])
+def test_without_a_shift_a_movement_is_the_same_between_and_within(weighted, n, m):
+    """Whatever the sizes, in expectation: of 600 draws, to three standard errors of the paired difference."""
     rng = np.random.default_rng(6)
-    x, y = rng.normal(size=(20, 5, 4)), rng.normal(size=(20, 40, 4))
-    same, shifted = movement(x, y), movement(x, y + 3)
-    np.testing.assert_allclose(same.within, shifted.within, rtol=1e-9)
-    assert 0.7 < same.between.mean() / same.within.mean() < 1.4
-    # Of means that lie 3 apart in each of 4 dimensions: 36 more, but for what samples differ by.
-    assert abs(shifted.between.mean() - same.between.mean() - 36) < 4
-    few = movement(torch.from_numpy(x), torch.from_numpy(y[:, :3]), torch.ones(20, 5, dtype=torch.float64))
-    assert few.between.shape == few.within.shape == (20,)
+    x, y, a = rng.normal(size=(600, n, 2)), rng.normal(size=(600, m, 2)), rng.uniform(0, 1, (600, n)) ** 2
+    found = movement(x, y, a if weighted else None)
+    excess = found.between - found.within
+    assert abs(excess.mean()) < 3 * excess.std() / 600**0.5
+    # What the test can see is small beside what is moved.
+    assert excess.std() / 600**0.5 < 0.06 * found.within.mean()
+
+
+def test_a_shift_raises_the_movement_between_alone():
+    rng = np.random.default_rng(7)
+    x, y = rng.normal(size=(300, 25, 2)), rng.normal(size=(300, 40, 2))
+    same, shifted = movement(x, y), movement(x + 3, y)
+    np.testing.assert_array_equal(same.within, shifted.within)
+    # Means lie 3 apart in each of two dimensions: 18 more, but for what the means of samples differ by.
+    assert abs((shifted.between - same.between).mean() - 18) < 0.5
+
+
+def test_a_movement_has_the_batch_of_all_its_arguments():
+    x, y = torch.randn(5, 4), torch.randn(7, 4)
+    for given in ((x, y.expand(3, 7, 4)), (x.expand(3, 5, 4), y), (x, y, torch.ones(3, 5)), (x.half(), y.half())):
+        found = movement(*given)
+        shape = () if given[0].dtype == torch.half else (3,)
+        assert found.between.shape == found.within.shape == shape
+        assert found.between.dtype == found.within.dtype == torch.float32
 
 
 @pytest.mark.parametrize(
@@ -247,6 +278,10 @@ def test_movement_says_what_two_samples_of_one_domain_move():
         ({"labels": np.array([0, 1, 2]), "reg_classes": 1.0, "solver": "sinkhorn"}, "labels must be"),
         ({"labels": np.array([0.0, 1.0]), "reg_classes": 1.0, "solver": "sinkhorn"}, "labels must be a tensor or an"),
         ({"reg_classes": 1.0, "solver": "sinkhorn"}, "reg_classes needs labels"),
+        ({"labels": np.array([0, 1])}, "^`labels` have no effect without `reg_classes`: give a weight above 0, or"),
+        ({"labels": np.array([0, 1]), "solver": "sinkhorn"}, "^`labels` have no effect without `reg_classes`"),
+        ({"labels": np.array([0, 1]), "source": np.zeros((0, 3))}, "^`labels` have no effect without `reg_classes`"),
+        ({"reg_classes": 1j, "solver": "sinkhorn"}, "reg_classes must be a finite number"),
         ({"labels": np.array([0, 1]), "reg_classes": 1.0}, "reg_classes needs an entropic plan"),
         ({"labels": np.array([0, 1]), "reg_classes": -1.0, "solver": "sinkhorn"}, "reg_classes must be"),
         ({"cost": "manhattan"}, "cost must be"),
@@ -266,6 +301,10 @@ def test_other_refusals(clouds):
     x, y, _, _ = clouds
     with pytest.raises(ValueError, match="at least 2 points"):
         movement(x[0], y[0, :1])
+    with pytest.raises(ValueError, match="a leaves no weight to 2 of the 8 source points"):
+        movement(x[0], y[0, :4], np.eye(N)[0])
+    with pytest.raises(ValueError, match="target holds NaN"):
+        movement(x[0], y[0] * np.nan)
     with pytest.raises(ValueError, match="as a matrix"):
         otfew.transport_map(x, y, solver=otfew.KeOps())
 
