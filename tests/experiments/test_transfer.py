@@ -13,7 +13,7 @@ from otfew.data.preparation import default_crop
 from otfew.errors import UserError
 from otfew.evaluation.shift_gain import CLEAN, Part
 from otfew.experiments.common.cli import run
-from otfew.experiments.transfer import command, page, rule
+from otfew.experiments.transfer import answers, command, page, rule
 from otfew.experiments.transfer.config import SEVERITIES, SHIFTS, Config
 from otfew.features import material as materials
 
@@ -221,8 +221,23 @@ def test_the_page_is_made_of_records(docs, capsys):
     text = (docs / "transfer.md").read_text()
     assert "old" not in text
     assert "| cub-resnet12-quarter | cub | +3.00 ± 1.00 ± 0.90 | <0.001 | better |" in text.replace("0.000", "<0.001")
-    assert "cifar-fs-resnet12-quarter is not tested: fashion-mnist is missing." in text
-    assert "efficientnet-lite0 is not tested: cub, cifar-fs, fashion-mnist is missing." in text
+    assert "| efficientnet-lite0 | cub, cifar-fs, fashion-mnist | – | – | not tested |" in text
+    assert "- cub-resnet12-quarter (cub): transport helps across domains, beyond what it gains without a shift" in text
+    assert "cifar-fs-resnet12-quarter is not tested: no run on fashion-mnist. It counts as one of 3" in text
+    assert "efficientnet-lite0 is not tested: no run on cub, cifar-fs and fashion-mnist." in text
+    assert "### Exploratory" not in text
+    # What a record shows counts, whatever it says of itself.
+    lacking = {**cell("cub-resnet12-quarter", "cub", 0.03), "left_out": {"coral": "why"}}
+    (docs / "results" / "transfer-cub.json").write_text(json.dumps(lacking))
+    heads = {**cell("efficientnet-lite0", "cub", 0.0), "effects": {}, "off_rule": "other shot than the rule's"}
+    (docs / "results" / "transfer-heads.json").write_text(json.dumps(heads))
+    page.write(docs)
+    text = (docs / "transfer.md").read_text()
+    assert "cub-resnet12-quarter is not tested" in text
+    exploratory = text.partition("### Exploratory")[2]
+    assert "outside the rule fixed beforehand: without coral" in exploratory
+    assert "#### cub, efficientnet-lite0 at 96 px, 5-shot" in exploratory
+    assert exploratory.count("| method | clean | edges:1 | edges:2 |") == 2
     assert (docs / "transfer.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -250,3 +265,37 @@ def test_networks_are_one_family():
     assert family[0].p_holm == pytest.approx(family[0].p)  # the largest of three stays as it is
     assert family[2].p_holm == pytest.approx(3 * family[2].p)
     assert family[2].found.jackknife.standard_error == pytest.approx(0.01 / 3**0.5)
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"),
+    [
+        (0.03, "helps across domains, beyond what it gains without a shift (+3.00 ± 1.15 points)"),
+        (0.005, "no difference shown"),
+        (-0.03, "transport hurts: under a shift it has less over its control than without one (-3.00"),
+    ],
+)
+def test_a_verdict_in_a_sentence(mean, said):
+    (test,) = rule.tests({("cub-resnet12-quarter", "cub"): Part(mean, 0.001, 0.0051, 9)})
+    assert said in answers.verdict(test)
+
+
+def test_where_transport_is_below_doing_nothing():
+    record = cell("cub-resnet12-quarter", "cub", 0.5)
+    left = record["effects"]["pairs"]["blur"][0]
+
+    def reaches(view, mean):
+        own = record["methods"][view]
+        record["methods"][view] = {**own, left: {**own[left], "mean": mean}}
+
+    said = answers.below_nothing([record])
+    assert "in 0 of 9 views" in said
+    assert "is lower on 0 of 1" in said
+    assert len(answers.unchanged([record])) == 1  # all views are made up alike
+    for view, mean in (("blur:1", 0.47), ("blur:2", 0.49), ("dark:1", 0.51), (CLEAN, 0.4)):
+        reaches(view, mean)
+    said = answers.below_nothing([record])
+    assert "in 1 (cub (cub-resnet12-quarter) blur:1 by 3.00) of 9 views" in said
+    assert "in 1 (cub (cub-resnet12-quarter) blur:2 by 1.00)" in said
+    assert "is lower on 1 (cub (cub-resnet12-quarter)) of 1" in said
+    assert answers.unchanged([record]) == []
