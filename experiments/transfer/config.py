@@ -48,8 +48,8 @@ class Config(Analysis):
     transport: tuple[str, ...] = TRANSPORT
     """Candidates of the method that is judged."""
     controls: tuple[str, ...] = CONTROLS
-    """What it is compared with; also the other methods of the table. Names that are not there yet are left out where
-    these are the default."""
+    """What it is compared with; also the other methods of the table. Methods that do not suit the features are left
+    out, and named, where these are the default."""
     methods: tuple[str, ...] = ()
     """These methods, in place of --transport and --controls: tables and the plot, and no choice."""
     images: int = 45

@@ -8,7 +8,7 @@ from typing import Any
 
 from otfew.errors import UserError
 from otfew.evaluation.shift_gain import Part
-from otfew.experiments.transfer import report, rule
+from otfew.experiments.transfer import answers, report, rule
 from otfew.reporting import cells
 from otfew.reporting.sentences import percent
 from otfew.reporting.severity_plot import picture
@@ -39,7 +39,7 @@ def write(docs: Path) -> None:
         raise UserError(f"{page} lacks its marks: put {BEGIN} and {END} back.")
     records = [load(path) for path in sorted((docs / "results").glob("transfer-*.json"))]
     write_atomically(page, f"{before}{BEGIN}\n\n{figures(records)}\n{END}{after}".encode())
-    if primary := [record for record in records if record["effects"] and not record["off_rule"]]:
+    if primary := _primary(records):
         write_atomically(docs / PICTURE, picture(primary, [drawn(record) for record in primary]))
 
 
@@ -69,17 +69,29 @@ def figures(records: Sequence[Record]) -> str:
     """Write all figures as Markdown: the tests, their cells, and then everything that is exploratory."""
     if not records:
         return f"{NOTHING}\n"
-    primary = [record for record in records if record["effects"] and not record["off_rule"]]
+    primary = _primary(records)
     lines: list[str] = []
     if primary:
         lines += [*_tests(primary), f"![Accuracy against the severity of the shift]({PICTURE})", ""]
+        lines += ["### Cells of the primary contrast", "", *_own(primary)]
+    if others := [record for record in records if record not in primary]:
+        lines += ["### Exploratory", "", *_own(others)]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _primary(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record["effects"] and not report.off_rule(record)]
+
+
+def _own(records: Sequence[Record]) -> list[str]:
+    """Lay out each record by itself: its tables, and what they are."""
+    lines: list[str] = []
     for record in records:
-        what = "" if record in primary else ", exploratory"
-        lines += [f"### {report.title(record)}, {record['settings']['shot']}-shot{what}", ""]
+        lines += [f"#### {report.title(record)}, {record['settings']['shot']}-shot", ""]
         for table in report.tables(record):
             lines += [f"{table.title[0].upper()}{table.title[1:]}:", "", markdown(table._replace(title="")).strip(), ""]
         lines += [f"- {line}" for line in report.lines(record)] + [""]
-    return "\n".join(lines).rstrip() + "\n"
+    return lines
 
 
 def _tests(records: Sequence[Record]) -> list[str]:
@@ -96,6 +108,13 @@ def _tests(records: Sequence[Record]) -> list[str]:
         ]
         for test in found
     ]
+    tested = {test.network for test in found}
+    absent = {
+        network: [dataset for dataset in datasets if (network, dataset) not in parts]
+        for network, datasets in rule.NETWORKS.items()
+        if network not in tested
+    }
+    rows += [[network, ", ".join(rule.NETWORKS[network]), "–", "–", "not tested"] for network in absent]
     head = [
         "network",
         "data sets",
@@ -103,23 +122,23 @@ def _tests(records: Sequence[Record]) -> list[str]:
         "Holm's p",
         "verdict",
     ]
-    lines = ["The primary contrast:", "", markdown(Table("", head, rows)).strip(), ""] if rows else []
-    tested = {test.network for test in found}
-    for network, datasets in rule.NETWORKS.items():
-        missing = [dataset for dataset in datasets if (network, dataset) not in parts]
-        if network not in tested:
-            lines += [f"{network} is not tested: {', '.join(missing)} is missing.", ""]
+    lines = ["### Does transport help across domains, and when does it hurt?", ""]
+    lines += [f"- {answers.verdict(test)}" for test in found]
+    lines += [f"- {answers.not_tested(network, missing)}" for network, missing in absent.items()]
+    lines += [f"- {line}" for line in (answers.below_nothing(records), *answers.unchanged(records))]
+    lines += ["", "The primary contrast:", ""]
+    lines += [markdown(Table("", head, rows)).strip(), ""]
     cells_ = [
         [
             r["network"],
             r["data"]["dataset"],
-            *(f"{left} - {right}" for left, right in r["effects"]["pairs"].values()),
+            *(" - ".join(r["effects"]["pairs"][shift]) for shift in rule.TERMS["shifts"]),
             cells.with_intervals(r["effects"]["all"], sign=True),
-            *(f"{percent(own['mean'], sign=True)}" for own in r["effects"]["shifts"].values()),
+            *(percent(r["effects"]["shifts"][shift]["mean"], sign=True) for shift in rule.TERMS["shifts"]),
         ]
         for r in records
     ]
-    shifts = list(records[0]["effects"]["pairs"])
+    shifts = rule.TERMS["shifts"]
     head = ["network", "data set", *(f"{s}: what, less which control" for s in shifts), "all, points", *shifts]
     return [*lines, "Its cells:", "", markdown(Table("", head, cells_)).strip(), ""]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,8 +40,12 @@ TERMS: dict[str, Any] = {
     "split": "test",
 }
 """What a run of the primary contrast is run with, beside network and data set."""
-RESOLUTION = {"efficientnet-lite0": 96}
-"""Side of the images in pixels, where it is not that of the network's training."""
+RESOLUTION = {"cub-resnet12-quarter": 84, "cifar-fs-resnet12-quarter": 32, "efficientnet-lite0": 96}
+"""Side of the images in pixels."""
+IMAGES = {"cub": ("feat", "center"), "cifar-fs": ("", "none"), "fashion-mnist": ("", "none")}
+"""Data set -> which of its splits, and the crop."""
+MAY_LACK = ("pt-map",)
+"""Methods that may be left out, as they do not take every network's features."""
 
 
 @dataclass(frozen=True)
@@ -66,52 +70,67 @@ class Test:
 
 
 def tests(parts: Mapping[tuple[str, str], Part]) -> list[Test]:
-    """Test each network, as one family; one whose cells are not all there is not assessed, and counts for no other.
+    """Test each network whose cells are all there.
+
+    The family is always that of all networks: one that is not tested, or has no p, counts with p = 1. So no network's
+    p falls because another has not run.
 
     Args:
         parts: (network, data set) -> its effect.
     """
-    rows: list[tuple[str, tuple[str, ...], Estimate, float | None]] = []
-    for network, datasets in NETWORKS.items():
-        own = [parts[network, dataset] for dataset in datasets if (network, dataset) in parts]
-        if len(own) == len(datasets):
-            found = pooled(own)
-            rows.append((network, datasets, found, p_value(found)))
-    adjusted = holm([p for *_, p in rows])
-    return [Test(*row, p_holm, verdict(row[2], p_holm)) for row, p_holm in zip(rows, adjusted, strict=True)]
+    rows = {
+        network: pooled([parts[network, dataset] for dataset in datasets])
+        for network, datasets in NETWORKS.items()
+        if all((network, dataset) in parts for dataset in datasets)
+    }
+    p_values = {network: p_value(found) for network, found in rows.items()}
+    family = [p_values.get(network) for network in NETWORKS]
+    adjusted = dict(zip(NETWORKS, holm([1.0 if p is None else p for p in family]), strict=True))
+    tested = []
+    for network, own in rows.items():
+        p = p_values[network]
+        p_holm = None if p is None else adjusted[network]
+        tested.append(Test(network, NETWORKS[network], own, p, p_holm, verdict(own, p_holm)))
+    return tested
 
 
 def follows(
     settings: Mapping[str, Any],
     network: str,
-    dataset: str,
+    data: Mapping[str, Any],
     resolution: int,
-    trained: int,
-    left_out: Sequence[str] = (),
+    left_out: Collection[str] = (),
+    crop: str | None = None,
 ) -> str:
     """Say in what a run differs from the rule; "" where it is one of its cells.
 
     Args:
         settings: As ``TERMS`` names them.
         network: Name of its backbone.
-        dataset: Its data set.
+        data: Its data set, as a protocol names it: "dataset" and "variant".
         resolution: Side of its images.
-        trained: Side that the network was trained at.
         left_out: Methods of the rule that did not run.
+        crop: Of its images; None where that is not known, as a record does not hold it.
     """
+    dataset = data["dataset"]
     if dataset not in NETWORKS.get(network, ()):
-        return f"no cell of the rule: {network} on {dataset}"
-    if left_out:
-        return f"{len(left_out)} methods of the rule are not there"
+        return f"{network} on {dataset} is none of its cells"
+    if missing := [name for name in left_out if name not in MAY_LACK]:
+        return f"without {', '.join(missing)}"
     wrong = [name for name, value in TERMS.items() if settings.get(name) != value]
-    if resolution != RESOLUTION.get(network, trained):
+    variant, usual = IMAGES[dataset]
+    if resolution != RESOLUTION[network]:
         wrong.append("resolution")
+    if data["variant"] != variant:
+        wrong.append("class split")
+    if crop not in (None, usual):
+        wrong.append("crop")
     return f"other {', '.join(wrong)} than the rule's" if wrong else ""
 
 
 def rule_digest() -> str:
     """Digest cells, terms, and the choices, effects and verdicts of made-up figures: ten hexadecimal digits."""
-    said: list[str] = [repr((NETWORKS, TERMS, RESOLUTION))]
+    said: list[str] = [repr((NETWORKS, TERMS, RESOLUTION, IMAGES, MAY_LACK))]
     views = [f"{shift}:{severity}" for shift in SHIFTS for severity in SEVERITIES]
     # Raw bits: distributions may change between versions of numpy.
     words = np.random.Philox(1).random_raw(6 * 3 * (1 + len(views))) >> np.uint64(11)

@@ -9,7 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
-from otfew import catalogue, plugins
+from otfew import plugins
 from otfew.choices import Part
 from otfew.data.domains import across
 from otfew.data.parts import few_of_each
@@ -59,10 +59,7 @@ def transfer(config: Config, console: Console) -> Path:
     terms = analysis.check(config)
     setup.check_solver(config.solver)
     material = _few(config, config.split, console)
-    candidates, missing = _lists(config)
-    left_out = dict(missing)
-    lineup = _Lineup(config, material, terms, candidates)
-    left_out |= lineup.left_out
+    lineup = _Lineup(config, material, terms)
     chosen: Pairs = {}
     if lineup.transport and lineup.controls:
         chosen = _choose(config, lineup, terms, shifts, severities, console)
@@ -79,11 +76,11 @@ def transfer(config: Config, console: Console) -> Path:
     finished = session.evaluate()
     by_view = {view: finished[panel.key] for panel, view in zip(panels, [CLEAN, *views], strict=True)}
     found = _effects(by_view, chosen, views, material.classes)
-    record = _record(material, by_view, settings, found, left_out, list(missing))
+    record = _record(material, by_view, settings, found, lineup.left_out)
     session.directory.write("record.json", to_json(record))
     return session.write(
         finished,
-        {"effects": found, "left_out": left_out},
+        {"effects": found, "left_out": lineup.left_out},
         report.tables(record),
         [*report.lines(record), *_shared([f.record for f in by_view.values()])],
         {"severity.png": picture([record])},
@@ -111,43 +108,17 @@ def _few(config: Config, split: Part, console: Console) -> ImageMaterial:
     return replace(material, images=few_of_each(material.images, config.images), _features={})
 
 
-def _lists(config: Config) -> tuple[dict[str, list[str]], Record]:
-    """Return the names that there are, of candidates and of controls, and why others of the default are left out."""
-    if config.methods:
-        return {"transport": [], "controls": list(dict.fromkeys(config.methods))}, {}
-    left_out: Record = {}
-    found: dict[str, list[str]] = {}
-    for part, given, usual in (
-        ("transport", config.transport, TRANSPORT),
-        ("controls", config.controls, CONTROLS),
-    ):
-        missing = {name: why for name in dict.fromkeys(given) if (why := _missing(name))}
-        if missing and given != usual:
-            raise UserError(next(iter(missing.values())))
-        left_out |= missing
-        found[part] = [name for name in dict.fromkeys(given) if name not in missing]
-    return found, left_out
-
-
-def _missing(name: str) -> str:
-    """Say why there is no method of a name; "" where there is one."""
-    try:
-        catalogue.find(catalogue.parse(name)[0])
-    except UserError as error:
-        return str(error)
-    return ""
-
-
 class _Lineup:
     """Who runs: entries by the names of options."""
 
-    def __init__(self, config: Config, material: ImageMaterial, terms: Terms, names: Mapping[str, list[str]]) -> None:
+    def __init__(self, config: Config, material: ImageMaterial, terms: Terms) -> None:
         self._material, self._solver, self._device = material, config.solver, terms.device
         self.left_out: dict[str, str] = {}
-        self.transport = self._chosen(names["transport"], usual=config.transport == TRANSPORT)
-        self.controls = self._chosen(names["controls"], usual=config.controls == CONTROLS and not config.methods)
+        transport, controls = ((), config.methods) if config.methods else (config.transport, config.controls)
+        self.transport = self._chosen(transport, usual=transport == TRANSPORT)
+        self.controls = self._chosen(controls, usual=not config.methods and controls == CONTROLS)
 
-    def _chosen(self, names: list[str], *, usual: bool) -> list[Entry]:
+    def _chosen(self, names: Sequence[str], *, usual: bool) -> list[Entry]:
         """Make entries; of the default, those that do not apply to the features are left out."""
         entries: dict[str, Entry] = {}
         for name in names:
@@ -273,13 +244,12 @@ def _record(
     by_view: Mapping[str, Finished],
     settings: Record,
     effects: Record,
-    left_out: Record,
-    missing: Sequence[str],
+    left_out: Mapping[str, str],
 ) -> Record:
     """Make the record of a cell, which docs/results keeps: figures, and nothing of this machine."""
     first = by_view[CLEAN].record
     p = first["protocol"]
-    network, dataset = material.backbone, material.images.dataset
+    network = material.backbone
     return {
         "command": "transfer",
         "format": 1,
@@ -289,7 +259,7 @@ def _record(
         "resolution": p["resolution"],
         "settings": settings,
         "class_prior": p.get("class_prior", ""),
-        "off_rule": rule.follows(settings, network.name, dataset, p["resolution"], network.card.resolution, missing),
+        "off_rule": rule.follows(settings, network.name, p["data"], p["resolution"], left_out, p["crop"]),
         "left_out": left_out,
         "order": p["order"],
         "reference": p["reference"],

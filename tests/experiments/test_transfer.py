@@ -7,10 +7,13 @@ import pytest
 import torch
 
 from otfew import backbones
+from otfew.backbones.zoo import zoo
+from otfew.data import find as find_data
+from otfew.data.preparation import default_crop
 from otfew.errors import UserError
 from otfew.evaluation.shift_gain import CLEAN, Part
 from otfew.experiments.common.cli import run
-from otfew.experiments.transfer import command, page, rule
+from otfew.experiments.transfer import answers, command, page, rule
 from otfew.experiments.transfer.config import SEVERITIES, SHIFTS, Config
 from otfew.features import material as materials
 
@@ -90,9 +93,11 @@ def test_figures_are_of_the_paired_episodes(folder, record):
 
 def test_the_report_says_what_it_is(folder, record):
     said = (folder / "report.md").read_text()
-    assert "exploratory, as no cell of the rule that was fixed beforehand" in said
+    assert "exploratory, outside the rule fixed beforehand: quarters on glyphs is none of its cells" in said
     assert "6 images of each class" in said
-    assert record["off_rule"].startswith("no cell of the rule")
+    assert "under the other shifts among blur and dark" in said
+    assert "domain-transport" not in said
+    assert record["off_rule"] == "quarters on glyphs is none of its cells"
     assert record["left_out"] == {}
     assert str(folder) not in (folder / "record.json").read_text()
 
@@ -140,12 +145,27 @@ def test_methods_alone_without_a_choice(tmp_path, capsys):
 def test_the_defaults_are_the_rule():
     config = Config()
     settings = {name: list(v) if isinstance(v := getattr(config, name), tuple) else v for name in rule.TERMS}
-    assert rule.follows(settings, "cub-resnet12-quarter", "cub", 84, 84) == ""
-    assert rule.follows(settings, "efficientnet-lite0", "cub", 96, 224) == ""
-    assert "resolution" in rule.follows(settings, "efficientnet-lite0", "cub", 224, 224)
-    assert "episodes" in rule.follows({**settings, "episodes": 300}, "cub-resnet12-quarter", "cub", 84, 84)
-    assert "no cell" in rule.follows(settings, "cub-resnet12-quarter", "cifar-fs", 84, 84)
-    assert "not there" in rule.follows(settings, "cub-resnet12-quarter", "cub", 84, 84, ["coral"])
+    birds, other = {"dataset": "cub", "variant": "feat"}, {"dataset": "cifar-fs", "variant": ""}
+    ours = ("cub-resnet12-quarter", birds, 84)
+    assert rule.follows(settings, *ours) == ""
+    assert rule.follows(settings, *ours, {"pt-map": "why"}, "center") == ""
+    assert rule.follows(settings, "efficientnet-lite0", birds, 96, crop="center") == ""
+    assert rule.follows(settings, "efficientnet-lite0", other, 96, crop="none") == ""
+    assert "resolution" in rule.follows(settings, "efficientnet-lite0", birds, 224)
+    assert "episodes" in rule.follows({**settings, "episodes": 300}, *ours)
+    assert "none of its cells" in rule.follows(settings, "cub-resnet12-quarter", other, 84)
+    assert rule.follows(settings, *ours, {"coral": "why", "pt-map": "why"}) == "without coral"
+    assert "class split" in rule.follows(settings, ours[0], {**birds, "variant": "closerlook"}, 84)
+    assert "crop" in rule.follows(settings, *ours, crop="none")
+    assert "crop" in rule.follows(settings, "efficientnet-lite0", other, 96, crop="center")
+
+
+def test_the_rules_images_are_those_of_a_run_without_options():
+    for dataset, (variant, crop) in rule.IMAGES.items():
+        assert crop == default_crop(find_data(dataset).resolution)
+        assert variant == ("feat" if dataset == "cub" else "")
+    for network, side in rule.RESOLUTION.items():
+        assert side == (96 if network == "efficientnet-lite0" else zoo()[network].resolution)
 
 
 @pytest.mark.parametrize(
@@ -168,7 +188,9 @@ def cell(network, dataset, mean, error=0.004):
     views = [CLEAN, *(f"{shift}:{severity}" for shift in SHIFTS for severity in SEVERITIES)]
     accuracy = {**told, "transductive": False}
     return {
-        "command": "transfer", "format": 1, "network": network, "data": {"dataset": dataset}, "resolution": 84,
+        "command": "transfer", "format": 1, "network": network,
+        "data": {"dataset": dataset, "variant": "feat" if dataset == "cub" else ""},
+        "resolution": rule.RESOLUTION[network],
         "settings": {**rule.TERMS, "views": {view: view for view in views}}, "off_rule": "", "left_out": {},
         "order": names, "methods": {view: dict.fromkeys(names, accuracy) for view in views},
         "effects": {
@@ -199,8 +221,23 @@ def test_the_page_is_made_of_records(docs, capsys):
     text = (docs / "transfer.md").read_text()
     assert "old" not in text
     assert "| cub-resnet12-quarter | cub | +3.00 ± 1.00 ± 0.90 | <0.001 | better |" in text.replace("0.000", "<0.001")
-    assert "cifar-fs-resnet12-quarter is not tested: fashion-mnist is missing." in text
-    assert "efficientnet-lite0 is not tested: cub, cifar-fs, fashion-mnist is missing." in text
+    assert "| efficientnet-lite0 | cub, cifar-fs, fashion-mnist | – | – | not tested |" in text
+    assert "- cub-resnet12-quarter (cub): transport helps across domains, beyond what it gains without a shift" in text
+    assert "cifar-fs-resnet12-quarter is not tested: no run on fashion-mnist. It counts as one of 3" in text
+    assert "efficientnet-lite0 is not tested: no run on cub, cifar-fs and fashion-mnist." in text
+    assert "### Exploratory" not in text
+    # What a record shows counts, whatever it says of itself.
+    lacking = {**cell("cub-resnet12-quarter", "cub", 0.03), "left_out": {"coral": "why"}}
+    (docs / "results" / "transfer-cub.json").write_text(json.dumps(lacking))
+    heads = {**cell("efficientnet-lite0", "cub", 0.0), "effects": {}, "off_rule": "other shot than the rule's"}
+    (docs / "results" / "transfer-heads.json").write_text(json.dumps(heads))
+    page.write(docs)
+    text = (docs / "transfer.md").read_text()
+    assert "cub-resnet12-quarter is not tested" in text
+    exploratory = text.partition("### Exploratory")[2]
+    assert "outside the rule fixed beforehand: without coral" in exploratory
+    assert "#### cub, efficientnet-lite0 at 96 px, 5-shot" in exploratory
+    assert exploratory.count("| method | clean | edges:1 | edges:2 |") == 2
     assert (docs / "transfer.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -220,9 +257,45 @@ def test_networks_are_one_family():
     parts = {(n, d): Part(0.03, 0.001, 0.01, 9) for n, ds in rule.NETWORKS.items() for d in ds}
     one = {("cub-resnet12-quarter", "cub"): Part(0.03, 0.001, 0.01, 9)}
     (alone,), family = rule.tests(one), rule.tests(parts)
+    unknown = rule.tests({**one, ("cub-resnet12-quarter", "cub"): Part(0.03, 0.001, None, 9)})
+    assert [(test.p, test.p_holm, test.verdict) for test in unknown] == [(None, None, "not assessed")]
     assert [test.network for test in family] == list(rule.NETWORKS)
-    assert alone.p == pytest.approx(alone.p_holm)
-    assert alone.verdict == "better"
-    assert family[0].p_holm == pytest.approx(alone.p)  # the largest of three stays as it is
+    assert alone.p_holm == pytest.approx(3 * alone.p)  # networks that are not there count
+    assert alone.verdict == "better" if 3 * alone.p < 0.05 else "no difference shown"
+    assert family[0].p_holm == pytest.approx(family[0].p)  # the largest of three stays as it is
     assert family[2].p_holm == pytest.approx(3 * family[2].p)
     assert family[2].found.jackknife.standard_error == pytest.approx(0.01 / 3**0.5)
+
+
+@pytest.mark.parametrize(
+    ("mean", "said"),
+    [
+        (0.03, "helps across domains, beyond what it gains without a shift (+3.00 ± 1.15 points)"),
+        (0.005, "no difference shown"),
+        (-0.03, "transport hurts: under a shift it has less over its control than without one (-3.00"),
+    ],
+)
+def test_a_verdict_in_a_sentence(mean, said):
+    (test,) = rule.tests({("cub-resnet12-quarter", "cub"): Part(mean, 0.001, 0.0051, 9)})
+    assert said in answers.verdict(test)
+
+
+def test_where_transport_is_below_doing_nothing():
+    record = cell("cub-resnet12-quarter", "cub", 0.5)
+    left = record["effects"]["pairs"]["blur"][0]
+
+    def reaches(view, mean):
+        own = record["methods"][view]
+        record["methods"][view] = {**own, left: {**own[left], "mean": mean}}
+
+    said = answers.below_nothing([record])
+    assert "in 0 of 9 views" in said
+    assert "is lower on 0 of 1" in said
+    assert len(answers.unchanged([record])) == 1  # all views are made up alike
+    for view, mean in (("blur:1", 0.47), ("blur:2", 0.49), ("dark:1", 0.51), (CLEAN, 0.4)):
+        reaches(view, mean)
+    said = answers.below_nothing([record])
+    assert "in 1 (cub (cub-resnet12-quarter) blur:1 by 3.00) of 9 views" in said
+    assert "in 1 (cub (cub-resnet12-quarter) blur:2 by 1.00)" in said
+    assert "is lower on 1 (cub (cub-resnet12-quarter)) of 1" in said
+    assert answers.unchanged([record]) == []
