@@ -145,6 +145,15 @@ class DeepEMD(MethodBase):
         """Turn options as run folders and command lines have them, numbers and names, into the constructor's.
 
         A head's options stand beside its name there, under the names of the earlier releases.
+
+        Args:
+            options: Numbers and words by name.
+
+        Returns:
+            Options as the constructor takes them, a head among them as an object.
+
+        Raises:
+            UserError: An unknown head, or an option that it does not have.
         """
         old = {option: value for option, value in options.items() if option in _OLD and value is not None}
         others = {option: value for option, value in options.items() if option not in _OLD}
@@ -209,7 +218,10 @@ def _options_of(owner: str, head: str, kind: type[ShotHead], behind: list[str]) 
 
 
 class DeepEMDFCN(DeepEMD):
-    """DeepEMD on the cells of the feature map: the preset of the paper's FCN variant."""
+    """DeepEMD on the cells of the feature map: the preset of the paper's FCN variant (Zhang et al. 2022).
+
+    Its options and errors are those of ``DeepEMD``.
+    """
 
     name: ClassVar[str] = "deepemd-fcn"
     nodes: ClassVar[str] = "fcn"
@@ -217,7 +229,10 @@ class DeepEMDFCN(DeepEMD):
 
 
 class DeepEMDGrid(DeepEMD):
-    """DeepEMD on an image pyramid of grids: the preset of the paper's Grid variant."""
+    """DeepEMD on an image pyramid of grids: the preset of the paper's Grid variant (Zhang et al. 2022).
+
+    Its options and errors are those of ``DeepEMD``.
+    """
 
     name: ClassVar[str] = "deepemd-grid"
     nodes: ClassVar[str] = "grid:2,3"
@@ -225,7 +240,10 @@ class DeepEMDGrid(DeepEMD):
 
 
 class DeepEMDSampling(DeepEMD):
-    """DeepEMD on random crops: the preset of the paper's Sampling variant."""
+    """DeepEMD on random crops: the preset of the paper's Sampling variant (Zhang et al. 2022).
+
+    Its options and errors are those of ``DeepEMD``.
+    """
 
     name: ClassVar[str] = "deepemd-sampling"
     nodes: ClassVar[str] = "sampling:9"

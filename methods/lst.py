@@ -127,6 +127,9 @@ class LST(MethodBase):
             shot: Labelled images of each class: 1, or more for the options of five.
             **options: Of the constructor, over the published ones.
 
+        Returns:
+            The method.
+
         Raises:
             UserError: No such data set, no shot, or an option out of range.
         """

@@ -102,7 +102,14 @@ class StructuredFC(ShotHead):
         return score(self.fit(support, support_mask, score, temperature), query)
 
     def batches(self, n_images: int) -> Iterator[MiniBatch]:
-        """Yield the mini-batches of image numbers below ``n_images``, one for each step."""
+        """Draw the mini-batches.
+
+        Args:
+            n_images: Support images, numbered from 0.
+
+        Yields:
+            (batch,) int64 numbers of images, one array for each step.
+        """
         steps = self.iterations or (self.epochs or EPOCHS) * -(-n_images // self.batch_size)
         return itertools.islice(self._endless(n_images), steps)
 

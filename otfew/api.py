@@ -134,6 +134,9 @@ def compare(
         device: "auto", "cpu", "cuda", ...
         watch: Where progress is shown.
 
+    Returns:
+        The table, every method's accuracy in each episode, paired differences with both intervals, and the answers.
+
     Raises:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
 
@@ -188,6 +191,9 @@ def compare_over(
         output: As in ``compare``.
         watch: Where progress is shown.
         **options: Other arguments of ``compare``.
+
+    Returns:
+        A comparison for each seed, number of shots and file of features, and their figures joined.
 
     Raises:
         UserError: As ``compare`` says, an argument that it has not, or features of other images.
