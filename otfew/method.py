@@ -60,6 +60,9 @@ class FewShotMethod(Protocol):
         Returns:
             logits (episodes, n_query, way); larger = more similar. They do not depend on batch-mates. Half precision
             is computed as float32, inside and outside autocast, and gives float32.
+
+        Raises:
+            UserError: Shapes, dtypes or masks that do not fit, see ``check_episode``.
         """
         ...
 

@@ -292,8 +292,9 @@ def solvers() -> list[dict[str, Any]]:
 
     Returns:
         For each a dictionary: its ``name``; ``kind``, what it solves; ``input``, "dense cost" or "points"; ``dtypes``
-        and ``devices`` that it works in; ``gradients``; ``forbids``, whether it takes forbidden pairs; ``batch_coupled``,
-        whether an answer depends on its batch-mates; and ``installed``, whether its library can be imported.
+        and ``devices`` that it works in; ``gradients``; ``forbids``, whether it takes forbidden pairs;
+        ``batch_coupled``, whether an answer depends on its batch-mates; and ``installed``, whether its library can be
+        imported.
     """
     rows = []
     for name in SOLVERS:
