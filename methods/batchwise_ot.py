@@ -139,7 +139,7 @@ class BatchwiseOTLoss(nn.Module):
     Raises:
         UserError: An option out of range.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [0.5], [3.0]])
         >>> loss = BatchwiseOTLoss(margin=1.0).transport(embeddings, torch.tensor([0, 0, 1, 1]))
         >>> pairs = (loss.same & loss.counted).sum() / loss.counted.sum()

@@ -68,8 +68,8 @@ class DeepEMD(MethodBase):
         temperature: T.
         shot_head: How several shots are scored, one of the above.
         weight_gradient: Let gradients flow through the weights as well, in the logits and in the fit of "sfc".
-        weights: How much each node counts: a name in ``otfew.scores.node_weights.NODE_WEIGHTS`` or weights with
-            options, such as ``otfew.scores.node_weights.KMeans(n_clusters=2)``.
+        weights: How much each node counts: a name in ``otfew.node_weights.NODE_WEIGHTS`` or weights with
+            options, such as ``otfew.node_weights.KMeans(n_clusters=2)``.
         mass: Fraction of the weight that has to match, above 0 and at most 1, where something on either side is clutter
             or hidden. Logits stay comparable over classes and masses. Needs the solver ``exact`` below 1; not for
             "prototype" and for ``MergeHead("partial")``, which leaves out what it need not match as it is. Its control
@@ -86,7 +86,7 @@ class DeepEMD(MethodBase):
         UserError: An unknown solver, head or weights, an option out of range or without effect; called with "sfc", a
             support of one class.
 
-    Example:
+    Examples:
         >>> import torch
         >>> support = torch.rand(2, 5, 1, 9, 64)  # episodes, way, shot, nodes, channels
         >>> query = torch.rand(2, 15, 9, 64)

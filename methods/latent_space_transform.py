@@ -40,7 +40,7 @@ class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         UserError: In ``fit``, an option out of range.
         ValueError: In all methods, NaN, infinity, or a negative feature where beta is not 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> points = np.abs(np.random.default_rng(0).normal(size=(80, 640)))
         >>> LatentSpaceTransform(beta=0.5, delta=0.3, gamma=0.9).fit_transform(points).shape

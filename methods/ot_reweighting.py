@@ -119,7 +119,7 @@ class OTReweighting:
     Raises:
         UserError: An option out of range, or without effect beside the published preset.
 
-    Example:
+    Examples:
         >>> import torch
         >>> features, labels = torch.eye(3)[[0, 0, 0, 1]], torch.tensor([0, 0, 0, 1])
         >>> meta, meta_labels = torch.eye(3)[:2], torch.tensor([0, 1])

@@ -66,7 +66,7 @@ class StructuredFC(ShotHead):
         UserError: A step size that is not positive; epochs, batch size or iterations below 1; both epochs and
             iterations.
 
-    Example:
+    Examples:
         >>> from otfew.methods import DeepEMD
         >>> DeepEMD(shot_head=StructuredFC(lr=10, epochs=20)).shot_head
         StructuredFC(lr=10, epochs=20, batch_size=4, iterations=None, seed=0)

@@ -140,7 +140,7 @@ def compare(
     Raises:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
 
-    Example:
+    Examples:
         >>> import otfew
         >>> found = otfew.compare("glyphs", ["cr-pooled", "cosine-centroid"], episodes=4, query=2)
         >>> sorted(found.differences)
@@ -198,7 +198,7 @@ def compare_over(
     Raises:
         UserError: As ``compare`` says, an argument that it has not, or features of other images.
 
-    Example:
+    Examples:
         >>> import otfew
         >>> found = otfew.compare_over(shots=[1, 5], dataset="glyphs", methods=["cosine-centroid"], episodes=4, query=2)
         >>> sorted(found.panels)

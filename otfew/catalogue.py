@@ -51,7 +51,7 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: Something else stands behind the colon, or an option stands there twice.
 
-    Example:
+    Examples:
         >>> parse("deepemd:shot_head=sfc,temperature=3")
         ('deepemd', {'shot_head': 'sfc', 'temperature': 3})
         >>> parse("my.methods:Mine")

@@ -12,7 +12,7 @@ import re
 import textwrap
 from pathlib import Path
 
-SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Example", "Source")
+SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Examples", "Source")
 SHAPE = re.compile(r"\([^()]*\)|[Ss]calar|[Ss]ame shape|[Oo]ne number|[Ss]hape|[Aa]s (of|for|in|``)|[Ll]ike ")
 """A shape in brackets, or a word that says where it is said."""
 ARRAYS = re.compile(

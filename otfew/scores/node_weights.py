@@ -157,7 +157,7 @@ class KMeans(Clustering):
     Raises:
         UserError: ``n_clusters`` or ``n_init`` below 1, or a seed that scikit-learn does not take.
 
-    Example:
+    Examples:
         >>> nodes = torch.tensor([[[[0.0, 1.0], [0.0, 1.1], [5.0, 0.0]]]])
         >>> KMeans(n_clusters=2)(nodes, nodes)[0]
         tensor([[[[0.6667, 0.0000, 0.3333]]]])

@@ -95,7 +95,7 @@ class PlanOperator(Generic[ArrayT]):
         dtype: Precision of the products.
         device: Where they are taken.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from otfew.transport import solve_points
         >>> x = np.array([[0.0], [1.0]])

@@ -45,7 +45,7 @@ def parse(spec: str) -> tuple[Shift, int]:
     Raises:
         UserError: Nothing is called so, or there is no such severity.
 
-    Example:
+    Examples:
         >>> shift, severity = parse("blur:2")
         >>> shift.name, severity
         ('blur', 2)
