@@ -116,7 +116,7 @@ def hooks():
         spec.loader.exec_module(module)
         return module
 
-    return {name: load(name) for name in ("pages", "formulas")}
+    return {name: load(name) for name in ("pages", "formulas", "tables")}
 
 
 @pytest.fixture(scope="session")
@@ -192,6 +192,22 @@ def test_formulas_are_markup_and_need_no_script(site, pages, hooks):
     assert made.count("<math") == 2
     assert "&lt;" in made or "&#x0003C;" in made
     assert 'display="block"' in made
+    assert "<munder>" in hooks["formulas"].line(r"\min_{P} \sum_i P_i")
+
+
+def test_columns_are_as_wide_as_what_is_in_them(hooks):
+    right = ' style="text-align: right;"'
+    head = f"<tr><th>claim</th><th{right}>n</th><th{right}>spent</th></tr>"
+    row = f"<tr><td>a<b>b</b></td><td{right}>12</td><td{right}>{'word ' * 30}</td></tr>"
+    made = hooks["tables"].readable(f"<table>{head}{row * 3}</table>")
+    assert re.findall(r'<th style="([^"]*)">(\w+)', made) == [
+        ("min-width: 5ch", "claim"),
+        ("text-align: right; min-width: 2ch", "n"),
+        ("text-align: left; min-width: 44ch", "spent"),
+    ]
+    assert made.startswith('<div class="table">')
+    assert made.count("<b>b</b>") == 3
+    assert hooks["tables"].readable(f"<table>{head}{row * 20}</table>").startswith('<div class="long-table">')
 
 
 def test_the_search_knows_every_page(site, pages):
