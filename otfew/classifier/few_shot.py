@@ -231,8 +231,8 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
             images: As in ``predict``.
 
         Returns:
-            (images, classes) float64 in the order of ``classes_``; of two classes, as scikit-learn has it, (images,), how
-            much the second is ahead of the first. NaN for an image that was skipped.
+            (images, classes) float64 in the order of ``classes_``; of two classes, as scikit-learn has it, (images,),
+            how much the second is ahead of the first. NaN for an image that was skipped.
 
         Raises:
             NotFittedError: Before ``fit``.
