@@ -15,6 +15,7 @@ import pytest
 from .docstrings import (
     ARRAYS,
     CONSTRUCTOR,
+    DTYPE,
     SECTIONS,
     SHAPE,
     Docstring,
@@ -296,13 +297,24 @@ def of_constructor(cls, doc, where):
         yield from wrong_errors(doc, made, where)
 
 
+def wrong_dtypes(doc, function, where):
+    """Say which arrays of a function have a shape and no dtype: for functions alone, methods have their class's."""
+    for parameter in parameters(function):
+        told = doc.sections.get("Args", {}).get(parameter.name, "")
+        if ARRAYS.search(str(parameter.annotation)) and not DTYPE.search(told):
+            yield f"{where}: argument {parameter.name} has no dtype"
+    told = " ".join({**doc.sections.get("Returns", {}), **doc.sections.get("Yields", {})}.values())
+    if ARRAYS.search(str(inspect.signature(function).return_annotation)) and not DTYPE.search(told):
+        yield f"{where}: no dtype of what it returns"
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_public_name_says_all(place):
     thing, doc = found(place), document(place)
     if inspect.isclass(thing):
         wrong = [*of_class(thing, doc, place)]
     elif inspect.isroutine(thing):
-        wrong = [*complaints(doc, thing, where=place)]
+        wrong = [*complaints(doc, thing, where=place), *wrong_dtypes(doc, thing, place)]
     else:
         wrong = [] if doc.text else [f"{place}: nothing below it says what it is"]
     assert wrong == []

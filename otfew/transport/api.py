@@ -200,7 +200,7 @@ def solve(
         TypeError: ``solver`` is neither a name nor a solver.
         ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum, or a problem is infeasible.
-        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation, none of which ``solve`` takes.
+        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation.
         DeviceError: A RuntimeError: a kernel cannot be compiled or launched on a GPU that should run it.
 
     Examples:

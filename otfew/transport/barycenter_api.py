@@ -108,6 +108,7 @@ def barycenter(
             set that counts, an unknown cost, a solver that is not exact; the message names the argument.
         TypeError: ``solver`` is neither a name nor a solver.
         ImportError: The solver's library is not installed.
+        RuntimeError: Under torch.vmap or torch.func.
 
     Examples:
         >>> import numpy as np
