@@ -36,15 +36,18 @@ def is_there(entry: str) -> bool:
 
 
 def expand(entry: Any) -> Any:
-    """Put the pages of a folder, its index first, where a line of the navigation names the folder."""
+    """Put the pages of a folder where a line of the navigation names it: its index, then in the order of its links."""
     if isinstance(entry, dict):
         return {title: expand(value) for title, value in entry.items()}
     if isinstance(entry, list):
         kept = [line for line in entry if not isinstance(line, dict) or all(map(keeps, line.values()))]
         return [expand(line) for line in kept]
     if entry.endswith("/"):
-        names = sorted(path.name for path in (ROOT / "docs" / entry).glob("*.md"))
-        return [entry + name for name in sorted(names, key=lambda name: name != "index.md")]
+        names = {f"docs/{entry}{path.name}" for path in (ROOT / "docs" / entry).glob("*.md")}
+        index = f"docs/{entry}index.md"
+        order = [index, *linked(index, (ROOT / index).read_text(encoding="utf-8"))] if index in names else []
+        ordered = [name for name in dict.fromkeys(order) if name in names]
+        return [name.removeprefix("docs/") for name in [*ordered, *sorted(names - set(ordered))]]
     return entry
 
 
