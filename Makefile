@@ -1,12 +1,13 @@
 # `make compare`: install and run the comparison. `make test`: lint, types, tests. `make check`: what is slower, or
 # needs an environment of its own (timm, for one); `make check-ledger`: what docs/reproduction.md says, computed again from
-# the answers in docs/results where they are kept, else held against itself, in seconds; `make browser`: the local page in chromium. CI runs all four.
+# the answers in docs/results where they are kept, else held against itself, in seconds; `make browser`: the local page in
+# chromium; `make docs`: the site of the docs, to be opened as site/index.html. CI runs all five.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin/python
 PIP := $(RUN) -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-.PHONY: compare test check check-ledger browser bench device-check lint format clean
+.PHONY: compare test check check-ledger browser docs bench device-check lint format clean
 
 compare: $(VENV)/.installed
 	$(RUN) -m experiments.compare $(ARGS)
@@ -23,6 +24,9 @@ check-ledger: $(VENV)/.tox
 
 browser: $(VENV)/.tox
 	TOX=$(VENV)/bin/tox .ci/browser
+
+docs: $(VENV)/.tox
+	$(VENV)/bin/tox run -e docs $(ARGS)
 
 bench: $(VENV)/.tox
 	$(VENV)/bin/tox run -e bench
@@ -45,7 +49,7 @@ format: $(VENV)/.tox
 	$(VENV)/bin/ruff format .
 
 clean:
-	rm -rf $(VENV) .tox build dist *.egg-info
+	rm -rf $(VENV) .tox build dist site *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

@@ -18,16 +18,7 @@ HEADS = ("mean", "logistic")
 class Alignment(TransductiveBaseline):
     """A control of ``domain-transport``: the same vectors, masses and heads, without a plan.
 
-    Args:
-        head: "mean" or "logistic", see ``otfew.scores.domains.Head``.
-        normalise: Divide vectors by their norms first.
-        temperature: Scale of the logits of "mean".
-        C: Inverse strength of the penalty of "logistic".
-        class_prior: Where the call gives none: "uniform", or "estimated", the mean of the queries' softmax over the
-            classes' means, with each domain about its own mean. It weighs the classes of the support.
-
-    Raises:
-        UserError: An option out of range; called with NaN, or a single query.
+    Options and errors stand at ``MeanAlignment``, the simplest of them.
     """
 
     partial_gradient = True

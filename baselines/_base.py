@@ -48,7 +48,16 @@ class Baseline(MethodBase, ABC):
 
     @abstractmethod
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
-        """Compute (episodes, n_query, way) logits of a checked batch of episodes."""
+        """Compute the logits of a checked batch of episodes.
+
+        Args:
+            support: (episodes, way, shot, nodes, channels), checked.
+            query: (episodes, n_query, nodes, channels), checked.
+            support_mask: (episodes, way, shot) bool or None.
+
+        Returns:
+            (episodes, n_query, way); larger is more similar.
+        """
 
 
 class MeanMapControl(Baseline):
@@ -67,7 +76,15 @@ class MeanMapControl(Baseline):
 
     @abstractmethod
     def score(self, support_map: Tensor, query: Tensor) -> Tensor:
-        """Compute (episodes, n_query, way) similarities from (episodes, way, nodes, channels) maps."""
+        """Compare queries with the classes' mean maps.
+
+        Args:
+            support_map: (episodes, way, nodes, channels).
+            query: (episodes, n_query, nodes, channels).
+
+        Returns:
+            (episodes, n_query, way) similarities.
+        """
 
 
 class WeightedControl(MeanMapControl):

@@ -156,19 +156,51 @@ class FittedClassifier(Baseline):
 
     @abstractmethod
     def start(self, way: int, channels: int) -> Parameters:
-        """Draw one episode's parameters in float64 from ``seed``."""
+        """Draw one episode's parameters from ``seed``.
+
+        Args:
+            way: Classes.
+            channels: Of the global vectors.
+
+        Returns:
+            Tensors (way, ...) float64.
+        """
 
     @abstractmethod
     def embed(self, vectors: Tensor) -> Tensor:
-        """Prepare global vectors (..., channels) for the classifier."""
+        """Prepare global vectors for the classifier.
+
+        Args:
+            vectors: (..., channels).
+
+        Returns:
+            (..., features).
+        """
 
     @abstractmethod
     def scores(self, parameters: Parameters, items: Tensor) -> Tensor:
-        """Compute logits (episodes, items, way)."""
+        """Compute logits.
+
+        Args:
+            parameters: (episodes, way, ...) each.
+            items: (episodes, items, features), as ``embed`` makes them.
+
+        Returns:
+            (episodes, items, way).
+        """
 
     @abstractmethod
     def gradient(self, parameters: Parameters, items: Tensor, labels: Tensor) -> Parameters:
-        """Compute the gradient of the mean cross-entropy in closed form, as new tensors."""
+        """Compute the gradient of the mean cross-entropy in closed form, as new tensors.
+
+        Args:
+            parameters: (episodes, way, ...) each.
+            items: (episodes, items, features), a mini-batch.
+            labels: (episodes, items, way), one-hot.
+
+        Returns:
+            Tensors of the parameters' shapes.
+        """
 
 
 def residuals(scores: Tensor, labels: Tensor) -> Tensor:

@@ -37,14 +37,24 @@ class TransductiveBaseline(Baseline):
         return self.transduce(support, query, support_mask, prior)
 
     def logits(self, support: Tensor, query: Tensor, support_mask: Tensor | None) -> Tensor:
-        """Compute (episodes, n_query, way) logits without a given class prior."""
+        """Compute the logits without a given class prior; see ``Baseline.logits``."""
         return self.transduce(support, query, support_mask, None)
 
     @abstractmethod
     def transduce(
         self, support: Tensor, query: Tensor, support_mask: Tensor | None, class_prior: Tensor | None
     ) -> Tensor:
-        """Compute (episodes, n_query, way) logits of a checked batch; ``class_prior`` (episodes, way) sums to 1."""
+        """Compute the logits of a checked batch of episodes.
+
+        Args:
+            support: (episodes, way, shot, nodes, channels), checked.
+            query: (episodes, n_query, nodes, channels), checked.
+            support_mask: (episodes, way, shot) bool or None.
+            class_prior: (episodes, way) of sum 1, or None.
+
+        Returns:
+            (episodes, n_query, way); larger is more similar.
+        """
 
 
 def checked_prior(class_prior: Tensor, support: Tensor) -> Tensor:

@@ -38,6 +38,9 @@ class AlphaTIM(InformationMaximisation):
         lr: Adam's step size.
         n_steps: Adam's steps.
         class_prior: As for ``tim``.
+
+    Raises:
+        UserError: An option out of range; called with a ``class_prior`` that is none.
     """
 
     name = "alpha-tim"
@@ -57,7 +60,7 @@ class AlphaTIM(InformationMaximisation):
         self.alpha = None if alpha is None else checks.number(self.name, "alpha", alpha, above=0)
 
     def alphas(self, support: Tensor, support_mask: Tensor | None) -> Tensor:
-        """Choose the order of each episode's entropies: (episodes,)."""
+        """Choose the order of each episode's entropies by its shots, unless ``alpha`` says."""
         if self.alpha is not None:
             return support.new_full((len(support),), self.alpha)
         shots = mean_shots(support, support_mask)

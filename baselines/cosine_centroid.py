@@ -19,6 +19,9 @@ class CosineCentroid(Baseline):
 
     Args:
         temperature: Scale of the logits; 12.5 as DeepEMD's. Without effect on accuracy.
+
+    Raises:
+        UserError: An option out of range.
     """
 
     name = "cosine-centroid"

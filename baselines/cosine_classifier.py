@@ -28,6 +28,9 @@ class CosineClassifier(FittedClassifier):
         dampening: Of SGD.
         weight_decay: Of SGD, on rows and lengths.
         seed: Of the start and the order.
+
+    Raises:
+        UserError: An option out of range.
     """
 
     name = "cosine-classifier"

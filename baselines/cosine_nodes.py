@@ -38,6 +38,9 @@ class CosineNodes(MeanMapControl):
 
     Args:
         temperature: Scale of the logits; 12.5 as DeepEMD's.
+
+    Raises:
+        UserError: A temperature that is not positive.
     """
 
     name = "cosine-nodes"

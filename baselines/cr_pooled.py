@@ -19,6 +19,9 @@ class CRPooled(MeanMapControl):
 
     Args:
         temperature: Scale of the logits; 12.5 as DeepEMD's.
+
+    Raises:
+        UserError: A temperature that is not positive.
     """
 
     name = "cr-pooled"

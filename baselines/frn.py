@@ -109,14 +109,16 @@ class FRN(Baseline):
     logit_c = -temperature * (1/M) sum_i |u_i - exp(beta) * (R_c S_c)_i|^2, R_c = Q S_c^T (S_c S_c^T + lambda_c I)^-1,
     where S_c holds the n_c nodes of all shots of class c, Q the query's M nodes, both divided by sqrt(channels) as in
     the released code for ResNet-12, and lambda_c = exp(alpha) * n_c / channels. Uneven shots: each class reconstructs
-    from the nodes that it has, under a penalty in proportion.
+    from the nodes that it has, under a penalty in proportion. The paper learns temperature, alpha and beta with the
+    backbone, from these defaults; so does the command metatrain.
 
     Args:
         temperature: Scale of the logits. Without effect on accuracy.
         alpha: See above.
         beta: See above.
 
-    The paper learns all three with the backbone, from these defaults; so does the command metatrain.
+    Raises:
+        UserError: An option out of range.
     """
 
     name = "frn"

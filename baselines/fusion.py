@@ -42,6 +42,9 @@ class Fusion(Baseline):
     Args:
         temperature: Factor of the cosines; 12.5 as DeepEMD's. It changes accuracy: the larger, the more a vote counts
             by its winner alone.
+
+    Raises:
+        UserError: An option out of range.
     """
 
     name = "fusion"

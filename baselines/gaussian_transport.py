@@ -20,12 +20,7 @@ class GaussianTransport(Alignment):
     It is transductive. The map is a constant for autograd. Uneven shots: each class has its share (``class_prior``);
     more shots are shrunk less.
 
-    Args:
-        head: "mean" or "logistic", see ``otfew.scores.domains.Head``.
-        normalise: Divide vectors by their norms first.
-        temperature: Scale of the logits of "mean".
-        C: Inverse strength of the penalty of "logistic".
-        class_prior: Where the call gives none: "uniform" or "estimated".
+    Its options and errors are those of ``MeanAlignment``.
     """
 
     name = "gaussian-transport"

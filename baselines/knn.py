@@ -54,6 +54,9 @@ class KNN(Baseline):
 
     Args:
         k: Nearest nodes that count; 3 as in the paper.
+
+    Raises:
+        UserError: An option out of range.
     """
 
     name = "knn"

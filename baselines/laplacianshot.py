@@ -135,6 +135,9 @@ class LaplacianShot(TransductiveBaseline):
         k: Nearest neighbours, the query itself included.
         rectify: Rectify the prototypes and shift the queries.
         n_steps: Most bound updates.
+
+    Raises:
+        UserError: An option out of range; called with nodes of other channels than ``base_mean``.
     """
 
     name = "laplacianshot"

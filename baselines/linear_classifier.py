@@ -24,6 +24,9 @@ class LinearClassifier(FittedClassifier):
         dampening: Of SGD.
         weight_decay: Of SGD, on weights and bias.
         seed: Of the start and the order.
+
+    Raises:
+        UserError: An option out of range.
     """
 
     name = "linear-classifier"

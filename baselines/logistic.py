@@ -26,6 +26,9 @@ class Logistic(Baseline):
     Args:
         C: Inverse strength of the penalty; 1 as in the paper's code.
         max_iter: Of L-BFGS.
+
+    Raises:
+        UserError: An option out of range; called with a single class.
     """
 
     name = "logistic"

@@ -39,6 +39,9 @@ class MatchingNet(Baseline):
     Args:
         temperature: Factor of the cosines. The paper has none (1), under which the attention is nearly even; 12.5 is
             DeepEMD's scale of cosines. Without effect on 1-shot accuracy.
+
+    Raises:
+        UserError: An option out of range.
     """
 
     name = "matchingnet"

@@ -26,7 +26,11 @@ class MeanAlignment(Alignment):
         normalise: Divide vectors by their norms first.
         temperature: Scale of the logits of "mean".
         C: Inverse strength of the penalty of "logistic".
-        class_prior: Where the call gives none: "uniform" or "estimated".
+        class_prior: Where the call gives none: "uniform", or "estimated", the mean of the queries' softmax over the
+            classes' means, with each domain about its own mean. It weighs the classes of the support.
+
+    Raises:
+        UserError: An option out of range; called with NaN, a single query, or a ``class_prior`` that is none.
     """
 
     name = "mean-alignment"

@@ -38,7 +38,7 @@ class ProtoNet(Baseline):
     Raises:
         UserError: A temperature that is not positive.
 
-    Example:
+    Examples:
         >>> support = torch.tensor([[0.0, 0.0], [4.0, 0.0]]).view(1, 2, 1, 1, 2)  # episodes, way, shot, nodes, channels
         >>> ProtoNet()(support, torch.tensor([[[[1.0, 0.0]]]]))
         tensor([[[-1., -9.]]])

@@ -30,6 +30,9 @@ class SimpleShot(Baseline):
     Args:
         base_mean: (channels,) mean of the base (training) classes' global vectors.
         temperature: Scale of the logits. Without effect on accuracy.
+
+    Raises:
+        UserError: An option out of range; called with nodes of other channels than ``base_mean``.
     """
 
     name = "simpleshot"

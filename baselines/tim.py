@@ -55,7 +55,15 @@ class InformationMaximisation(TransductiveBaseline):
         self.class_prior = checks.choice(self.name, "class_prior", class_prior, get_args(Prior))
 
     def alphas(self, support: Tensor, support_mask: Tensor | None) -> Tensor:
-        """Choose the order of each episode's entropies: (episodes,)."""
+        """Choose the order of each episode's entropies; 1 is Shannon's.
+
+        Args:
+            support: (episodes, way, shot, nodes, channels).
+            support_mask: (episodes, way, shot) bool or None.
+
+        Returns:
+            (episodes,) in the support's dtype.
+        """
         return support.new_ones(len(support))
 
     def transduce(
@@ -68,7 +76,17 @@ class InformationMaximisation(TransductiveBaseline):
 
     @torch.no_grad()
     def fit(self, support: Tensor, query: Tensor, support_mask: Tensor | None, class_prior: Tensor | None) -> Tensor:
-        """Fit class weights (episodes, way, channels) to unit query vectors (episodes, n_query, channels)."""
+        """Fit the classes' weights.
+
+        Args:
+            support: (episodes, way, shot, nodes, channels).
+            query: (episodes, n_query, channels) unit vectors.
+            support_mask: (episodes, way, shot) bool or None.
+            class_prior: (episodes, way) of sum 1, or None for that of the constructor.
+
+        Returns:
+            (episodes, way, channels).
+        """
         shots = unit(shot_vectors(support, support_mask))
         share = shot_weights(support, support_mask)
         start = (shots * share[..., None]).sum(2)
@@ -121,6 +139,9 @@ class TIM(InformationMaximisation):
         n_steps: Adam's steps.
         class_prior: Where the call gives none: "uniform" as published, or "estimated", the mean prediction of the
             queries by the classes' means, before any step.
+
+    Raises:
+        UserError: An option out of range; called with a ``class_prior`` that is none.
     """
 
     name = "tim"

@@ -28,6 +28,9 @@ class TrimmedChamfer(WeightedControl):
         mass: Fraction of each side's weight that counts, above 0 and at most 1. The default was chosen on validation
             classes of the birds.
         weights: How much each node counts, as of ``otfew.methods.DeepEMD``.
+
+    Raises:
+        UserError: An option out of range, or unknown weights.
     """
 
     name = "trimmed-chamfer"

@@ -39,7 +39,7 @@ PUBLISHED: dict[str, dict[str, Any]] = {
 
 @dataclass(frozen=True)
 class PairTransport:
-    """One evaluation of the loss, with what it was made of; N embeddings against M.
+    """One evaluation of ``BatchwiseOTLoss`` (Xu, Sun and Liu 2019), with what it was made of; N embeddings against M.
 
     Attributes:
         loss: Scalar, the mean of ``per_item``.
@@ -139,7 +139,7 @@ class BatchwiseOTLoss(nn.Module):
     Raises:
         UserError: An option out of range.
 
-    Example:
+    Examples:
         >>> embeddings = torch.tensor([[0.0], [1.0], [0.5], [3.0]])
         >>> loss = BatchwiseOTLoss(margin=1.0).transport(embeddings, torch.tensor([0, 0, 1, 1]))
         >>> pairs = (loss.same & loss.counted).sum() / loss.counted.sum()
@@ -193,6 +193,9 @@ class BatchwiseOTLoss(nn.Module):
             code: "2d", "shrec" or "3d".
             **options: Of the constructor, over the preset's.
 
+        Returns:
+            The loss.
+
         Raises:
             UserError: No such code, or an option out of range.
         """
@@ -229,6 +232,9 @@ class BatchwiseOTLoss(nn.Module):
             ref_emb: (M, channels), a second batch or modality; None pairs the batch with itself.
             ref_labels: (M,), given with ``ref_emb`` where there are labels.
 
+        Returns:
+            The loss, the plan and the ground distances (N, M), and what they say.
+
         Raises:
             UserError: Shapes that do not fit, NaN or infinity, or neither labels nor pairs.
         """
@@ -264,6 +270,9 @@ class BatchwiseOTLoss(nn.Module):
             distances: (N, M) float32 or float64, at least 0.
             same: (N, M) bool, pairs of one class.
             counted: (N, M) bool, pairs that count.
+
+        Returns:
+            As ``transport``.
         """
         ground = torch.where(same, (distances - self.positive_margin).relu(), (self.margin - distances).relu())
         ground = ground**self.pair_power

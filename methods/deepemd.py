@@ -68,8 +68,8 @@ class DeepEMD(MethodBase):
         temperature: T.
         shot_head: How several shots are scored, one of the above.
         weight_gradient: Let gradients flow through the weights as well, in the logits and in the fit of "sfc".
-        weights: How much each node counts: a name in ``otfew.scores.node_weights.NODE_WEIGHTS`` or weights with
-            options, such as ``otfew.scores.node_weights.KMeans(n_clusters=2)``.
+        weights: How much each node counts: a name in ``otfew.node_weights.NODE_WEIGHTS`` or weights with
+            options, such as ``otfew.node_weights.KMeans(n_clusters=2)``.
         mass: Fraction of the weight that has to match, above 0 and at most 1, where something on either side is clutter
             or hidden. Logits stay comparable over classes and masses. Needs the solver ``exact`` below 1; not for
             "prototype" and for ``MergeHead("partial")``, which leaves out what it need not match as it is. Its control
@@ -86,7 +86,7 @@ class DeepEMD(MethodBase):
         UserError: An unknown solver, head or weights, an option out of range or without effect; called with "sfc", a
             support of one class.
 
-    Example:
+    Examples:
         >>> import torch
         >>> support = torch.rand(2, 5, 1, 9, 64)  # episodes, way, shot, nodes, channels
         >>> query = torch.rand(2, 15, 9, 64)
@@ -145,6 +145,15 @@ class DeepEMD(MethodBase):
         """Turn options as run folders and command lines have them, numbers and names, into the constructor's.
 
         A head's options stand beside its name there, under the names of the earlier releases.
+
+        Args:
+            options: Numbers and words by name.
+
+        Returns:
+            Options as the constructor takes them, a head among them as an object.
+
+        Raises:
+            UserError: An unknown head, or an option that it does not have.
         """
         old = {option: value for option, value in options.items() if option in _OLD and value is not None}
         others = {option: value for option, value in options.items() if option not in _OLD}
@@ -209,7 +218,10 @@ def _options_of(owner: str, head: str, kind: type[ShotHead], behind: list[str]) 
 
 
 class DeepEMDFCN(DeepEMD):
-    """DeepEMD on the cells of the feature map: the preset of the paper's FCN variant."""
+    """DeepEMD on the cells of the feature map: the preset of the paper's FCN variant (Zhang et al. 2022).
+
+    Its options and errors are those of ``DeepEMD``.
+    """
 
     name: ClassVar[str] = "deepemd-fcn"
     nodes: ClassVar[str] = "fcn"
@@ -217,7 +229,10 @@ class DeepEMDFCN(DeepEMD):
 
 
 class DeepEMDGrid(DeepEMD):
-    """DeepEMD on an image pyramid of grids: the preset of the paper's Grid variant."""
+    """DeepEMD on an image pyramid of grids: the preset of the paper's Grid variant (Zhang et al. 2022).
+
+    Its options and errors are those of ``DeepEMD``.
+    """
 
     name: ClassVar[str] = "deepemd-grid"
     nodes: ClassVar[str] = "grid:2,3"
@@ -225,7 +240,10 @@ class DeepEMDGrid(DeepEMD):
 
 
 class DeepEMDSampling(DeepEMD):
-    """DeepEMD on random crops: the preset of the paper's Sampling variant."""
+    """DeepEMD on random crops: the preset of the paper's Sampling variant (Zhang et al. 2022).
+
+    Its options and errors are those of ``DeepEMD``.
+    """
 
     name: ClassVar[str] = "deepemd-sampling"
     nodes: ClassVar[str] = "sampling:9"

@@ -79,7 +79,7 @@ class DomainTransport(MethodBase):
     Raises:
         UserError: An option out of range; called with NaN, a single query, or a ``class_prior`` that is none.
 
-    Example:
+    Examples:
         >>> import torch
         >>> support, query = torch.rand(2, 5, 1, 1, 64), torch.rand(2, 75, 1, 64)
         >>> DomainTransport(plan="exact")(support, query).shape

@@ -56,7 +56,15 @@ class KMeansHead(ShotHead):
         return score(self.class_nodes(support, support_mask), query)
 
     def class_nodes(self, support: Tensor, support_mask: Tensor | None) -> Tensor:
-        """Combine support (episodes, way, shot, nodes, channels) into classes (episodes, way, nodes, channels)."""
+        """Combine the shots of each class into one node set.
+
+        Args:
+            support: (episodes, way, shot, nodes, channels).
+            support_mask: (episodes, way, shot) bool; masked shots do not count. None counts all.
+
+        Returns:
+            (episodes, way, nodes, channels).
+        """
         if support.shape[2] == 1:
             return support[:, :, 0]
         if support_mask is None:

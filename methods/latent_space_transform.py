@@ -38,10 +38,9 @@ class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Raises:
         UserError: In ``fit``, an option out of range.
-        ValueError: In all methods NaN, infinities, or a negative feature where beta
-            is not 1.
+        ValueError: In all methods, NaN, infinity, or a negative feature where beta is not 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> points = np.abs(np.random.default_rng(0).normal(size=(80, 640)))
         >>> LatentSpaceTransform(beta=0.5, delta=0.3, gamma=0.9).fit_transform(points).shape
@@ -55,7 +54,19 @@ class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         self.reduce = reduce
 
     def fit(self, X: Any, y: Any = None) -> LatentSpaceTransform:
-        """Find the coordinates and the mean of points (n_points, n_features); ``y`` is ignored."""
+        """Find the coordinates and the mean of points.
+
+        Args:
+            X: (n_points, n_features), float32 or float64 or what becomes that.
+            y: Without effect.
+
+        Returns:
+            Itself.
+
+        Raises:
+            UserError: An option out of range.
+            ValueError: NaN, infinity, or a negative feature where ``beta`` is not 1.
+        """
         del y
         check_options(type(self).__name__, self.beta, self.delta, self.gamma)
         points = self._powers(X, reset=True)
@@ -64,7 +75,18 @@ class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
         return self
 
     def transform(self, X: Any) -> Array:
-        """Transform points (n_points, n_features) into (n_points, n_components), in float32 if that is what X is."""
+        """Transform points.
+
+        Args:
+            X: (n_points, n_features), as many features as were fitted.
+
+        Returns:
+            (n_points, n_components), float32 if that is what X is, else float64.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+            ValueError: NaN, infinity, another number of features, or a negative one where ``beta`` is not 1.
+        """
         check_is_fitted(self)
         return _scaled(self._scaled_once(self._powers(X, reset=False)) - self.mean_, self.gamma)
 

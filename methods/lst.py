@@ -75,7 +75,7 @@ class LST(MethodBase):
         UserError: An option out of range; called with NaN, negative features, a class without a shot, a single query,
             or a ``class_prior`` that is none.
 
-    Example:
+    Examples:
         >>> import torch
         >>> support, query = torch.rand(2, 5, 1, 1, 64), torch.rand(2, 75, 1, 64)
         >>> assigned = LST()(support, query).softmax(-1)
@@ -126,6 +126,9 @@ class LST(MethodBase):
             source: "cifar-fs" or "cub".
             shot: Labelled images of each class: 1, or more for the options of five.
             **options: Of the constructor, over the published ones.
+
+        Returns:
+            The method.
 
         Raises:
             UserError: No such data set, no shot, or an option out of range.

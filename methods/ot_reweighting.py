@@ -48,7 +48,7 @@ Preset = Literal["converged", "published"]
 
 @dataclass(frozen=True)
 class Reweighting:
-    """Weights of a training set.
+    """Weights of a training set (Guo et al. 2022), as ``OTReweighting.fit`` finds them.
 
     Attributes:
         weights: (samples,) float64, with total 1.
@@ -68,11 +68,21 @@ class Reweighting:
     gap: float
 
     def mean_one(self) -> Tensor:
-        """Return the weights times their number: factors (samples,) float32 of per-sample losses."""
+        """Return the weights times their number: factors (samples,) float32 of the samples' losses."""
         return (self.weights * len(self.weights)).float()
 
     def plan(self, weights: Tensor | None = None) -> Tensor:
-        """Solve for the plan (meta points, samples) at the learned weights, or at others of total 1."""
+        """Solve for the plan at the learned weights, or at others.
+
+        Args:
+            weights: (samples,) of total 1; None takes the learned ones.
+
+        Returns:
+            (meta points, samples) float64.
+
+        Raises:
+            UserError: The weights are of the published preset, which has a plan for each batch only.
+        """
         if self.cost is None:
             raise UserError("the published preset has a plan for each batch only.")
         meta = len(self.cost)
@@ -84,6 +94,9 @@ class Reweighting:
 
 class OTReweighting:
     """Minimises over w the regularised transport cost between sum_i w_i delta(x_i, y_i) and a balanced meta set.
+
+    The weights of Guo et al. (2022, "Learning to re-weight examples with optimal transport for imbalanced
+    classification"), which act on the samples' losses; here they are solved for on all cached features at once.
 
     Args:
         cost: "label" (labels agree or not), "feature" (1 - cosine) or "combined" (the sum of both).
@@ -106,7 +119,7 @@ class OTReweighting:
     Raises:
         UserError: An option out of range, or without effect beside the published preset.
 
-    Example:
+    Examples:
         >>> import torch
         >>> features, labels = torch.eye(3)[[0, 0, 0, 1]], torch.tensor([0, 0, 0, 1])
         >>> meta, meta_labels = torch.eye(3)[:2], torch.tensor([0, 1])
@@ -159,13 +172,26 @@ class OTReweighting:
         Args:
             seed: Of the order of batches.
 
+        Returns:
+            The re-weighting.
+
         Raises:
             UserError: A seed that is none.
         """
         return cls(preset="published", seed=seed)
 
     def costs(self, features: Tensor, labels: Tensor, meta_features: Tensor, meta_labels: Tensor) -> Tensor:
-        """Compute the cost (meta points, samples) float64 between meta points as they are given and samples."""
+        """Compute the cost between meta points, as they are given, and samples.
+
+        Args:
+            features: (samples, channels) float.
+            labels: (samples,) int64.
+            meta_features: (meta points, channels) float.
+            meta_labels: (meta points,) int64.
+
+        Returns:
+            (meta points, samples) float64.
+        """
         parts = []
         if self.cost != "feature":
             parts.append(self.label_coefficient * label_costs(meta_labels, labels, self.label_distance))
@@ -177,10 +203,13 @@ class OTReweighting:
         """Find the weights.
 
         Args:
-            features: (samples, channels) of the training set.
+            features: (samples, channels) float, of the training set.
             labels: (samples,) int64.
-            meta_features: (meta, channels), balanced.
+            meta_features: (meta, channels) float, balanced.
             meta_labels: (meta,) int64, of the same classes as ``labels``.
+
+        Returns:
+            Weights of total 1, and the costs that they rest on.
 
         Raises:
             UserError: Shapes or dtypes that do not fit, NaN or infinity, a class that one of the two sets lacks.

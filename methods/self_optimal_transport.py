@@ -109,7 +109,7 @@ class SelfOptimalTransport(MethodBase):
     Raises:
         UserError: An option out of range.
 
-    Example:
+    Examples:
         >>> support, query = torch.rand(2, 5, 1, 1, 64), torch.rand(2, 15, 1, 64)
         >>> features, queries, share = SelfOptimalTransport().transform(support, query)
         >>> features.shape, queries.shape  # an image is described by its 20 plan entries

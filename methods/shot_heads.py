@@ -36,17 +36,28 @@ class ShotHead(ABC):
 
     @classmethod  # noqa: B027
     def check_option(cls, owner: str, argument: str, option: str, value: Any) -> None:
-        """Raise ``UserError`` where an option's value is out of range.
+        """Refuse an option's value that is out of range.
 
         Args:
             owner: Who is constructed, for the message.
             argument: What the option is called there.
             option: Name of the field.
             value: What was given.
+
+        Raises:
+            UserError: It is.
         """
 
     def check_score(self, owner: str, score: EMDScore) -> None:  # noqa: B027
-        """Raise ``UserError`` where the head cannot work with a score."""
+        """Refuse a score that the head cannot work with.
+
+        Args:
+            owner: Who is constructed, for the message.
+            score: Of two node sets.
+
+        Raises:
+            UserError: It cannot; most heads take any.
+        """
 
     def controls(self, shot: int, usual: tuple[str, ...]) -> tuple[str, ...] | None:
         """Name the methods that score classes of so many shots in the same way, but without transport.
@@ -145,6 +156,9 @@ class FusionHead(ShotHead):
 
     Args:
         combine: "mean" or "sum".
+
+    Raises:
+        UserError: Another word.
     """
 
     combine: str = "mean"
@@ -178,6 +192,9 @@ class MergeHead(ShotHead):
 
     Args:
         mass: "equal" or "partial"; the latter needs the solver ``exact``.
+
+    Raises:
+        UserError: Another word; given to ``DeepEMD``, "partial" with another solver, or with part of the mass.
     """
 
     mass: str = "equal"

@@ -66,7 +66,7 @@ class StructuredFC(ShotHead):
         UserError: A step size that is not positive; epochs, batch size or iterations below 1; both epochs and
             iterations.
 
-    Example:
+    Examples:
         >>> from otfew.methods import DeepEMD
         >>> DeepEMD(shot_head=StructuredFC(lr=10, epochs=20)).shot_head
         StructuredFC(lr=10, epochs=20, batch_size=4, iterations=None, seed=0)
@@ -102,7 +102,14 @@ class StructuredFC(ShotHead):
         return score(self.fit(support, support_mask, score, temperature), query)
 
     def batches(self, n_images: int) -> Iterator[MiniBatch]:
-        """Yield the mini-batches of image numbers below ``n_images``, one for each step."""
+        """Draw the mini-batches.
+
+        Args:
+            n_images: Support images, numbered from 0.
+
+        Yields:
+            (batch,) int64 numbers of images, one array for each step.
+        """
         steps = self.iterations or (self.epochs or EPOCHS) * -(-n_images // self.batch_size)
         return itertools.islice(self._endless(n_images), steps)
 

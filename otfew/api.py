@@ -134,10 +134,13 @@ def compare(
         device: "auto", "cpu", "cuda", ...
         watch: Where progress is shown.
 
+    Returns:
+        The table, every method's accuracy in each episode, paired differences with both intervals, and the answers.
+
     Raises:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
 
-    Example:
+    Examples:
         >>> import otfew
         >>> found = otfew.compare("glyphs", ["cr-pooled", "cosine-centroid"], episodes=4, query=2)
         >>> sorted(found.differences)
@@ -189,10 +192,13 @@ def compare_over(
         watch: Where progress is shown.
         **options: Other arguments of ``compare``.
 
+    Returns:
+        A comparison for each seed, number of shots and file of features, and their figures joined.
+
     Raises:
         UserError: As ``compare`` says, an argument that it has not, or features of other images.
 
-    Example:
+    Examples:
         >>> import otfew
         >>> found = otfew.compare_over(shots=[1, 5], dataset="glyphs", methods=["cosine-centroid"], episodes=4, query=2)
         >>> sorted(found.panels)

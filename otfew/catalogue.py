@@ -51,7 +51,7 @@ def parse(spec: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: Something else stands behind the colon, or an option stands there twice.
 
-    Example:
+    Examples:
         >>> parse("deepemd:shot_head=sfc,temperature=3")
         ('deepemd', {'shot_head': 'sfc', 'temperature': 3})
         >>> parse("my.methods:Mine")
@@ -103,6 +103,9 @@ def find(name: str) -> type[FewShotMethod]:
     Args:
         name: Key of ``METHODS`` or ``BASELINES``, or ``package.module:Name`` of a class of one's own; options behind it
             are passed over.
+
+    Returns:
+        The class.
 
     Raises:
         UserError: There is none of the name, with the nearest names; or what a plug-in names is no method's class.
@@ -177,6 +180,9 @@ def build(name: str, /, **options: Any) -> FewShotMethod:
     Args:
         name: As in ``find``.
         **options: Of its constructor, as objects, or as run folders have them; they go before those behind the name.
+
+    Returns:
+        The method.
 
     Raises:
         UserError: Unknown name or option, an option of a wrong type or out of range, or ``base_mean`` missing where the

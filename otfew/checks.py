@@ -25,6 +25,9 @@ def refuse(owner: str, argument: str, wanted: str, given: object) -> NoReturn:
         argument: Name of the argument.
         wanted: What it must be, as in "a number above 0".
         given: What it is.
+
+    Raises:
+        UserError: Always: "OWNER: `ARGUMENT` must be WANTED, not GIVEN."
     """
     raise UserError(f"{owner}: `{argument}` must be {wanted}, not {given!r}.")
 
@@ -84,19 +87,47 @@ def whole(owner: str, argument: str, value: Any, least: int | None = 1, below: i
 
 
 def seed(owner: str, argument: str, value: object) -> int:
-    """Return a seed that torch's generators take; raises ``UserError`` for any other."""
+    """Return a seed that torch's generators take, as an int.
+
+    Args:
+        owner: Name of the method or class.
+        argument: Name of the argument.
+        value: What was given.
+
+    Raises:
+        UserError: No whole number from -2^63 to 2^64 - 1.
+    """
     return whole(owner, argument, value, -(2**63), 2**64)
 
 
 def flag(owner: str, argument: str, value: object) -> bool:
-    """Return True or False; raises ``UserError`` for anything else."""
+    """Return True or False as it was given.
+
+    Args:
+        owner: Name of the method or class.
+        argument: Name of the argument.
+        value: What was given.
+
+    Raises:
+        UserError: Anything else, 0 and 1 too.
+    """
     if not isinstance(value, bool):
         refuse(owner, argument, "True or False", value)
     return value
 
 
 def choice(owner: str, argument: str, value: Given, choices: Iterable[str]) -> Given:
-    """Return one of some words; raises ``UserError`` for anything else."""
+    """Return one of some words as it was given.
+
+    Args:
+        owner: Name of the method or class.
+        argument: Name of the argument.
+        value: What was given.
+        choices: The words.
+
+    Raises:
+        UserError: Anything else; the message lists the words.
+    """
     known = tuple(choices)
     if not isinstance(value, str) or value not in known:
         raise UserError(f"{owner}: unknown `{argument}` {value!r}; there are: {', '.join(known)}.")
@@ -104,7 +135,14 @@ def choice(owner: str, argument: str, value: Given, choices: Iterable[str]) -> G
 
 
 def base_mean(owner: str, value: object) -> Tensor:
-    """Return the mean of the base classes' global vectors, (channels,).
+    """Return the mean of the base classes' global vectors as it was given.
+
+    Args:
+        owner: Name of the method or class.
+        value: A floating-point tensor (channels,), or what was given in its place.
+
+    Returns:
+        (channels,), of any floating dtype.
 
     Raises:
         UserError: No floating-point tensor of one axis, empty, or with NaN or infinity.
@@ -123,6 +161,9 @@ def dense_solver(owner: str, value: object) -> Solver:
     Args:
         owner: Name of the method or class.
         value: A name, which means default options, or a solver.
+
+    Returns:
+        The solver.
 
     Raises:
         UserError: An unknown name, another type, a solver of point clouds, or one whose library is not installed.

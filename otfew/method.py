@@ -60,6 +60,9 @@ class FewShotMethod(Protocol):
         Returns:
             logits (episodes, n_query, way); larger = more similar. They do not depend on batch-mates. Half precision
             is computed as float32, inside and outside autocast, and gives float32.
+
+        Raises:
+            UserError: Shapes, dtypes or masks that do not fit, see ``check_episode``.
         """
         ...
 
@@ -109,12 +112,22 @@ class MethodBase:
 
         Args:
             options: Numbers, words and objects by name.
+
+        Returns:
+            Options as the constructor takes them.
         """
         return dict(options)
 
 
 def check_method(method: object) -> None:
-    """Raise ``UserError`` unless an object follows ``FewShotMethod``."""
+    """Refuse what does not follow ``FewShotMethod``.
+
+    Args:
+        method: What was given as a method.
+
+    Raises:
+        UserError: A class in place of an object, nothing that can be called, or an attribute that it lacks.
+    """
     contract = "a method is an object called with support and query; derive its class from otfew.method.MethodBase"
     if isinstance(method, type):
         raise UserError(f"method is the class {method.__name__}: give an object of it, as in {method.__name__}().")
@@ -126,12 +139,16 @@ def check_method(method: object) -> None:
 
 
 def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = None) -> None:
-    """Raise ``UserError`` unless shapes, dtypes and masks fit the contract.
+    """Refuse an episode whose shapes, dtypes or masks do not fit the contract.
 
     Args:
         support: (episodes, way, shot, nodes, channels).
         query: (episodes, n_query, nodes, channels).
         support_mask: (episodes, way, shot) bool or None.
+
+    Raises:
+        UserError: Other numbers of axes, other episodes or channels in ``query``, a mask of another shape or dtype, or
+            a class without a shot.
     """
     if support.ndim != 5 or query.ndim != 4:
         raise UserError(
@@ -169,7 +186,14 @@ def shot_mean(support: Tensor, support_mask: Tensor | None = None) -> Tensor:
 
 
 def global_vectors(nodes: Tensor) -> Tensor:
-    """Average node sets (..., nodes, channels) into global vectors (..., channels)."""
+    """Average node sets into global vectors.
+
+    Args:
+        nodes: (..., nodes, channels) float.
+
+    Returns:
+        (..., channels) of the same dtype.
+    """
     return nodes.mean(-2)
 
 

@@ -69,6 +69,9 @@ class LossKind:
             channels: Of the embeddings.
             **options: Its own.
 
+        Returns:
+            The loss, with its parameters where it has any.
+
         Raises:
             UserError: An option that it does not have, of another kind than its default, or out of range.
         """
@@ -88,7 +91,7 @@ class LossKind:
         return (inspect.getdoc(self.build) or "").partition("\n")[0]
 
     def options(self) -> dict[str, Any]:
-        """Name the options with their defaults: parameters of the constructors of the class, and of ``build``."""
+        """Return the options with their defaults: parameters of the constructors of the class, and of ``build``."""
         kind = self.takes()
         above = [vars(each).get("__init__") for each in kind.__mro__] if isinstance(kind, type) else [kind]
         named = {
@@ -136,6 +139,9 @@ class Matched(PairLoss):
 
     Args:
         margin: In units of the squared distance.
+
+    Raises:
+        UserError: A negative margin; called with batches of different lengths.
     """
 
     def __init__(self, margin: float = 5.0) -> None:

@@ -70,7 +70,7 @@ def called(thing: Any, name: str, kind: Kind | Literal["plug-in"], *arguments: A
 def plain(name: str) -> str:
     """Return the ``package.module:Name`` that a name begins with, or "" where it names no plug-in.
 
-    Example:
+    Examples:
         >>> plain("mine:Rings:3"), plain("mine:Net@own.safetensors"), plain("fcn:2,1"), plain("timm:resnet18")
         ('mine:Rings', 'mine:Net', '', '')
     """
@@ -112,7 +112,7 @@ def digests(names: Iterable[object]) -> dict[str, str]:
 def file_name(name: str) -> str:
     """Write a name so that it can be part of a file's name.
 
-    Example:
+    Examples:
         >>> file_name("my.methods:Mean shot_head=nn"), file_name("deepemd-fcn")
         ('my.methods-Mean-shot_head=nn', 'deepemd-fcn')
     """

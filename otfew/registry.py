@@ -18,7 +18,7 @@ class Registry(MutableMapping[str, Kind], Generic[Kind]):
     Args:
         paths: Name -> "package.module:attribute".
 
-    Example:
+    Examples:
         >>> table = Registry({"ordered": "collections:OrderedDict"})
         >>> list(table), "ordered" in table, table["ordered"].__name__
         (['ordered'], True, 'OrderedDict')

@@ -56,7 +56,7 @@ def sliced_distance(
         ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, an
             option out of range; the message names the argument and the batch index.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> x = np.zeros((1, 2))
         >>> sliced_distance(x, x + np.array([3.0, 4.0]), directions=np.array([[0.6, 0.8], [1.0, 0.0]])).each.round(9)

@@ -11,7 +11,7 @@ import tyro
 from otfew.experiments.commands import COMMANDS, module_of
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 MADE = re.compile(r"^make ([\w-]+)")
 COMMAND = re.compile(
     r"(?:[A-Z_]+=\S+ )*(?:torchrun (?:--[\w-]+[ =]\S+ )*-m |python -m )experiments\.(?P<module>\w+)(?= |$)"
@@ -45,7 +45,7 @@ def commands():
             words = shlex.split(line[match.end() :], comments=True)
             words = [(match["module"] or match["name"]).replace("_", "-"), *words]
             stop = next((place for place, word in enumerate(words) if word in {"|", "&&", ">", ";"}), None)
-            found.append(pytest.param(words[:stop], id=f"{page.name}: {' '.join(words)[:90]}"))
+            found.append(pytest.param(words[:stop], id=f"{page.relative_to(ROOT).as_posix()}: {' '.join(words)[:90]}"))
     return found
 
 

@@ -15,7 +15,10 @@ from otfew.experiments.reproduce.claims import PLACE
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md"))]
+OF_THE_ROOT = [
+    path for name in ("README", "CONTRIBUTING", "CHANGELOG", "SECURITY") if (path := ROOT / f"{name}.md").exists()
+]
+PAGES = [*OF_THE_ROOT, *sorted(DOCS.rglob("*.md"))]
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 NUMBER = re.compile(r"[+-]?\d+\.\d+")
 README = ROOT / "README.md"
@@ -37,12 +40,12 @@ def links(path):
 
 
 def anchors(path):
-    """The names of headings, as GitHub makes them."""
+    """The names of headings, as GitHub makes them and, by a hook, the site does: of those alike the first alone."""
     headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page):
     for target in links(page):
         if target.startswith(("http://", "https://")):
@@ -94,6 +97,21 @@ def test_code_in_the_readme_runs():
     given = {"photos": images[:4], "labels": ["a", "a", "a", "b"], "more_photos": images[4:]}
     exec(compile(photos.replace("efficientnet-lite0", "glyphs-resnet12-quarter"), "README.md", "exec"), given)
     assert set(given["classifier"].classes_) == {"a", "b"}
+
+
+def test_code_of_the_page_on_losses_runs():
+    """All of it, in order, in one namespace: it asserts what it says. Small enough for every run of the tests."""
+    blocks = re.findall(
+        r"^```python\n(.*?)^```", (DOCS / "loss.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    assert len(blocks) >= 6
+    found = {}
+    for block in blocks:
+        exec(compile(block, "loss.md", "exec"), found)
+    assert found["after"] > found["before"] + 0.4
+    assert float(found["result"].gap.max()) < 1e-9
+    assert [tuple(plan.shape) for plan in found["plans"]] == [(3, 4), (5, 2)]
+    assert all(cost.grad is not None for cost in found["costs"])
 
 
 def test_figures_from_other_pages_stand_there():

@@ -60,7 +60,14 @@ class Backbone:
         return torch.device("cpu") if parameter is None else parameter.device
 
     def to(self, device: torch.device | str) -> Backbone:
-        """Move the weights to a device; returns itself."""
+        """Move the weights to a device.
+
+        Args:
+            device: As torch names it.
+
+        Returns:
+            Itself.
+        """
         self.module.to(device)
         self._normalise.to(device)
         return self
@@ -74,6 +81,9 @@ class Backbone:
 
         Returns:
             (images, channels, h, w) float32 on the module's device.
+
+        Raises:
+            UserError: The module returns something else.
         """
         parameter = next(self.module.parameters(), None)
         device = images.device if parameter is None else parameter.device

@@ -74,7 +74,10 @@ class Card:
 
     @classmethod
     def from_json(cls, data: Any) -> Card:
-        """Read a card back.
+        """Return the card that ``to_json`` made a dictionary of.
+
+        Args:
+            data: What a JSON file holds.
 
         Raises:
             ValueError: Not a dictionary, an unknown or missing field, a value of the wrong kind, or another checksum.
@@ -102,7 +105,11 @@ class Card:
         return card
 
     def check(self) -> None:
-        """Raise ``ValueError`` at the first value that can't be used."""
+        """Refuse values that can't be used.
+
+        Raises:
+            ValueError: The first of them, named.
+        """
         for key in ("name", "architecture", "training_data", "dataset", "sha256"):
             if not isinstance(getattr(self, key), str):
                 raise ValueError(f"field {key!r} is not a string")

@@ -119,6 +119,9 @@ def of_module(module: nn.Module, name: str | None = None) -> Backbone:
         module: Returns what ``AsMaps`` takes.
         name: Name in reports; None takes that of its class.
 
+    Returns:
+        The backbone; its card says that nobody knows what it was trained on.
+
     Raises:
         UserError: Its weights hold no numbers.
     """

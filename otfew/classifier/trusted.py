@@ -66,7 +66,11 @@ class Trusted:
 
     @property
     def calibration_(self) -> Calibration:
-        """Temperature and threshold: ``otfew.classifier.calibration.Calibration``."""
+        """Temperature and threshold: ``otfew.classifier.calibration.Calibration``.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+        """
         check_is_fitted(self, "labelled_")
         return self._calibration or self._trusted().calibration
 
@@ -77,7 +81,11 @@ class Trusted:
 
     @property
     def report_(self) -> Evidence:
-        """What held-out photos say: ``otfew.classifier.evidence.Evidence``; ``lines()`` puts it into sentences."""
+        """What held-out photos say: ``otfew.classifier.evidence.Evidence``; ``lines()`` puts it into sentences.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+        """
         check_is_fitted(self, "labelled_")
         return self._trusted().evidence
 
@@ -93,10 +101,11 @@ class Trusted:
             alpha: Share of sets that may lack the right label.
 
         Returns:
-            For each image the labels of its set, sorted; perhaps none, where it resembles no class; None for an image
-            that was skipped.
+            For each image the labels (classes in the set,) sorted; perhaps none, where it resembles no class; None for
+            an image that was skipped.
 
         Raises:
+            NotFittedError: Before ``fit``.
             UserError: As ``predict``, fewer than 1 / ``alpha`` - 1 labelled photos, or a method for which there are no
                 such sets.
         """
@@ -117,6 +126,13 @@ class Trusted:
 
         Args:
             images: As in ``predict``.
+
+        Returns:
+            The verdict, class by class; ``str()`` says it in words.
+
+        Raises:
+            NotFittedError: Before ``fit``.
+            UserError: As ``predict``.
         """
         check_is_fitted(self, "labelled_")
         _, nodes, _ = self._embedded(images)
@@ -163,6 +179,9 @@ class Trusted:
         They stay until ``report_`` is asked for, which then holds photos out, or until ``_take`` brings what
         ``_assessment`` has found meanwhile. What must be refused at once, such as a class called like unknown photos,
         still is.
+
+        Yields:
+            Nothing; it is a context, ``with classifier.assessed_later(): classifier.add(...)``.
         """
         before, self._later = self._later, True
         try:

@@ -56,7 +56,7 @@ def EMD(  # noqa: N802  OpenCV's name
     Raises:
         error: An argument does not fit; where OpenCV is loaded, it is a ``cv2.error``, too.
 
-    Example:
+    Examples:
         >>> weights = np.array([[1.0], [3.0]], np.float32)
         >>> EMD(weights, weights[::-1].copy(), DIST_USER, np.array([[0, 2], [1, 0]], np.float32))[0]
         0.5

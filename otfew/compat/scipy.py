@@ -34,7 +34,7 @@ def linear_sum_assignment(cost_matrix: Any, maximize: bool = False) -> tuple[Any
         TypeError: It holds no real numbers.
         ConvergenceError: Costs that differ by more digits than float64 has.
 
-    Example:
+    Examples:
         >>> linear_sum_assignment([[4, 1, 3], [2, 0, 5], [3, 2, 2]])
         (array([0, 1, 2]), array([1, 0, 2]))
     """

@@ -70,6 +70,9 @@ def kind_of(spec: str) -> Kind:
     Args:
         spec: As in ``check``.
 
+    Returns:
+        "method", "data set", "backbone", "solver" or "nodes".
+
     Raises:
         UserError: The import fails, or what is found is of no kind that otfew takes.
     """

@@ -13,7 +13,9 @@ import numpy.typing as npt
 from otfew import choices
 
 Split = choices.Split
+"""Name of a split: "train", "val" or "test"."""
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
+"""The splits, class-disjoint: what is trained on, what options are chosen on, and what is reported."""
 
 Image = npt.NDArray[np.uint8]
 """One decoded image: (height, width, 3), RGB, uint8."""

@@ -27,6 +27,9 @@ class Preparation:
         crop: "none" resizes the whole image to a square; "center" resizes it to a square 92/84 times as large and cuts
             out the middle, which is the evaluation protocol of DeepEMD and FEAT (92 to 84 pixels). Neither keeps the
             aspect ratio.
+
+    Raises:
+        UserError: A resolution below 1, or another crop.
     """
 
     resolution: int
@@ -39,7 +42,14 @@ class Preparation:
             raise UserError(f"unknown `crop` {self.crop!r}: choose one of {', '.join(CROPS)}.")
 
     def __call__(self, image: Image) -> Image:
-        """Resize and crop one image (height, width, 3), uint8 or float32, to (resolution, resolution, 3)."""
+        """Resize and crop one image.
+
+        Args:
+            image: (height, width, 3) uint8 or float32.
+
+        Returns:
+            (resolution, resolution, 3) of the same dtype.
+        """
         if self.crop == "none":
             return resize_square(image, self.resolution)
         enlarged = round(self.resolution * 92 / 84)

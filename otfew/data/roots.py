@@ -11,7 +11,7 @@ VARIABLE = "OTFEW_DATA"
 
 
 def default_root() -> Path:
-    """$OTFEW_DATA, else the folder ``otfew/data`` among the user's caches."""
+    """Return the data root where none is given: $OTFEW_DATA, else the folder ``otfew/data`` among the user's caches."""
     if value := os.environ.get(VARIABLE):
         return Path(value).expanduser()
     import platformdirs

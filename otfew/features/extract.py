@@ -62,6 +62,9 @@ class FeatureSet:
             seen none, is external, or nobody knows.
         queries: Node sets of the domain that queries come from, where that is another one: its images are numbered
             behind these.
+
+    Raises:
+        UserError: Labels that are no indices into ``classes``, or of another number than the nodes'.
     """
 
     nodes: Tensor
@@ -92,7 +95,14 @@ class FeatureSet:
         return replace(self, nodes=means, queries=None if self.queries is None else self.queries.pooled)
 
     def rows(self, indices: npt.NDArray[np.int64]) -> Tensor:
-        """Return the nodes of images by number: (...,) gives (..., nodes, channels); all are of one domain."""
+        """Return the nodes of images by number.
+
+        Args:
+            indices: (...,) int64, numbers of images, all of one domain.
+
+        Returns:
+            (..., nodes, channels) float32.
+        """
         own, numbers = self, indices.reshape(-1)
         if self.queries is not None and len(numbers) and int(numbers.min()) >= len(self.nodes):
             own, numbers = self.queries, numbers - len(self.nodes)

@@ -32,6 +32,13 @@ def load_feature_file(path: str | Path) -> FeatureSet:
 
     Little more is held than the features once, as float32; of a safetensors file in float32 they stay on disk.
 
+    Args:
+        path: Of the file.
+
+    Returns:
+        Nodes (images, nodes, channels) float32, one node an image where the file has vectors, and labels; classes are
+        sorted.
+
     Raises:
         UserError: The file cannot be read, lacks an array, or holds a wrong shape or type, a NaN or an infinity.
     """

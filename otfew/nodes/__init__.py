@@ -32,7 +32,12 @@ def __getattr__(name: str) -> Any:
 def parse(spec: str) -> Extractor:
     """Build an extractor from a specification such as "fcn", "fcn:2,1", "grid:2,3" or "sampling:9".
 
-    ``package.module:Name`` is one of the user's own, see ``otfew.nodes.plugged``.
+    Args:
+        spec: A kind, a key of ``EXTRACTORS``, with its arguments behind a colon, or ``package.module:Name`` of one of
+            the user's own, see ``otfew.nodes.plugged``.
+
+    Returns:
+        The extractor.
 
     Raises:
         UserError: Unknown kind or malformed arguments.

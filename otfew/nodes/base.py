@@ -47,5 +47,12 @@ class Extractor(Protocol):
         ...
 
     def nodes(self, maps: Tensor) -> Tensor:
-        """Turn feature maps (images, n_views, channels, h, w) into nodes (images, nodes, channels)."""
+        """Turn feature maps into nodes.
+
+        Args:
+            maps: (images, n_views, channels, h, w) float32.
+
+        Returns:
+            (images, nodes, channels) float32.
+        """
         ...

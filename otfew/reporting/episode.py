@@ -78,7 +78,11 @@ class Episode:
         return told
 
     def tables(self) -> list[Table]:
-        """Lay out the labelled images of each class, and every query with its answers: "right", or the class taken."""
+        """Lay out the labelled images of each class, and every query with its answers: "right", or the class taken.
+
+        Returns:
+            The two tables.
+        """
         labelled = [[label, *(self.names[image] for image in images)] for label, images in self.labelled]
         asked = [[self.names[query.image], self._label(query), *self._answers(query)] for query in self.queries]
         return [
@@ -93,6 +97,12 @@ class Episode:
     def only(self, methods: Sequence[str]) -> Episode:
         """Keep the answers of some methods.
 
+        Args:
+            methods: Their names, in the order that is wanted.
+
+        Returns:
+            The episode with these.
+
         Raises:
             UserError: One of them did not run.
         """
@@ -104,7 +114,7 @@ class Episode:
         return replace(self, methods=tuple(methods), queries=queries)
 
     def page(self) -> str:
-        """Write the episode as a page that needs nothing else, with pictures where images are at hand."""
+        """Return the episode as an HTML page that needs nothing else, with pictures where images are at hand."""
         labelled, asked = self._illustrated()
         grids = (Grid(t.head, t.rows, frozenset(range(1, len(t.head)))) for t in (labelled, asked))
         missing = "" if self.images else "The pictures are not at hand: images are named."

@@ -137,7 +137,11 @@ class Joined:
         return lines
 
     def tables(self) -> list[Table]:
-        """Lay out accuracies, differences to the reference, and those between features, a column for each case."""
+        """Lay out accuracies, differences to the reference, and those between features, a column for each case.
+
+        Returns:
+            The printed tables: two, and a third where there are several files of features.
+        """
         axes, pooled = self.axes, self.pooled
         head = ["method", *(axes.heading(*column) for column in pooled)]
         accuracy = [[self._marked(name), *(_accuracy(r, name) for r in pooled.values())] for name in self._methods]
@@ -183,12 +187,20 @@ class Joined:
         return frames.frame(found, [name for name in ("features", "shot", "seed", "method") if name in found[0]])
 
     def to_csv(self, file: str | Path | None = None) -> str:
-        """Return the figures of ``table`` as CSV, as ``Comparison.to_csv`` does."""
+        """Return the figures of ``table`` as CSV, as ``Comparison.to_csv`` does.
+
+        Args:
+            file: Also write it there.
+        """
         found = self.rows()
         return given(to_csv(list(found[0]), [list(row.values()) for row in found]), file)
 
     def to_latex(self, file: str | Path | None = None) -> str:
-        """Return each table as a ``tabular`` of LaTeX, as ``Comparison.to_latex`` does its one."""
+        """Return each table as a ``tabular`` of LaTeX, as ``Comparison.to_latex`` does its one.
+
+        Args:
+            file: Also write it there.
+        """
         parts = [f"{plain_comment(table.title)}{latex(table)}" for table in self.tables()]
         return given("\n".join([plain_comment(NEEDS), *parts]).encode(), file)
 
@@ -216,7 +228,11 @@ class Joined:
         return joined
 
     def plot(self) -> Figure:
-        """Draw every method's accuracy, a group for each column; the figure is matplotlib's."""
+        """Draw every method's accuracy, a group for each column.
+
+        Returns:
+            The figure, matplotlib's.
+        """
         from otfew.reporting.joined_plot import figure
 
         headings = [self.axes.heading(*column) for column in self.pooled]
@@ -291,6 +307,9 @@ def load_joined(run: str | Path) -> Joined:
 
     Args:
         run: The run's folder.
+
+    Returns:
+        The joined run, as ``compare_over`` gave it, without images.
 
     Raises:
         UserError: The folder is none of a finished joined run, or its files are damaged.

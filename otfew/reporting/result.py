@@ -134,7 +134,11 @@ class Comparison:
         return given(f"{plain_comment(NEEDS)}{latex(table)}".encode(), file)
 
     def plot(self) -> Figure:
-        """Draw accuracy with its intervals against time; the figure is matplotlib's, and shows itself in notebooks."""
+        """Draw accuracy with its intervals against time.
+
+        Returns:
+            The figure, matplotlib's, which shows itself in notebooks.
+        """
         from otfew.reporting.accuracy_plot import figure
 
         drawn: Figure = figure(self.results, self.timings)
@@ -174,6 +178,9 @@ class Comparison:
 
         Args:
             index: From 0.
+
+        Returns:
+            The episode; its images have pictures where the run's are at hand, see ``reopen``.
 
         Raises:
             UserError: There is no such episode, or as ``answers`` says.
@@ -260,6 +267,9 @@ def load(run: str | Path, panel: str = "") -> Comparison:
     Args:
         run: The run's folder.
         panel: Which panel, where the run is an analysis of several.
+
+    Returns:
+        The comparison, as ``compare`` gave it, without images: see ``Comparison.reopen``.
 
     Raises:
         UserError: The folder is none of a finished run, its files are damaged or do not belong together, or no panel

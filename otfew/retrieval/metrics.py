@@ -37,12 +37,13 @@ def retrieval_metrics(
     exclude_self: bool,
     block: int | None = None,
 ) -> dict[str, Tensor]:
-    """Rank the gallery for every query and measure the rankings; see ``ranking_metrics`` for the formulas.
+    """Rank the gallery for every query and measure the rankings (Musgrave et al. 2020; Shilane et al. 2004).
 
-    Equal scores rank in the order of the gallery.
+    See ``ranking_metrics`` for the formulas. Equal scores rank in the order of the gallery.
 
     Args:
-        scores: Similarities, larger is closer: pass minus a distance. As a function, no matrix of all of them is made.
+        scores: (Q, G) similarities, larger is closer: pass minus a distance. Or a function from (start, stop) to these
+            rows of it, so that no matrix of all of them is made; ``embedding_scores`` makes one.
         query_labels: (Q,) integers; an item is relevant where its label equals the query's.
         gallery_labels: (G,) integers.
         exclude_self: Query i is item i of the gallery, and is left out of its own ranking.
@@ -71,10 +72,20 @@ def relevances(
     exclude_self: bool,
     block: int | None = None,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Rank the gallery, block by block of queries; arguments as of ``retrieval_metrics``.
+    """Rank the gallery, block by block of queries.
+
+    Args:
+        scores: (Q, G), or a function that makes its rows, as of ``retrieval_metrics``.
+        query_labels: (Q,) integers.
+        gallery_labels: (G,) integers.
+        exclude_self: Query i is item i of the gallery, and is left out of its own ranking.
+        block: Rows at a time; None chooses by ``BLOCK_ELEMENTS``.
 
     Yields:
         relevant (B, G) bool, or (B, G - 1) without the query itself, nearest first; and n_relevant (B,), how many are.
+
+    Raises:
+        ValueError: Shapes that do not fit, an empty side, a score that is NaN, or a block of no rows.
     """
     _check_labels(query_labels, gallery_labels, exclude_self)
     queries, gallery = len(query_labels), len(gallery_labels)
@@ -166,6 +177,12 @@ def ranking_metrics(relevant: Tensor, n_relevant: Tensor) -> dict[str, Tensor]:
 def means(metrics: dict[str, Tensor]) -> dict[str, float]:
     """Average over the queries for which the gallery holds something relevant.
 
+    Args:
+        metrics: Name -> (Q,) float64, as ``retrieval_metrics`` gives them.
+
+    Returns:
+        Name -> mean.
+
     Raises:
         ValueError: There is no such query.
     """
@@ -186,9 +203,9 @@ def embedding_scores(
             precision is widened, and autocast changes nothing.
 
     Returns:
-        What ``retrieval_metrics`` takes: minus the distances, of embeddings or of their directions, up to a factor that
-        all share. Each is right to the last digits of its dtype, however far other embeddings are: float64 where an
-        argument is, else float32.
+        What ``retrieval_metrics`` takes, a function from (start, stop) to (stop - start, G): minus the distances, of
+        embeddings or of their directions, up to a factor that all share. Each is right to the last digits of its dtype,
+        however far other embeddings are: float64 where an argument is, else float32.
 
     Raises:
         ValueError: Shapes that do not fit, or an embedding that is not finite.

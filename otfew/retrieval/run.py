@@ -60,7 +60,11 @@ class Reranker:
     scores: Mapping[str, Score]
 
     def name(self, score: str) -> str:
-        """Name a ranking in reports."""
+        """Return a ranking's name in reports.
+
+        Args:
+            score: A key of ``scores``.
+        """
         return f"{score} [{self.nodes}]"
 
 

@@ -37,7 +37,7 @@ def emd_similarity(
     Returns:
         (episodes, n_query, way), in the dtype of the query, float32 for half precision.
 
-    Example:
+    Examples:
         >>> import torch
         >>> image = torch.rand(1, 1, 9, 64)
         >>> emd_similarity(image, image).round(decimals=4)

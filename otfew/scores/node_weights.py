@@ -63,7 +63,18 @@ class NodeWeights(ABC):
 
     @abstractmethod
     def weigh(self, support_map: Tensor, query: Tensor) -> Weighted:
-        """Weigh as in a call, and also return the nodes that the weights belong to: clusterings move them."""
+        """Weigh as in a call, and also return the nodes that the weights belong to: clusterings move them.
+
+        Args:
+            support_map: (E, W, N, C) float, one node set a class.
+            query: (E, Q, M, C), same dtype and device.
+
+        Returns:
+            Nodes of both sides, (E, W, N, C) and (E, Q, M, C), and weights s (E, Q, W, M) and d (E, Q, W, N).
+
+        Raises:
+            UserError: Shapes that do not fit.
+        """
 
 
 @dataclass(frozen=True)
@@ -80,7 +91,10 @@ class Uniform(NodeWeights):
 
 @dataclass(frozen=True)
 class CrossReference(NodeWeights):
-    """DeepEMD's cross-reference weights, see ``otfew.scores.pairwise.cr_weights``; differentiable."""
+    """DeepEMD's cross-reference weights (Zhang et al. 2020); differentiable.
+
+    See ``otfew.scores.pairwise.cr_weights`` for the formula and what the released code adds to it.
+    """
 
     @in_full_precision
     def weigh(self, support_map: Tensor, query: Tensor) -> Weighted:
@@ -98,7 +112,14 @@ class Clustering(NodeWeights):
 
     @abstractmethod
     def labels(self, nodes: npt.NDArray[np.float64]) -> Labels:
-        """Assign the nodes (n, C) of one image to clusters: (n,) numbers in any order."""
+        """Assign the nodes of one image to clusters.
+
+        Args:
+            nodes: (n, C) float64.
+
+        Returns:
+            (n,) int64, numbers of clusters in any order.
+        """
 
     @in_full_precision
     def weigh(self, support_map: Tensor, query: Tensor) -> Weighted:
@@ -136,7 +157,7 @@ class KMeans(Clustering):
     Raises:
         UserError: ``n_clusters`` or ``n_init`` below 1, or a seed that scikit-learn does not take.
 
-    Example:
+    Examples:
         >>> nodes = torch.tensor([[[[0.0, 1.0], [0.0, 1.1], [5.0, 0.0]]]])
         >>> KMeans(n_clusters=2)(nodes, nodes)[0]
         tensor([[[[0.6667, 0.0000, 0.3333]]]])
@@ -211,6 +232,9 @@ def resolve_weights(weights: str | NodeWeights, owner: str = "resolve_weights") 
     Args:
         weights: A name in ``NODE_WEIGHTS``, or weights.
         owner: Who takes them, for the message.
+
+    Returns:
+        The weights.
 
     Raises:
         UserError: Unknown name, or neither a name nor weights.

@@ -46,7 +46,7 @@ class Clustered:
 
 
 def clustered(values: Floats, weights: Floats, folders: Indices, classes: Indices, sources: Indices) -> Clustered:
-    """Average photos and say how far the mean is to be trusted.
+    """Average photos and say how far the mean is to be trusted (Cameron, Gelbach and Miller 2011, two-way clusters).
 
     Args:
         values: (photos,).
@@ -54,6 +54,9 @@ def clustered(values: Floats, weights: Floats, folders: Indices, classes: Indice
         folders: (photos,) ids, each of one source.
         classes: (photos,) ids, each of one source.
         sources: (photos,) ids.
+
+    Returns:
+        The mean with its intervals.
 
     Raises:
         ValueError: No photos, or no more folders or classes than sources.

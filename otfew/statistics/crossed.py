@@ -41,7 +41,12 @@ class Spread:
 
     @classmethod
     def of_interval(cls, half_width: float, degrees: float = math.inf) -> Spread:
-        """Find the standard error behind half of a 95 % interval."""
+        """Return the standard error behind half of a 95 % interval.
+
+        Args:
+            half_width: Half of the interval.
+            degrees: Of freedom, of Student's t that made it.
+        """
         return cls(half_width / _quantile(degrees), degrees)
 
     @property
@@ -50,14 +55,24 @@ class Spread:
         return _quantile(self.degrees) * self.standard_error
 
     def p_value(self, mean: float) -> float:
-        """Two-sided p of "the mean is 0"."""
+        """Return the two-sided p of "the mean is 0".
+
+        Args:
+            mean: Whose standard error this is.
+        """
         if self.standard_error == 0:
             return 1.0 if mean == 0 else 0.0
         return float(2 * special.stdtr(min(self.degrees, _NORMAL), -abs(mean) / self.standard_error))
 
 
 def summed(sources: Sequence[Spread]) -> Spread:
-    """Add the variances of sources, with Satterthwaite's degrees of freedom.
+    """Add the variances of sources, with Satterthwaite's (1946) degrees of freedom.
+
+    Args:
+        sources: Independent of one another; one at least.
+
+    Returns:
+        The standard error of all together, with its degrees of freedom.
 
     Raises:
         ValueError: There are none.

@@ -34,6 +34,9 @@ def auroc(known: Floats, unknown: Floats) -> float:
     Args:
         known: (n,) confidences.
         unknown: (m,) confidences.
+
+    Returns:
+        From 0 to 1; 0.5 is what chance gives.
     """
     order = np.argsort(np.concatenate([known, unknown]), kind="stable")
     values = np.concatenate([known, unknown])[order]

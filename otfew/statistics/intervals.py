@@ -65,7 +65,14 @@ class Estimate:
 
 
 def episode_half_width(values: Floats) -> float:
-    """Half of the usual 95 % interval of a mean of (episodes,) values: 1.96 s / sqrt(n); NaN for one episode."""
+    """Compute half of the usual 95 % interval of a mean: 1.96 s / sqrt(n).
+
+    Args:
+        values: (episodes,) float64.
+
+    Returns:
+        The half-width, in units of the values; NaN for one episode.
+    """
     if len(values) < 2:
         return math.nan
     return Z * float(values.std(ddof=1)) / math.sqrt(len(values))
@@ -80,8 +87,11 @@ def class_jackknife(values: Floats, classes: npt.NDArray[np.int64], names: Seque
 
     Args:
         values: (episodes,).
-        classes: (episodes, way), indices into ``names``.
+        classes: (episodes, way) int64, indices into ``names``.
         names: Of all the classes that episodes are drawn from.
+
+    Returns:
+        The spread of the mean over classes, or the reason why there is none: fewer than 30 episodes without some class.
     """
     n_classes = len(names)
     degrees = n_classes - 1
@@ -104,12 +114,28 @@ def class_jackknife(values: Floats, classes: npt.NDArray[np.int64], names: Seque
 
 
 def estimate(values: Floats, classes: npt.NDArray[np.int64], names: Sequence[str]) -> Estimate:
-    """Mean of (episodes,) values, with both intervals; a difference is an estimate of per-episode differences."""
+    """Average episodes, with both intervals; a difference is an estimate of paired differences, episode by episode.
+
+    Args:
+        values: (episodes,) float64.
+        classes: (episodes, way) int64, indices into ``names``.
+        names: Of all the classes that episodes are drawn from.
+
+    Returns:
+        The mean with half-widths over episodes and over classes.
+    """
     return Estimate(float(values.mean()), episode_half_width(values), class_jackknife(values, classes, names))
 
 
 def p_value(difference: Estimate) -> float | None:
-    """Two-sided p of "no difference on other classes", from the jackknife; None where that is missing."""
+    """Compute the two-sided p of "no difference on other classes", by Student's t from the jackknife.
+
+    Args:
+        difference: An estimate of paired differences.
+
+    Returns:
+        p, or None where the jackknife has no standard error.
+    """
     error = difference.jackknife.standard_error
     if error is None:
         return None
@@ -119,9 +145,15 @@ def p_value(difference: Estimate) -> float | None:
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Correct p values for their number (Holm 1979); None stays None and does not count.
+    """Correct p values for their number (Holm 1979).
 
     The k-th smallest of m is multiplied by m - k + 1, kept from falling below its predecessors, and capped at 1.
+
+    Args:
+        p_values: Of questions asked together; None does not count.
+
+    Returns:
+        Corrected values in the order given; None stays None.
     """
     known = sorted((p, i) for i, p in enumerate(p_values) if p is not None)
     adjusted: list[float | None] = [None] * len(p_values)
@@ -136,6 +168,14 @@ def verdict(difference: Estimate, adjusted_p: float | None, level: float = 0.05)
     """Put a difference into words: "better", "worse", "no difference shown" or "not assessed".
 
     A difference counts where Holm's p is below the level and the wider interval excludes zero.
+
+    Args:
+        difference: An estimate of paired differences.
+        adjusted_p: As ``holm`` gives it; None where nobody knows.
+        level: Of significance.
+
+    Returns:
+        One of the four.
     """
     if adjusted_p is None or difference.half_width is None:
         return "not assessed"

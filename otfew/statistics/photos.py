@@ -43,6 +43,10 @@ def photo_jackknife(values: Floats, roles: Roles) -> Jackknife:
     Args:
         values: (episodes, queries), such as whether each query was classified rightly.
         roles: Of the same episodes.
+
+    Returns:
+        The spread of the mean over photos, or the reason why there is none: fewer than 30 episodes in which some photo
+        is not labelled.
     """
     episodes, queries = values.shape
     photos = len(roles.classes)
@@ -76,6 +80,14 @@ def photo_jackknife(values: Floats, roles: Roles) -> Jackknife:
 
 
 def estimate(values: Floats, roles: Roles) -> Estimate:
-    """Mean of (episodes, queries) values, with both intervals; a difference is an estimate of differences."""
+    """Average queries, with both intervals; a difference is an estimate of paired differences, query by query.
+
+    Args:
+        values: (episodes, queries) float64.
+        roles: Of the same episodes.
+
+    Returns:
+        The mean with half-widths over episodes and over photos.
+    """
     means = values.mean(1)
     return Estimate(float(means.mean()), episode_half_width(means), photo_jackknife(values, roles), over="photos")

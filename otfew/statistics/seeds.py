@@ -47,6 +47,12 @@ class SeedDifference:
 def estimate(values: Sequence[float]) -> SeedEstimate:
     """Average over seeds.
 
+    Args:
+        values: One for each seed.
+
+    Returns:
+        The mean with its half-width.
+
     Raises:
         ValueError: There is none.
     """

@@ -50,6 +50,9 @@ def from_scale(logits: Floats) -> Expected:
 
     Args:
         logits: (images, way).
+
+    Returns:
+        Half of the logits' standard deviation within an image, with a wide spread.
     """
     scale = float(np.sqrt(logits.var(1).mean())) if logits.size else 1.0
     return Expected(math.log(scale / 2) if scale > 0 else 0.0, VAGUE, "the scale of its logits")
@@ -84,6 +87,9 @@ def fit(losses: Floats, expected: Expected) -> float:
     Args:
         losses: (points,).
         expected: Towards which it is held.
+
+    Returns:
+        T, above 0.
     """
     return float(fit_each(losses[None], expected)[0])
 
@@ -104,7 +110,14 @@ def fit_each(losses: Floats, expected: Expected) -> Floats:
 
 
 def grid(expected: Expected) -> Floats:
-    """Return the temperatures that are tried: (points,)."""
+    """Return the temperatures that are tried.
+
+    Args:
+        expected: About which they lie.
+
+    Returns:
+        (points,) float64, ascending.
+    """
     reach = REACH * expected.spread
     points: Floats = np.exp(np.linspace(expected.log_mean - reach, expected.log_mean + reach, POINTS))
     return points
@@ -150,7 +163,15 @@ def cross_fit(logits: Floats, labels: Indices, units: Indices, expected: Expecte
 
 
 def softmax(logits: Floats, temperatures: float | Floats) -> Floats:
-    """Turn logits (rows, way) into probabilities, by one temperature or by one for each row."""
+    """Turn logits into probabilities.
+
+    Args:
+        logits: (rows, way) float64.
+        temperatures: One number, or (rows,).
+
+    Returns:
+        (rows, way) float64, rows of total 1.
+    """
     scaled = logits / np.reshape(temperatures, (-1, 1))
     shares: Floats = np.exp(scaled - logsumexp(scaled, axis=1, keepdims=True))
     return shares
@@ -171,7 +192,15 @@ def unit_means(values: Floats, units: Indices) -> tuple[Floats, Indices]:
 
 
 def brier(probabilities: Floats, labels: Indices) -> Floats:
-    """Compute the Brier score of each row, sum_c (p_c - [c is true])^2, in [0, 2]: (rows,)."""
+    """Compute the Brier score of each row, sum_c (p_c - [c is true])^2.
+
+    Args:
+        probabilities: (rows, way) float64.
+        labels: (rows,) int64.
+
+    Returns:
+        (rows,) float64, from 0 to 2.
+    """
     hit = np.take_along_axis(probabilities, labels[:, None], 1)[:, 0]
     scores: Floats = (probabilities**2).sum(1) - 2 * hit + 1
     return scores

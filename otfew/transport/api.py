@@ -201,7 +201,7 @@ def solve(
         ConvergenceError: An exact solver did not reach the optimum, or a problem is infeasible.
         DeviceError: A RuntimeError: a kernel cannot be compiled or launched on a GPU that should run it.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> result = solve(np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([0.5, 0.5]), np.array([0.25, 0.75]))
         >>> float(result.value)

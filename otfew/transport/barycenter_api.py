@@ -107,7 +107,7 @@ def barycenter(
         ValueError: Wrong shape or dtype, NaN or infinity, weights or masses that are negative or do not total 1, no
             set that counts, an unknown cost, a solver that is not exact; the message names the argument.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> sets = np.array([[[0.0, 0.0], [4.0, 0.0]], [[4.0, 2.0], [0.0, 2.0]]])
         >>> found = barycenter(sets)

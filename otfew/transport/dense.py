@@ -43,6 +43,9 @@ def solve_each(
         trifle: Share of the mass below which a flow may be a rounding error; by default that of float64.
         missed: Largest deviation of the plan's sums from the weights, relative to the total, of an optimal plan.
         natively: Whether ``solve_one`` knows that costs of +inf forbid a pair; if not, it gets high costs instead.
+
+    Returns:
+        The answers, with dense plans (problems, n, m), in float64.
     """
     size, (n, m) = len(problem), problem.shape
     cost, a, b = np.empty((size, n, m)), np.empty((size, n)), np.empty((size, m))

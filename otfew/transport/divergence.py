@@ -109,7 +109,7 @@ def sinkhorn_divergence(
         ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, a
             solver that is not entropic; the message names the argument and the batch index.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> x, y = np.array([0.0, 1.0]), np.array([2.0, 3.0])
         >>> costs = [(u[:, None] - v) ** 2 for u, v in ((x, y), (x, x), (y, y))]
@@ -156,7 +156,7 @@ def sinkhorn_divergence_points(
         ValueError: See ``sinkhorn_divergence``; also an unknown cost.
         ImportError: The solver's library is not installed.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> x = np.array([[0.0, 0.0], [1.0, 0.0]])
         >>> float(sinkhorn_divergence_points(x, x + np.array([0.0, 2.0])).value.round(6))

@@ -30,7 +30,7 @@ _from_a_file: ContextVar[str] = ContextVar("from_a_file", default="")
 def is_plugin(name: str) -> bool:
     """Tell whether a name has the form ``package.module:Name``.
 
-    Example:
+    Examples:
         >>> is_plugin("my.methods:Mine"), is_plugin("deepemd"), is_plugin("fcn:2,1"), is_plugin("a.b:C.d")
         (True, False, False, True)
     """

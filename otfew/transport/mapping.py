@@ -106,7 +106,7 @@ def transport_map(
             of another length or without ``reg_classes``, an unknown cost or solver, or one without a matrix as plan.
         ConvergenceError: An exact solver did not reach the optimum.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> drawn = np.array([[0.0, 0.0], [1.0, 0.0]])
         >>> transport_map(drawn, np.array([[4.0, 1.0], [3.0, 1.0]]))

@@ -53,7 +53,7 @@ def solve_1d(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2.0, va
         ValueError: Wrong shape or dtype, NaN or infinity, costs that overflow, a negative weight, a zero total, totals
             that disagree, an exponent below 1; the message names the argument and the batch index.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> float(solve_1d(np.array([0.0, 1.0]), np.array([5.0, 3.0]), p=1).value)
         3.5

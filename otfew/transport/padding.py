@@ -43,7 +43,7 @@ class Padded:
         Raises:
             ValueError: Another shape.
 
-        Example:
+        Examples:
             >>> import numpy as np
             >>> from otfew.transport import solve
             >>> padded = pad([np.eye(2), np.ones((1, 3))])
@@ -83,7 +83,7 @@ def pad(costs: Sequence[Any], a: Sequence[Any] | None = None, b: Sequence[Any] |
         ValueError: No costs, or something of another type, shape, dtype or device; the message names the argument and
             its place in the list.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from otfew.transport import solve
         >>> padded = pad([np.array([[0.0, 2.0], [2.0, 0.0]]), np.array([[1.0, 3.0, 5.0]])])

@@ -95,7 +95,7 @@ class PlanOperator(Generic[ArrayT]):
         dtype: Precision of the products.
         device: Where they are taken.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from otfew.transport import solve_points
         >>> x = np.array([[0.0], [1.0]])
@@ -128,7 +128,11 @@ class PlanOperator(Generic[ArrayT]):
         return replace(self, _flat=self._flat.transposed())
 
     def dense(self) -> ArrayT:
-        """Make the matrix (*batch, n, m); a numpy array where the points were."""
+        """Make the matrix.
+
+        Returns:
+            (*batch, n, m) in ``dtype``; a numpy array where the points were.
+        """
         plan: Any = self._flat.dense().reshape(self.shape)
         return plan.detach().cpu().numpy() if self._numpy else plan  # type: ignore[no-any-return]
 
@@ -138,7 +142,13 @@ class PlanOperator(Generic[ArrayT]):
     def __matmul__(self, v: npt.NDArray[Any]) -> npt.NDArray[Any]: ...
     @in_full_precision
     def __matmul__(self, v: Any) -> Any:
-        """Multiply with vectors (*batch, m) or matrices (*batch, m, k); batch dimensions of one are repeated.
+        """Multiply with vectors or matrices; batch dimensions of one are repeated.
+
+        Args:
+            v: (*batch, m) or (*batch, m, k), tensor or array.
+
+        Returns:
+            (*batch, n) or (*batch, n, k), of the library of v.
 
         Raises:
             ValueError: v has another shape, or is neither tensor nor array.

@@ -110,7 +110,7 @@ def solve_points(
         ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum, or a problem is infeasible.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> x = np.array([[0.0, 0.0], [1.0, 0.0]])
         >>> float(solve_points(x, x + np.array([0.0, 2.0]), solver="exact").value)

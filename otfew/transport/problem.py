@@ -101,7 +101,15 @@ class Problem:
         return self.cost.shape[1], self.cost.shape[2]
 
     def part(self, index: npt.NDArray[np.intp], cost: npt.NDArray[np.floating] | None = None) -> Problem:
-        """Take some of the problems, for other costs (costs, n, m), of which there are as many, where given."""
+        """Take some of the problems, for other costs where these are given.
+
+        Args:
+            index: (some,) which problems; costs are shared as before.
+            cost: (some, n, m), the costs of these in order, or None.
+
+        Returns:
+            A batch of (some,) problems, which shares its arrays with this one.
+        """
         given = cost is None
         return replace(
             self,
@@ -112,11 +120,25 @@ class Problem:
         )
 
     def trees(self, index: npt.NDArray[np.intp]) -> Basis | None:
-        """Take the trees of some of the problems, if there are any."""
+        """Take the trees of some of the problems, if there are any.
+
+        Args:
+            index: (some,) which problems.
+
+        Returns:
+            Rows and columns (some, arcs), or None.
+        """
         return None if self.basis is None else (self.basis[0][index], self.basis[1][index])
 
     def item(self, k: int) -> tuple[Array, Array, Array]:
-        """Problem k in float64, contiguous: cost (n, m), a (n,), and b (m,) rescaled to the total of a."""
+        """Take one problem by itself.
+
+        Args:
+            k: Which one.
+
+        Returns:
+            cost (n, m), a (n,), and b (m,) rescaled to the total of a: float64, contiguous.
+        """
         a, b = self.a[self.a_index[k]], self.b[self.b_index[k]]
         cost = np.ascontiguousarray(self.cost[self.cost_index[k]], dtype=np.float64)
         return cost, np.ascontiguousarray(a), b * (a.sum() / b.sum())
@@ -126,8 +148,7 @@ class Problem:
 class Solution:
     """What a backend found for a flat batch of problems; everything float64 in the units of the cost.
 
-    The plan is either sparse (``rows``, ``cols``, ``flow``: (problems, arcs), unused arcs with zero flow at (0, 0))
-    or ``dense`` (problems, n, m).
+    The plan is either sparse (``rows``, ``cols``, ``flow``) or ``dense``; the others are then None.
 
     Attributes:
         value: (problems,) transport cost of the plan.
@@ -138,6 +159,10 @@ class Solution:
         status: (problems,) int8, see ``Status``.
         n_iter: (problems,) int64.
         solver: Name of the code that ran.
+        rows: (problems, arcs) int32, of a sparse plan; unused arcs are at (0, 0).
+        cols: (problems, arcs) int32, likewise.
+        flow: (problems, arcs), zero on unused arcs.
+        dense: (problems, n, m), the plan as a matrix.
         linear: (problems,) <plan, cost> where that is not the value.
         balanced: Whether the problem solved is that of (a, b * sum(a) / sum(b)); if not, f and g are the derivatives
             of the value in a and b as they were given.
@@ -175,7 +200,14 @@ class Solution:
         return self.rows, self.cols, self.flow
 
     def put(self, index: npt.NDArray[np.intp], other: Solution) -> Solution:
-        """Replace some of the problems by those of another solution, in place, and return it all.
+        """Replace some of the problems by those of another solution, in place.
+
+        Args:
+            index: (some,) which problems.
+            other: (some,) answers, with sparse plans of as many arcs.
+
+        Returns:
+            Itself.
 
         Raises:
             TypeError: A plan is dense.

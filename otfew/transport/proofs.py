@@ -76,7 +76,7 @@ def certify(plan: Any, cost: Any, a: Any = None, b: Any = None, mask: Any = None
     Raises:
         ValueError: As ``otfew.solve``, and for a plan of another shape than the cost, NaN, infinity or negative flow.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> cost = np.array([[0.0, 2.0], [2.0, 0.0]])
         >>> round(float(certify(np.full((2, 2), 0.25), cost).gap), 9)

@@ -30,6 +30,7 @@ SOLVERS: dict[str, str] = {
     "keops": "otfew.transport.backends.keops:KeOps",
     "geomloss": "otfew.transport.backends.geomloss:GeomLoss",
 }
+"""Name -> ``package.module:Class``, which is imported when it is asked for. A new solver is one file and one line."""
 
 
 class Solver(ABC):
@@ -83,7 +84,8 @@ class Solver(ABC):
                 refused, but nothing is where this is infinite.
 
         Returns:
-            None where there is no such kernel; then ``solve`` is called.
+            What a result is made of, as of ``TensorSolver.solve``, or None where there is no such kernel; then
+            ``solve`` is called.
         """
         del cost, a, b, batch, looks, rtol
         return None
@@ -102,7 +104,15 @@ class ArraySolver(Solver):
 
     @abstractmethod
     def solve(self, problem: Problem) -> Solution:
-        """Solve every problem of the batch."""
+        """Solve every problem of the batch.
+
+        Args:
+            problem: (problems, n, m), costs and weights on the CPU, checked unless ``checks_values`` is True.
+
+        Returns:
+            Plans, potentials and certificates (problems, ...) in float64; ``otfew.transport.dense.solve_each`` makes
+            it from a function that solves one problem.
+        """
 
 
 class TensorSolver(Solver):
@@ -121,23 +131,40 @@ class TensorSolver(Solver):
             cost: (problems, n, m) float32 or float64; may be expanded (strides of zero).
             a: (problems, n) float64 on the device of the cost.
             b: (problems, m) float64, of the same totals as a unless ``equal_totals`` is False.
+
+        Returns:
+            What a result is made of: tensors (problems, ...) on the device of the cost.
         """
 
     def solve_rounded(self, cost: Tensor, a: Tensor, b: Tensor, rounding: float, may_forbid: bool = True) -> Parts:
         """Solve a flat batch; solvers that look at whether forbidden pairs leave a plan ask how exact weights are.
 
         Args:
-            cost: See ``solve``.
-            a: See ``solve``.
-            b: See ``solve``.
+            cost: (problems, n, m), as of ``solve``.
+            a: (problems, n), as of ``solve``.
+            b: (problems, m), as of ``solve``.
             rounding: Largest relative error of one rounding of a weight, as it was given.
             may_forbid: Whether pairs may be forbidden; if not, nobody need look.
+
+        Returns:
+            As ``solve``.
         """
         del rounding, may_forbid
         return self.solve(cost, a, b)
 
     def solve_from(self, start: Potentials, cost: Tensor, a: Tensor, b: Tensor, rounding: float) -> Parts:
-        """Solve a flat batch from potentials, where ``warm`` says so; see ``solve_rounded``."""
+        """Solve a flat batch from potentials, where ``warm`` says so.
+
+        Args:
+            start: f (problems, n) and g (problems, m) near those of the problems, in any gauge.
+            cost: (problems, n, m), as of ``solve``.
+            a: (problems, n), as of ``solve``.
+            b: (problems, m), as of ``solve``.
+            rounding: As of ``solve_rounded``.
+
+        Returns:
+            As ``solve``.
+        """
         del start, rounding
         return self.solve(cost, a, b)
 
@@ -158,10 +185,25 @@ class PointSolver(Solver):
             a: (problems, n) float64 on the device of x.
             b: (problems, m) float64, of the same totals as a.
             cost: Name of the cost between points.
+
+        Returns:
+            What a result is made of: tensors (problems, ...) on the device of x, its plan an operator.
         """
 
     def solve_points_from(self, start: Potentials, x: Tensor, y: Tensor, a: Tensor, b: Tensor, cost: str) -> Parts:
-        """Solve a flat batch from potentials, where ``warm`` says so; see ``solve_points``."""
+        """Solve a flat batch from potentials, where ``warm`` says so.
+
+        Args:
+            start: f (problems, n) and g (problems, m) near those of the problems, in any gauge.
+            x: (problems, n, d), as of ``solve_points``.
+            y: (problems, m, d), as of ``solve_points``.
+            a: (problems, n), as of ``solve_points``.
+            b: (problems, m), as of ``solve_points``.
+            cost: Name of the cost between points.
+
+        Returns:
+            As ``solve_points``.
+        """
         del start
         return self.solve_points(x, y, a, b, cost)
 
@@ -246,7 +288,14 @@ _found: set[str] = set()
 
 
 def solvers() -> list[dict[str, Any]]:
-    """Describe every solver: name, kind, devices, gradients, forbidden pairs, batch-mates, whether it is installed."""
+    """Describe every solver that is known by a name.
+
+    Returns:
+        For each a dictionary: its ``name``; ``kind``, what it solves; ``input``, "dense cost" or "points"; ``dtypes``
+        and ``devices`` that it works in; ``gradients``; ``forbids``, whether it takes forbidden pairs;
+        ``batch_coupled``, whether an answer depends on its batch-mates; and ``installed``, whether its library can be
+        imported.
+    """
     rows = []
     for name in SOLVERS:
         solver = lookup(name)

@@ -131,6 +131,9 @@ class Parts:
         Args:
             each: Is given tensors one by one, when they are asked for; the value at once.
             sides: (n, m), of which plans are laid out.
+
+        Returns:
+            What a result of these problems is made of.
         """
 
         def one(make: Callable[[], Tensor]) -> Callable[[], Tensor]:
@@ -166,7 +169,11 @@ class Parts:
         )
 
     def rounded(self, dtype: torch.dtype) -> Parts:
-        """Hand the value and what is measured with it out in another precision; plan and potentials stay."""
+        """Return the value and what is measured with it in another precision; plan and potentials stay.
+
+        Args:
+            dtype: float32 or float64.
+        """
 
         def cast(make: Callable[[], Tensor]) -> Callable[[], Tensor]:
             return lambda: make().to(dtype)
@@ -177,7 +184,7 @@ class Parts:
         return replace(self, value=self.value.to(dtype), **measures)
 
     def shared(self) -> Parts:
-        """Make everything once at most, whoever asks for it."""
+        """Return the same, each part of which is made once at most, whoever asks for it."""
         made = ("plan", "potentials", "sound", "arcs", "basis", "cut", *_MEASURES)
         given = {name: getattr(self, name) for name in made}
         kept: dict[str, Any] = {name: functools.cache(make) for name, make in given.items() if make is not None}
@@ -384,6 +391,9 @@ class OTResult(Generic[ArrayT, PlanT]):
                 potentials. None leaves each its own, but float32 on devices without float64 (MPS). There the plan of
                 point clouds stays on the CPU.
 
+        Returns:
+            The copy, of the same batch shape.
+
         Raises:
             ValueError: Another dtype, or a device for the arrays of numpy.
         """
@@ -407,11 +417,11 @@ class OTResult(Generic[ArrayT, PlanT]):
         return self._mapped(moved)
 
     def cpu(self) -> OTResult[ArrayT, PlanT]:
-        """Copy the result to the CPU."""
+        """Return a copy on the CPU."""
         return self.to("cpu")
 
     def detach(self) -> OTResult[ArrayT, PlanT]:
-        """Share the numbers and leave the graph: nothing of the cost's graph is kept alive."""
+        """Return a result with the same numbers and without a graph: nothing of the cost's graph is kept alive."""
         return self._mapped(Tensor.detach)
 
     def _mapped(self, each: Callable[[Tensor], Tensor]) -> OTResult[ArrayT, PlanT]:

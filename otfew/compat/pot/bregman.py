@@ -75,7 +75,7 @@ def sinkhorn(
         MarginalError: Weights that do not fit M.
         ValueError: Unknown method, NaN, negative weights, a negative reg.
 
-    Example:
+    Examples:
         >>> sinkhorn([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], 1).round(4)
         array([[0.3655, 0.1345],
                [0.1345, 0.3655]])

@@ -62,7 +62,7 @@ def emd(
             or zero altogether.
         ValueError: Costs that are NaN or minus infinity, arrays of two libraries.
 
-    Example:
+    Examples:
         >>> emd([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]])
         array([[0.5, 0. ],
                [0. , 0.5]])
@@ -118,7 +118,7 @@ def emd2(
         MarginalError: As ``emd``.
         ValueError: As ``emd``.
 
-    Example:
+    Examples:
         >>> emd2([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]])
         0.0
     """

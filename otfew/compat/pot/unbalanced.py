@@ -83,7 +83,7 @@ def sinkhorn_unbalanced(
         MarginalError: Weights that do not fit M.
         ValueError: Unknown method or reg_type, NaN, negative weights, reg or reg_m not positive.
 
-    Example:
+    Examples:
         >>> sinkhorn_unbalanced([0.5, 0.5], [0.5, 0.5], [[0.0, 1.0], [1.0, 0.0]], 1, 1).round(7)
         array([[0.3220536, 0.1184769],
                [0.1184769, 0.3220536]])

@@ -18,7 +18,15 @@ METRICS = {"sqeuclidean": "sqeuclidean", "euclidean": "euclidean", "cityblock": 
 
 
 def unif(n: int, type_as: Any = None) -> Any:
-    """Return n weights of 1/n, as ``ot.unif`` does: numpy float64, or like ``type_as``."""
+    """Return equal weights of total 1, as ``ot.unif`` does.
+
+    Args:
+        n: How many.
+        type_as: An array or tensor whose library, dtype and device they get; None makes numpy's float64.
+
+    Returns:
+        (n,), each 1 / n.
+    """
     if isinstance(type_as, Tensor):
         return torch.full((n,), 1 / n, dtype=type_as.dtype, device=type_as.device)
     return np.full(n, 1 / n, dtype=np.float64 if type_as is None else type_as.dtype)

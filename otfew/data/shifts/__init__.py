@@ -45,7 +45,7 @@ def parse(spec: str) -> tuple[Shift, int]:
     Raises:
         UserError: Nothing is called so, or there is no such severity.
 
-    Example:
+    Examples:
         >>> shift, severity = parse("blur:2")
         >>> shift.name, severity
         ('blur', 2)
@@ -71,7 +71,11 @@ def parse(spec: str) -> tuple[Shift, int]:
 
 
 def names_view(spec: str) -> bool:
-    """Tell whether a text is meant as a view: one of ours or a plug-in's, with or without a severity."""
+    """Tell whether a text is meant as a view: one of ours or a plug-in's, with or without a severity.
+
+    Args:
+        spec: The text; nothing is imported for it.
+    """
     return any(name in SHIFTS or plugins.is_plugin(name) for name in (spec, spec.rpartition(":")[0]))
 
 

@@ -16,18 +16,46 @@ Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """Compute the plain softmax loss."""
+    """Compute the plain softmax loss.
+
+    Args:
+        logits: (batch, classes) float.
+        labels: (batch,) int64.
+        counts: (classes,) training images of each class; without effect.
+
+    Returns:
+        (batch,) losses, in the logits' dtype.
+    """
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
 def focal(logits: Tensor, labels: Tensor, counts: Tensor, gamma: float = 2.0) -> Tensor:
-    """Compute (1 - p)^gamma times the softmax loss (Lin et al. 2017), with p the probability of the true class."""
+    """Compute (1 - p)^gamma times the softmax loss (Lin et al. 2017), with p the probability of the true class.
+
+    Args:
+        logits: (batch, classes) float.
+        labels: (batch,) int64.
+        counts: (classes,) training images of each class; without effect.
+        gamma: Power of 1 - p; 0 is the softmax loss.
+
+    Returns:
+        (batch,) losses, in the logits' dtype.
+    """
     losses = functional.cross_entropy(logits, labels, reduction="none")
     return (1 - torch.exp(-losses)) ** gamma * losses
 
 
 def balanced_softmax(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
-    """Compute the softmax loss of logits + log n (Ren et al. 2020): the loss of Menon et al. (2021) with tau 1."""
+    """Compute the softmax loss of logits + log n (Ren et al. 2020): the loss of Menon et al. (2021) with tau 1.
+
+    Args:
+        logits: (batch, classes) float.
+        labels: (batch,) int64.
+        counts: (classes,) training images of each class.
+
+    Returns:
+        (batch,) losses, in the logits' dtype.
+    """
     return functional.cross_entropy(logits + send(counts, logits.device, logits.dtype).log(), labels, reduction="none")
 
 
@@ -35,6 +63,16 @@ def ldam(logits: Tensor, labels: Tensor, counts: Tensor, largest: float = 0.5, s
     """Compute the label-distribution-aware margin loss (Cao et al. 2019) of cosines.
 
     The true class's cosine is lowered by a margin proportional to n^(-1/4), ``largest`` for the smallest class.
+
+    Args:
+        logits: (batch, classes) cosines, as of ``CosineHead``.
+        labels: (batch,) int64.
+        counts: (classes,) training images of each class.
+        largest: Margin of the smallest class.
+        scale: Factor of the lowered cosines.
+
+    Returns:
+        (batch,) losses, in the logits' dtype.
     """
     margins = send(counts, logits.device, logits.dtype) ** -0.25
     margins = margins * (largest / margins.max())
@@ -43,12 +81,29 @@ def ldam(logits: Tensor, labels: Tensor, counts: Tensor, largest: float = 0.5, s
 
 
 def inverse_frequency(labels: Tensor, counts: Tensor) -> Tensor:
-    """Compute factors proportional to 1 / n_y, with mean 1 over the samples: (samples,) float32."""
+    """Compute factors proportional to 1 / n_y, with mean 1 over the samples.
+
+    Args:
+        labels: (samples,) int64, classes of the training samples.
+        counts: (classes,) training images of each class.
+
+    Returns:
+        (samples,) float32.
+    """
     return _mean_one((1 / send(counts, labels.device).double())[labels])
 
 
 def class_balanced(labels: Tensor, counts: Tensor, beta: float = 0.9999) -> Tensor:
-    """Compute factors proportional to (1 - beta) / (1 - beta^n_y) (Cui et al. 2019), with mean 1 over the samples."""
+    """Compute factors proportional to (1 - beta) / (1 - beta^n_y) (Cui et al. 2019), with mean 1 over the samples.
+
+    Args:
+        labels: (samples,) int64, classes of the training samples.
+        counts: (classes,) training images of each class.
+        beta: From 0, where all factors are 1, to below 1, towards 1 / n_y.
+
+    Returns:
+        (samples,) float32.
+    """
     return _mean_one(((1 - beta) / (1 - beta ** send(counts, labels.device).double()))[labels])
 
 
@@ -64,7 +119,16 @@ def shuffled_within_classes(weights: Tensor, labels: Tensor, seed: int) -> Tenso
 
 
 def adjusted(logits: Tensor, counts: Tensor, tau: float) -> Tensor:
-    """Subtract tau times the log share of each class (Menon et al. 2021, post hoc): no training."""
+    """Subtract tau times the log share of each class (Menon et al. 2021, post hoc): no training.
+
+    Args:
+        logits: (images, classes) float.
+        counts: (classes,) training images of each class.
+        tau: 0 leaves the logits as they are.
+
+    Returns:
+        (images, classes) in the logits' dtype.
+    """
     return logits - tau * send(counts / counts.sum(), logits.device, logits.dtype).log()
 
 
@@ -73,7 +137,10 @@ def accuracy_of_classes(logits: Tensor, labels: Tensor) -> float:
 
     Args:
         logits: (images, classes).
-        labels: (images,).
+        labels: (images,) int64.
+
+    Returns:
+        From 0 to 100.
     """
     right = (logits.argmax(-1) == labels).double()
     sizes = labels.bincount()

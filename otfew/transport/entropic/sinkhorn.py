@@ -95,6 +95,9 @@ class Sinkhorn(TensorSolver):
         round: Round the plan to exact marginals and certify it for the linear program.
         unbalanced: None for hard marginals, or rho in the units of the cost, or (rho_a, rho_b), in which None makes
             one side hard.
+
+    Raises:
+        ValueError: An option is out of range, or ``round`` together with ``unbalanced``.
     """
 
     reg: float = 0.1

@@ -28,15 +28,15 @@ LARGE = 600_000
 
 @dataclass(frozen=True)
 class Exact(ArraySolver):
-    """Exact LP by a primal network simplex in float64: one problem a thread, on a GPU one problem a warp.
+    """Exact LP by a primal network simplex (Dantzig 1951) in float64: one problem a thread, on a GPU one a warp.
 
     Problems of more than 600,000 costs, 775 nodes a side, are solved on few arcs of each node and checked against all;
     there threads share what looks at all costs.
 
     Flows are exact multiples of total / 2^52; an answer is the same, bit for bit, whatever its batch-mates and the
     number of threads. Assignment problems (uniform weights, as many rows as columns) of up to 128 rows go to shortest
-    augmenting paths on the CPU, which take 0.7 of the time there; ``result.solver`` says so. Nothing is handed to POT's
-    code, which is faster only where plans of thousands of nodes reach far.
+    augmenting paths (Jonker and Volgenant 1987) on the CPU, which take 0.7 of the time there; ``result.solver`` says
+    so. Nothing is handed to POT's code, which is faster only where plans of thousands of nodes reach far.
 
     Forbidden pairs, costs of +inf, are tried at a cost a little above the others, and where a plan then uses them, at
     one so high that no optimal plan does unless all do; those problems are infeasible, and ``result.cut`` proves it.
@@ -112,7 +112,14 @@ class Exact(ArraySolver):
         return within_range(problem, self._solve_part)
 
     def solve_all(self, problem: Problem) -> Solution:
-        """Transport all the mass, whatever ``mass`` is."""
+        """Transport all the mass, whatever ``mass`` is.
+
+        Args:
+            problem: (problems, n, m), as of ``solve``.
+
+        Returns:
+            As ``solve``.
+        """
         return within_range(problem, self._solve_whole)
 
     def _solve_part(self, problem: Problem) -> Solution:

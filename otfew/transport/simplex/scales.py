@@ -149,12 +149,34 @@ class Rule:
     short: Status = Status.FAILED
 
     def allows(self, seen: Measured, scale: Scale, total: Array, terms: int, slack: Array | float) -> Bools:
-        """Tell which plans (problems,) need no more work."""
+        """Tell which plans need no more work.
+
+        Args:
+            seen: What was measured of the plans.
+            scale: Of the costs.
+            total: (problems,) mass.
+            terms: n + m + 16: how many numbers the sums behind a gap add, whose rounding is allowed for.
+            slack: (problems,) or one number: gap that is allowed in any case.
+
+        Returns:
+            (problems,) bool.
+        """
         limit = self.certain * seen.paid + 16 * EPS * terms * seen.gross + slack
         return np.abs(seen.gap) + seen.error <= np.maximum(limit, self._reached(seen, scale, total))
 
     def proves(self, seen: Measured, scale: Scale, total: Array, terms: int, slack: Array | float) -> Bools:
-        """Tell which plans (problems,) are optimal."""
+        """Tell which plans are optimal.
+
+        Args:
+            seen: What was measured of the plans.
+            scale: Of the costs.
+            total: (problems,) mass.
+            terms: As of ``allows``.
+            slack: (problems,) or one number: gap that is allowed in any case.
+
+        Returns:
+            (problems,) bool.
+        """
         most = seen.most - scale.floor
         limit = self.proven * seen.paid + EPS * terms * (16 * seen.gross + 4 * most * total) + slack
         return np.abs(seen.gap) + seen.error <= limit + self._reached(seen, scale, total)
