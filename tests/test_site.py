@@ -198,13 +198,14 @@ def test_formulas_are_markup_and_need_no_script(site, pages, hooks):
 def test_columns_are_as_wide_as_what_is_in_them(hooks):
     right = ' style="text-align: right;"'
     head = f"<tr><th>claim</th><th{right}>n</th><th{right}>spent</th></tr>"
-    row = f"<tr><td>a<b>b</b></td><td{right}>12</td><td{right}>{'word ' * 30}</td></tr>"
+    row = f"<tr><td>a<b>b</b></td><td{right}>1.25 ± 0.10</td><td{right}>{'word ' * 30}</td></tr>"
     made = hooks["tables"].readable(f"<table>{head}{row * 3}</table>")
     assert re.findall(r'<th style="([^"]*)">(\w+)', made) == [
-        ("min-width: 5ch", "claim"),
-        ("text-align: right; min-width: 3ch", "n"),
-        ("text-align: left; min-width: 44ch", "spent"),
+        ("text-align: left; min-width: min(3ch, 45vw)", "claim"),
+        ("text-align: right; min-width: min(12ch, 45vw)", "n"),
+        ("text-align: left; min-width: min(44ch, 45vw)", "spent"),
     ]
+    assert made.count("white-space: nowrap") == 6
     assert made.startswith('<div class="table">')
     assert made.count("<b>b</b>") == 3
     assert hooks["tables"].readable(f"<table>{head}{row * 20}</table>").startswith('<div class="long-table">')
