@@ -49,10 +49,11 @@ How to read it:
   the interval lies within the margin. **inconclusive**: neither. Margins (1 point; LST and retrieval 0.5) say what
   would matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
 - "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
-  apart, as "few networks". A claim about a way of training needs three
-  networks or seeds: with fewer it is inconclusive ("1 of 3 networks"), whatever its figure. "On one machine":
-  repetitions of a timing are no networks, and it is counted among these. Rows share networks and arms: their number is
-  no number of independent findings, and the number of independent networks stands beside the counts.
+  apart, as "few networks". A row about several networks has the figure of the first of them until the others have run
+  ("1 of 3" in its column). A claim about a way of training needs three networks or seeds: with fewer it is
+  inconclusive ("1 of 3 networks"), whatever its figure. "On one machine": repetitions of a timing are no networks, and
+  it is counted among these. Rows share networks and arms: their number is no number of independent findings, and the
+  number of independent networks stands beside the counts.
 - Published figures are of larger networks, mostly of other data, and trained end to end where ours, unless a claim says
   so, are only pre-trained, on whole images: compare signs and order, not levels. Beside a question of ours there are
   none.
