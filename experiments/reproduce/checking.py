@@ -68,8 +68,8 @@ def _figures(ledger: Ledger, known: Known, suite: str, evidence: Evidence) -> se
     _records(ledger, known, suite, evidence)
     again = set()
     for claim in ledger.claims.values():
-        if (there := answered(claim, readers, figures.get(claim.id))) is not None:
-            found = _measured(there, readers)
+        if (part := answered(claim, readers, figures.get(claim.id))) is not None:
+            found = _measured(part, readers)
             if (claim.id in figures) != bool(found):
                 kept, there = ("holds", "lack an arm") if claim.id in figures else ("lacks", "are there")
                 raise UserError(f"{evidence.path} {kept} {claim.id}, although the answers of its runs {there}.")

@@ -24,9 +24,10 @@ How to read it:
 - Differences are points of accuracy (retrieval: MAP@R; metric learning: mAP), left minus right, on the same episodes,
   queries or images; beside a published level, what is found beyond it; in Table 6, times as long. Each ± is half of a
   95 % interval over one source, with the others held fixed: episodes or queries from these very classes; classes (a
-  jackknife); images, where classes are fixed; networks, seeds or runs (Student's t). Pairing takes out what both sides
-  share: two levels with wide intervals can have a difference with a narrow one. Levels of metric learning are over all
-  seeds of a loss, differences over those that both have.
+  jackknife, which leaves out the four turns of an Omniglot character at once); images, where classes are fixed;
+  networks, seeds or runs (Student's t). Pairing takes out what both sides share: two levels with wide intervals can
+  have a difference with a narrow one. Levels of metric learning are over all seeds of a loss, differences over those
+  that both have.
 - What decides: classes where the question is about other classes, as in few-shot learning and retrieval; seeds in
   metric learning, whose test images are held fixed; images in long tails, whose classes are fixed by design, so that
   no interval over classes has a say there. Where networks differ as well, classes (or images) and networks are
