@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -95,14 +95,31 @@ class Evidence:
             "arms": {arm: figure.to_json() for arm, figure in arms_of(name, ledger, reader_of(answers, name)).items()},
         }
         write_atomically(self.folder / f"{name}.json", to_json(record))
+        return self.measure(ledger, [claim for claim in ledger.claims.values() if name in claim.runs])
+
+    def measure(self, ledger: Ledger, claims: Iterable[Claim]) -> dict[str, str]:
+        """Take the figures of claims from the answers that are there, whichever process or checkout they came from.
+
+        Args:
+            ledger: The claims.
+            claims: Those to be measured; figures of others stay as they are.
+
+        Returns:
+            Claim's id -> why it can't be measured although its runs are there.
+
+        Raises:
+            UserError: The evidence is damaged.
+        """
         readers = self.readers(ledger)
         figures, failed = self.load(ledger), {}
-        for claim in ledger.claims.values():
-            if name in claim.runs and (there := answered(claim, readers, figures.get(claim.id))) is not None:
+        for claim in claims:
+            if (there := answered(claim, readers, figures.get(claim.id))) is not None:
                 try:
                     figures[claim.id] = measure(there, readers)
                 except UserError as error:
                     failed[claim.id] = str(error)
+        if not figures:
+            return failed
         written = {
             id_: {
                 "arms": ledger.claims[id_].first(sides["figure"].seeds).arms,
