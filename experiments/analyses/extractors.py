@@ -82,10 +82,9 @@ def compare_nodes(config: Extractors, console: Console) -> Path:
     settings = {"nodes": specs, "methods": methods}
     session = analysis.Session("extractors", config.output, [panel], settings, terms, console)
     finished = session.evaluate()["all"]
-    names = material.classes
     found = {
-        "by_nodes": {spec: compare_methods(finished, methods, spec, names, config.shot) for spec in specs},
-        "by_method": {method: compare_specs(finished, method, specs, names) for method in methods},
+        "by_nodes": {spec: compare_methods(finished, methods, spec, config.shot) for spec in specs},
+        "by_method": {method: compare_specs(finished, method, specs) for method in methods},
     }
     lines = [
         "views: passes of the backbone that an image takes; paper: DeepEMD on miniImageNet, 5-way 1-shot, another "
@@ -103,22 +102,22 @@ def entry_name(method: str, spec: str) -> str:
     return f"{method} [{spec}]"
 
 
-def compare_methods(finished: Finished, methods: Sequence[str], spec: str, names: Sequence[str], shot: int) -> Record:
+def compare_methods(finished: Finished, methods: Sequence[str], spec: str, shot: int) -> Record:
     """Compare the methods on one kind of nodes, and transport with its controls there."""
     entries = [Entry(method, method, spec) for method in methods]
     scores = {method: finished.scores[entry_name(method, spec)] for method in methods}
     reference = "cosine-centroid" if "cosine-centroid" in methods else methods[0]
-    return figures.compare(entries, scores, finished.classes, names, reference, shot=shot)
+    return figures.compare(entries, scores, *finished.units, reference, shot=shot)
 
 
-def compare_specs(finished: Finished, method: str, specs: Sequence[str], names: Sequence[str]) -> Record:
+def compare_specs(finished: Finished, method: str, specs: Sequence[str]) -> Record:
     """Compare kinds of nodes for one method: spec -> its record, with the difference to the first kind."""
     scores = {spec: finished.scores[entry_name(method, spec)] for spec in specs}
     first, *others = specs
-    differences = figures.differences(others, first, scores, finished.classes, names)
+    differences = figures.differences(others, first, scores, *finished.units)
     return {
         spec: {
-            "accuracy": figures.accuracy(scores[spec], finished.classes, names),
+            "accuracy": figures.accuracy(scores[spec], *finished.units),
             "nodes": spec,
             "transductive": False,  # one method with itself: there are no groups
             **({"difference": differences[spec]} if spec in differences else {}),

@@ -64,7 +64,7 @@ def compare_shots(config: Shots, console: Console) -> Path:
     session = analysis.Session("shots", config.output, panels, settings, terms, console)
     finished = session.evaluate()
     records = {k: finished[f"shot-{k}"].record for k in shots}
-    against_mean = compare_heads(finished, list(heads), material)
+    against_mean = compare_heads(finished, list(heads))
     span = f"{shots[0]}- to {shots[-1]}" if len(shots) > 1 else f"{shots[0]}"
     lines = [
         "episodes are nested: the same classes and queries at every k, the support of k images contains that of fewer",
@@ -116,16 +116,13 @@ def affordable(shots: Sequence[int], query: int, material: Material) -> tuple[li
     return kept, [f"left out: {', '.join(map(str, dropped))} shots, since {reason}"] if dropped else []
 
 
-def compare_heads(finished: Mapping[str, Finished], heads: Sequence[str], material: Material) -> dict[str, Record]:
+def compare_heads(finished: Mapping[str, Finished], heads: Sequence[str]) -> dict[str, Record]:
     """Compare the heads with the mean, at every k one family; empty where the mean did not run."""
     mean = head_name("mean")
     if mean not in heads or len(heads) < 2:
         return {}
     others = [name for name in heads if name != mean]
-    return {
-        key: figures.differences(others, mean, panel.scores, panel.classes, material.classes)
-        for key, panel in finished.items()
-    }
+    return {key: figures.differences(others, mean, panel.scores, *panel.units) for key, panel in finished.items()}
 
 
 def tables(records: Mapping[int, Record], against_mean: Mapping[str, Record]) -> list[Table]:

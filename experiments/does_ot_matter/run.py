@@ -74,9 +74,9 @@ def measure(config: Config, console: Console) -> Path:
     session = analysis.Session("does-ot-matter", config.output, [panel], settings, terms, console)
     finished = session.evaluate()
     record = finished["all"].record
-    scores, classes = finished["all"].scores, finished["all"].classes
+    scores = finished["all"].scores
     shares = {
-        name: effects([scores[cell].accuracy for cell in design.cells], classes, material.classes)
+        name: effects([scores[cell].accuracy for cell in design.cells], *finished["all"].units)
         for name, design in DESIGNS.items()
     }
     plans = measure_plans(panel, config.entropy_episodes, regs, terms.device)

@@ -66,8 +66,8 @@ def compare_spaces(config: Config, console: Console) -> Path:
     finished = session.evaluate()
     found = {
         str(shot): {
-            "pairs": latent_tables.pairs(finished[f"shot-{shot}"], material.classes),
-            "steps": latent_tables.steps(finished[f"ablation-{shot}"], material.classes),
+            "pairs": latent_tables.pairs(finished[f"shot-{shot}"]),
+            "steps": latent_tables.steps(finished[f"ablation-{shot}"]),
         }
         for shot in shots
     }

@@ -32,7 +32,7 @@ PAPER = {
 """Tables 2 and 3 of the LST paper, %; its "KNN" is k-means."""
 
 
-def pairs(panel: Finished, classes: Sequence[str]) -> dict[str, Any]:
+def pairs(panel: Finished) -> dict[str, Any]:
     """Compare LST with PT under each head, and MAP with the Gaussian mixture, which has no transport, under each.
 
     All are one family for Holm's correction.
@@ -44,7 +44,7 @@ def pairs(panel: Finished, classes: Sequence[str]) -> dict[str, Any]:
     against = [(name("lst", head), name("pt-map", head)) for head in HEADS]
     against += [(name(method, "map"), name(method, "gmm")) for method in ("pt-map", "lst")]
     values = {f"{a} - {b}": panel.scores[a].accuracy - panel.scores[b].accuracy for a, b in against}
-    found = _family(values, panel.classes, classes)
+    found = _family(values, *panel.units)
     for key, difference in values.items():
         found[key]["t_test"] = _one_sided(difference)
     return found
@@ -60,7 +60,7 @@ def _one_sided(difference: np.ndarray[Any, np.dtype[np.float64]]) -> float | Non
     return float(f"{p:.6g}")
 
 
-def steps(panel: Finished, classes: Sequence[str]) -> dict[str, Any]:
+def steps(panel: Finished) -> dict[str, Any]:
     """Estimate what each of the three steps from PT to LST adds, averaged over the four settings of the others.
 
     Returns:
@@ -71,7 +71,7 @@ def steps(panel: Finished, classes: Sequence[str]) -> dict[str, Any]:
         settings = ["".join(digits) for digits in itertools.product("01", repeat=3)]
         signed = [panel.scores[s].accuracy * (1 if s[place] == "1" else -1) for s in settings]
         effects[step] = np.sum(signed, 0) / 4
-    return _family(effects, panel.classes, classes)
+    return _family(effects, *panel.units)
 
 
 def _family(values: Mapping[str, Any], drawn: Any, classes: Sequence[str]) -> dict[str, Any]:

@@ -222,7 +222,8 @@ def _chosen(source: Source, kept: list[int]) -> Source:
     if isinstance(source, ViewSet):
         return replace(source, classes=classes, labels=labels, names=names, paths=tuple(source.paths[i] for i in kept))
     read = source.read
-    return replace(source, classes=classes, labels=labels, names=names, read=lambda i: read(kept[i]))
+    units = tuple(source.units[label] for label in present) if source.units else ()
+    return replace(source, classes=classes, labels=labels, names=names, read=lambda i: read(kept[i]), units=units)
 
 
 def _parts(

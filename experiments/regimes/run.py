@@ -197,7 +197,7 @@ class Mapper:
             p = sampler.protocol
             right = np.stack([finished.scores[name].correct.sum(1) for name in METHODS])
             name = material.first.backbone.name
-            counted = Counted(name, right, p.way * p.query, finished.classes, material.classes)
+            counted = Counted(name, right, p.way * p.query, *finished.units)
             directory.save_file(RIGHT, records.to_bytes({cell.id: [counted]}), code)
             self._watch.note(f"{cell.id}: {time.monotonic() - started:.0f} s; {report.brief(counted)}")
         return counted, _about(material, cell)

@@ -112,6 +112,7 @@ def _episodes(folder: Path, results: Mapping[str, Any]) -> Answers:
         panels[key] = {
             "methods": list(found.methods),
             "class_names": list(found.class_names),
+            **({"class_units": panel["class_units"]} if "class_units" in panel else {}),
             "classes": place,
             "right": f"right-{number}",
             "queries": int(found.known.sum(1)[0]),
@@ -160,7 +161,11 @@ def _retrieval(folder: Path, results: Mapping[str, Any]) -> Answers:
     about = {
         "kind": "retrieval",
         "rankings": rankings,
-        "class_names": [results["class_names"][label] for label in present.tolist()],
+        **{
+            name: [results[name][label] for label in present.tolist()]
+            for name in ("class_names", "class_units")
+            if name in results
+        },
         "same": {name: results["protocol"]["data"].get(name) for name in ("dataset", "split", "names_sha256")},
     }
     values = np.rint(found[:, asked] * STEPS).astype(np.uint32)

@@ -20,7 +20,7 @@ from rich.console import Console
 from otfew.errors import UserError
 from otfew.experiments.reproduce import lock as ledger_lock
 from otfew.experiments.reproduce.claims import Claim, Ledger
-from otfew.experiments.reproduce.evidence import SUITES, Evidence, arms_of, measure, spelled
+from otfew.experiments.reproduce.evidence import SUITES, Evidence, answered, arms_of, measure, spelled
 from otfew.experiments.reproduce.figures import Figure, Reader, normal_p
 from otfew.experiments.reproduce.pages import Known, pages
 from otfew.statistics.crossed import Spread
@@ -68,8 +68,8 @@ def _figures(ledger: Ledger, known: Known, suite: str, evidence: Evidence) -> se
     _records(ledger, known, suite, evidence)
     again = set()
     for claim in ledger.claims.values():
-        if claim.runs and set(claim.runs) <= readers.keys():
-            found = _measured(claim, readers)
+        if (part := answered(claim, readers, figures.get(claim.id))) is not None:
+            found = _measured(part, readers)
             if (claim.id in figures) != bool(found):
                 kept, there = ("holds", "lack an arm") if claim.id in figures else ("lacks", "are there")
                 raise UserError(f"{evidence.path} {kept} {claim.id}, although the answers of its runs {there}.")

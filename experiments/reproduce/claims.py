@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +161,10 @@ class Claim:
     def runs(self) -> tuple[str, ...]:
         """Names of the runs that it rests on."""
         return tuple(dict.fromkeys(arm.run for arm in (*self.left, *self.right)))
+
+    def first(self, networks: int) -> Claim:
+        """Cut it to the first of its networks: what a figure of so many is about."""
+        return replace(self, left=self.left[:networks], right=self.right[:networks])
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,10 @@ class Config:
 
     Attributes:
         suite: quick runs what committed checkpoints allow again, with few episodes; full runs everything, and trains
-            what is missing; report only writes the page anew from the files in docs/results; check writes nothing, and
-            compares page, records and figures with the answers in docs/results/answers, without data or networks;
-            device runs what needs a GPU, on a machine that is there for --minutes, and writes no page.
+            what is missing; report only writes figures and page anew from the answers and records in docs/results,
+            those of other processes and checkouts included; check writes nothing, and compares page, records and
+            figures with the answers in docs/results/answers, without data or networks; device runs what needs a GPU,
+            on a machine that is there for --minutes, and writes no page.
         data_root: Folder of data sets; default $OTFEW_DATA, then a cache folder.
         download: Fetch data sets that are missing. Default: those of at most 100 MB.
         docs: Folder of reproduction.md and of results.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ class Evidence:
         self.path = results / f"figures-{suite}.json"
 
     def load(self, ledger: Ledger) -> Figures:
-        """Read the figures of claims that are still about the same arms; nothing where there are none.
+        """Read the figures of claims that are still about the same arms, or have come to be about further networks.
+
+        Nothing where there are none.
 
         Raises:
             UserError: The file is damaged, or belongs to other claims.
@@ -53,7 +55,7 @@ class Evidence:
             figures = {
                 id_: {name: Figure(**sides[name]) for name in SIDES if name in sides}
                 for id_, sides in written.items()
-                if id_ in ledger.claims and sides["arms"] == ledger.claims[id_].arms
+                if id_ in ledger.claims and sides["arms"] == ledger.claims[id_].first(sides["figure"]["seeds"]).arms
             }
         except (ValueError, TypeError, KeyError) as error:
             raise UserError(f"{self.path} is damaged ({error}): restore it from the repository.") from None
@@ -64,8 +66,9 @@ class Evidence:
     def keep(self, ledger: Ledger, name: str, folder: Path) -> dict[str, str]:
         """Write what a finished run says, as soon as it ends: its answers, its record, and the figures of its claims.
 
-        A claim of several runs is measured where the answers of all are there, for the commands that the ledger has
-        now. Figures of other claims stay as they are.
+        A claim is measured on the first of its networks, as many as there are answers of, for the commands that the
+        ledger has now; a figure of more networks, from before answers were kept, stands until there are as many.
+        Figures of other claims stay as they are.
 
         Args:
             ledger: The claims.
@@ -92,16 +95,36 @@ class Evidence:
             "arms": {arm: figure.to_json() for arm, figure in arms_of(name, ledger, reader_of(answers, name)).items()},
         }
         write_atomically(self.folder / f"{name}.json", to_json(record))
+        return self.measure(ledger, [claim for claim in ledger.claims.values() if name in claim.runs])
+
+    def measure(self, ledger: Ledger, claims: Iterable[Claim]) -> dict[str, str]:
+        """Take the figures of claims from the answers that are there, whichever process or checkout they came from.
+
+        Args:
+            ledger: The claims.
+            claims: Those to be measured; figures of others stay as they are.
+
+        Returns:
+            Claim's id -> why it can't be measured although its runs are there.
+
+        Raises:
+            UserError: The evidence is damaged.
+        """
         readers = self.readers(ledger)
         figures, failed = self.load(ledger), {}
-        for claim in ledger.claims.values():
-            if name in claim.runs and set(claim.runs) <= readers.keys():
+        for claim in claims:
+            if (there := answered(claim, readers, figures.get(claim.id))) is not None:
                 try:
-                    figures[claim.id] = measure(claim, readers)
+                    figures[claim.id] = measure(there, readers)
                 except UserError as error:
                     failed[claim.id] = str(error)
+        if not figures:
+            return failed
         written = {
-            id_: {"arms": ledger.claims[id_].arms, **{name: figure.to_json() for name, figure in sides.items()}}
+            id_: {
+                "arms": ledger.claims[id_].first(sides["figure"].seeds).arms,
+                **{name: figure.to_json() for name, figure in sides.items()},
+            }
             for id_, sides in figures.items()
         }
         write_atomically(self.path, to_json(written))
@@ -134,6 +157,24 @@ class Evidence:
             return {key: found[key] for key in ("command", "protocol", "versions", "arms")}
         except (OSError, ValueError, TypeError, KeyError):
             raise UserError(f"{path} is damaged: restore it from the repository.") from None
+
+
+def answered(claim: Claim, readers: Mapping[str, Reader], sides: Mapping[str, Figure] | None) -> Claim | None:
+    """Cut a claim to the first of its networks that all have answers: what can be measured of it.
+
+    Args:
+        claim: Which.
+        readers: Answers by run.
+        sides: Its recorded figures.
+
+    Returns:
+        None where there are none, or fewer networks than the recorded figure is of.
+    """
+    there = 0
+    while there < len(claim.left) and set(claim.first(there + 1).runs) <= readers.keys():
+        there += 1
+    recorded = min(sides["figure"].seeds, len(claim.left)) if sides else 1
+    return claim.first(there) if there >= max(1, recorded) else None
 
 
 def measure(claim: Claim, readers: Mapping[str, Reader]) -> dict[str, Figure]:

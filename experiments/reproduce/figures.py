@@ -18,6 +18,7 @@ from otfew.experiments.reproduce.answers import STEPS, Answers
 from otfew.statistics import seeds as seed_statistics
 from otfew.statistics.crossed import Spread
 from otfew.statistics.intervals import Estimate, Z, episode_half_width, estimate, p_value
+from otfew.statistics.units import as_units
 
 Floats = npt.NDArray[np.float64]
 DIGITS = 6
@@ -132,7 +133,8 @@ class EpisodeReader(UnitReader):
         """Average episodes, with intervals over them and over classes."""
         panel, _ = self._panel(key)
         classes = self.arrays[panel["classes"]].astype(np.int64)
-        return _from_estimate(estimate(values, classes, panel["class_names"]), "episodes")
+        drawn, names = as_units(classes, panel["class_names"], panel.get("class_units", ()))
+        return _from_estimate(estimate(values, drawn, names), "episodes")
 
     def _panel(self, key: str) -> tuple[Mapping[str, Any], str]:
         name, _, method = key.rpartition(" / ")
@@ -186,7 +188,8 @@ class RetrievalReader(UnitReader):
     def figure(self, key: str, values: Floats) -> Figure:
         """Average queries, with intervals over them and over their classes."""
         classes = self.arrays["classes"].astype(np.int64)[:, None]
-        return _from_estimate(estimate(values, classes, self.about["class_names"]), "queries")
+        drawn, names = as_units(classes, self.about["class_names"], self.about.get("class_units", ()))
+        return _from_estimate(estimate(values, drawn, names), "queries")
 
 
 class MetricReader(Reader):

@@ -13,7 +13,7 @@ from otfew.experiments.reproduce import lock as ledger_lock
 from otfew.experiments.reproduce import report, tallies
 from otfew.experiments.reproduce.budget import bearings
 from otfew.experiments.reproduce.claims import Claim, Ledger
-from otfew.experiments.reproduce.evidence import SUITES, Evidence, Figures
+from otfew.experiments.reproduce.evidence import SUITES, Evidence, Figures, answered
 from otfew.experiments.reproduce.figures import Reader
 from otfew.experiments.reproduce.runs_of_page import Kept
 from otfew.runs.directory import to_json
@@ -60,8 +60,9 @@ class Known:
     def only_recorded(self, ledger: Ledger, suite: str) -> list[Claim]:
         """List the claims with a figure in a suite that its answers do not give again."""
         found = self.readers[suite]
-        claims = [claim for claim in ledger.claims.values() if claim.id in self.figures(suite)]
-        return [claim for claim in claims if not set(claim.runs) <= found.keys()]
+        figures = self.figures(suite)
+        claims = [claim for claim in ledger.claims.values() if claim.id in figures]
+        return [claim for claim in claims if answered(claim, found, figures[claim.id]) is None]
 
     def kept(self, ledger: Ledger) -> Kept:
         """Say what can be computed again."""

@@ -73,7 +73,11 @@ def records(ledger: Ledger, full: Figures, quick: Figures, bears: Mapping[str, B
             "spent": list(bears[claim.id].budget),
             "missing": list(bears[claim.id].missing),
             "networks": sorted(tallies.networks(bears[claim.id], best)),
-            "evidence": [f"{'' if suite == 'full' else 'quick/'}{run}.json" for suite in suites for run in claim.runs],
+            "evidence": [
+                f"{'' if suite == 'full' else 'quick/'}{run}.json"
+                for suite, sides in suites.items()
+                for run in claim.first(sides["figure"].seeds).runs
+            ],
             **{s: {name: figure.to_json() for name, figure in sides.items()} for s, sides in suites.items()},
         }
     return made
@@ -192,13 +196,18 @@ def _row(claim: Claim, verdict: Verdict, bearing: Bearing, full: Figures, quick:
         " - ".join(published) + (f" ({claim.on})" if published and claim.on else ""),
         " against ".join(found),
         _difference(claim, _best(claim, full, quick)) if sides else "",
-        str(sides["figure"].seeds) if sides else "",
+        _networks(claim, sides["figure"]) if sides else "",
         "" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         _difference(claim, again["figure"]) if again and claim.id in full else "",
         _verdict(claim, verdict, full) if sides else verdict.text,
         "a question of ours" if claim.ours else "" if not bearing.applies else YES if bearing.bears else NO,
         Markdown(_spent(bearing)),
     ]
+
+
+def _networks(claim: Claim, figure: Figure) -> str:
+    """Count networks or seeds, beside how many the claim is about where the others have not run yet."""
+    return f"{figure.seeds} of {len(claim.left)}" if figure.seeds < len(claim.left) else str(figure.seeds)
 
 
 def _spent(bearing: Bearing) -> str:

@@ -156,9 +156,15 @@ def _call(command: str, arguments: list[str], config: Config) -> None:
 
 
 def _write(config: Config, ledger: Ledger, lock: ledger_lock.Lock | None, console: Console) -> None:
-    """Write page, record, pictures and the README's lines from the evidence of both suites, and print the counts."""
+    """Write figures, page, record, pictures and the README's lines from the evidence, and print the counts.
+
+    Figures are taken from all answers again: those of runs that other processes did, or that were brought from
+    elsewhere, come in here.
+    """
     results = config.docs / "results"
     results.mkdir(exist_ok=True)
+    for suite in SUITES:
+        Evidence(results, suite).measure(ledger, ledger.claims.values())
     known = Known.load(ledger, results)
     for path, content in pages(ledger, lock, known, config.docs).items():
         write_atomically(path, content)

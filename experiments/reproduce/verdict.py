@@ -125,7 +125,7 @@ def _judge(claim: Claim, figure: Figure | None, p: float | None) -> Verdict:
     text = _about_level(claim, figure) if claim.level is not None else _about_difference(claim, figure, p)
     if text == INCONCLUSIVE:
         return Verdict(text, p)
-    whose = _few(claim, figure)
+    whose = _few(claim.first(figure.seeds), figure)
     if whose and claim.training:
         return Verdict(f"{INCONCLUSIVE}: {whose}", p)
     return Verdict(f"{text} {whose}".rstrip(), p, few=bool(whose))

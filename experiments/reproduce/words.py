@@ -24,9 +24,10 @@ How to read it:
 - Differences are points of accuracy (retrieval: MAP@R; metric learning: mAP), left minus right, on the same episodes,
   queries or images; beside a published level, what is found beyond it; in Table 6, times as long. Each ± is half of a
   95 % interval over one source, with the others held fixed: episodes or queries from these very classes; classes (a
-  jackknife); images, where classes are fixed; networks, seeds or runs (Student's t). Pairing takes out what both sides
-  share: two levels with wide intervals can have a difference with a narrow one. Levels of metric learning are over all
-  seeds of a loss, differences over those that both have.
+  jackknife, which leaves out the four turns of an Omniglot character at once); images, where classes are fixed;
+  networks, seeds or runs (Student's t). Pairing takes out what both sides share: two levels with wide intervals can
+  have a difference with a narrow one. Levels of metric learning are over all seeds of a loss, differences over those
+  that both have.
 - What decides: classes where the question is about other classes, as in few-shot learning and retrieval; seeds in
   metric learning, whose test images are held fixed; images in long tails, whose classes are fixed by design, so that
   no interval over classes has a say there. Where networks differ as well, classes (or images) and networks are
@@ -49,10 +50,11 @@ How to read it:
   the interval lies within the margin. **inconclusive**: neither. Margins (1 point; LST and retrieval 0.5) say what
   would matter to a user: where the published gain is smaller, "equivalent" does not contradict it.
 - "on this checkpoint", "on these checkpoints", "with 2 seeds": fewer than three; nothing is said of others. Counted
-  apart, as "few networks". A claim about a way of training needs three
-  networks or seeds: with fewer it is inconclusive ("1 of 3 networks"), whatever its figure. "On one machine":
-  repetitions of a timing are no networks, and it is counted among these. Rows share networks and arms: their number is
-  no number of independent findings, and the number of independent networks stands beside the counts.
+  apart, as "few networks". A row about several networks has the figure of the first of them until the others have run
+  ("1 of 3" in its column). A claim about a way of training needs three networks or seeds: with fewer it is
+  inconclusive ("1 of 3 networks"), whatever its figure. "On one machine": repetitions of a timing are no networks, and
+  it is counted among these. Rows share networks and arms: their number is no number of independent findings, and the
+  number of independent networks stands beside the counts.
 - Published figures are of larger networks, mostly of other data, and trained end to end where ours, unless a claim says
   so, are only pre-trained, on whole images: compare signs and order, not levels. Beside a question of ours there are
   none.

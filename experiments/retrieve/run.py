@@ -16,6 +16,7 @@ from rich.console import Console
 from otfew import plugins
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
+from otfew.evaluation.study import units_of
 from otfew.experiments.common import setup
 from otfew.experiments.common.watch import ConsoleWatch, counted
 from otfew.experiments.retrieve.config import Config
@@ -87,7 +88,8 @@ def run_retrieval(config: Config, console: Console) -> Path:
         **identity,
         **({"one_node": trivial} if trivial else {}),
         "class_names": list(material.classes),
-        **retrieval_report.compare(ranked, dict.fromkeys(specs, scores), material.labels, material.classes),
+        **({"class_units": list(units)} if (units := units_of(material)) else {}),
+        **retrieval_report.compare(ranked, dict.fromkeys(specs, scores), material.labels, material.classes, units),
     }
     times = _timings(ranked, whole, rerankers, device, threads)
     _write(directory, results, times, ranked, material, console)

@@ -14,6 +14,7 @@ from otfew.data.glyph_drawing.recipe import RESOLUTION
 from otfew.data.glyphs import GlyphSet
 from otfew.evaluation.episodes import Indices, Protocol, Sampler
 from otfew.evaluation.estimates import to_record
+from otfew.evaluation.study import drawn_units
 from otfew.experiments.show_flows.scenes import covered, in_picture, look
 from otfew.features.material import ImageMaterial
 from otfew.nodes import parse
@@ -105,7 +106,7 @@ def measure(
             for k, kind in enumerate(PAIRS):
                 found[kind, weights, coupling] = share[:, 0, k].numpy()
                 mass[kind, weights, coupling] = on[:, 0, k].numpy()
-    return _record(found, mass, episodes.classes, material.classes)
+    return _record(found, mass, *drawn_units(material, episodes))
 
 
 def _record(

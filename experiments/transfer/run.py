@@ -75,7 +75,7 @@ def transfer(config: Config, console: Console) -> Path:
     session = analysis.Session("transfer", config.output, panels, settings, terms, console)
     finished = session.evaluate()
     by_view = {view: finished[panel.key] for panel, view in zip(panels, [CLEAN, *views], strict=True)}
-    found = _effects(by_view, chosen, views, material.classes)
+    found = _effects(by_view, chosen, views)
     record = _record(material, by_view, settings, found, lineup.left_out)
     session.directory.write("record.json", to_json(record))
     return session.write(
@@ -211,11 +211,11 @@ def _accuracies(finished: Mapping[str, Finished]) -> Accuracies:
     return {view: {name: s.accuracy for name, s in f.scores.items()} for view, f in finished.items()}
 
 
-def _effects(by_view: Mapping[str, Finished], pairs: Pairs, views: Sequence[str], names: Sequence[str]) -> Record:
+def _effects(by_view: Mapping[str, Finished], pairs: Pairs, views: Sequence[str]) -> Record:
     """Estimate the gains under each view, and the effects: of each view, of each shift, and of all."""
     if not pairs:
         return {}
-    accuracies, classes = _accuracies(by_view), by_view[CLEAN].classes
+    accuracies, (classes, names) = _accuracies(by_view), by_view[CLEAN].units
 
     def told(values: Any) -> Record:
         return _told(estimate(values, classes, names))

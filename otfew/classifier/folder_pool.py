@@ -95,7 +95,8 @@ def read_pool(source: Source, data_root: Path | None, *, download: bool = True) 
             f"{source.dataset} has {len(images)} photos for folders of {source.classes} classes of {source.each}: "
             "give the whole of it."
         )
-    return replace(images, classes=tuple(images.classes[c] for c in used), labels=labels.astype(np.int64))
+    classes, units = (tuple(of[c] for c in used) if of else () for of in (images.classes, images.units))
+    return replace(images, classes=classes, labels=labels.astype(np.int64), units=units)
 
 
 def open_pool(source: Source, images: ImageSet, backbone: Backbone, *, watch: Watch = SILENT) -> Pool:

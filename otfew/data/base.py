@@ -39,6 +39,12 @@ class ImageSet:
         domains: (images,) where each image comes from ("photo", "sketch"), "" where that is not said; empty where the
             data set says nothing of it. No part of ``digest``: it tells images apart by no more than they are.
         view: Through which of ``otfew.data.shifts`` they are seen ("blur:2"); "" where they are as they are.
+        units: (classes,) the unit that each class belongs to, where classes of one unit are not independent of each
+            other (the turns of a character); empty where each class is one. Statistics over classes leave out a unit
+            at once. No part of ``digest``.
+
+    Raises:
+        ValueError: Not as many units as classes.
     """
 
     dataset: str
@@ -53,6 +59,12 @@ class ImageSet:
     notes: tuple[str, ...] = field(default=())
     domains: tuple[str, ...] = field(default=())
     view: str = ""
+    units: tuple[str, ...] = field(default=())
+
+    def __post_init__(self) -> None:
+        """Refuse units of other classes."""
+        if self.units and len(self.units) != len(self.classes):
+            raise ValueError(f"`units` must have one for each of {len(self.classes)} classes, not {len(self.units)}")
 
     def __len__(self) -> int:
         """Count the images."""

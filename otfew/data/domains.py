@@ -188,6 +188,7 @@ def _of_folder(images: ImageSet, support: str | None, query: str, open_folder: C
     relabelled = replace(
         found,
         classes=here.classes,
+        units=here.units,
         labels=np.array([wanted[found.classes[label]] for label in found.labels.tolist()], np.int64),
         notes=(*found.notes, *(notes if len(own) < len(kept) else [])),
     )

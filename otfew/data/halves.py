@@ -88,6 +88,7 @@ def load_half(name: str, half: str, root: Path | None, options: DataOptions) -> 
     notes += dict.fromkeys(note for part in parts for note in part.notes if not note.startswith(_OF_SPLITS))
     notes += [f"no {split} split was found to be joined" for split in missing]
     domains = any(part.domains for part in parts)
+    units = {name: unit for part in parts if part.units for name, unit in zip(part.classes, part.units, strict=True)}
     return ImageSet(
         dataset=parts[0].dataset,
         split=half,
@@ -100,6 +101,7 @@ def load_half(name: str, half: str, root: Path | None, options: DataOptions) -> 
         published_classes={HALVES[0]: published // 2, HALVES[1]: published - published // 2, ALL: published}[half],
         notes=tuple(notes),
         domains=tuple(parts[k].domains[i] if parts[k].domains else "" for _, _, k, i in found) if domains else (),
+        units=tuple(units.get(name, name) for name in classes) if units else (),
     )
 
 

@@ -22,7 +22,7 @@ DEGREES = (0, 90, 180, 270)
 """Counter-clockwise."""
 NOTE = (
     "each character turned by 0, 90, 180 and 270 degrees is four classes, of the same drawings: intervals over classes "
-    "take them for independent"
+    "leave out all four at once"
 )
 
 
@@ -80,6 +80,7 @@ def rotated(drawn: ImageSet) -> ImageSet:
         fingerprint=hashlib.sha256(f"{NAME}\n{drawn.fingerprint}".encode()).hexdigest(),
         published_classes=turns * drawn.published_classes,
         notes=(*partial_notes(len(classes), turns * drawn.published_classes, len(order), len(order)), NOTE),
+        units=tuple(name for name in drawn.classes for _ in DEGREES),
     )
 
 

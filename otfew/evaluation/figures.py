@@ -45,8 +45,8 @@ def compare(
     Args:
         entries: In the order of the run.
         scores: By name.
-        classes: (episodes, way), the classes of each episode.
-        class_names: Names of all classes of the split.
+        classes: (episodes, way), the classes of each episode, or the units that they belong to.
+        class_names: Names of all classes of the split, or of the units.
         reference: Name of an entry: that of its group; the other has ``REFERENCES`` or its first.
         told: Name -> what a method that has use for it is told of the classes' shares in the queries.
         roles: Of photos in episodes that have every class each: intervals are then over photos, in place of classes.

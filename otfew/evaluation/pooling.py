@@ -15,7 +15,7 @@ import numpy as np
 from otfew.evaluation import figures
 from otfew.evaluation.episodes import Episodes
 from otfew.evaluation.run import Scores
-from otfew.evaluation.study import Finished, Panel, Record, estimated, roles_of
+from otfew.evaluation.study import Finished, Panel, Record, drawn_units, estimated, roles_of
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def pool(panels: Sequence[Panel], finished: Sequence[Finished]) -> Pool:
     protocol["seeds"] = [panel.sampler.protocol.seed for panel in panels]
     protocol["episodes"] = len(episodes)
     scores = {name: _joined([f.scores[name] for f in finished]) for name in finished[0].scores}
-    record = {key: first[key] for key in ("not_run", "class_names")}
+    record: Record = {key: first[key] for key in ("not_run", "class_names", "class_units") if key in first}
     record |= {"protocol": protocol, **estimated(panels[0], scores, episodes, told)}
     # What is said of a method beside its figures holds for every seed.
     record["methods"] = {name: {**first["methods"][name], **own} for name, own in record["methods"].items()}
@@ -77,12 +77,10 @@ def between(first: Pool, others: Mapping[str, Pool]) -> dict[str, dict[str, Any]
     scores: dict[tuple[str, str], Scores] = {("", method): own for method, own in first.scores.items()}
     scores |= {(name, method): own for name, other in paired.items() for method, own in other.scores.items()}
     pairs = [(key, ("", key[1])) for key in scores if key[0] and ("", key[1]) in scores]
-    names = first.panel.material.classes
+    drawn, names = drawn_units(first.panel.material, first.episodes)
     roles = roles_of(first.panel, first.episodes)
     found: dict[str, dict[str, Any]] = {name: {} for name in paired}
-    for (key, _), difference in zip(
-        pairs, figures.paired(scores, pairs, first.episodes.classes, names, roles), strict=True
-    ):
+    for (key, _), difference in zip(pairs, figures.paired(scores, pairs, drawn, names, roles), strict=True):
         found[key[0]][key[1]] = difference
     return found
 

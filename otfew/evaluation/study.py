@@ -29,6 +29,7 @@ from otfew.features.material import DomainMaterial, ImageMaterial, Material
 from otfew.runs.directory import RunDirectory
 from otfew.runs.watch import SILENT, Watch
 from otfew.statistics.photos import Roles
+from otfew.statistics.units import Drawn, as_units
 
 Record = dict[str, Any]
 Where = str | Path | Callable[[Mapping[str, Any]], Path] | None
@@ -189,19 +190,21 @@ class Finished:
     """What a panel gave.
 
     Attributes:
-        record: "protocol", "methods", "transport_adds", "not_run", "class_names", and "across_groups" where there are
-            two.
+        record: "protocol", "methods", "transport_adds", "not_run", "class_names", "class_units" where classes belong
+            together, and "across_groups" where there are two.
         times: As timings.json has them.
         scores: By name of entry.
         classes: (episodes, way) indices into the material's classes.
         directory: Where its blocks lie; None where nothing is kept.
         answers: To every query.
+        units: The same as intervals over classes take them: see ``otfew.statistics.units``.
     """
 
     record: Record
     times: Record
     scores: Mapping[str, Scores]
     classes: Indices
+    units: Drawn
     directory: RunDirectory | None = None
     answers: Answers | None = None
 
@@ -217,13 +220,13 @@ def estimated(
         episodes: Of the scores.
         told: As in ``figures.compare``.
     """
-    names = panel.material.classes
+    drawn, names = drawn_units(panel.material, episodes)
     roles = roles_of(panel, episodes)
     shot = panel.sampler.protocol.shot
-    found = figures.compare(panel.entries, scores, episodes.classes, names, panel.reference, told, roles, shot)
+    found = figures.compare(panel.entries, scores, drawn, names, panel.reference, told, roles, shot)
     if panel.sampler.unknown:
         logits = {name: np.asarray(s.logits, dtype=np.float64) for name, s in scores.items()}
-        for name, record in open_records(logits, episodes.answers, episodes.classes, names).items():
+        for name, record in open_records(logits, episodes.answers, drawn, names).items():
             found["methods"][name]["unknown"] = record
     return found
 
@@ -231,6 +234,16 @@ def estimated(
 def roles_of(panel: Panel, episodes: Episodes) -> Roles | None:
     """Say which photo was what in a panel's episodes, where every class is in each of them."""
     return panel.sampler.roles(episodes) if isinstance(panel.sampler, FixedClasses) else None
+
+
+def units_of(material: Material) -> tuple[str, ...]:
+    """Say which classes of a material belong together; empty where each is by itself."""
+    return material.images.units if isinstance(material, ImageMaterial) else ()
+
+
+def drawn_units(material: Material, episodes: Episodes) -> Drawn:
+    """Say of which units the classes of episodes are: what intervals over classes are over."""
+    return as_units(episodes.classes, material.classes, units_of(material))
 
 
 def names_of(material: Material) -> tuple[str, ...]:
@@ -311,6 +324,7 @@ class Study:
             "protocol": panel.protocol(self.terms),
             "not_run": dict(panel.not_run),
             "class_names": list(material.classes),
+            **({"class_units": list(units)} if (units := units_of(material)) else {}),
             **estimated(panel, scores, episodes, told),
         }
         for name in trivial(panel.entries, ready):
@@ -322,7 +336,8 @@ class Study:
             scores, episodes, names_of(material), material.labels, material.classes,
             with_logits=bool(sampler.settings.get("logits")),
         )  # fmt: skip
-        return Finished(record, times, scores, episodes.classes, directory, answers)
+        drawn = drawn_units(material, episodes)
+        return Finished(record, times, scores, episodes.classes, drawn, directory, answers)
 
     def _folder(self, panel: Panel) -> RunDirectory | None:
         """Claim the folder of a panel: the run's own, where that is of one panel."""

@@ -197,6 +197,7 @@ class ImageMaterial:
             "split": self.images.split,
             "classes": len(self.classes),
             "published_classes": self.images.published_classes,
+            **({"units": len(set(self.images.units))} if self.images.units else {}),
             "images": len(self.images),
             "names_sha256": self.images.digest,
             "notes": list(self.images.notes),

@@ -15,6 +15,7 @@ from otfew.reporting.tables import Table
 from otfew.retrieval.reranking import CONTRASTS
 from otfew.retrieval.run import GLOBAL, METRICS, Ranked
 from otfew.statistics.intervals import LEAST_EPISODES, Estimate, estimate, holm, p_value, verdict
+from otfew.statistics.units import as_units
 
 FORMAT = 2
 """Of results.json. In format 1 what transport adds was the difference to the control that had the largest MAP@R on the
@@ -31,14 +32,18 @@ class _Queries:
     """The queries that have something to find, with their classes, and statistics over both.
 
     An interval over classes leaves out the queries of one class after the other (delete-one jackknife); the images of
-    that class stay in the gallery.
+    that class stay in the gallery. Classes that belong together are left out at once.
     """
 
-    def __init__(self, ranked: Mapping[str, Ranked], labels: Labels, classes: Sequence[str]) -> None:
+    def __init__(
+        self, ranked: Mapping[str, Ranked], labels: Labels, classes: Sequence[str], units: Sequence[str]
+    ) -> None:
         self.ranked = ranked
         self.kept = ~np.isnan(ranked[GLOBAL].metrics[MAIN])
-        present, own = np.unique(labels[self.kept], return_inverse=True)
-        self.names = [classes[label] for label in present.tolist()]
+        self.classes = len(np.unique(labels[self.kept]))
+        drawn, names = as_units(labels[self.kept], classes, units)
+        present, own = np.unique(drawn, return_inverse=True)
+        self.names = [names[unit] for unit in present.tolist()]
         self.own = own.astype(np.int64)[:, None]
 
     def mean(self, name: str, metric: str) -> Estimate:
@@ -52,7 +57,11 @@ class _Queries:
 
 
 def compare(
-    ranked: Mapping[str, Ranked], kinds: Mapping[str, Sequence[str]], labels: Labels, classes: Sequence[str]
+    ranked: Mapping[str, Ranked],
+    kinds: Mapping[str, Sequence[str]],
+    labels: Labels,
+    classes: Sequence[str],
+    units: Sequence[str] = (),
 ) -> Record:
     """Compute every figure of a run.
 
@@ -65,13 +74,14 @@ def compare(
         kinds: Nodes -> names of the scores that ran on them.
         labels: (images,) indices into ``classes``.
         classes: Class names.
+        units: (classes,) which of them belong together, see ``otfew.statistics.units``.
 
     Returns:
         JSON-ready: "queries", "query_classes", "methods" by name; "transport_adds", name of transport's ranking ->
         "contrasts" (score of a control -> the paired differences, with the ranking that was "control") and, where some
         control is missing, "reason".
     """
-    queries = _Queries(ranked, labels, classes)
+    queries = _Queries(ranked, labels, classes, units)
     others = [name for name in ranked if name != GLOBAL]
     methods: dict[str, Record] = {
         name: {"metrics": {metric: _record(queries.mean(name, metric)) for metric in METRICS}} for name in ranked
@@ -83,7 +93,7 @@ def compare(
         methods[name]["difference"] = {"to": GLOBAL, **record}
     return {
         "queries": int(queries.kept.sum()),
-        "query_classes": len(queries.names),
+        "query_classes": queries.classes,
         "methods": methods,
         "transport_adds": _transport_adds(queries, kinds),
     }

@@ -114,9 +114,10 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
         f"{_seeds(p)}, the same for all methods"
     )
     over = "photos" if p.get("fixed_classes") else "classes"
+    together = f", {data['units']:,} units of classes that belong together" if "units" in data else ""
     lines.append(
-        f"± are halves of 95 % intervals, over episodes and over {over} (jackknife); claims rest on the wider one, "
-        "with Holm's correction across methods, and are conditional on these classes and this checkpoint"
+        f"± are halves of 95 % intervals, over episodes and over {over} (jackknife{together}); claims rest on the "
+        "wider one, with Holm's correction across methods, and are conditional on these classes and this checkpoint"
     )
     lines += _fixed_lines(p)
     key = "photo_ci_missing" if over == "photos" else "class_ci_missing"

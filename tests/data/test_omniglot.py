@@ -45,6 +45,9 @@ def test_each_turn_of_a_character_is_a_class(omniglot):
     assert turned.published_classes == 4 * 172
     assert turned.notes[0] == "partial: 12 of 688 classes, 240 images"
     assert "four classes" in turned.notes[1]
+    assert turned.units == tuple(name.partition("@")[0] for name in turned.classes)
+    assert len(set(turned.units)) == 3
+    assert drawn.units == ()
     assert len(set(turned.names)) == len(turned) == 240
     assert turned.names[0] == drawn.names[0]
     assert turned.names[20 + 3] == f"{drawn.names[3]}@90"

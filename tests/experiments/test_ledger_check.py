@@ -187,3 +187,81 @@ def test_a_run_without_answers_is_refused(written, tmp_path):
     (folder / "answers.npz").unlink()
     with pytest.raises(UserError, match="holds no answers of compare"):
         gather("compare", folder)
+
+
+SEVERAL = """
+[[run]]
+name = "net-{seed}"
+seeds = ["x", "y", "z"]
+command = "compare"
+arguments = ["--backbone", "{backbone}"]
+
+[[table]]
+name = "Table 1"
+source = "A paper"
+delta = 1.0
+claims = [
+    { id = "both", says = "wins on each", left = "net-{seed} / deepemd", right = "net-{seed} / chamfer" },
+]
+"""
+
+
+@pytest.fixture
+def several(written, tmp_path):
+    """A checkout of a claim on three networks, none of which has run, with a folder that is a run of each."""
+    (tmp_path / "docs" / "results").mkdir(parents=True)
+    (tmp_path / "claims.toml").write_text(SEVERAL)
+    shutil.copytree(written / "run", tmp_path / "run")
+    return tmp_path
+
+
+def keep(root, name):
+    """Keep a run of the checkout and write its page; returns the recorded figure."""
+    from otfew.experiments.reproduce.claims import load
+    from otfew.experiments.reproduce.evidence import Evidence
+
+    assert Evidence(root / "docs" / "results", "full").keep(load(root / "claims.toml"), name, root / "run") == {}
+    reproduce.main(["--suite", "report", *where(root)])
+    reproduce.main(["--suite", "check", *where(root)])
+    figures = root / "docs/results/figures-full.json"
+    return json.loads(figures.read_bytes())["both"] if figures.exists() else None
+
+
+def test_a_row_fills_as_its_networks_come_in_their_order(several):
+    # The second before the first is no figure of the first networks.
+    assert keep(several, "net-2") is None
+    found = keep(several, "net-1")
+    assert (found["figure"]["seeds"], found["arms"].count("net-")) == (2, 4)
+    (several / "docs/results/answers/net-2.npz").unlink()
+    # A figure of more networks than there are answers of stands as it was recorded.
+    assert keep(several, "net-1") == found
+    assert keep(several, "net-3") == found
+    assert keep(several, "net-2")["figure"]["seeds"] == 3
+
+
+def test_one_network_of_three_is_said_to_be_one(several, refused):
+    assert keep(several, "net-1")["figure"]["seeds"] == 1
+    (row,) = (line for line in (several / "docs/reproduction.md").read_text().splitlines() if "wins on each" in line)
+    assert "| 1 of 3 |" in row
+    assert "confirmed on this checkpoint" in row
+    claims = json.loads((several / "docs/results/claims.json").read_bytes())
+    assert claims["both"]["evidence"] == ["net-1.json"]
+    figures = several / "docs/results/figures-full.json"
+    one = figures.read_bytes()
+    keep(several, "net-2")
+    figures.write_bytes(one)
+    # Nobody stays with the network that suits a claim.
+    assert "both, figure" in refused(reproduce.main, "--suite", "check", *where(several))
+
+
+def test_answers_that_came_from_elsewhere_are_measured_by_report(several, written, tmp_path_factory):
+    keep(several, "net-1")
+    other = tmp_path_factory.mktemp("other")
+    shutil.copytree(several, other, dirs_exist_ok=True)
+    keep(other, "net-2")
+    for name in ("net-2.json", "answers/net-2.npz"):
+        shutil.copy(other / "docs/results" / name, several / "docs/results" / name)
+    reproduce.main(["--suite", "report", *where(several)])
+    reproduce.main(["--suite", "check", *where(several)])
+    for name in ("results/figures-full.json", "results/claims.json", "reproduction.md"):
+        assert (several / "docs" / name).read_bytes() == (other / "docs" / name).read_bytes()

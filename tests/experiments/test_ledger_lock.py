@@ -56,7 +56,7 @@ def test_no_claim_and_no_run_comes_goes_or_runs_otherwise_unlisted(ledger, lock)
     claims, runs = dict(ledger.claims), dict(ledger.runs)
     gone, _ = claims.popitem()
     name, run = runs.popitem()
-    runs["cub-5way"] = replace(runs["cub-5way"], arguments=("--episodes", "20"))
+    runs["cub-5way-1"] = replace(runs["cub-5way-1"], arguments=("--episodes", "20"))
     runs["new"] = replace(run, name="new")
     found = ledger_lock.differences(replace(ledger, claims=claims, runs=runs), lock)
     # For which claims a paper's budget is asked is part of that rule.
@@ -65,7 +65,7 @@ def test_no_claim_and_no_run_comes_goes_or_runs_otherwise_unlisted(ledger, lock)
         ("claim", gone): ["not there"],
         ("run", name): ["not there"],
         ("run", "new"): ["not in the lock"],
-        ("run", "cub-5way"): ["command"],
+        ("run", "cub-5way-1"): ["command"],
     }
 
 
