@@ -6,15 +6,19 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from otfew.data.base import SPLITS, Image
+from otfew.data.base import SPLITS, Image, ImageSet
 from otfew.data.decoding.image import read_image
 from otfew.data.files import hidden, images_in, is_image, named_folders, portable
 from otfew.errors import UserError
+
+READ_AHEAD = 32
+"""Shapes whose views are kept decoded while they are asked for one by one."""
 
 _NUMBERED = re.compile(r"^(?P<shape>.+?)[._-]+(?:shaded[._-]*|depth[._-]*)?(?:view|v)?(?P<view>\d+)$", re.IGNORECASE)
 """What renderers call a view: chair_0001.obj.shaded_v012, chair_0001_view3, chair_0001_012."""
@@ -126,3 +130,36 @@ def _spaced(name: str, paths: Sequence[Path], wanted: int, *, given: bool) -> tu
             + ("choose fewer." if given else "choose a number of views that all shapes have.")
         )
     return tuple(paths[i * len(paths) // wanted] for i in range(wanted))
+
+
+def every_view(shapes: ViewSet, dataset: str, split: str) -> ImageSet:
+    """Make each view of each shape an image of its own, such as features are extracted of and cached.
+
+    Args:
+        shapes: All with the same number of views.
+        dataset: Name of the set.
+        split: Its part.
+
+    Returns:
+        shapes * views images, those of one shape together and in their order around it.
+    """
+    count = shapes.views
+    files = hashlib.sha256()
+    for paths in shapes.paths:
+        for path in paths:
+            status = path.stat()
+            files.update(f"{path.name}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    # Where views lie side by side in one file, decoding it gives them all.
+    read = lru_cache(maxsize=READ_AHEAD)(shapes.read)
+    return ImageSet(
+        dataset=dataset,
+        split=split,
+        variant=f"{count} views",
+        classes=shapes.classes,
+        labels=np.repeat(shapes.labels, count),
+        names=tuple(f"{name}/view-{view:02d}" for name in shapes.names for view in range(count)),
+        read=lambda image: read(image // count)[image % count],
+        fingerprint=f"{files.hexdigest()} {shapes.digest}",
+        published_classes=len(shapes.classes),
+        notes=shapes.notes,
+    )
