@@ -16,6 +16,7 @@ from otfew import backbones
 from otfew.backbones.base import Backbone
 from otfew.backbones.cards import SUFFIX
 from otfew.data.base import ImageSet
+from otfew.data.modalities import need_same_classes
 from otfew.data.preparation import Preparation
 from otfew.data.roots import default_root
 from otfew.data.shapes.sets import load_shapes, load_sketches
@@ -146,9 +147,10 @@ def _open(config: Config, watch: ConsoleWatch) -> _Sides:
             f"backbone {network.name!r} was trained on these very shapes: give --split test, or --allow-overlap."
         )
     root = config.data_root or default_root()
-    with watch.task("rendering") as step:
-        shapes = load_shapes(name, root, split, config.views, _counter(step))
     sketches = load_sketches(name, root, split) if config.query_modality else None
+    with watch.task("rendering") as step:
+        sketched = None if sketches is None else sketches.classes
+        shapes = load_shapes(name, root, split, config.views, _counter(step), sketched)
     trained = network.card.external or bool(network.card.training_data)
     side = config.resolution or (network.card.resolution if trained else VIEW_RESOLUTION)
     preparation = Preparation(side, config.crop or "none")
@@ -200,13 +202,7 @@ def _vectors(
 def _labels_along(classes: Sequence[str], sketches: ImageSet) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Number sketches by the shapes' classes."""
     place = {name: label for label, name in enumerate(classes)}
-    strange = [name for name in sketches.classes if name not in place]
-    missing = [name for name in classes if name not in sketches.classes]
-    if strange or missing:
-        raise UserError(
-            f"the modalities differ in classes: {(strange or missing)[0]!r} of the split {sketches.split} is in one "
-            "only."
-        )
+    need_same_classes(classes, sketches.classes, sketches.split)
     return np.array([place[name] for name in sketches.classes], dtype=np.int64)[sketches.labels]
 
 

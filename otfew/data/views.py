@@ -17,6 +17,8 @@ from otfew.data.decoding.image import read_image
 from otfew.data.files import hidden, images_in, is_image, named_folders, portable
 from otfew.errors import UserError
 
+NAMED = 5
+"""Objects that a note on what is left out names."""
 READ_AHEAD = 32
 """Shapes whose views are kept decoded while they are asked for one by one."""
 
@@ -85,9 +87,11 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
         raise UserError(f"the folder of views {root} is not there; correct the path.")
     above = named_folders(root / split) if (root / split).is_dir() else {}
     below = {name: folder / split for name, folder in named_folders(root).items() if (folder / split).is_dir()}
-    shapes: list[tuple[str, str, list[Path]]] = []
+    every: list[tuple[str, str, list[Path]]] = []
     for name, folder in sorted((above or below).items()):
-        shapes += [(name, f"{name}/{shape}", paths) for shape, paths in sorted(_shapes(folder).items())]
+        every += [(name, f"{name}/{shape}", paths) for shape, paths in sorted(_shapes(folder).items())]
+    shapes = [found for found in every if found[2]]
+    bare = [name for _, name, paths in every if not paths]
     if not shapes:
         raise UserError(
             f"{root} holds no shapes of the split {split}: it needs {split}/CLASS/ or CLASS/{split}/ with a folder of "
@@ -100,13 +104,21 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
         labels=np.array([classes.index(name) for name, _, _ in shapes], dtype=np.int64),
         names=tuple(name for _, name, _ in shapes),
         paths=tuple(_spaced(name, paths, wanted, given=views is not None) for _, name, paths in shapes),
+        notes=left_out(f"of {len(every):,} shapes have no views and", bare),
     )
 
 
+def left_out(what: str, named: Sequence[str]) -> tuple[str, ...]:
+    """Say in a note how many objects are left out, naming the first of them; nothing where there are none."""
+    if not named:
+        return ()
+    more = f"; and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
+    return (f"{len(named):,} {what} are left out: {'; '.join(each.rstrip('.') for each in named[:NAMED])}{more}",)
+
+
 def _shapes(folder: Path) -> dict[str, list[Path]]:
-    """Shape -> its views in order, from folders or from numbered files."""
+    """Shape -> its views in order, from folders or from numbered files; none where a folder holds none."""
     found = {name: sorted(images_in(child), key=_order) for name, child in named_folders(folder).items()}
-    found = {name: paths for name, paths in found.items() if paths}
     for path in sorted(folder.iterdir()):
         if path.is_file() and is_image(path) and not hidden(path.name):
             parts = _NUMBERED.match(path.stem)

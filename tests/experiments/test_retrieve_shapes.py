@@ -104,7 +104,7 @@ def test_refusals(trained, tmp_path, refused):
 def test_a_network_of_other_channels_is_refused(trained, tmp_path, refused):
     words = [*FIND.split(), "--query-modality", "sketch", "--backbone", checkpoint(trained, "across")]
     other = tmp_path / "other"
-    lenet = TRAIN.replace("conv4 --pooled", "lenet5-wide --head 4").replace("--resolution 16", "--resolution 12")
+    lenet = TRAIN.replace("conv4 --pooled", "lenet5 --head 4").replace("--resolution 16", "--resolution 32")
     metric_learning.main([*lenet.split(), "--output", str(other)])
     (path,) = (other / "checkpoints").glob("*.safetensors")
     said = refused(retrieve.main, *words, "--query-backbone", str(path), "--output", str(tmp_path / "run"))
