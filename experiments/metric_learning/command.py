@@ -25,6 +25,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         arguments: Instead of those of the process.
     """
     config = parse(Config, "metric-learning", arguments)
+    if config.page:
+        from otfew.experiments.metric_learning.record import write_page
+
+        write_page(config.docs)
+        return
     from otfew.experiments.common import setup
 
     console = setup.make_console()

@@ -100,3 +100,7 @@ class Config:
     """What "equal time" means: wall-clock time, or cpu time where other work shares the machine."""
     list: bool = False
     """Print the losses and end."""
+    page: bool = False
+    """Write the figures on shapes into the page metric-learning.md again, from the committed records, and end."""
+    docs: Path = Path("docs")
+    """Folder of that page."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from otfew import data
 from otfew.data.base import DataOptions, ImageSet
 from otfew.data.edges import edge_maps
+from otfew.data.modalities import need_same_classes
 from otfew.data.preparation import Preparation, default_crop
 from otfew.data.roots import default_root
 from otfew.data.shapes.sets import SHAPES, load_shapes, load_sketches
@@ -184,17 +185,19 @@ def _curve_sources(options: Options, splits: Sequence[str]) -> tuple[list[Source
 
 def _open_all(options: Options, split: str) -> list[Source]:
     """Find the images of a split, of each modality that has files of its own."""
-    found = [_open(options, split)]
     if options.sketches:
-        found.append(load_sketches(options.dataset, options.root or default_root(), split))
-    elif options.across not in {"", EDGES}:
+        drawn = load_sketches(options.dataset, options.root or default_root(), split)
+        return [_open(options, split, drawn.classes), drawn]
+    found = [_open(options, split)]
+    if options.across not in {"", EDGES}:
         found.append(data.load("image-folder", split, Path(options.across)))
     return found
 
 
-def _open(options: Options, split: str) -> Source:
+def _open(options: Options, split: str, sketched: Sequence[str] | None = None) -> Source:
     if options.dataset in SHAPES:
-        return load_shapes(options.dataset, options.root or default_root(), split, options.views, options.on_mesh)
+        root = options.root or default_root()
+        return load_shapes(options.dataset, root, split, options.views, options.on_mesh, sketched)
     return data.load(options.dataset, split, options.root, DataOptions(download=options.download))
 
 
@@ -237,12 +240,7 @@ def _parts(
     place = {name: label for label, name in enumerate(classes)}
     parts = []
     for source in found:
-        strange = [name for name in source.classes if name not in place]
-        missing = [name for name in found[0].classes if name not in source.classes]
-        if strange or missing:
-            raise UserError(
-                f"the modalities differ in classes: {(strange or missing)[0]!r} of the split {split} is in one only."
-            )
+        need_same_classes(found[0].classes, source.classes, split)
         labels = torch.tensor([place[name] for name in source.classes])[torch.from_numpy(source.labels)]
         parts.append(Images(_pixels(source, preparation, on_image), labels, (), ()))
     return tuple(parts)

@@ -1,4 +1,4 @@
-"""What ``experiments.metric_learning`` writes: results.json, timings.json, report.md, curves.png and the tables."""
+"""What ``experiments.metric_learning`` writes: results.json, timings.json, record.json, reports and the tables."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 
 from otfew.errors import UserError
-from otfew.experiments.metric_learning import report
+from otfew.experiments.metric_learning import record, report
 from otfew.experiments.metric_learning.page import html
 from otfew.experiments.metric_learning.plot import picture
-from otfew.experiments.metric_learning.session import Record, Session
+from otfew.experiments.metric_learning.session import Record, Session, spelled
 from otfew.reporting.tables import Table, bullets, in_markdown, markdown, terminal
 from otfew.runs.directory import to_json
 from otfew.runs.identity import versions
@@ -63,8 +63,10 @@ def write(session: Session) -> Path:
     machine = {"processor": platform.processor() or platform.machine(), "cores": os.cpu_count()}
     directory, console = session.directory, session.console
     directory.write("results.json", to_json(results))
-    directory.write("timings.json", to_json({**timing, "threads": torch.get_num_threads(), "machine": machine}))
     lines = _lines(session, diverged)
+    timed = {**timing, "threads": torch.get_num_threads(), "machine": machine}
+    directory.write("timings.json", to_json(timed))
+    directory.write("record.json", to_json(record.make(results, timed, spelled(session.config), lines)))
     tables = report.tables(histories, summary, timing, reference, rates)
     for table in tables:
         console.print(terminal(table))
@@ -78,8 +80,8 @@ def write(session: Session) -> Path:
     return directory.path
 
 
-def _last_map(record: Record) -> float | None:
-    return None if record["diverged"] else record["history"][-1]["figures"]["map"]
+def _last_map(run: Record) -> float | None:
+    return None if run["diverged"] else run["history"][-1]["figures"]["map"]
 
 
 def _data(session: Session) -> str:
@@ -143,7 +145,7 @@ def _layers(protocol: Record) -> str:
 
 def _timeless(run: Sequence[Record]) -> list[dict[str, Any]]:
     """Leave the times out: what remains is the same for the same protocol."""
-    return [{k: v for k, v in record.items() if not k.endswith("seconds")} for record in run]
+    return [{k: v for k, v in epoch.items() if not k.endswith("seconds")} for epoch in run]
 
 
 def _markdown(tables: Sequence[Table], lines: Sequence[str]) -> str:

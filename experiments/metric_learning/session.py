@@ -6,7 +6,7 @@ import copy
 import hashlib
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -336,12 +336,29 @@ class Session:
         )
 
 
+NEVER = {"data_root", "output", "download", "list", "checkpoints", "clock", "device", "page", "docs"}
+"""Options that say nothing of what is learned."""
+
+
 def command(config: Config, backbone: str, spec: LossSpec, settings: Settings) -> str:
     """Spell out the command of one run, without paths of this machine."""
     alone = replace(config, backbone=backbone, seeds=settings.seed)
-    never = {"data_root", "output", "download", "list", "checkpoints", "clock", "device", "reference", "across"}
-    several = {"losses": (spec.name,), "learning_rates": (f"{settings.learning_rate:g}",), "head": config.head}
-    words = [spell("metric_learning", alone, always={"dataset", "backbone"}, never=never | several.keys())]
+    own = {"losses": (spec.name,), "learning_rates": (f"{settings.learning_rate:g}",)}
+    return _spelled(alone, {"dataset", "backbone"}, NEVER | {"reference", "across"}, own)
+
+
+def spelled(config: Config) -> str:
+    """Spell out the command of all runs, without paths of this machine."""
+    rates = tuple(f"{rate:g}" for rate in config.learning_rates)
+    folder = set() if config.across in {"", metric_material.EDGES} else {"across"}
+    return _spelled(
+        config, {"dataset"}, (NEVER - {"clock"}) | folder, {"learning_rates": rates, "losses": config.losses}
+    )
+
+
+def _spelled(config: Config, always: set[str], never: set[str], own: Mapping[str, tuple[str, ...]]) -> str:
+    several = {"head": config.head, **own}
+    words = [spell("metric_learning", config, always=always, never=never | several.keys())]
     words += [f"--{name.replace('_', '-')} {' '.join(map(str, given))}" for name, given in several.items() if given]
     return " ".join(words)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from otfew.choices import Crop, Part, RetrievalScore
 from otfew.experiments.common.options import WithBackbone, WithOneSet, WithRun
@@ -15,7 +16,9 @@ SCORES: tuple[RetrievalScore, ...] = ("deepemd", "chamfer", "cr-pooled", "produc
 class Config(WithRun, WithBackbone, WithOneSet):
     """Retrieve images of the same class: global vectors rank, and DeepEMD and controls on local nodes rank again.
 
-    The run is kept in --output: the same command goes on where it was interrupted.
+    The run is kept in --output: the same command goes on where it was interrupted. Of a set of shapes (shapes,
+    modelnet10, modelnet40, shrec13, shrec14, views) the vectors of a shape's views are joined by their maximum, and are
+    the nodes that rank again.
     """
 
     features: Path | None = None
@@ -42,5 +45,11 @@ class Config(WithRun, WithBackbone, WithOneSet):
     photographs."""
     solver: str = "exact"
     """Transport solver."""
+    query_modality: Literal["", "sketch"] = ""
+    """Of shapes: their set's sketches are the queries."""
+    query_backbone: str | None = None
+    """What sketches go through. Default: the checkpoint NAME-queries beside --backbone, else --backbone itself."""
+    views: int | None = None
+    """Of shapes: images of each, evenly spaced. Default: all, 12 or, of SHREC's, 20."""
     output: Path | None = None
     """Folder of the run. Default: runs/retrieve-DATASET-HASH."""

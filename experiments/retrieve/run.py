@@ -15,11 +15,13 @@ from rich.console import Console
 
 from otfew import plugins
 from otfew.data.preparation import Preparation
+from otfew.data.shapes.sets import SHAPES
 from otfew.errors import UserError
 from otfew.evaluation.study import units_of
 from otfew.experiments.common import setup
 from otfew.experiments.common.watch import ConsoleWatch, counted
 from otfew.experiments.retrieve.config import Config
+from otfew.experiments.retrieve.shapes import refuse_without_shapes, run_shapes
 from otfew.features.extract import FeatureSet
 from otfew.features.material import ImageMaterial, Material
 from otfew.nodes import cuts_patches
@@ -53,6 +55,9 @@ def run_retrieval(config: Config, console: Console) -> Path:
     Raises:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
     """
+    if config.features is None and config.dataset in SHAPES:
+        return run_shapes(config, console)
+    refuse_without_shapes(config)
     specs, scores = _checked(config)
     device = setup.pick_device(config.device)
     threads = setup.set_threads(config.threads)

@@ -6,15 +6,21 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
-from otfew.data.base import SPLITS, Image
+from otfew.data.base import SPLITS, Image, ImageSet
 from otfew.data.decoding.image import read_image
 from otfew.data.files import hidden, images_in, is_image, named_folders, portable
 from otfew.errors import UserError
+
+NAMED = 5
+"""Objects that a note on what is left out names."""
+READ_AHEAD = 32
+"""Shapes whose views are kept decoded while they are asked for one by one."""
 
 _NUMBERED = re.compile(r"^(?P<shape>.+?)[._-]+(?:shaded[._-]*|depth[._-]*)?(?:view|v)?(?P<view>\d+)$", re.IGNORECASE)
 """What renderers call a view: chair_0001.obj.shaded_v012, chair_0001_view3, chair_0001_012."""
@@ -81,9 +87,11 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
         raise UserError(f"the folder of views {root} is not there; correct the path.")
     above = named_folders(root / split) if (root / split).is_dir() else {}
     below = {name: folder / split for name, folder in named_folders(root).items() if (folder / split).is_dir()}
-    shapes: list[tuple[str, str, list[Path]]] = []
+    every: list[tuple[str, str, list[Path]]] = []
     for name, folder in sorted((above or below).items()):
-        shapes += [(name, f"{name}/{shape}", paths) for shape, paths in sorted(_shapes(folder).items())]
+        every += [(name, f"{name}/{shape}", paths) for shape, paths in sorted(_shapes(folder).items())]
+    shapes = [found for found in every if found[2]]
+    bare = [name for _, name, paths in every if not paths]
     if not shapes:
         raise UserError(
             f"{root} holds no shapes of the split {split}: it needs {split}/CLASS/ or CLASS/{split}/ with a folder of "
@@ -96,13 +104,21 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
         labels=np.array([classes.index(name) for name, _, _ in shapes], dtype=np.int64),
         names=tuple(name for _, name, _ in shapes),
         paths=tuple(_spaced(name, paths, wanted, given=views is not None) for _, name, paths in shapes),
+        notes=left_out(f"of {len(every):,} shapes have no views and", bare),
     )
 
 
+def left_out(what: str, named: Sequence[str]) -> tuple[str, ...]:
+    """Say in a note how many objects are left out, naming the first of them; nothing where there are none."""
+    if not named:
+        return ()
+    more = f"; and {len(named) - NAMED:,} more" if len(named) > NAMED else ""
+    return (f"{len(named):,} {what} are left out: {'; '.join(each.rstrip('.') for each in named[:NAMED])}{more}",)
+
+
 def _shapes(folder: Path) -> dict[str, list[Path]]:
-    """Shape -> its views in order, from folders or from numbered files."""
+    """Shape -> its views in order, from folders or from numbered files; none where a folder holds none."""
     found = {name: sorted(images_in(child), key=_order) for name, child in named_folders(folder).items()}
-    found = {name: paths for name, paths in found.items() if paths}
     for path in sorted(folder.iterdir()):
         if path.is_file() and is_image(path) and not hidden(path.name):
             parts = _NUMBERED.match(path.stem)
@@ -126,3 +142,36 @@ def _spaced(name: str, paths: Sequence[Path], wanted: int, *, given: bool) -> tu
             + ("choose fewer." if given else "choose a number of views that all shapes have.")
         )
     return tuple(paths[i * len(paths) // wanted] for i in range(wanted))
+
+
+def every_view(shapes: ViewSet, dataset: str, split: str) -> ImageSet:
+    """Make each view of each shape an image of its own, such as features are extracted of and cached.
+
+    Args:
+        shapes: All with the same number of views.
+        dataset: Name of the set.
+        split: Its part.
+
+    Returns:
+        shapes * views images, those of one shape together and in their order around it.
+    """
+    count = shapes.views
+    files = hashlib.sha256()
+    for paths in shapes.paths:
+        for path in paths:
+            status = path.stat()
+            files.update(f"{path.name}\t{status.st_size}\t{status.st_mtime_ns}\n".encode())
+    # Where views lie side by side in one file, decoding it gives them all.
+    read = lru_cache(maxsize=READ_AHEAD)(shapes.read)
+    return ImageSet(
+        dataset=dataset,
+        split=split,
+        variant=f"{count} views",
+        classes=shapes.classes,
+        labels=np.repeat(shapes.labels, count),
+        names=tuple(f"{name}/view-{view:02d}" for name in shapes.names for view in range(count)),
+        read=lambda image: read(image // count)[image % count],
+        fingerprint=f"{files.hexdigest()} {shapes.digest}",
+        published_classes=len(shapes.classes),
+        notes=shapes.notes,
+    )

@@ -37,10 +37,11 @@ class OffReader:
     """Reads one mesh when it is asked for; a class, so that it can go to another process."""
 
     path: Path
+    named: str
 
     def __call__(self) -> Mesh:
         """Read it, see ``otfew.data.shapes.off_files.read_off``."""
-        return read_off(self.path)
+        return read_off(self.path, self.named)
 
 
 def modelnet(root: Path, name: str, split: str) -> Solids:
@@ -157,8 +158,9 @@ def _solids(pairs: Iterable[tuple[str, Path]]) -> Solids:
     return Solids(
         classes,
         tuple(
-            Solid(f"{shape}/{portable(path.stem)}", label[shape], _stamp(path), OffReader(path))
+            Solid(name, label[shape], _stamp(path), OffReader(path, name))
             for shape, path in found
+            for name in [f"{shape}/{portable(path.stem)}"]
         ),
     )
 

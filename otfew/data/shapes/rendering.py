@@ -15,7 +15,7 @@ from otfew.data.base import Image
 from otfew.data.decoding.image import read_image
 from otfew.data.shapes.mesh import Floats, Mesh, in_unit_ball
 from otfew.data.shapes.render import VERSION, strip, views
-from otfew.data.views import ViewSet
+from otfew.data.views import ViewSet, left_out
 from otfew.errors import UserError
 from otfew.runs.files import write_atomically
 
@@ -120,17 +120,11 @@ def render_all(
         labels=np.array([solid.label for solid, _ in kept], dtype=np.int64),
         names=tuple(solid.name for solid, _ in kept),
         paths=tuple((path,) for _, path in kept),
-        notes=_notes(skipped, len(solids)),
+        notes=left_out(f"of {len(solids):,} meshes can't be rendered and", skipped),
         every=tuple(place * total // (taken or total) for place in range(taken or total)),
         total=total,
         skipped=skipped,
     )
-
-
-def _notes(skipped: tuple[str, ...], count: int) -> tuple[str, ...]:
-    if not skipped:
-        return ()
-    return (f"{len(skipped):,} of {count:,} meshes can't be rendered and are left out; the first: {skipped[0]}",)
 
 
 def _write(path: Path, image: Image) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from otfew.data.base import ImageSet
-from otfew.data.shapes import generated, layouts
+from otfew.data.modalities import need_same_classes
+from otfew.data.shapes import generated, layouts, objects
 from otfew.data.shapes.cameras import around, dodecahedron
 from otfew.data.shapes.mesh import Floats
 from otfew.data.shapes.rendering import Rendered, render_all
@@ -33,6 +34,7 @@ class ShapeSet:
         sketches: (root, split) -> the sketches of a split; None where it has none.
         brought: Where a user gets it from; "" where it is made here.
         divided: Its shapes are divided into splits; else all of them are in each, and only sketches are divided.
+        listed: (root) -> the classes of its shapes, before any is rendered; None where it has no sketches.
     """
 
     name: str
@@ -41,6 +43,7 @@ class ShapeSet:
     sketches: Callable[[Path, str], ImageSet] | None = None
     brought: str = ""
     divided: bool = True
+    listed: Callable[[Path], Sequence[str]] | None = None
 
 
 def _generated(root: Path, split: str, views: int | None, on_item: OnItem) -> ViewSet:
@@ -83,7 +86,13 @@ def _rendered(root: Path, found: layouts.Solids, directions: Floats, views: int 
 SHAPES: dict[str, ShapeSet] = {
     each.name: each
     for each in (
-        ShapeSet("shapes", "generated objects of 28 classes: a demonstration", _generated, _generated_sketches),
+        ShapeSet(
+            "shapes",
+            "generated objects of 28 classes: a demonstration",
+            _generated,
+            _generated_sketches,
+            listed=lambda root: tuple(objects.CLASSES),
+        ),
         ShapeSet(
             "modelnet10",
             "CAD models of 10 kinds of furniture (Wu et al. 2015): meshes, or rendered views",
@@ -103,6 +112,7 @@ SHAPES: dict[str, ShapeSet] = {
             _shrec_sketches("shrec13"),
             brought="the pages of SHREC 2013, track large scale sketch-based 3D shape retrieval",
             divided=False,
+            listed=lambda root: layouts.shrec(root).classes,
         ),
         ShapeSet(
             "shrec14",
@@ -111,6 +121,7 @@ SHAPES: dict[str, ShapeSet] = {
             _shrec_sketches("shrec14"),
             brought="the pages of SHREC 2014, track extended large scale sketch-based 3D shape retrieval",
             divided=False,
+            listed=lambda root: layouts.shrec(root).classes,
         ),
         ShapeSet(
             "views",
@@ -122,7 +133,14 @@ SHAPES: dict[str, ShapeSet] = {
 """Name -> set of shapes."""
 
 
-def load_shapes(name: str, root: Path, split: str, views: int | None, on_item: OnItem = lambda count: None) -> ViewSet:
+def load_shapes(
+    name: str,
+    root: Path,
+    split: str,
+    views: int | None,
+    on_item: OnItem = lambda count: None,
+    sketched: Sequence[str] | None = None,
+) -> ViewSet:
     """Load the shapes of a split, rendered where that was not done yet.
 
     Args:
@@ -131,12 +149,16 @@ def load_shapes(name: str, root: Path, split: str, views: int | None, on_item: O
         split: "train", "val" or "test".
         views: Images to take of each shape, evenly spaced; None takes all.
         on_item: Called with the number of meshes, then with 0 after each.
+        sketched: Classes that the sketches have, where those are loaded too.
 
     Raises:
-        UserError: What is not there, or can't be read or rendered; where a user gets the set from is said then.
+        UserError: What is not there, or can't be read or rendered; where a user gets the set from is said then. Or
+            shapes and sketches differ in classes, which is said before any shape is rendered.
     """
     each = SHAPES[name]
     try:
+        if sketched is not None and each.listed is not None:
+            need_same_classes(each.listed(root), sketched, split)
         return each.shapes(root, split, views, on_item)
     except UserError as error:
         if isinstance(error.__cause__, OSError) or not each.brought:
