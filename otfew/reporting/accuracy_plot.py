@@ -10,7 +10,7 @@ from otfew.reporting import canvas, forest_plot
 from otfew.reporting.canvas import CONTROL_ROLE, REFERENCE_ROLE, RIVAL_ROLE, TRANSPORT_ROLE, Role, to_png
 from otfew.reporting.comparison import mark
 from otfew.reporting.contrasts import Contrast, all_contrasts
-from otfew.reporting.forest_plot import Column, Heading, Mark, Row
+from otfew.reporting.forest_plot import Column, Heading, Mark, Row, signed
 from otfew.reporting.sentences import DOES, listed, milliseconds, percent, wide
 
 Record = Mapping[str, Any]
@@ -109,11 +109,6 @@ def as_mark(record: Record, *, sign: bool = False) -> Mark:
 
 def _points(width: float | None) -> float | None:
     return None if width is None or not math.isfinite(width) else 100 * width
-
-
-def signed(value: float, digits: int = 2) -> str:
-    """Format with a sign, a true minus."""
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def subject(protocol: Record) -> str:

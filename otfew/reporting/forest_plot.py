@@ -14,6 +14,7 @@ LABEL = 2.5
 """Most inches of a label; what is longer is wrapped."""
 HUGE = 4.0
 """An interval that is so many times as wide as the median one is cut off at the axis' edge, and marked by an arrow."""
+BAND = "#E9E9E9"
 CLIPPED = "clipped"
 """Mark of the arrows, for whoever looks for them in the figure."""
 _LINE, _ROOM, _HEADING, _NOTED = 0.165, 0.085, 0.27, 0.2
@@ -254,7 +255,7 @@ def _draw_column(
     axes.set_xlim(ends)
     axes.set_ylim(top + layout.height, top)
     if column.band is not None:
-        axes.axvspan(*column.band, color="#EFEFEF", linewidth=0, zorder=0)
+        axes.axvspan(*column.band, color=BAND, linewidth=0, zorder=0)
     if column.zero is not None:
         axes.axvline(column.zero, color=FAINT, linewidth=1, zorder=1)
     for mark, y, row in found:
@@ -298,6 +299,16 @@ def _finish(axes: Any, width: float, name: Sequence[str]) -> None:
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
     axes.set_xlabel("\n".join(map(caption, name)), fontsize=TEXT, color=INK, linespacing=1.1)
+
+
+def signed(value: float, digits: int = 2) -> str:
+    """Format with a sign, a true minus.
+
+    Args:
+        value: Any number.
+        digits: Behind the point.
+    """
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def tick(value: float, _: object = None) -> str:
