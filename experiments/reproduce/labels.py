@@ -73,6 +73,7 @@ def _middle(sentences: Sequence[Words]) -> Words:
         for length in range(len(first) - 1, LEAST_INSIDE - 1, -1)
         for start in range(len(first) - length + 1)
     ]
+    runs = [run for run in runs if sum(word != "," for word in run) >= LEAST_INSIDE]
     return next((run for run in runs if all(_place(one, run) is not None for one in sentences)), ())
 
 
