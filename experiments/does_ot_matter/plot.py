@@ -37,9 +37,9 @@ def figure(record: Record, times: Record, plans: Record, line: Mapping[float, st
     """
     along = [lp, *line.values(), product]
     beside = sorted((name for name in record["methods"] if name not in along), key=lambda name: -_mean(record, name))
-    rows: list[Row | Heading] = [Heading("from the optimal plan to every node with every node")]
+    rows: list[Row | Heading] = [Heading("from optimal to no matching")]
     rows += [_row(name, record, times, plans, lp) for name in along]
-    rows.append(Heading("beside the line"))
+    rows.append(Heading("other entries"))
     rows += [_row(name, record, times, plans, lp) for name in beside]
     columns = [
         Column("accuracy minus that of the LP, points", zero=0.0, head="± classes"),

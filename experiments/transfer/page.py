@@ -40,7 +40,7 @@ def write(docs: Path) -> None:
     records = [load(path) for path in sorted((docs / "results").glob("transfer-*.json"))]
     write_atomically(page, f"{before}{BEGIN}\n\n{figures(records)}\n{END}{after}".encode())
     if primary := _primary(records):
-        write_atomically(docs / PICTURE, picture(primary, [drawn(record) for record in primary]))
+        write_atomically(docs / PICTURE, picture(primary, [drawn(record) for record in primary], found(primary)))
 
 
 def load(path: Path) -> Record:
@@ -63,6 +63,15 @@ def drawn(record: Record) -> list[str]:
     pairs = record["effects"]["pairs"].values()
     wanted = {"cosine-centroid", *(name for pair in pairs for name in pair)}
     return [name for name in record["order"] if name in wanted]
+
+
+def found(records: Sequence[Record]) -> str:
+    """Say in the picture's title what the test of each network found."""
+    tests = _tested(records)
+    points = [f"{cells.short_interval(rule.record(test))} ({test.network})" for test in tests]
+    shown = [test for test in tests if test.verdict in {"better", "worse"}]
+    said = "is shown" if shown else "is not shown"
+    return f"That transport gains more under a shift than without {said}: {', '.join(points)} points"
 
 
 def figures(records: Sequence[Record]) -> str:
@@ -97,7 +106,7 @@ def _own(records: Sequence[Record]) -> list[str]:
 def _tests(records: Sequence[Record]) -> list[str]:
     """Lay out the test of each network, and the cells that it averages."""
     parts = {(r["network"], r["data"]["dataset"]): _part(r["effects"]["all"]) for r in records}
-    found = rule.tests(parts)
+    found = _tested(records)
     rows = [
         [
             test.network,
@@ -141,6 +150,10 @@ def _tests(records: Sequence[Record]) -> list[str]:
     shifts = rule.TERMS["shifts"]
     head = ["network", "data set", *(f"{s}: what, less which control" for s in shifts), "all, points", *shifts]
     return [*lines, "Its cells:", "", markdown(Table("", head, cells_)).strip(), ""]
+
+
+def _tested(records: Sequence[Record]) -> list[rule.Test]:
+    return rule.tests({(r["network"], r["data"]["dataset"]): _part(r["effects"]["all"]) for r in records})
 
 
 def _part(effect: Record) -> Part:

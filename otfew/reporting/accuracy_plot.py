@@ -143,7 +143,7 @@ def finding(results: Record) -> str:
     alike = [name for name in methods if not methods[name]["transductive"]] or list(methods)
     name = min(alike, key=lambda name: _order(methods[name]))
     best = methods[name]
-    said = f"{mark(name, best)} is right most often: {percent(best['accuracy']['mean'])} %{_half(best['accuracy'])}"
+    said = f"{mark(name, best)} is right most often: {percent(best['accuracy']['mean'])}{_half(best['accuracy'])} %"
     difference = best.get("difference")
     if difference is None or not math.isfinite(difference["mean"]):
         return said

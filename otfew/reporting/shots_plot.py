@@ -37,7 +37,7 @@ def figure(records: Mapping[int, Record], heads: Mapping[str, Record] | None = N
         A figure of matplotlib's.
     """
     first = next(iter(records.values()))
-    p, shots = first["protocol"], list(records)
+    p = first["protocol"]
     reference = p["reference"]
     names = sorted(p["order"], key=lambda name: -sum(r["methods"][name]["accuracy"]["mean"] for r in records.values()))
     rows: list[Row | Heading] = []
@@ -51,7 +51,7 @@ def figure(records: Mapping[int, Record], heads: Mapping[str, Record] | None = N
     roles = [row.role for row in rows if isinstance(row, Row)]
     known = [role for role in (TRANSPORT_ROLE, CONTROL_ROLE, RIVAL_ROLE, REFERENCE_ROLE) if role in roles]
     key = [*canvas.role_key(known), *canvas.bar_key(thin="")]
-    told = f"{subject(p).rpartition(' ')[0]}, accuracy; line: {reference}"
+    told = f"{subject(p).rpartition(' ')[0]}; accuracy in %, best on average first; line: {reference}"
     return forest_plot.draw(finding(records, heads or {}), told, rows, columns, key)
 
 
@@ -65,7 +65,9 @@ def finding(records: Mapping[int, Record], heads: Mapping[str, Record]) -> str:
     k = max(records)
     methods = records[k]["methods"]
     best = max(methods, key=lambda name: methods[name]["accuracy"]["mean"])
-    said = f"With {k} shot{'' if k == 1 else 's'} {best} is right most often: {as_mark(methods[best]['accuracy']).text} %"
+    said = (
+        f"With {k} shot{'' if k == 1 else 's'} {best} is right most often: {as_mark(methods[best]['accuracy']).text} %"
+    )
     found = heads.get(f"shot-{k}", {})
     if not found or any("verdict" not in head for head in found.values()):
         return said
