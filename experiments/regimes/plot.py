@@ -22,7 +22,7 @@ STYLES = {
     "fc100": ("FC100, CIFAR-100", "#009E73", "D"),
     "photos": ("grocery photos", "#CC79A7", "^"),
     "omniglot": ("Omniglot", "#56B4E9", "v"),
-    "fashion-mnist": ("Fashion-MNIST, held back", "#D55E00", "P"),
+    "fashion-mnist": ("Fashion-MNIST, held back", "#882255", "P"),
     "mosaics": ("mosaics, designed", "#000000", "*"),
 }
 """Data set -> words, colour (Okabe and Ito 2008: told apart by the colour-blind) and marker."""
@@ -82,7 +82,7 @@ def figure(record: Record) -> Any:
     left = max(canvas.width_of(each, TEXT, "bold") for each in words or [""]) + 0.1
     width = (WIDTH - left) / len(CONTROLS)
     for place, control in enumerate(CONTROLS):
-        axes = canvas.add_axes(drawn, left + width * place, top, width - 0.12, _MARK * span)
+        axes = canvas.add_axes(drawn, left + width * place, top, width - 0.2, _MARK * span)
         axes.set_ylim(span, 0)
         axes.set_yticks([])
         _panel(axes, lines, control)

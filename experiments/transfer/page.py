@@ -10,6 +10,7 @@ from otfew.errors import UserError
 from otfew.evaluation.shift_gain import Part
 from otfew.experiments.transfer import answers, report, rule
 from otfew.reporting import cells
+from otfew.reporting.forest_plot import signed, with_half
 from otfew.reporting.sentences import percent
 from otfew.reporting.severity_plot import picture
 from otfew.reporting.tables import Table, markdown
@@ -66,12 +67,20 @@ def drawn(record: Record) -> list[str]:
 
 
 def found(records: Sequence[Record]) -> str:
-    """Say in the picture's title what the test of each network found."""
-    tests = _tested(records)
-    points = [f"{cells.short_interval(rule.record(test))} ({test.network})" for test in tests]
-    shown = [test for test in tests if test.verdict in {"better", "worse"}]
-    said = "is shown" if shown else "is not shown"
-    return f"That transport gains more under a shift than without {said}: {', '.join(points)} points"
+    """Say in the picture's title what the test of each network found.
+
+    Args:
+        records: Of the primary contrast.
+    """
+    told = []
+    for test in _tested(records):
+        effect = rule.record(test)
+        half = effect["class_ci"] if effect["class_ci"] is not None else effect["episode_ci"]
+        points = with_half(signed(100 * effect["mean"]), None if half is None else 100 * half)
+        told.append(f"{points} ({test.network}, {test.verdict})")
+    if not told:
+        return ""
+    return f"What transport gains under a shift less what it gains without: {', '.join(told)} points"
 
 
 def figures(records: Sequence[Record]) -> str:
