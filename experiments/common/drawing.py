@@ -49,6 +49,8 @@ def _pictures(path: Path) -> Mapping[str, bytes]:
     command = record.get("command")
     if not isinstance(command, str) or command not in _DRAWERS:
         raise UserError(f"{path} is of no command with pictures: give a run of {', '.join(sorted(_DRAWERS))}.")
+    if command == "compare" and "pooled" in record:
+        return _joined(path)
     times = record.get(TIMINGS) if path.is_file() else read_json(path / "timings.json") if _timed(path) else None
     try:
         return _DRAWERS[command](record, times)
@@ -64,6 +66,16 @@ def _compare(record: Record, times: Any) -> Mapping[str, bytes]:
     from otfew.reporting.accuracy_plot import accuracies
 
     return {"accuracy.png": accuracies(record, times)}
+
+
+def _joined(path: Path) -> Mapping[str, bytes]:
+    """Draw several comparisons in one run."""
+    from otfew.reporting.canvas import to_png
+    from otfew.reporting.joined import load_joined
+
+    if path.is_file():
+        raise UserError(f"{path} holds several comparisons: give the folder of the run.")
+    return {"accuracy.png": to_png(load_joined(path).plot())}
 
 
 def _does_ot_matter(record: Record, times: Any) -> Mapping[str, bytes]:

@@ -17,11 +17,11 @@ from otfew.reporting.forest_plot import signed, tick
 Record = Mapping[str, Any]
 
 STYLES = {
-    "cub": ("birds", "#0072B2", "o"),
-    "cifar-fs": ("CIFAR-FS", "#E69F00", "s"),
-    "fc100": ("FC100, CIFAR-100", "#009E73", "D"),
-    "photos": ("grocery photos", "#CC79A7", "^"),
-    "omniglot": ("Omniglot", "#56B4E9", "v"),
+    "cub": ("birds", "#0072b2", "o"),
+    "cifar-fs": ("CIFAR-FS", "#e69f00", "s"),
+    "fc100": ("FC100, CIFAR-100", "#009e73", "D"),
+    "photos": ("grocery photos", "#cc79a7", "^"),
+    "omniglot": ("Omniglot", "#56b4e9", "v"),
     "fashion-mnist": ("Fashion-MNIST, held back", "#882255", "P"),
     "mosaics": ("mosaics, designed", "#000000", "*"),
 }

@@ -16,9 +16,9 @@ from otfew.reporting.forest_plot import Column, Heading, Mark, Row
 
 EQUIVALENT = "equivalent"
 ROLES = {
-    CONFIRMED: Role(CONFIRMED, "#009E73", "o"),
-    EQUIVALENT: Role(EQUIVALENT, "#56B4E9", "s"),
-    INCONCLUSIVE: Role(INCONCLUSIVE, "#6E6E6E", "^"),
+    CONFIRMED: Role(CONFIRMED, "#009e73", "o"),
+    EQUIVALENT: Role(EQUIVALENT, "#56b4e9", "s"),
+    INCONCLUSIVE: Role(INCONCLUSIVE, "#6e6e6e", "^"),
     CONTRADICTED: Role(CONTRADICTED, "#882255", "X"),
 }
 """First word of a verdict -> how it is drawn; hollow where it rests on fewer than three networks."""

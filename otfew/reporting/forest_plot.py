@@ -14,7 +14,7 @@ LABEL = 2.5
 """Most inches of a label; what is longer is wrapped."""
 HUGE = 4.0
 """An interval that is so many times as wide as the median one is cut off at the axis' edge, and marked by an arrow."""
-BAND = "#E9E9E9"
+BAND = "#e9e9e9"
 CLIPPED = "clipped"
 """Mark of the arrows, for whoever looks for them in the figure."""
 GAIN = 1.5
