@@ -134,7 +134,7 @@ class Comparison:
         return given(f"{plain_comment(NEEDS)}{latex(table)}".encode(), file)
 
     def plot(self) -> Figure:
-        """Draw accuracy with its intervals against time; the figure is matplotlib's, and shows itself in notebooks."""
+        """Draw accuracies and differences as a forest; the figure is matplotlib's, and shows itself in notebooks."""
         from otfew.reporting.accuracy_plot import figure
 
         drawn: Figure = figure(self.results, self.timings)
@@ -224,7 +224,7 @@ class Comparison:
         Raises:
             UserError: The folder holds another run or foreign files.
         """
-        from otfew.reporting.accuracy_plot import accuracy_vs_time
+        from otfew.reporting.accuracy_plot import accuracies
 
         directory = RunDirectory(Path(folder), {key: self.results[key] for key in IDENTITY})
         names = self.results["protocol"]["order"]
@@ -237,7 +237,7 @@ class Comparison:
         if self.source is not None:
             directory.write(FILE, to_bytes(self.answers))
         directory.write("report.md", report.markdown(*self.cells(), self.lines).encode())
-        directory.write("accuracy_vs_time.png", accuracy_vs_time(self.results, self.timings))
+        directory.write("accuracy.png", accuracies(self.results, self.timings))
         told = page(self.results, self.cells(), self.lines, self.classes, correct, worst)
         directory.write("report.html", told.encode())
         return replace(self, folder=directory.path)
