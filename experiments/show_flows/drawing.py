@@ -74,7 +74,7 @@ def _show_pair(config: Config, device: str, console: Console) -> Path:
     directory.write("plans.csv", _plans_csv(flows))
     for name, figure in (
         ("flows.png", pictures.draw_pairs(a, b, flows, config.flows)),
-        ("matrix.png", pictures.draw_matrix(a, b, next(iter(flows.values())))),
+        ("full-flows.png", pictures.draw_matrix(a, b, next(iter(flows.values())))),
         ("reconstruction.png", pictures.draw_reconstructions(a, b, flows)),
     ):
         directory.write(name, to_png(figure, dpi=pictures.DPI))
@@ -103,7 +103,11 @@ def _show_answer(config: Config, device: str, console: Console) -> Path:
         candidates.append(Candidate(label, scene, flow_between(query, scene, weights, config.solver)))
     nearest = by_class(candidates)
     first, second = nearest[:2]
-    given = {"weights": [weights], "images": [query.name], "labelled": [f"{c.label}/{c.scene.name}" for c in candidates]}
+    given = {
+        "weights": [weights],
+        "images": [query.name],
+        "labelled": [f"{c.label}/{c.scene.name}" for c in candidates],
+    }
     directory, identity = _claim(config, described, given)
     found = {
         key: {"label": one.label, "photo": one.scene.name, "support_boxes": one.scene.boxes.round(3).tolist(),

@@ -12,19 +12,24 @@ import numpy.typing as npt
 
 from otfew.experiments.show_flows.scenes import Scene
 from otfew.nodes.boxes import Boxes
-from otfew.reporting.canvas import INK, caption, make_figure
+from otfew.reporting.canvas import INK, TEXT, WIDTH, add_axes, blank, caption, headline, headline_height, wrapped
 from otfew.reporting.flow_picture import ANSWER, RUNNER_UP, Link, Photo, draw_strip, largest, strip_width
 
 Floats = npt.NDArray[np.float64]
-WIDTH = 9.0
-"""Of every picture, inches: 900 pixels at ``DPI``."""
 DPI = 100
+"""Photographs make large files: 800 pixels across."""
 GAP, PAIR_GAP = 0.22, 0.6
 """Between three photos and between two, as shares of their height."""
 SHOWN = 10
 """Rows and columns of the matrix; what is left over is one more."""
 NAMES = {"cross_reference": "cross-reference weights", "uniform": "equal weights"}
-_BAR = "White bar at a cell's foot: the cell's weight, longest for the heaviest of its photo."
+_BAR = "White bar at a cell's foot: its weight, as a share of the heaviest cell's."
+_HEAD = 0.40
+"""Inches above a row of photos, for their titles."""
+_LINE = (
+    "Line: mass that moves from a cell to a cell, as wide as it is much; its number stands at both ends, and "
+    "below with its % of all mass and the similarity of its cells. "
+)
 
 
 @dataclass(frozen=True)
@@ -82,21 +87,15 @@ def draw_answer(query: Scene, answer: Candidate, runner_up: Candidate, count: in
         _labelled(runner_up, "runner-up"),
     ]
     said = (
-        f"{query.name} is taken for {answer.label}: its mass moves there at similarity {answer.flow.similarity:.2f},\n"
-        f"to {runner_up.label}, the runner-up, at {runner_up.flow.similarity:.2f}"
+        f"{query.name} is taken for {answer.label}: its parts find their like at similarity "
+        f"{answer.flow.similarity:.2f}, in {runner_up.label}, the runner-up, at {runner_up.flow.similarity:.2f}"
     )
-    figure, (axes,) = _rows([photos], said, lines=4)
+    lines = (
+        (listed(left, answer.flow, f"to {answer.label}"), ANSWER),
+        (listed(right, runner_up.flow, f"to {runner_up.label}"), RUNNER_UP),
+    )
+    figure, (axes,) = _rows([photos], said, lines, GAP)
     draw_strip(axes, photos, [*left, *right], gap=GAP)
-    _foot(
-        figure,
-        [
-            listed(left, answer.flow, f"to {answer.label}"),
-            listed(right, runner_up.flow, f"to {runner_up.label}"),
-            "A line is mass that moves from cell to cell, as wide as it is much; its number stands at both ends.",
-            _BAR,
-        ],
-        (ANSWER, RUNNER_UP, INK, INK),
-    )
     return figure
 
 
@@ -119,24 +118,25 @@ def draw_pairs(a: Scene, b: Scene, flows: Mapping[str, Flow], count: int) -> Any
         rows.append(
             [
                 Photo(a.picture, f"{NAMES[weights]}: similarity {flow.similarity:.3f}\n{a.name}", a.boxes, flow.s),
-                Photo(b.picture, f"the {len(found)} largest flows: {shown_mass(found)} of all mass\n{b.name}", b.boxes, flow.d),
+                Photo(
+                    b.picture,
+                    f"{len(found)} largest flows: {shown_mass(found)} of it\n{b.name}",
+                    b.boxes,
+                    flow.d,
+                ),
             ]
         )
-    told = " and ".join(f"{flow.similarity:.2f} by {NAMES[weights]}" for weights, flow in flows.items())
-    told = f"{a.name} moved onto {b.name}: similarity {told}"
-    figure, places = _rows(rows, told, lines=len(flows) + 2, gap=PAIR_GAP)
+    said = f"The mass of {a.name} finds its like in {b.name} at similarity {_found(flows)}"
+    lines = [(listed(found, flow, NAMES[w]), INK) for found, (w, flow) in zip(numbered, flows.items(), strict=True)]
+    figure, places = _rows(rows, said, lines, PAIR_GAP)
     for axes, photos, found in zip(places, rows, numbered, strict=True):
         draw_strip(axes, photos, found, gap=PAIR_GAP)
-    _foot(
-        figure,
-        [
-            *(listed(found, flow, NAMES[w]) for found, (w, flow) in zip(numbered, flows.items(), strict=True)),
-            "A line is mass that moves from cell to cell, as wide as it is much; its number stands at both ends.",
-            _BAR,
-        ],
-        [INK] * (len(flows) + 2),
-    )
     return figure
+
+
+def _found(flows: Mapping[str, Flow]) -> str:
+    """Name the similarities under each kind of weights."""
+    return " and ".join(f"{flow.similarity:.2f} by {NAMES[weights]}" for weights, flow in flows.items())
 
 
 def _links(flow: Flow, count: int, start: int, end: int, first: int = 1, **style: Any) -> list[Link]:
@@ -147,8 +147,10 @@ def _links(flow: Flow, count: int, start: int, end: int, first: int = 1, **style
 
 def listed(found: Sequence[Link], flow: Flow, where: str) -> str:
     """Say how much mass the numbered flows carry, each and together, and at which similarity."""
-    each = ",  ".join(f"{one.number}: {100 * one.mass:.1f} at {flow.sim[one.start[1], one.end[1]]:.2f}" for one in found)
-    return f"{where}, % of mass at similarity:  {each};  together {shown_mass(found)}"
+    each = ",  ".join(
+        f"{one.number}: {100 * one.mass:.1f} at {flow.sim[one.start[1], one.end[1]]:.2f}" for one in found
+    )
+    return f"{where}, together {shown_mass(found)}:  {each}"
 
 
 def shown_mass(found: Sequence[Link]) -> str:
@@ -199,11 +201,10 @@ def draw_reconstructions(a: Scene, b: Scene, flows: Mapping[str, Flow]) -> Any:
                 Photo(next(rebuilt), "rebuilt, whole plan\nflows mixed by mass", a.boxes, flow.s),
             ]
         )
-    told = f"{a.name} rebuilt from the cells of {b.name} that its own cells' mass moves to"
-    figure, places = _rows(rows, told, lines=1, gap=0.06)
+    said = f"{a.name} rebuilt from the cells of {b.name} that its mass moves to: similarity {_found(flows)}"
+    figure, places = _rows(rows, said, (), 0.06)
     for axes, photos in zip(places, rows, strict=True):
-        draw_strip(axes, photos, [], gap=0.06, size=9)
-    _foot(figure, [_BAR + " A cell without weight moves nothing."], [INK])
+        draw_strip(axes, photos, [], gap=0.06, size=8.5)
     return figure
 
 
@@ -243,7 +244,16 @@ def draw_matrix(a: Scene, b: Scene, flow: Flow) -> Any:
     rows, columns = order(flow.plan, flow.s, flow.d, SHOWN)
     shown = 100 * with_rest(flow.plan, rows, columns)
     inner = shown[:-1, :-1]
-    figure, ((axes,),) = make_figure(1, 1, (0.85 * WIDTH, 0.85 * WIDTH))
+    said = (
+        f"{100 * flow.plan[rows][:, columns].sum():.0f} % of the mass of {a.name} moves between its {len(rows)} "
+        f"heaviest cells and the {len(columns)} heaviest of {b.name}"
+    )
+    told = f"Rows: cells of {a.name}, the heaviest first. Columns: of {b.name}, by where their mass comes from."
+    head = headline_height(said, told)
+    figure = blank((WIDTH, head + 8.6))
+    top = headline(figure, said, told)
+    axes = add_axes(figure, 1.6, top + 1.0, 6.4, 6.4)
+    scale = add_axes(figure, 1.6, top + 7.6, 6.4, 0.15)
     # What is left over is no cell, and has no colour.
     image = axes.imshow(np.pad(inner, ((0, 1), (0, 1)), constant_values=np.nan), cmap="Blues", vmin=0)
     for (i, j), value in np.ndenumerate(shown):
@@ -258,14 +268,8 @@ def draw_matrix(a: Scene, b: Scene, flow: Flow) -> Any:
     axes.axhline(len(rows) - 0.5, color=INK, linewidth=1)
     axes.axvline(len(columns) - 0.5, color=INK, linewidth=1)
     axes.tick_params(which="both", length=0, labelbottom=False, labelleft=False)
-    bar = figure.colorbar(image, ax=axes, orientation="horizontal", fraction=0.03, pad=0.03, aspect=40)
-    bar.set_label("% of all mass that moves from the row's cell to the column's", fontsize=10)
-    heavy = 100 * flow.plan[rows][:, columns].sum()
-    said = (
-        caption(f"Where the mass of {a.name} (rows) goes in {b.name} (columns):"),
-        caption(f"{heavy:.0f} % of it moves between their {len(rows)} and {len(columns)} heaviest cells"),
-    )
-    axes.set_title("\n".join(said), fontsize=12, fontweight="bold", color=INK, pad=96, x=0.38)
+    bar = figure.colorbar(image, cax=scale, orientation="horizontal")
+    bar.set_label("% of all mass that moves from the row's cell to the column's")
     return figure
 
 
@@ -299,26 +303,24 @@ def _labelled(one: Candidate, which: str) -> Photo:
     return Photo(one.scene.picture, title, one.scene.boxes, one.flow.d)
 
 
-def _rows(rows: Sequence[Sequence[Photo]], title: str, *, lines: int, gap: float = GAP) -> tuple[Any, list[Any]]:
-    """Make a figure as wide as all others with axes for rows of photos, a title above and room for lines below."""
+def _rows(
+    rows: Sequence[Sequence[Photo]], title: str, lines: Sequence[tuple[str, str]], gap: float
+) -> tuple[Any, list[Any]]:
+    """Make a figure with axes for rows of photos, a title above, and below lines, each with its colour, and the key."""
     heights = [WIDTH / strip_width(photos, gap) for photos in rows]
-    head, foot, above = 0.1 + 0.22 * (1 + title.count("\n")), 0.12 + 0.2 * lines, 0.48
-    height = head + foot + sum(heights) + above * len(rows)
-    figure, places = make_figure(len(rows), 1, (WIDTH, height))
-    top = height - head
-    for (axes,), high in zip(places, heights, strict=True):
-        top -= above + high
-        axes.set_position((0.0, top / height, 1.0, high / height))
-    told = "\n".join(caption(line) for line in title.split("\n"))
-    figure.suptitle(told, x=0.5, y=1 - 0.1 / height, va="top", fontsize=12.5, fontweight="bold", color=INK)
-    return figure, [axes for (axes,) in places]
-
-
-def _foot(figure: Any, lines: Sequence[str], colours: Sequence[str]) -> None:
-    """Write lines below all photos."""
+    key = f"{_LINE}{_BAR}" if lines else _BAR
+    below = [(part, colour) for line, colour in lines for part in wrapped(line, WIDTH, TEXT)]
+    head, step = headline_height(title, key), 1.5 * TEXT / 72
+    figure = blank((WIDTH, head + sum(heights) + _HEAD * len(rows) + step * len(below) + 0.1))
+    top = headline(figure, title, key)
+    places = []
+    for high in heights:
+        places.append(add_axes(figure, 0.0, top + _HEAD, WIDTH, high))
+        top += _HEAD + high
     height = figure.get_size_inches()[1]
-    for k, (line, colour) in enumerate(zip(reversed(lines), reversed(colours), strict=True)):
-        figure.text(0.005, (0.06 + 0.2 * k) / height, caption(line), fontsize=9.5, color=colour, va="bottom")
+    for k, (line, colour) in enumerate(below):
+        figure.text(0.0, 1 - (top + 0.08 + step * k) / height, caption(line), fontsize=TEXT, color=colour, va="top")
+    return figure, places
 
 
 def _parts(scene: Scene) -> list[Any]:

@@ -18,8 +18,8 @@ Floats = npt.NDArray[np.float64]
 
 WIDEST, NARROWEST = 5.0, 0.6
 """Widths of lines, points: of the largest flow of a picture, and the least that can be seen."""
-ANSWER, RUNNER_UP = "#0072b2", "#d55e00"
-"""Blue and vermilion, which colour-blind people tell apart; flows also differ by the shape of their numbers."""
+ANSWER, RUNNER_UP = "#D55E00", "#0072B2"
+"""Vermilion and blue, as in maps of what speaks for an answer and against it; the shapes of numbers differ, too."""
 _BENDS = (0.07, -0.07, 0.15, -0.15, 0.0)
 """Of lines one after the other, so that those along one row of cells can be told apart."""
 _SIDE = 900
@@ -82,7 +82,7 @@ def largest(plan: Floats, similarity: Floats, count: int) -> list[tuple[int, int
     return [(i, j, float(plan[i, j])) for i, j in found if plan[i, j] > 0]
 
 
-def width_of(mass: float, most: float) -> float:
+def line_width(mass: float, most: float) -> float:
     """Width of a flow's line in points: in proportion to its mass, the largest ``WIDEST``, none below ``NARROWEST``."""
     return max(NARROWEST, WIDEST * mass / most)
 
@@ -92,7 +92,9 @@ def strip_width(photos: Sequence[Photo], gap: float) -> float:
     return sum(one.picture.shape[1] / one.picture.shape[0] for one in photos) + gap * (len(photos) - 1)
 
 
-def draw_strip(axes: Any, photos: Sequence[Photo], flows: Sequence[Link], *, gap: float = 0.28, size: float = 11) -> None:
+def draw_strip(
+    axes: Any, photos: Sequence[Photo], flows: Sequence[Link], *, gap: float = 0.28, size: float = 10
+) -> None:
     """Draw photos in a row, all as high as 1 in data units, with lines of flows between them.
 
     Args:
@@ -106,7 +108,9 @@ def draw_strip(axes: Any, photos: Sequence[Photo], flows: Sequence[Link], *, gap
     for photo in photos:
         height, width = photo.picture.shape[:2]
         lefts.append(left)
-        axes.imshow(_shrunk(photo.picture), extent=(left, left + width / height, 0, _HEIGHT), interpolation="antialiased")
+        axes.imshow(
+            _shrunk(photo.picture), extent=(left, left + width / height, 0, _HEIGHT), interpolation="antialiased"
+        )
         _head(axes, photo, left + width / height / 2, size)
         if photo.weights is not None:
             _cells(axes, photo, left)
@@ -119,7 +123,7 @@ def draw_strip(axes: Any, photos: Sequence[Photo], flows: Sequence[Link], *, gap
     # The thinnest lie on top, where wide ones would hide them.
     for flow in sorted(flows, key=lambda one: -one.mass):
         ends = [_middle(photos[k], lefts[k], cell) for k, cell in (flow.start, flow.end)]
-        _line(axes, ends, flow, width_of(flow.mass, most))
+        _line(axes, ends, flow, line_width(flow.mass, most))
     for k in range(len(photos)):
         _numbers(axes, photos[k], lefts[k], [(f, *end) for f in flows for end in (f.start, f.end) if end[0] == k], size)
 
@@ -145,7 +149,9 @@ def _cells(axes: Any, photo: Photo, left: float) -> None:
     tiles = _tile(photo.boxes)
     for (x0, y0, x1, y1), weight in zip(_placed(photo, left), photo.weights, strict=True):
         if tiles:
-            axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=0.5, alpha=0.45))
+            axes.add_patch(
+                Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor="white", linewidth=0.5, alpha=0.45)
+            )
         wide, high = x1 - x0, y1 - y0
         foot = (x0 + 0.08 * wide, y0 + 0.05 * high)
         axes.add_patch(Rectangle(foot, 0.84 * wide, 0.07 * high, facecolor="black", alpha=0.4, linewidth=0))
@@ -169,9 +175,7 @@ def _line(axes: Any, ends: Sequence[tuple[float, float]], flow: Link, width: flo
         axes.add_patch(line)
 
 
-def _numbers(
-    axes: Any, photo: Photo, left: float, ends: Sequence[tuple[Link, int, int]], size: float
-) -> None:
+def _numbers(axes: Any, photo: Photo, left: float, ends: Sequence[tuple[Link, int, int]], size: float) -> None:
     """Number the ends of flows in one photo; those of one cell stand side by side."""
     cells: dict[int, list[Link]] = {}
     for flow, _, cell in ends:
