@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from otfew.experiments.reproduce.claims import Claim
@@ -16,9 +16,9 @@ from otfew.reporting.forest_plot import Column, Heading, Mark, Row
 
 EQUIVALENT = "equivalent"
 ROLES = {
-    CONFIRMED: Role(CONFIRMED, "#009E73", "o"),
-    EQUIVALENT: Role(EQUIVALENT, "#56B4E9", "s"),
-    INCONCLUSIVE: Role(INCONCLUSIVE, "#6E6E6E", "^"),
+    CONFIRMED: Role(CONFIRMED, "#009e73", "o"),
+    EQUIVALENT: Role(EQUIVALENT, "#56b4e9", "s"),
+    INCONCLUSIVE: Role(INCONCLUSIVE, "#6e6e6e", "^"),
     CONTRADICTED: Role(CONTRADICTED, "#882255", "X"),
 }
 """First word of a verdict -> how it is drawn; hollow where it rests on fewer than three networks."""
@@ -32,10 +32,10 @@ def forest(table: str, rows: Sequence[Line]) -> bytes:
 
 
 def figure(table: str, rows: Sequence[Line]) -> Any:
-    """Draw one row a claim: the difference found with its intervals; the published difference apart, on its own scale.
+    """Draw one row a claim: the difference found with its intervals; the published one apart, on its own scale.
 
-    Published figures are of other networks and mostly of other data: side by side on one axis, they would be compared as
-    levels. Figures of another unit than points are drawn as they are, with a line at the level that is claimed. The
+    Published figures are of other networks and mostly of other data: on one axis, they would be compared as levels.
+    Figures of another unit than points are drawn as they are, with a line at the level that is claimed. The
     thick bar is the narrowest interval, the thin one what decides; the grey band is the margin. What was not run is
     named in small letters.
 
@@ -52,12 +52,14 @@ def figure(table: str, rows: Sequence[Line]) -> Any:
     columns = [Column(_axis(first), zero, band, head="± what decides")]
     if any(_published(claim) is not None for claim, _, _ in rows):
         what = "published, points" if points else "published"
-        columns.append(Column(what, zero, role=PUBLISHED_ROLE, share=0.32, head="there"))
-    lines, template = _rows(rows, len(columns))
+        columns.append(Column(what, zero, role=PUBLISHED_ROLE, share=0.32))
+    short, template = shorten([claim.says for claim, _, _ in rows if not claim.untestable])
+    lines = _rows(found, short, len(columns))
     data = list(dict.fromkeys(claim.data for claim, _, _ in found))
     told = [template] if template else []
     told += data if len(data) == 1 else []
-    return forest_plot.draw(_title(table, found), "; ".join(told), lines, columns, _key(found, columns, first))
+    key = _key(found, columns, first)
+    return forest_plot.draw(_title(table, found), "; ".join(told), lines, columns, key, _missing(rows, short))
 
 
 def _axis(claim: Claim) -> str:
@@ -75,32 +77,44 @@ def _title(table: str, found: Sequence[tuple[Claim, Figure, Verdict]]) -> str:
     ranked = sorted(found, key=lambda row: row[1].mean)
     ends = list(dict.fromkeys(_text(claim, one) for claim, one, _ in (ranked[0], ranked[-1])))
     unit = found[0][0].unit
-    return f"{table}: {', '.join(said)} ({' to '.join(ends)} {unit})"
+    unit = unit.replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{table}: {', '.join(said)} ({' to '.join(ends)}\N{NO-BREAK SPACE}{unit})"
 
 
 def _kind(verdict: Verdict) -> str:
     return next(kind for kind in ROLES if verdict.text.startswith(kind))
 
 
-def _rows(rows: Sequence[Line], columns: int) -> tuple[list[Row | Heading], str]:
-    """Lay the rows out in groups, sorted by what was found, and say what all of them claim."""
-    measured = [row for row in rows if row[1] is not None]
-    short, template = shorten([claim.says for claim, _, _ in measured])
-    data = list(dict.fromkeys(claim.data for claim, _, _ in measured))
-    says = list(dict.fromkeys(claim.says for claim, _, _ in measured))
+def _rows(
+    found: Sequence[tuple[Claim, Figure, Verdict]], short: Mapping[str, str], columns: int
+) -> list[Row | Heading]:
+    """Lay the rows out in groups, sorted by what was found."""
+    data = list(dict.fromkeys(claim.data for claim, _, _ in found))
+    says = list(dict.fromkeys(claim.says for claim, _, _ in found))
     # Headings hold what changes less often; what never changes stands in the subtitle.
     by_data = len(data) <= len(says)
-    groups = data if by_data else says
     lines: list[Row | Heading] = []
-    for group in groups:
-        mine = [row for row in measured if group == (row[0].data if by_data else row[0].says)]
+    for group in data if by_data else says:
+        mine = [row for row in found if group == (row[0].data if by_data else row[0].says)]
         if len(data) > 1 and len(says) > 1:
             lines.append(Heading(group if by_data else short[group]))
-        for claim, one, verdict in sorted(mine, key=lambda row: -row[1].mean if row[1] else 0.0):
-            if one is not None:
-                label = short[claim.says] if len(says) > 1 and by_data else claim.data or claim.says
-                lines.append(_row(label, claim, one, verdict, columns))
-    return [*lines, *_not_run(rows, short)], template
+        for claim, one, verdict in sorted(mine, key=lambda row: -row[1].mean):
+            label = short[claim.says] if by_data and (len(short) > 1 or not claim.data) else claim.data
+            lines.append(_row(label, claim, one, verdict, columns))
+    return lines
+
+
+def _missing(rows: Sequence[Line], short: Mapping[str, str]) -> list[str]:
+    """Name the claims without a figure, in one sentence for each reason."""
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for claim, one, verdict in rows:
+        if one is None:
+            reasons.setdefault(verdict.text, {}).setdefault(short.get(claim.says, claim.says), []).append(claim.data)
+    told = []
+    for reason, claims in reasons.items():
+        named = [f"{says} ({', '.join(data)})" if any(data) else says for says, data in claims.items()]
+        told.append(f"{reason}: {'; '.join(named)}")
+    return told
 
 
 def _row(label: str, claim: Claim, one: Figure, verdict: Verdict, columns: int) -> Row:
@@ -119,16 +133,6 @@ def _row(label: str, claim: Claim, one: Figure, verdict: Verdict, columns: int) 
     return Row(label, role, tuple(marks))
 
 
-def _not_run(rows: Sequence[Line], short: dict[str, str]) -> list[Row | Heading]:
-    """Name the rows without a figure."""
-    lines: list[Row | Heading] = []
-    for claim, one, verdict in rows:
-        if one is None:
-            label = ", ".join(part for part in (short.get(claim.says, claim.says), claim.data) if part)
-            lines.append(Row(label, ROLES[INCONCLUSIVE], note=verdict.text))
-    return [Heading("without a figure"), *lines] if lines else []
-
-
 def _published(claim: Claim) -> float | None:
     """Return the published difference, or the published ratio."""
     if len(claim.paper) != (2 if claim.unit == "points" else 1):
@@ -139,8 +143,9 @@ def _published(claim: Claim) -> float | None:
 def _text(claim: Claim, one: Figure) -> str:
     """Print what was found, with the interval that decides."""
     decides: Basis = basis(one)
-    half = "" if decides.half_width is None else f" ± {_plain(decides.half_width)}"
-    return f"{_figure(claim, one.mean - claim.reference)}{half}"
+    value = one.mean - claim.reference
+    digits = 2 if abs(value) < 100 else 0
+    return forest_plot.with_half(_figure(claim, value), decides.half_width, digits)
 
 
 def _figure(claim: Claim, value: float) -> str:
@@ -167,5 +172,9 @@ def _key(found: Sequence[tuple[Claim, Figure, Verdict]], columns: Sequence[Colum
     thin = f"95 % over {' or '.join(over)}: it decides" if over else ""
     key = [*canvas.role_key(roles), *canvas.bar_key(f"95 % over {' or '.join(narrow)}" if narrow else "", thin)]
     if columns[0].band is not None:
-        key.append(Patch(color=forest_plot.BAND, label=caption(f"margin: {first.delta:g} {first.unit}")))
+        key.append(
+            Patch(
+                color=forest_plot.BAND, label=caption(f"margin: {first.delta:g} point{'' if first.delta == 1 else 's'}")
+            )
+        )
     return key

@@ -10,7 +10,7 @@ from otfew.reporting import canvas, forest_plot
 from otfew.reporting.canvas import CONTROL_ROLE, REFERENCE_ROLE, RIVAL_ROLE, TRANSPORT_ROLE, Role, to_png
 from otfew.reporting.comparison import mark
 from otfew.reporting.contrasts import Contrast, all_contrasts
-from otfew.reporting.forest_plot import Column, Heading, Mark, Row, signed
+from otfew.reporting.forest_plot import Column, Heading, Mark, Row, signed, with_half
 from otfew.reporting.sentences import DOES, listed, milliseconds, percent, wide
 
 Record = Mapping[str, Any]
@@ -104,7 +104,7 @@ def as_mark(record: Record, *, sign: bool = False) -> Mark:
         return Mark(mean, text="–")
     half = thin if thin is not None else thick
     figure = signed(mean) if sign else f"{mean:.2f}"
-    return Mark(mean, thick, thin, figure if half is None else f"{figure} ± {half:.2f}")
+    return Mark(mean, thick, thin, with_half(figure, half))
 
 
 def _points(width: float | None) -> float | None:
@@ -143,7 +143,7 @@ def finding(results: Record) -> str:
     alike = [name for name in methods if not methods[name]["transductive"]] or list(methods)
     name = min(alike, key=lambda name: _order(methods[name]))
     best = methods[name]
-    said = f"{mark(name, best)} is right most often: {percent(best['accuracy']['mean'])} %{_half(best['accuracy'])}"
+    said = f"{mark(name, best)} is right most often: {percent(best['accuracy']['mean'])}{_half(best['accuracy'])} %"
     difference = best.get("difference")
     if difference is None or not math.isfinite(difference["mean"]):
         return said
@@ -181,4 +181,4 @@ def _half(record: Record) -> str:
     """Write the interval over classes, or that over episodes where it is the only one."""
     half = _points(wide(record))
     half = _points(record["episode_ci"]) if half is None else half
-    return "" if half is None else f" ± {half:.2f}"
+    return with_half("", half)

@@ -17,21 +17,21 @@ from typing import Any
 
 from otfew.reporting.plain import plain
 
-TRANSPORT = "#D55E00"
+TRANSPORT = "#d55e00"
 """Vermilion: a method that solves a transport problem."""
-CONTROL = "#0072B2"
+CONTROL = "#0072b2"
 """Blue: the same nodes without transport."""
-RIVAL = "#6E6E6E"
+RIVAL = "#6e6e6e"
 """Grey: other methods."""
 REFERENCE = "#000000"
 """Black: what differences are to."""
 INK = "#1a1a1a"
 FAINT = "#5b5b5b"
 """Of subtitles and notes."""
-GRID = "#DDDDDD"
+GRID = "#dddddd"
 MARKERS = "os^Dv*PX<>ph"
 COLOURS = (
-    "#D55E00", "#0072B2", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#7F7F7F", "#882255", "#999933",
+    "#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f7f7f", "#882255", "#999933",
 )  # fmt: skip
 """Of series without a role; told apart by ``MARKERS`` and dashes as well."""
 WIDTH = 8.0

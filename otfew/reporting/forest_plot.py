@@ -14,14 +14,18 @@ LABEL = 2.5
 """Most inches of a label; what is longer is wrapped."""
 HUGE = 4.0
 """An interval that is so many times as wide as the median one is cut off at the axis' edge, and marked by an arrow."""
-BAND = "#E9E9E9"
+BAND = "#e9e9e9"
 CLIPPED = "clipped"
 """Mark of the arrows, for whoever looks for them in the figure."""
-_LINE, _ROOM, _HEADING, _NOTED = 0.165, 0.085, 0.27, 0.2
-"""Inches of a line of a label, of the room of a row, of a heading, and of a row without marks."""
+GAIN = 1.5
+"""How many times as long the axis would be with it: else it is not worth cutting off."""
+_LINE, _ROOM, _HEADING, _NOTE = 0.165, 0.085, 0.27, 0.15
+"""Inches of a line of a label, of the room of a row, of a heading, and of a line of notes."""
 _TICKS = 0.27
 """Inches below the rows for ticks; the axis' name comes below."""
 _GAP = 0.14
+_EDGE = 0.09
+"""Inches between the outermost mark and the end of its axis."""
 
 
 @dataclass(frozen=True)
@@ -49,14 +53,12 @@ class Row:
         label: Short.
         role: Colour and marker of its marks.
         marks: One for each column, or None.
-        note: In small letters, in the place of marks: why there are none.
         strong: Letters of the label.
     """
 
     label: str
     role: Role
     marks: tuple[Mark | None, ...] = ()
-    note: str = ""
     strong: bool = False
 
 
@@ -105,7 +107,12 @@ class _Layout:
 
 
 def draw(
-    title: str, subtitle: str, rows: Sequence[Row | Heading], columns: Sequence[Column], key: Sequence[Any] = ()
+    title: str,
+    subtitle: str,
+    rows: Sequence[Row | Heading],
+    columns: Sequence[Column],
+    key: Sequence[Any] = (),
+    notes: Sequence[str] = (),
 ) -> Any:
     """Draw a forest plot.
 
@@ -115,6 +122,7 @@ def draw(
         rows: From top to bottom; sorting is the caller's.
         columns: From left to right.
         key: Entries that say what colours and bars are (``canvas.role_key``, ``canvas.bar_key``).
+        notes: Paragraphs in small letters below everything: what was not measured.
 
     Returns:
         A figure of matplotlib's that no window knows of; its axes are the columns.
@@ -122,7 +130,9 @@ def draw(
     layout = _lay_out(rows, columns)
     head = canvas.headline_height(title, subtitle)
     heads = _LINE + 0.03 if any(column.head for column in columns) else 0.0
-    foot = canvas.key_height(key) + (0.12 if key else 0.0)
+    small = [line for note in notes for line in wrapped(note, WIDTH, SMALL)]
+    below = _NOTE * len(small) + (0.08 if small else 0.0)
+    foot = below + canvas.key_height(key) + (0.12 if key else 0.0)
     axis = _TICKS + _LINE * max(len(lines) for lines in layout.names)
     figure = canvas.blank((WIDTH, head + heads + layout.height + axis + foot))
     canvas.headline(figure, title, subtitle)
@@ -139,12 +149,14 @@ def draw(
             x = layout.places[place][2]
             _write(figure, x, head + heads / 2, column.head, SMALL, FAINT, "right")
     if key:
-        canvas.add_key(figure, key)
+        canvas.add_key(figure, key, bottom=below)
+    for i, line in enumerate(small):
+        _write(figure, 0.0, figure.get_figheight() - _NOTE * (len(small) - i - 0.5), line, SMALL, FAINT, "left")
     return figure
 
 
 def limits(
-    marks: Sequence[Mark], zero: float | None = None, band: tuple[float, float] | None = None
+    marks: Sequence[Mark], zero: float | None = None, band: tuple[float, float] | None = None, room: float = 0.04
 ) -> tuple[float, float]:
     """Find the ends of an axis that holds all marks, and all bars but huge ones.
 
@@ -152,21 +164,24 @@ def limits(
         marks: Those with numbers count.
         zero: Held, too.
         band: Held, too.
+        room: Beyond what is held on either side, as a share of it.
     """
     shown = [mark for mark in marks if math.isfinite(mark.value)]
     widths = sorted(width for mark in shown if (width := _widest(mark)) > 0)
-    cap = math.inf
+    held = [*([] if zero is None else [zero]), *(band or ())]
+
+    def ends(cap: float) -> tuple[float, float]:
+        found = [end for mark in shown for w in (min(_widest(mark), cap),) for end in (mark.value - w, mark.value + w)]
+        return min([*found, *held], default=-1.0), max([*found, *held], default=1.0)
+
+    low, high = ends(math.inf)
     if len(widths) > 2:
-        cap = HUGE * widths[len(widths) // 2]
-        cap = max((width for width in widths if width <= cap), default=cap)
-    ends = [end for mark in shown for w in (min(_widest(mark), cap),) for end in (mark.value - w, mark.value + w)]
-    ends += [] if zero is None else [zero]
-    ends += [] if band is None else list(band)
-    if not ends:
-        return -1.0, 1.0
-    low, high = min(ends), max(ends)
-    room = 0.04 * (high - low) or max(0.5, 0.01 * abs(high))
-    return low - room, high + room
+        most = HUGE * widths[len(widths) // 2]
+        lower, higher = ends(max((width for width in widths if width <= most), default=most))
+        if high - low > GAIN * (higher - lower):
+            low, high = lower, higher
+    more = room * (high - low) or max(0.5, 0.01 * abs(high))
+    return low - more, high + more
 
 
 def _widest(mark: Mark) -> float:
@@ -192,14 +207,10 @@ def _lay_out(rows: Sequence[Row | Heading], columns: Sequence[Column]) -> _Layou
     left = labels + _GAP
     for column, value, gap in zip(columns, values, gaps, strict=True):
         width = room * column.share / shares
-        layout.places.append((left, width, left + width + (_GAP / 2 if column.share else 0.0) + value))
+        layout.places.append((left, width, left + width + (0.8 * _GAP if column.share else 0.0) + value))
         layout.names.append(wrapped(column.axis, max(width + value, 1.2), TEXT))
         left += width + value + gap
-    for row in rows:
-        if isinstance(row, Heading):
-            layout.heights.append(_HEADING)
-        else:
-            layout.heights.append(max(_NOTED if row.note else 0.0, _LINE * len(_lines(row)) + _ROOM * (not row.note)))
+    layout.heights.extend(_HEADING if isinstance(row, Heading) else _LINE * len(_lines(row)) + _ROOM for row in rows)
     return layout
 
 
@@ -213,7 +224,7 @@ def _weight(row: Row) -> str:
 
 def _lines(row: Row) -> list[str]:
     """Break a label."""
-    return wrapped(row.label, LABEL, SMALL if row.note else TEXT, _weight(row)) or [""]
+    return wrapped(row.label, LABEL, TEXT, _weight(row)) or [""]
 
 
 def _write(
@@ -231,11 +242,10 @@ def _write_label(figure: Any, row: Row | Heading, layout: _Layout, top: float, h
     if isinstance(row, Heading):
         _write(figure, 0.0, top + 0.6 * height, row.words, TEXT, INK, "left", bold=True)
         return
-    size, colour = (SMALL, FAINT) if row.note else (TEXT, INK)
     lines = _lines(row)
     for i, line in enumerate(lines):
         y = top + height / 2 + _LINE * (i - (len(lines) - 1) / 2)
-        _write(figure, layout.labels, y, line, size, colour, "right", bold=row.strong)
+        _write(figure, layout.labels, y, line, TEXT, INK, "right", bold=row.strong)
 
 
 def _draw_column(
@@ -251,7 +261,7 @@ def _draw_column(
     if not column.share:
         return
     axes = canvas.add_axes(figure, left, top, width, layout.height)
-    ends = limits([mark for mark, _, _ in found], column.zero, column.band)
+    ends = limits([mark for mark, _, _ in found], column.zero, column.band, _EDGE / width)
     axes.set_xlim(ends)
     axes.set_ylim(top + layout.height, top)
     if column.band is not None:
@@ -260,9 +270,6 @@ def _draw_column(
         axes.axvline(column.zero, color=FAINT, linewidth=1, zorder=1)
     for mark, y, row in found:
         _draw_mark(axes, mark, y, column.role or row.role, ends)
-    for row, y in lines:
-        if row.note and not place:
-            _write(figure, left + 0.04, y, row.note, SMALL, FAINT, "left")
     _finish(axes, width, layout.names[place])
 
 
@@ -301,6 +308,17 @@ def _finish(axes: Any, width: float, name: Sequence[str]) -> None:
     axes.set_xlabel("\n".join(map(caption, name)), fontsize=TEXT, color=INK, linespacing=1.1)
 
 
+def with_half(figure: str, half: float | None, digits: int = 2) -> str:
+    """Write a figure with half of its interval, never broken between the two.
+
+    Args:
+        figure: As text.
+        half: Of the interval, or None.
+        digits: Behind its point.
+    """
+    return figure if half is None else f"{figure}\N{NO-BREAK SPACE}±\N{NO-BREAK SPACE}{half:,.{digits}f}"
+
+
 def signed(value: float, digits: int = 2) -> str:
     """Format with a sign, a true minus.
 
@@ -308,7 +326,7 @@ def signed(value: float, digits: int = 2) -> str:
         value: Any number.
         digits: Behind the point.
     """
-    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+    return f"{round(value, digits) + 0.0:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def tick(value: float, _: object = None) -> str:
