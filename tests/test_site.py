@@ -193,6 +193,11 @@ def test_formulas_are_markup_and_need_no_script(site, pages, hooks):
     assert "&lt;" in made or "&#x0003C;" in made
     assert 'display="block"' in made
     assert "<munder>" in hooks["formulas"].line(r"\min_{P} \sum_i P_i")
+    assert (
+        hooks["formulas"].markup(r"\lVert x \rVert^2").count('<mo stretchy="false">\N{DOUBLE VERTICAL LINE}</mo>') == 2
+    )
+    for formula, spaces in {r"P \log P": 2, r"\log(P)": 0, r"T \cos(q, p)": 1, r"\log_2 x": 1, r"a + b": 0}.items():
+        assert hooks["formulas"].markup(formula).count("<mspace") == spaces, formula
 
 
 def test_columns_are_as_wide_as_what_is_in_them(hooks):
