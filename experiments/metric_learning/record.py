@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -110,15 +111,9 @@ def tables_of(record: Record) -> list[Table]:
 
 
 def _command(record: Record) -> str:
-    """Break the command before options, so that its lines are no longer than the page's others."""
-    first, *options = str(record["command"]).split(" --")
-    lines = [first]
-    for option in options:
-        if len(lines[-1]) + len(option) > WIDTH:
-            lines[-1] += " \\"
-            lines.append("       ")
-        lines[-1] += f" --{option}"
-    return "\n    ".join(lines)
+    """Break the command, so that its lines are no longer than the page's others."""
+    lines = textwrap.wrap(record["command"], WIDTH, break_long_words=False, break_on_hyphens=False)
+    return " \\\n        ".join(lines)
 
 
 def _title(table: Table) -> str:

@@ -77,7 +77,8 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
         views: Images to take of each shape, evenly spaced; None takes all, of which every shape must have as many.
 
     Raises:
-        UserError: No such folder or split, no shapes in it, or a shape with too few views.
+        UserError: No such folder or split, no shapes in it, a class whose shapes all have no views, or a shape with too
+            few.
     """
     if split not in SPLITS:
         raise UserError(f"unknown split {split!r}; there are {', '.join(SPLITS)}.")
@@ -98,6 +99,8 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
             "views a shape, or files such as SHAPE_v001.png."
         )
     classes = sorted({name for name, _, _ in shapes})
+    if gone := sorted({name for name, _, _ in every} - set(classes)):
+        raise UserError(f"no shape of the class {gone[0]!r} has views in the split {split}: {bare[0]} is empty.")
     wanted = len(shapes[0][2]) if views is None else views
     return ViewSet(
         classes=tuple(classes),

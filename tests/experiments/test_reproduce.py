@@ -405,7 +405,7 @@ def test_every_claim_has_a_record_and_every_record_its_files():
     pages = {"claims.json", "figures-full.json", "figures-quick.json", "verdicts-before.json"}
     # Of no claim of a paper's: what docs/gpu.md and docs/own-photos.md show.
     others = {"folders.json", "large-exact.json", "ott-peers.json", "near-duplicates.json", "refusal-scores.json"}
-    others |= {"regimes.json"}
+    others |= {"regimes.json", "shapes-within.json", "shapes-across.json", "shapes-rendering.json"}
     beside = {path for path in results.glob("*.json") if path.name.startswith(("device-", "own-photos-", "transfer-"))}
     assert {path.name for path in set(results.rglob("*.json")) - beside} <= named | pages | others
 

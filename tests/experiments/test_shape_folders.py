@@ -158,6 +158,12 @@ def test_a_folder_without_views_is_left_out_and_named(rendered, tmp_path, capsys
     assert protocol["images"]["train"] == [10]
 
 
+def test_a_class_without_views_is_refused(rendered, tmp_path, refused):
+    (rendered / "zebra" / "train" / "zebra_0001").mkdir(parents=True)
+    said = refused(metric_learning.main, *words("modelnet40", rendered, tmp_path / "run"))
+    assert "no shape of the class 'zebra' has views in the split train: zebra/zebra_0001 is empty" in said
+
+
 def test_views_that_differ_in_number_are_refused_unless_fewer_are_taken(rendered, tmp_path, refused):
     (rendered / "table" / "train" / "table_0003.obj.shaded_v002.png").unlink()
     given = [word for word in words("modelnet40", rendered, tmp_path / "run") if word not in {"--views", "2"}]
