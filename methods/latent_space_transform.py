@@ -27,8 +27,8 @@ class LatentSpaceTransform(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Ba
 
     Args:
         beta: Exponent of the power transform of x + 1e-6, above 0; features must not be negative unless it is 1.
-        delta: Points are divided by their norm to the power delta before they are centred: 0 to 1.
-        gamma: And to the power gamma after: 0 to 1.
+        delta: Points are divided by their norm to the power delta, at least 0, before they are centred.
+        gamma: And to the power gamma, at least 0, after.
         reduce: Keep as many coordinates as points were fitted, if those are fewer than the features.
 
     Attributes:

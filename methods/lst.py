@@ -61,7 +61,7 @@ class LST(MethodBase):
 
     Args:
         beta: Exponent of the power transform; 1 leaves features as they are, and may be used with negative ones.
-        delta: How far features are normalised before centring, 0 to 1.
+        delta: How far features are normalised before centring: 0 leaves them, 1 divides them by their norms.
         gamma: How far after.
         alpha: Part of the way that centres go in a step of "map", above 0, at most 1.
         n_steps: Steps of "map" and "gmm"; at most so many of "kmeans".

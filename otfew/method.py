@@ -62,7 +62,7 @@ class FewShotMethod(Protocol):
             is computed as float32, inside and outside autocast, and gives float32.
 
         Raises:
-            UserError: Shapes, dtypes or masks that do not fit, see ``check_episode``.
+            UserError: Shapes or masks that do not fit, see ``check_episode``.
         """
         ...
 
@@ -139,11 +139,11 @@ def check_method(method: object) -> None:
 
 
 def check_episode(support: Tensor, query: Tensor, support_mask: Tensor | None = None) -> None:
-    """Refuse an episode whose shapes, dtypes or masks do not fit the contract.
+    """Refuse an episode whose shapes or masks do not fit the contract.
 
     Args:
-        support: (episodes, way, shot, nodes, channels).
-        query: (episodes, n_query, nodes, channels).
+        support: (episodes, way, shot, nodes, channels) float.
+        query: (episodes, n_query, nodes, channels) float.
         support_mask: (episodes, way, shot) bool or None.
 
     Raises:
@@ -172,11 +172,11 @@ def shot_mean(support: Tensor, support_mask: Tensor | None = None) -> Tensor:
     """Average over shots, location by location.
 
     Args:
-        support: (episodes, way, shot, nodes, channels).
+        support: (episodes, way, shot, nodes, channels) float.
         support_mask: (episodes, way, shot) bool; masked shots do not count.
 
     Returns:
-        (episodes, way, nodes, channels).
+        (episodes, way, nodes, channels) of the same dtype.
     """
     if support_mask is None:
         return support.mean(2)

@@ -55,6 +55,7 @@ def sliced_distance(
     Raises:
         ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, an
             option out of range; the message names the argument and the batch index.
+        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation.
 
     Examples:
         >>> import numpy as np

@@ -15,6 +15,8 @@ from pathlib import Path
 SECTIONS = ("Args", "Attributes", "Returns", "Yields", "Raises", "Examples", "Source")
 SHAPE = re.compile(r"\([^()]*\)|[Ss]calar|[Ss]ame shape|[Oo]ne number|[Ss]hape|[Aa]s (of|for|in|``)|[Ll]ike ")
 """A shape in brackets, or a word that says where it is said."""
+DTYPE = re.compile(r"float|\bint|integer|bool|uint8|dtype|half precision|number|[Aa]s (of|in|for)|\bids\b|likewise")
+"""A dtype, or a word that says where it is said."""
 ARRAYS = re.compile(
     r"^(?!Callable\b|Mapping\b|Sequence\b|tuple\b).*\b(Tensor|NDArray|ndarray|Array|Floats|Indices|ArrayLike)\b"
 )

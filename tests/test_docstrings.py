@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import dataclasses
 import functools
 import importlib
@@ -14,6 +15,7 @@ import pytest
 from .docstrings import (
     ARRAYS,
     CONSTRUCTOR,
+    DTYPE,
     SECTIONS,
     SHAPE,
     Docstring,
@@ -112,8 +114,11 @@ NOT_RAISED = {
 }
 """What is raised inside and caught, or cannot happen there."""
 
-OTHER_ERRORS = {"error"}
-"""Names of errors that end otherwise: cv2's."""
+OTHERS_ERRORS = {
+    "NotFittedError": "scikit-learn's",
+    "DamagedError": "a file's, which its reader turns into a UserError",
+}
+"""Errors in docstrings that are neither Python's nor in the index."""
 
 OPTIONAL = {"otfew.compat.pml": "pytorch_metric_learning"}
 """Module -> library without which it cannot be imported."""
@@ -243,8 +248,8 @@ def wrong_errors(doc, functions, where):
     if helpers and not told:
         yield f"{where}: checks its input ({', '.join(sorted(helpers))}) and has no Raises"
     for kind in told:
-        if not re.fullmatch(r"[A-Z]\w*Error", kind) and kind not in OTHER_ERRORS:
-            yield f"{where}: {kind} is the name of no error"
+        if not hasattr(builtins, kind) and kind not in OTHERS_ERRORS and all(name != kind for _, _, name in NAMES):
+            yield f"{where}: {kind} is an error that nobody can find"
 
 
 def shared(cls, doc):
@@ -292,13 +297,24 @@ def of_constructor(cls, doc, where):
         yield from wrong_errors(doc, made, where)
 
 
+def wrong_dtypes(doc, function, where):
+    """Say which arrays of a function have a shape and no dtype: for functions alone, methods have their class's."""
+    for parameter in parameters(function):
+        told = doc.sections.get("Args", {}).get(parameter.name, "")
+        if ARRAYS.search(str(parameter.annotation)) and not DTYPE.search(told):
+            yield f"{where}: argument {parameter.name} has no dtype"
+    told = " ".join({**doc.sections.get("Returns", {}), **doc.sections.get("Yields", {})}.values())
+    if ARRAYS.search(str(inspect.signature(function).return_annotation)) and not DTYPE.search(told):
+        yield f"{where}: no dtype of what it returns"
+
+
 @pytest.mark.parametrize("place", PLACES)
 def test_a_public_name_says_all(place):
     thing, doc = found(place), document(place)
     if inspect.isclass(thing):
         wrong = [*of_class(thing, doc, place)]
     elif inspect.isroutine(thing):
-        wrong = [*complaints(doc, thing, where=place)]
+        wrong = [*complaints(doc, thing, where=place), *wrong_dtypes(doc, thing, place)]
     else:
         wrong = [] if doc.text else [f"{place}: nothing below it says what it is"]
     assert wrong == []

@@ -22,8 +22,10 @@ LINES = 3
 """In so many lines the longest text of a column shall find room, while the column is not wider than `WIDEST`."""
 WIDEST = 44
 """In characters."""
-WORDS = 14
-"""Columns whose middle text is longer hold words, not figures."""
+SHORT = 20
+"""Columns whose texts are no longer keep each on one line: a figure with its interval is read at once."""
+LETTERS = 0.4
+"""Columns with at least this share of letters hold words, not figures."""
 
 
 def shown(cell: str) -> str:
@@ -34,14 +36,16 @@ def shown(cell: str) -> str:
 def width(texts: list[str]) -> int:
     """Give the least width of a column in characters."""
     longest = max(map(len, texts))
+    if max(map(len, texts[1:]), default=0) <= SHORT:
+        return max(map(len, texts[1:]), default=0) + 1
     word = max((len(word) for text in texts for word in text.split()), default=0)
     return min(max(-(-longest // LINES) + 2, min(longest, 12), word), WIDEST)
 
 
 def holds_words(texts: list[str]) -> bool:
     """Tell whether a column (without its head) holds words rather than figures."""
-    lengths = sorted(len(text) for text in texts if text)
-    return bool(lengths) and lengths[len(lengths) // 2] > WORDS
+    text = "".join(texts)
+    return sum(map(str.isalpha, text)) >= LETTERS * max(len(text), 1)
 
 
 def readable(table: str) -> str:
@@ -61,7 +65,9 @@ def readable(table: str) -> str:
             align = "left" if words[place] else found[2]
             style = [f"text-align: {align}"] if align else []
             if found[1] == "th":
-                style.append(f"min-width: {widths[place]}ch")
+                style.append(f"min-width: min({widths[place]}ch, 45vw)")
+            elif len(shown(found[3])) <= SHORT:
+                style.append("white-space: nowrap")
             kept = f' style="{"; ".join(style)}"' if style else ""
             return f"<{found[1]}{kept}>{found[3]}</{found[1]}>"
 

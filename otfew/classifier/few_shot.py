@@ -188,8 +188,9 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
             images: A list of them, or what else the class takes.
 
         Returns:
-            (images,) labels of the dtype of those given to ``fit``; with ``reject``, ``otfew.UNKNOWN`` where it is not
-            sure, and None for an image that was skipped: both make it an array of objects.
+            (images,) labels of the dtype of ``classes_``; with ``reject``, ``otfew.UNKNOWN`` where it is not sure. An
+            array of objects where labels are numbers and some images unknown, or where an image was skipped, which has
+            None.
 
         Raises:
             NotFittedError: Before ``fit``.
@@ -231,8 +232,8 @@ class FewShotClassifier(Trusted, ClassifierMixin, Fitted):  # type: ignore[misc]
             images: As in ``predict``.
 
         Returns:
-            (images, classes) float64 in the order of ``classes_``; of two classes, as scikit-learn has it, (images,), how
-            much the second is ahead of the first. NaN for an image that was skipped.
+            (images, classes) float64 in the order of ``classes_``; of two classes, as scikit-learn has it, (images,),
+            how much the second is ahead of the first. NaN for an image that was skipped.
 
         Raises:
             NotFittedError: Before ``fit``.

@@ -191,6 +191,9 @@ class Joined:
 
         Args:
             file: Also write it there.
+
+        Raises:
+            UserError: The file cannot be written.
         """
         found = self.rows()
         return given(to_csv(list(found[0]), [list(row.values()) for row in found]), file)
@@ -200,6 +203,9 @@ class Joined:
 
         Args:
             file: Also write it there.
+
+        Raises:
+            UserError: The file cannot be written.
         """
         parts = [f"{plain_comment(table.title)}{latex(table)}" for table in self.tables()]
         return given("\n".join([plain_comment(NEEDS), *parts]).encode(), file)

@@ -120,6 +120,9 @@ class Comparison:
 
         Args:
             file: Also write it there.
+
+        Raises:
+            UserError: The file cannot be written.
         """
         rows = frames.rows(self.results)
         return given(to_csv(list(rows[0]), [list(row.values()) for row in rows]), file)
@@ -129,6 +132,9 @@ class Comparison:
 
         Args:
             file: Also write it there.
+
+        Raises:
+            UserError: The file cannot be written.
         """
         table = Table("", *report.table(self.results, self.timings, times=False))
         return given(f"{plain_comment(NEEDS)}{latex(table)}".encode(), file)

@@ -198,7 +198,7 @@ def embedding_scores(
 
     Args:
         queries: (Q, channels) float.
-        gallery: (G, channels).
+        gallery: (G, channels) float.
         similarity: "euclidean" ranks by distance, "cosine" by the angle; a zero vector is orthogonal to all. Half
             precision is widened, and autocast changes nothing.
 

@@ -49,8 +49,8 @@ def clustered(values: Floats, weights: Floats, folders: Indices, classes: Indice
     """Average photos and say how far the mean is to be trusted (Cameron, Gelbach and Miller 2011, two-way clusters).
 
     Args:
-        values: (photos,).
-        weights: (photos,) above 0, of any sum.
+        values: (photos,) float64.
+        weights: (photos,) float64 above 0, of any sum.
         folders: (photos,) ids, each of one source.
         classes: (photos,) ids, each of one source.
         sources: (photos,) ids.

@@ -17,10 +17,10 @@ def sureness(logits: Floats) -> Floats:
     classes: docs/results/refusal-scores.json.
 
     Args:
-        logits: (images, way).
+        logits: (images, way) float64.
 
     Returns:
-        (images,), at least 0.
+        (images,) float64, at least 0.
     """
     ahead: Floats = logits.max(1) - logits.mean(1)
     return ahead
@@ -32,8 +32,8 @@ def auroc(known: Floats, unknown: Floats) -> float:
     The Mann-Whitney statistic over the number of pairs: the area under the receiver operating characteristic.
 
     Args:
-        known: (n,) confidences.
-        unknown: (m,) confidences.
+        known: (n,) float64, confidences.
+        unknown: (m,) float64, confidences.
 
     Returns:
         From 0 to 1; 0.5 is what chance gives.

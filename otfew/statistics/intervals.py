@@ -86,7 +86,7 @@ def class_jackknife(values: Floats, classes: npt.NDArray[np.int64], names: Seque
     interval errs on the wide side, the less the more episodes there are.
 
     Args:
-        values: (episodes,).
+        values: (episodes,) float64.
         classes: (episodes, way) int64, indices into ``names``.
         names: Of all the classes that episodes are drawn from.
 

@@ -41,7 +41,7 @@ def photo_jackknife(values: Floats, roles: Roles) -> Jackknife:
     drawn class by class, so that the variance is sum_c (n_c - 1) / n_c sum_{i in c} (theta_i - mean theta of c)^2.
 
     Args:
-        values: (episodes, queries), such as whether each query was classified rightly.
+        values: (episodes, queries) float64, such as whether each query was classified rightly.
         roles: Of the same episodes.
 
     Returns:

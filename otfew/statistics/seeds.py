@@ -77,6 +77,9 @@ def differences(
 
     Returns:
         Name, without the reference -> difference to it, or None where no seed is shared.
+
+    Raises:
+        KeyError: There is no run of the reference's name.
     """
     base = runs[reference]
     estimates: dict[str, SeedEstimate | None] = {}

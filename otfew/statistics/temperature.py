@@ -49,7 +49,7 @@ def from_scale(logits: Floats) -> Expected:
     """Expect a temperature from the logits' own scale, where no table has the method: labels are not looked at.
 
     Args:
-        logits: (images, way).
+        logits: (images, way) float64.
 
     Returns:
         Half of the logits' standard deviation within an image, with a wide spread.
@@ -62,12 +62,12 @@ def log_losses(logits: Floats, labels: Indices, temperatures: Floats) -> Floats:
     """Compute -log p of the true class.
 
     Args:
-        logits: (images, way).
-        labels: (images,).
-        temperatures: (points,) or (images, points).
+        logits: (images, way) float64.
+        labels: (images,) int64.
+        temperatures: (points,) or (images, points) float64.
 
     Returns:
-        (images, points).
+        (images, points) float64.
     """
     # Differences to the largest, so that no exponential overflows; a class at a time, so that all of it stays in the
     # processor's cache: the points are many and the classes few.
@@ -85,7 +85,7 @@ def fit(losses: Floats, expected: Expected) -> float:
     """Find T from the sum of the units' losses at the points of ``grid``.
 
     Args:
-        losses: (points,).
+        losses: (points,) float64.
         expected: Towards which it is held.
 
     Returns:
@@ -167,7 +167,7 @@ def softmax(logits: Floats, temperatures: float | Floats) -> Floats:
 
     Args:
         logits: (rows, way) float64.
-        temperatures: One number, or (rows,).
+        temperatures: One number, or (rows,) float64.
 
     Returns:
         (rows, way) float64, rows of total 1.

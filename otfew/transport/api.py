@@ -197,8 +197,10 @@ def solve(
         ValueError: Wrong shape or dtype, NaN or -inf, an infinite or negative weight, a zero total, totals that
             disagree, forbidden pairs for a solver that takes none (see ``otfew.solvers()``), an unknown solver, a
             ``warm`` that does not fit; the message names the argument and the batch index.
+        TypeError: ``solver`` is neither a name nor a solver.
         ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum, or a problem is infeasible.
+        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation.
         DeviceError: A RuntimeError: a kernel cannot be compiled or launched on a GPU that should run it.
 
     Examples:

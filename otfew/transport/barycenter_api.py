@@ -106,6 +106,9 @@ def barycenter(
     Raises:
         ValueError: Wrong shape or dtype, NaN or infinity, weights or masses that are negative or do not total 1, no
             set that counts, an unknown cost, a solver that is not exact; the message names the argument.
+        TypeError: ``solver`` is neither a name nor a solver.
+        ImportError: The solver's library is not installed.
+        RuntimeError: Under torch.vmap or torch.func.
 
     Examples:
         >>> import numpy as np

@@ -54,14 +54,14 @@ def pairwise(cost: str, x: Tensor, y: Tensor) -> Tensor:
 
     Args:
         cost: Name of the cost.
-        x: (*batch, n, d).
-        y: (*batch, m, d).
+        x: (*batch, n, d) float32 or float64; half precision is computed as float32.
+        y: (*batch, m, d) of the same dtype; batches broadcast.
 
     Returns:
-        (*batch, n, m).
+        (*batch, n, m) in the dtype of the points.
 
     Raises:
-        ValueError: Unknown name.
+        ValueError: Unknown name, or an exponent below 1.
     """
     kind, p = parse_cost(cost)
     if kind == "lp":
@@ -78,7 +78,7 @@ def sqeuclidean(x: Tensor, y: Tensor) -> Tensor:
         y: (*batch, m, d) of the same dtype; batches broadcast.
 
     Returns:
-        (*batch, n, m); differentiable everywhere.
+        (*batch, n, m) in the dtype of the points; differentiable everywhere.
     """
     if x.shape[-1] <= FEW_DIMENSIONS:
         return _distances(x, y, 2.0).square()
@@ -100,7 +100,7 @@ def euclidean(x: Tensor, y: Tensor) -> Tensor:
         y: (*batch, m, d) of the same dtype; batches broadcast.
 
     Returns:
-        (*batch, n, m).
+        (*batch, n, m) in the dtype of the points.
     """
     if x.shape[-1] <= FEW_DIMENSIONS:
         return _distances(x, y, 2.0)
@@ -120,7 +120,7 @@ def cosine(x: Tensor, y: Tensor) -> Tensor:
         y: (*batch, m, d) of the same dtype; batches broadcast.
 
     Returns:
-        (*batch, n, m).
+        (*batch, n, m) in the dtype of the points.
     """
     x, y = directions(x), directions(y)
     products = x @ y.mT
@@ -138,7 +138,7 @@ def lp(x: Tensor, y: Tensor, p: float) -> Tensor:
         p: Exponent, at least 1.
 
     Returns:
-        (*batch, n, m).
+        (*batch, n, m) in the dtype of the points.
 
     Raises:
         ValueError: p is below 1.

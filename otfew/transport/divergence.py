@@ -108,6 +108,10 @@ def sinkhorn_divergence(
     Raises:
         ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, a
             solver that is not entropic; the message names the argument and the batch index.
+        TypeError: ``solver`` is neither a name nor a solver.
+        ImportError: The solver's library is not installed.
+        ConvergenceError: With ``on_fail="raise"``, an optimum was not reached.
+        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation.
 
     Examples:
         >>> import numpy as np
@@ -154,7 +158,10 @@ def sinkhorn_divergence_points(
 
     Raises:
         ValueError: See ``sinkhorn_divergence``; also an unknown cost.
+        TypeError: See ``sinkhorn_divergence``.
         ImportError: The solver's library is not installed.
+        ConvergenceError: See ``sinkhorn_divergence``.
+        RuntimeError: See ``sinkhorn_divergence``.
 
     Examples:
         >>> import numpy as np

@@ -104,7 +104,10 @@ def transport_map(
     Raises:
         ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, labels
             of another length or without ``reg_classes``, an unknown cost or solver, or one without a matrix as plan.
+        TypeError: ``solver`` is neither a name nor a solver.
+        ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum.
+        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation.
 
     Examples:
         >>> import numpy as np
@@ -246,6 +249,10 @@ def movement(
     Raises:
         ValueError: As in ``transport_map``; fewer than two target points; weights that leave nothing to the source
             points that are moved with one part.
+        TypeError: As in ``transport_map``.
+        ImportError: As in ``transport_map``.
+        ConvergenceError: As in ``transport_map``.
+        RuntimeError: As in ``transport_map``.
     """
     return _movement(source, target, a, solver, cost, totals_rtol(a))
 

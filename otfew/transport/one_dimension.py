@@ -52,6 +52,7 @@ def solve_1d(x: Any, y: Any, a: Any = None, b: Any = None, *, p: float = 2.0, va
     Raises:
         ValueError: Wrong shape or dtype, NaN or infinity, costs that overflow, a negative weight, a zero total, totals
             that disagree, an exponent below 1; the message names the argument and the batch index.
+        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation.
 
     Examples:
         >>> import numpy as np

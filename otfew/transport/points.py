@@ -107,8 +107,10 @@ def solve_points(
         ValueError: Wrong shape or dtype, NaN or infinity, a negative weight, a zero total, totals that disagree, a
             mask for a solver that takes none, an unknown cost or solver; the message names the argument and the batch
             index.
+        TypeError: ``solver`` is neither a name nor a solver.
         ImportError: The solver's library is not installed.
         ConvergenceError: An exact solver did not reach the optimum, or a problem is infeasible.
+        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation.
 
     Examples:
         >>> import numpy as np

@@ -75,6 +75,7 @@ def certify(plan: Any, cost: Any, a: Any = None, b: Any = None, mask: Any = None
 
     Raises:
         ValueError: As ``otfew.solve``, and for a plan of another shape than the cost, NaN, infinity or negative flow.
+        RuntimeError: Under torch.vmap, torch.func or forward-mode differentiation.
 
     Examples:
         >>> import numpy as np

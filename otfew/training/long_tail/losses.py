@@ -21,7 +21,7 @@ def cross_entropy(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     Args:
         logits: (batch, classes) float.
         labels: (batch,) int64.
-        counts: (classes,) training images of each class; without effect.
+        counts: (classes,) int64, training images of each class; without effect.
 
     Returns:
         (batch,) losses, in the logits' dtype.
@@ -35,7 +35,7 @@ def focal(logits: Tensor, labels: Tensor, counts: Tensor, gamma: float = 2.0) ->
     Args:
         logits: (batch, classes) float.
         labels: (batch,) int64.
-        counts: (classes,) training images of each class; without effect.
+        counts: (classes,) int64, training images of each class; without effect.
         gamma: Power of 1 - p; 0 is the softmax loss.
 
     Returns:
@@ -51,7 +51,7 @@ def balanced_softmax(logits: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
     Args:
         logits: (batch, classes) float.
         labels: (batch,) int64.
-        counts: (classes,) training images of each class.
+        counts: (classes,) int64, training images of each class.
 
     Returns:
         (batch,) losses, in the logits' dtype.
@@ -67,7 +67,7 @@ def ldam(logits: Tensor, labels: Tensor, counts: Tensor, largest: float = 0.5, s
     Args:
         logits: (batch, classes) cosines, as of ``CosineHead``.
         labels: (batch,) int64.
-        counts: (classes,) training images of each class.
+        counts: (classes,) int64, training images of each class.
         largest: Margin of the smallest class.
         scale: Factor of the lowered cosines.
 
@@ -85,7 +85,7 @@ def inverse_frequency(labels: Tensor, counts: Tensor) -> Tensor:
 
     Args:
         labels: (samples,) int64, classes of the training samples.
-        counts: (classes,) training images of each class.
+        counts: (classes,) int64, training images of each class.
 
     Returns:
         (samples,) float32.
@@ -98,7 +98,7 @@ def class_balanced(labels: Tensor, counts: Tensor, beta: float = 0.9999) -> Tens
 
     Args:
         labels: (samples,) int64, classes of the training samples.
-        counts: (classes,) training images of each class.
+        counts: (classes,) int64, training images of each class.
         beta: From 0, where all factors are 1, to below 1, towards 1 / n_y.
 
     Returns:
@@ -123,7 +123,7 @@ def adjusted(logits: Tensor, counts: Tensor, tau: float) -> Tensor:
 
     Args:
         logits: (images, classes) float.
-        counts: (classes,) training images of each class.
+        counts: (classes,) int64, training images of each class.
         tau: 0 leaves the logits as they are.
 
     Returns:
@@ -136,7 +136,7 @@ def accuracy_of_classes(logits: Tensor, labels: Tensor) -> float:
     """Compute the mean over classes of the share of right answers, in per cent; classes without an image do not count.
 
     Args:
-        logits: (images, classes).
+        logits: (images, classes) float.
         labels: (images,) int64.
 
     Returns:
