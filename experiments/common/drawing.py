@@ -11,6 +11,8 @@ from otfew.reporting.result import read_json
 from otfew.runs.files import write_atomically
 
 Record = dict[str, Any]
+METRIC = "python -m experiments.metric_learning "
+"""How the command in records of the ledger begins."""
 TIMINGS = "timings"
 """Where a record of one file keeps what a run writes into timings.json; solver-timings has its figures there."""
 
@@ -47,6 +49,10 @@ def _pictures(path: Path) -> Mapping[str, bytes]:
         raise UserError(f"{path} is not there: give the folder of a finished run, or a record of docs/results.")
     record = read_json(path if path.is_file() else path / "results.json")
     command = record.get("command")
+    if isinstance(command, str) and command.startswith(METRIC):
+        from otfew.experiments.metric_learning.record_picture import pictures
+
+        return pictures(path)
     if not isinstance(command, str) or command not in _DRAWERS:
         raise UserError(f"{path} is of no command with pictures: give a run of {', '.join(sorted(_DRAWERS))}.")
     if command == "compare" and "pooled" in record:

@@ -140,7 +140,7 @@ class Comparison:
         return given(f"{plain_comment(NEEDS)}{latex(table)}".encode(), file)
 
     def plot(self) -> Figure:
-        """Draw accuracies and differences as a forest.
+        """Draw accuracies, and differences to the reference, as a forest.
 
         Returns:
             The figure, matplotlib's, which shows itself in notebooks.

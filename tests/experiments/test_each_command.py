@@ -35,6 +35,7 @@ NETWORK = "glyphs-resnet12-quarter"
 
 ELSEWHERE = {
     "device-check": "test_device_check.py::test_every_part_runs_and_its_figures_are_in_the_record",
+    "draw": "test_charts.py::test_pictures_are_drawn_again_from_records",
     "folders": "test_folders.py::test_a_run_goes_on_where_it_was_interrupted_and_writes_the_same",
     "prior": "test_prior.py::test_the_command_writes_a_table",
     "reproduce": "test_reproduce.py::test_quick_twice_gives_the_same_bytes",
