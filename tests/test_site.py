@@ -250,7 +250,25 @@ def test_pages_of_the_root_are_taken_in_and_their_links_hold(site, pages):
 def test_docstrings_are_plain_text(site):
     """What stands between angle brackets or stars is no tag and no emphasis."""
     known = {
-        *("ul", "li", "ol", "p", "code", "pre", "span", "a", "div", "strong", "b", "small", "h2", "h3", "h4", "h5", "h6"),
+        *(
+            "ul",
+            "li",
+            "ol",
+            "p",
+            "code",
+            "pre",
+            "span",
+            "a",
+            "div",
+            "strong",
+            "b",
+            "small",
+            "h2",
+            "h3",
+            "h4",
+            "h5",
+            "h6",
+        ),
         *("table", "tr", "td", "th", "thead", "tbody", "details", "summary", "button", "math", "nav", "label"),
     }
     for page in sorted((site / "api").glob("*.html")):
