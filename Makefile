@@ -17,7 +17,7 @@ test: $(VENV)/.tox
 
 check: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m pytest -n 2 --dist worksteal -m slow
-	$(VENV)/bin/tox run-parallel -p 2 -o --parallel-no-spinner -e minimal,beside,timm
+	$(VENV)/bin/tox run-parallel -p 2 -o --parallel-no-spinner -e minimal,beside,timm,wheel
 
 check-ledger: $(VENV)/.tox
 	$(VENV)/bin/tox exec -e py -- python -m experiments.reproduce --suite check

@@ -13,6 +13,7 @@ COMMANDS = {
     "cross-domain": "one backbone on several data sets: Table 5 of the DeepEMD paper",
     "device-check": "check and time this machine's GPU: its tests, then kernels, methods and trainings",
     "does-ot-matter": "from the LP to no matching at all: accuracy, time, and where the gain comes from",
+    "draw": "the pictures of finished runs again, from their figures alone",
     "folders": 'is method="auto" as good as a method fixed beforehand: 40 folders that had no part in its table',
     "long-tail": "OT re-weighting for long-tailed training against its rivals",
     "episode": "look at an episode of a run: its images, and what each method took them for",

@@ -61,7 +61,7 @@ class DomainTransport(MethodBase):
 
     As it is transductive, it can gain by clustering the queries where there is no shift at all: compare it with
     ``mean-alignment``, and a gain under a shift with that without one. It may hurt where the classes' shares of the
-    queries are uneven. docs/transfer.md says how defaults were chosen, and has figures once there are records.
+    queries are uneven. docs/transfer.md says how defaults were chosen, and has the figures.
 
     Args:
         plan: One of the above.

@@ -44,6 +44,10 @@ def test_every_module_is_in(folder, names):
     assert modules <= set(names)
 
 
+def test_the_licence_is_in(names):
+    assert [name.rpartition("/")[2] for name in names if "/licenses/" in name] == ["LICENSE"]
+
+
 def test_data_files_are_in(names):
     expected = {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/data/splits").glob("*.json")}
     expected |= {path.relative_to(ROOT).as_posix() for path in (ROOT / "otfew/transport/cuda").glob("*.[hc]*")}

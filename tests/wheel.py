@@ -30,8 +30,8 @@ print(result)
 
 
 def run(*words: str | Path, cwd: Path) -> str:
-    """Run a command, say how long it took, and return what it printed; one that fails ends all."""
-    started = time.perf_counter()
+    """Run a command, say what time it took, and return what it printed; one that fails ends all."""
+    started, before = time.perf_counter(), os.times()
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("OTFEW_", "PYTHON"))}
     environment |= {"OTFEW_CACHE": str(cwd / "cache"), "NUMBA_CACHE_DIR": str(cwd / "compiled")}
     done = subprocess.run(
@@ -39,7 +39,9 @@ def run(*words: str | Path, cwd: Path) -> str:
         stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     shown = " ".join(Path(word).name if Path(word).is_absolute() else str(word) for word in words)
-    sys.stdout.write(f"{time.perf_counter() - started:7.1f} s  {' '.join(shown.split())[:100]}\n")
+    after = os.times()
+    worked = after.children_user + after.children_system - before.children_user - before.children_system
+    sys.stdout.write(f"{time.perf_counter() - started:6.0f} s, CPU {worked:4.0f} s  {' '.join(shown.split())[:100]}\n")
     sys.stdout.flush()
     if done.returncode:
         sys.exit(f"{done.stdout}\nexit code {done.returncode}")

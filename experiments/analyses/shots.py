@@ -81,7 +81,7 @@ def compare_shots(config: Shots, console: Console) -> Path:
         {"heads_against_mean": against_mean},
         tables(records, against_mean),
         lines,
-        {"shots.png": picture(records)},
+        {"shots.png": picture(records, against_mean)},
     )
 
 

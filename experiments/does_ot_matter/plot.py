@@ -1,18 +1,28 @@
-"""``does_ot_matter`` as a picture: accuracy against time, and along the line from the LP to the product coupling."""
+"""``does_ot_matter`` as a picture: a forest along the line from the LP to the product coupling, and beside it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from otfew.reporting.accuracy_plot import spread
-from otfew.reporting.canvas import CONTROL, INK, TRANSPORT, bars, caption, make_figure, to_png
+from otfew.reporting import canvas, forest_plot
+from otfew.reporting.accuracy_plot import as_mark, compared, subject
+from otfew.reporting.canvas import CONTROL_ROLE, REFERENCE_ROLE, TRANSPORT_ROLE, Role, to_png
+from otfew.reporting.forest_plot import Column, Heading, Mark, Row
+from otfew.reporting.sentences import milliseconds
 
 Record = Mapping[str, Any]
+PARTNERS = Role("partners of a node in the plan", canvas.FAINT, "o", filled=False)
 
 
 def picture(record: Record, times: Record, plans: Record, line: Mapping[float, str], lp: str, product: str) -> bytes:
-    """Draw paired differences to the LP against ms per episode, and against reg together with the plans' spread.
+    """Draw ``figure`` as a PNG file."""
+    return to_png(figure(record, times, plans, line, lp, product))
+
+
+def figure(record: Record, times: Record, plans: Record, line: Mapping[float, str], lp: str, product: str) -> Any:
+    """Draw paired differences to the LP: first along the line of plans, then the others, the best first.
 
     Args:
         record: A panel as ``compare`` writes it, whose reference is the LP.
@@ -23,70 +33,64 @@ def picture(record: Record, times: Record, plans: Record, line: Mapping[float, s
         product: Name of the product coupling's.
 
     Returns:
-        A PNG file.
+        A figure of matplotlib's.
     """
-    figure, panels = make_figure(1, 2, (13.5, 5.2), gridspec_kw={"wspace": 0.62, "width_ratios": (1.15, 1)})
-    _against_time(panels[0][0], record, times, lp)
-    _along_reg(panels[0][1], record, plans, line, (lp, product))
-    p = record["protocol"]
-    title = f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes"
-    figure.suptitle(caption(f"{title}; thick: 95 % over episodes, thin: over classes"), fontsize=10)
-    return to_png(figure)
+    along = [lp, *line.values(), product]
+    beside = sorted((name for name in record["methods"] if name not in along), key=lambda name: -_mean(record, name))
+    rows: list[Row | Heading] = [Heading("from optimal to no matching")]
+    rows += [_row(name, record, times, plans, lp) for name in along]
+    rows.append(Heading("other entries"))
+    rows += [_row(name, record, times, plans, lp) for name in beside]
+    columns = [
+        Column("accuracy minus that of the LP, points", zero=0.0, head="± classes"),
+        Column("partners of a node", role=PARTNERS, share=0.35),
+        Column("", share=0.0, head="ms per episode"),
+    ]
+    roles = [row.role for row in rows if isinstance(row, Row)]
+    roles = [role for role in (TRANSPORT_ROLE, CONTROL_ROLE, REFERENCE_ROLE) if role in roles]
+    key = [*canvas.role_key([*roles, PARTNERS]), *canvas.bar_key()]
+    return forest_plot.draw(finding(record, along[1:], beside), subject(record["protocol"]), rows, columns, key)
+
+
+def finding(record: Record, along: Sequence[str], beside: Sequence[str]) -> str:
+    """Say what blurring the plan changes, and what else does.
+
+    Args:
+        record: As for ``figure``.
+        along: Names along the line, without the LP.
+        beside: The other names.
+    """
+    sure = [name for name in along if _difference(record, name)["verdict"] in {"better", "worse"}]
+    ends = sorted((_difference(record, name) for name in along), key=lambda one: float(one["mean"]))
+    if sure:
+        told = "; ".join(f"{name} {compared(_difference(record, name), 'the LP')}" for name in sure)
+        said = f"Blurring the plan changes accuracy: {told}"
+    else:
+        first, last = (as_mark(one, sign=True).text for one in (ends[0], ends[-1]))
+        said = f"Blurring the plan is not shown to change accuracy ({first} to {last} points)"
+    other = [name for name in beside if _difference(record, name)["verdict"] in {"better", "worse"}]
+    if other:
+        told = ", ".join(f"{name} ({as_mark(_difference(record, name), sign=True).text})" for name in other)
+        return f"{said}; what does: {told}"
+    return f"{said}, nor are the controls"
 
 
 def _difference(record: Record, name: str) -> Record:
-    """Return the paired difference of a entry to the LP; zero for the LP itself."""
-    zero = {"mean": 0.0, "episode_ci": None, "class_ci": None}
+    """Return the paired difference of an entry to the LP; zero for the LP itself."""
+    zero = {"mean": 0.0, "episode_ci": None, "class_ci": None, "verdict": ""}
     found: Record = record["methods"][name].get("difference", zero)
     return found
 
 
-def _against_time(axes: Any, record: Record, times: Record, lp: str) -> None:
-    """Draw every entry, its name beside the axes."""
-    names = sorted(record["protocol"]["order"], key=lambda name: _difference(record, name)["mean"])
-    axes.set_xscale("log")
-    transport = {name for name in names if record["protocol"]["methods"][name]["method"] == "deepemd"}
-    for name in names:
-        colour = TRANSPORT if name in transport else CONTROL
-        bars(axes, times[name]["ms_per_episode"], _difference(record, name), colour)
-    low, high = axes.get_ylim()
-    places = spread([(100 * _difference(record, name)["mean"] - low) / (high - low) for name in names], 0.062)
-    for name, place in zip(names, places, strict=True):
-        axes.annotate(
-            caption(f"LP ({lp})" if name == lp else name),
-            (times[name]["ms_per_episode"], 100 * _difference(record, name)["mean"]),
-            xytext=(1.04, place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=8,
-            color=TRANSPORT if name in transport else INK,
-            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.7, "shrinkB": 3, "relpos": (0, 0.5)},
-            annotation_clip=False,
-        )
-    axes.set_ylim(low, high)
-    axes.axhline(0, color=TRANSPORT, linestyle=":", linewidth=1)
-    axes.set_xlabel("ms per episode, features cached (log scale)")
-    axes.set_ylabel("accuracy minus that of the LP, points")
-    axes.grid(alpha=0.25)
+def _mean(record: Record, name: str) -> float:
+    return float(_difference(record, name)["mean"])
 
 
-def _along_reg(axes: Any, record: Record, plans: Record, line: Mapping[float, str], ends: tuple[str, str]) -> None:
-    """Draw the entropic plans between their two ends."""
-    regs = list(line)
-    for reg, name in line.items():
-        bars(axes, reg, _difference(record, name), TRANSPORT)
-    axes.plot(regs, [100 * _difference(record, name)["mean"] for name in line.values()], color=TRANSPORT, linewidth=1)
-    axes.axhline(0, color=TRANSPORT, linestyle=":", linewidth=1, label="LP")
-    end = 100 * _difference(record, ends[1])["mean"]
-    axes.axhline(end, color=CONTROL, linestyle=":", linewidth=1, label="product coupling")
-    axes.set_xscale("log")
-    axes.set_xlabel("reg of the entropic plan, in units of the cost")
-    axes.set_ylabel("accuracy minus that of the LP, points", color=TRANSPORT)
-    axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, loc="lower left")
-    twin = axes.twinx()
-    twin.plot(regs, [plans[name]["partners"] for name in line.values()], "s-", color="0.45", markersize=4, linewidth=1)
-    for name in ends:
-        twin.axhline(plans[name]["partners"], color="0.6", linestyle=(0, (1, 4)), linewidth=1)
-    twin.set_ylabel("partners of a node (grey)", color="0.35")
-    twin.set_ylim(bottom=0)
+def _row(name: str, record: Record, times: Record, plans: Record, lp: str) -> Row:
+    transport = record["protocol"]["methods"][name]["method"] == "deepemd"
+    role = REFERENCE_ROLE if name == lp else TRANSPORT_ROLE if transport else CONTROL_ROLE
+    mark = Mark(0.0, text="reference") if name == lp else as_mark(_difference(record, name), sign=True)
+    partners = plans[name]["partners"] if name in plans else math.nan
+    spread = Mark(partners, text=f"{partners:.1f}" if name in plans else "")
+    time = Mark(math.nan, text=milliseconds(times[name]["ms_per_episode"]))
+    return Row(f"LP ({lp})" if name == lp else name, role, (mark, spread, time))

@@ -21,6 +21,7 @@ from otfew.evaluation.shares import Design, effects
 from otfew.evaluation.study import Panel, Record
 from otfew.experiments.common import analysis, setup
 from otfew.experiments.does_ot_matter.config import Config
+from otfew.experiments.does_ot_matter.names import LP, PRODUCT, entropic
 from otfew.method import shot_mean
 from otfew.reporting import cells
 from otfew.reporting import comparison as report
@@ -28,8 +29,6 @@ from otfew.reporting.tables import Table
 from otfew.scores.spread import mean_partners
 from otfew.transport import ConvergenceWarning, Sinkhorn
 
-LP = "deepemd"
-PRODUCT = "product-coupling"
 CONTROLS = (PRODUCT, "chamfer", "cr-pooled", "cosine-nodes", "cosine-centroid")
 EQUAL = "deepemd uniform"
 DESIGNS = {
@@ -91,11 +90,6 @@ def measure(config: Config, console: Console) -> Path:
         [*share_lines(shares), *report.protocol_lines(record)],
         {"does-ot-matter.png": picture(record, times, plans, {reg: entropic(reg) for reg in regs}, LP, PRODUCT)},
     )
-
-
-def entropic(reg: float) -> str:
-    """Name DeepEMD with Sinkhorn's plans at one ``reg``."""
-    return f"sinkhorn reg={reg:g}"
 
 
 def measure_plans(panel: Panel, episodes: int, regs: Sequence[float], device: str) -> dict[str, dict[str, float]]:

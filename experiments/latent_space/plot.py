@@ -2,91 +2,106 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
-from sklearn.decomposition import PCA
-from torch import Tensor
 
-from otfew.evaluation.study import Panel
-from otfew.methods.latent_space import latent_space
-from otfew.reporting.canvas import COLOURS, caption, make_figure, to_png
+from otfew.reporting import canvas
+from otfew.reporting.canvas import COLOURS, INK, MARKERS, TEXT, WIDTH, caption, to_png
+from otfew.reporting.forest_plot import tick, with_half
 
-QUERIES = 60
-"""Images of each class that are drawn beside the shots; an episode's few would make a ragged histogram."""
+Record = Mapping[str, Any]
 LEAST = 1e-3
 """Least share of a bin that is drawn."""
+_STATES = ("of ", "after ", "after ")
 
 
-def pictures(panel: Panel, vectors: Tensor) -> dict[str, bytes]:
-    """Draw the classes of the first episode as raw features, and as PT and LST make them.
+def picture(record: Record) -> bytes:
+    """Draw ``figure`` as a PNG file."""
+    return to_png(figure(record))
+
+
+def figure(record: Record) -> Any:
+    """Draw histograms above, projections below, a column for each space.
 
     Args:
-        panel: With entries "PT+MAP" and "LST+MAP", whose options are taken.
-        vectors: (images, channels) of the panel's material.
+        record: As ``points.measure`` makes it.
 
     Returns:
-        File name -> PNG.
+        A figure of matplotlib's.
     """
-    episode = panel.sampler(0, 1)
-    labels, names = panel.material.labels, panel.material.classes
-    classes = episode.classes[0].tolist()
-    support = episode.support[0]
-    spare = [np.setdiff1d(np.flatnonzero(labels == c), support[i])[:QUERIES] for i, c in enumerate(classes)]
-    query, of = np.concatenate(spare), np.repeat(np.arange(len(classes)), [len(s) for s in spare])
-    shots = vectors[torch.from_numpy(support.reshape(-1))]
-    rest = vectors[torch.from_numpy(query)]
-    spaces = {"raw features": (shots, rest)}
-    options = {v.name: v.options for v in panel.entries}
-    for title, entry in (("PT", "PT+MAP"), ("LST", "LST+MAP")):
-        chosen = options[entry]
-        s, q = latent_space(
-            shots[None], rest[None], beta=chosen["beta"], delta=chosen.get("delta", 1.0),
-            gamma=chosen.get("gamma", 1.0), joint=title == "LST",
-        )  # fmt: skip
-        spaces[title] = (s[0], q[0])
-    figure, axes = make_figure(2, len(spaces), (5 * len(spaces), 8.4), gridspec_kw={"hspace": 0.25})
-    shot = support.shape[1]
-    for column, (title, (s, q)) in enumerate(spaces.items()):
-        _histograms(axes[0, column], q.numpy(), of, [names[c] for c in classes])
-        _projection(axes[1, column], s.numpy(), q.numpy(), of, shot)
-        axes[0, column].set_title(title)
-    axes[0, 0].legend(fontsize=8)
-    axes[0, 0].set_ylabel("share of features (log)")
-    described = panel.material.describe()["data"]["dataset"]
-    figure.suptitle(
-        caption(f"{described}: the classes of the first episode, up to {QUERIES} images each beside the shots (stars)"),
-        fontsize=10,
-        y=0.95,
+    from matplotlib.lines import Line2D
+
+    spaces, names = record["spaces"], record["classes"]
+    looks = [(COLOURS[c % len(COLOURS)], MARKERS[c % len(MARKERS)]) for c in range(len(names))]
+    key: list[Any] = [
+        Line2D([], [], color=colour, marker=marker, markersize=5, label=caption(name))
+        for name, (colour, marker) in zip(names, looks, strict=True)
+    ]
+    key.append(Line2D([], [], color="none", marker="*", markeredgecolor=INK, markersize=11, label="shots"))
+    title = finding(record)
+    subtitle = (
+        f"{record['dataset']}; {record['network']}; the classes of the first episode, up to {max(record['images'])} "
+        "images of each beside the shots"
     )
-    return {"latent-space.png": to_png(figure)}
+    top, foot = canvas.headline_height(title, subtitle), canvas.key_height(key) + 0.15
+    drawn = canvas.blank((WIDTH, top + 4.85 + foot))
+    canvas.headline(drawn, title, subtitle)
+    width = (WIDTH - 0.55) / len(spaces)
+    for column, space in enumerate(spaces):
+        axes = canvas.add_axes(drawn, 0.55 + width * column, top + 0.2, width - 0.2, 1.8)
+        axes.set_title(space["title"], fontsize=TEXT, fontweight="bold", loc="left")
+        _histograms(axes, space, looks, column)
+        axes = canvas.add_axes(drawn, 0.55 + width * column, top + 2.6, width - 0.2, 2.0)
+        _projection(axes, space, looks)
+        axes.set_xlabel(f"two components, {100 * space['explained']:.0f} % of variance")
+        if not column:
+            axes.set_ylabel("principal components")
+    canvas.add_key(drawn, key)
+    return drawn
 
 
-def _histograms(axes: Any, points: Any, of: Any, names: list[str]) -> None:
+def finding(record: Record) -> str:
+    """Say how often the nearest mean is right in each space, with the interval over these images.
+
+    Args:
+        record: As for ``figure``.
+    """
+    count = sum(record["images"])
+    told = []
+    for space, state in zip(record["spaces"], _STATES, strict=False):
+        share = space["right"]
+        half = 196 * math.sqrt(share * (1 - share) / count)
+        told.append(f"{with_half(f'{100 * share:.0f}', half, 0)} % {state}{space['title']}")
+    return f"The nearest mean of the shots is right for {', '.join(told)}, of {count:,} images"
+
+
+def _histograms(axes: Any, space: Record, looks: list[tuple[str, str]], column: int) -> None:
     """Draw how the features of each class are distributed, over all its images and channels."""
-    low, high = np.quantile(points, (0.0005, 0.9995)).tolist()
-    edges = np.linspace(low, high, 61)
-    for c, name in enumerate(names):
-        values = points[of == c].reshape(-1)
-        counts, _ = np.histogram(values, edges)
-        axes.stairs(counts / len(values), edges, color=COLOURS[c % len(COLOURS)], label=caption(name))
+    from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+    for shares, (colour, _) in zip(space["shares"], looks, strict=True):
+        axes.stairs(np.array(shares), space["edges"], color=colour, linewidth=1.2)
     axes.set_yscale("log")
-    axes.set_ylim(bottom=LEAST)
+    axes.set_ylim(LEAST, 1)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: tick(100 * value)))
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
+    axes.xaxis.set_major_formatter(FuncFormatter(tick))
+    axes.grid(color=canvas.GRID)
     axes.set_xlabel("value of a feature")
+    if column:
+        axes.yaxis.set_major_formatter(NullFormatter())
+    else:
+        axes.set_ylabel("% of features (log)")
 
 
-def _projection(axes: Any, support: Any, query: Any, of: Any, shot: int) -> None:
-    """Draw images at their first two principal components, which know no classes."""
-    everything = np.concatenate([support, query])
-    model = PCA(2, svd_solver="full")
-    placed = model.fit_transform(everything)
-    shots, images = placed[: len(support)], placed[len(support) :]
-    colours = [COLOURS[c % len(COLOURS)] for c in range(len(support) // shot)]
-    for c, colour in enumerate(colours):
-        axes.plot(*images[of == c].T, ".", color=colour, markersize=4, alpha=0.6)
-        axes.plot(*shots[c * shot : (c + 1) * shot].T, "*", color=colour, markersize=13, markeredgecolor="black")
-    explained = 100 * model.explained_variance_ratio_.sum()
-    axes.set_xlabel(f"first two principal components, {explained:.0f} % of the variance")
+def _projection(axes: Any, space: Record, looks: list[tuple[str, str]]) -> None:
+    """Draw images, and the shots as stars."""
+    for images, (colour, marker) in zip(space["images"], looks, strict=True):
+        axes.plot(*np.array(images).T, marker, color=colour, markersize=2.8, alpha=0.6, linestyle="none")
+    for shots, (colour, _) in zip(space["shots"], looks, strict=True):
+        axes.plot(*np.array(shots).T, "*", color=colour, markersize=13, markeredgecolor="black")
     axes.set_xticks([])
     axes.set_yticks([])

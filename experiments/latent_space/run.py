@@ -76,14 +76,16 @@ def compare_spaces(config: Config, console: Console) -> Path:
     tables += [
         latent_tables.hyperparameters(shot, finished[f"shot-{shot}"], tuning.get(str(shot), {})) for shot in shots
     ]
-    from otfew.experiments.latent_space.plot import pictures
+    from otfew.experiments.latent_space.plot import picture
+    from otfew.experiments.latent_space.points import measure
 
+    shown = measure(panels[0], material.features(nodes, terms.device).pooled.nodes[:, 0])
     return session.write(
         finished,
-        {"by_shot": found, "tuning": tuning},
+        {"by_shot": found, "picture": shown, "tuning": tuning},
         tables,
         [*tuning_lines(config, source, tuned), *lines(finished, shots)],
-        pictures(panels[0], material.features(nodes, terms.device).pooled.nodes[:, 0]),
+        {"latent-space.png": picture(shown)},
     )
 
 

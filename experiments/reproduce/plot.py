@@ -1,68 +1,180 @@
-"""Differences with their intervals, beside the published ones, as a picture for each table."""
+"""Differences with their intervals, beside the published ones, as a forest plot for each table."""
 
 from __future__ import annotations
 
-import io
-import textwrap
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from otfew.experiments.reproduce.claims import Claim
 from otfew.experiments.reproduce.figures import Figure
-from otfew.experiments.reproduce.verdict import CONFIRMED, CONTRADICTED, EQUIVALENT, Verdict, basis
+from otfew.experiments.reproduce.labels import shorten
+from otfew.experiments.reproduce.verdict import CONFIRMED, CONTRADICTED, INCONCLUSIVE, Basis, Verdict, basis
+from otfew.reporting import canvas, forest_plot
+from otfew.reporting.canvas import PUBLISHED_ROLE, Role, caption, to_png
+from otfew.reporting.forest_plot import Column, Heading, Mark, Row
 
-COLOURS = {CONFIRMED: "#2a7f3f", CONTRADICTED: "#b3261e", EQUIVALENT.split()[0]: "#31688e"}
-OTHER = "#555555"
+EQUIVALENT = "equivalent"
+ROLES = {
+    CONFIRMED: Role(CONFIRMED, "#009e73", "o"),
+    EQUIVALENT: Role(EQUIVALENT, "#56b4e9", "s"),
+    INCONCLUSIVE: Role(INCONCLUSIVE, "#6e6e6e", "^"),
+    CONTRADICTED: Role(CONTRADICTED, "#882255", "X"),
+}
+"""First word of a verdict -> how it is drawn; hollow where it rests on fewer than three networks."""
+
+Line = tuple[Claim, Figure | None, Verdict]
 
 
-def forest(rows: Sequence[tuple[Claim, Figure, Verdict]]) -> bytes:
-    """Draw one row a claim: the difference found with its intervals, and the published difference as a diamond.
+def forest(table: str, rows: Sequence[Line]) -> bytes:
+    """Draw ``figure`` as a PNG file."""
+    return to_png(figure(table, rows))
 
-    Figures of another unit than points are drawn as they are, with a line at the level that is claimed. The thick bar
-    is the narrowest interval, the thin one what decides; the grey band is the margin of the first claim.
 
-    Returns:
-        A PNG file.
+def figure(table: str, rows: Sequence[Line]) -> Any:
+    """Draw one row a claim: the difference found with its intervals; the published one apart, on its own scale.
+
+    Published figures are of other networks and mostly of other data: on one axis, they would be compared as levels.
+    Figures of another unit than points are drawn as they are, with a line at the level that is claimed. The
+    thick bar is the narrowest interval, the thin one what decides; the grey band is the margin. What was not run is
+    named in small letters.
+
+    Args:
+        table: Its name.
+        rows: Claims with what was found of them, None where there is nothing, and the verdict; one at least has a
+            figure.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure as Canvas
-
-    height = 0.42 * len(rows) + 1.3
-    canvas = Canvas(figsize=(10, height))
-    FigureCanvasAgg(canvas)
-    axes = canvas.add_subplot()
-    canvas.subplots_adjust(left=0.5, right=0.97, top=1 - 0.3 / height, bottom=0.8 / height)
-    first = rows[0][0]
+    found = [(claim, found, verdict) for claim, found, verdict in rows if found is not None]
+    first = found[0][0]
     points = first.unit == "points"
-    axes.axvspan(-first.delta, first.delta, color="#eeeeee", zorder=0)
-    axes.axvline(0 if points else first.level or 0, color="#999999", linewidth=1, zorder=1)
-    for place, (claim, figure, verdict) in enumerate(rows):
-        colour = COLOURS.get(verdict.text.split(",")[0].split()[0], OTHER)
-        mean = figure.mean - claim.reference
-        decides = basis(figure).half_width
-        widths = sorted([*figure.intervals.values(), *([] if decides is None else [decides])])
-        for width, line in zip(widths[-1:] + widths[:1], (1.2, 3.5), strict=False):
-            axes.plot([mean - width, mean + width], [place, place], color=colour, linewidth=line, zorder=2)
-        axes.plot(mean, place, "o", color=colour, markersize=6, zorder=3)
-        if len(claim.paper) == (2 if points else 1):
-            published = claim.paper[0] - sum(claim.paper[1:])
-            axes.plot(published, place, "D", color="none", markeredgecolor="black", zorder=3)
-    axes.set_yticks(range(len(rows)), [_label(claim) for claim, _, _ in rows], fontsize=7)
-    axes.set_ylim(len(rows) - 0.5, -0.5)
-    if not points:
-        what = f"{first.unit}; line: the claim; diamond: published"
-    elif first.level is None:
-        what = "points, left - right; diamond: published; grey: margin"
-    else:
-        what = "points above the published level; grey: margin"
-    axes.set_xlabel(what, fontsize=8)
-    axes.tick_params(axis="x", labelsize=8)
-    for side in ("top", "right", "left"):
-        axes.spines[side].set_visible(False)
-    buffer = io.BytesIO()
-    canvas.savefig(buffer, format="png", dpi=110, metadata={"Software": ""})
-    return buffer.getvalue()
+    band = (-first.delta, first.delta) if points else None
+    zero = 0.0 if points else first.level or 0.0
+    columns = [Column(_axis(first), zero, band, head="± what decides")]
+    if any(_published(claim) is not None for claim, _, _ in rows):
+        what = "published, points" if points else "published"
+        columns.append(Column(what, zero, role=PUBLISHED_ROLE, share=0.32))
+    short, template = shorten([claim.says for claim, _, _ in rows if not claim.untestable])
+    lines = _rows(found, short, len(columns))
+    data = list(dict.fromkeys(claim.data for claim, _, _ in found))
+    told = [template] if template else []
+    told += data if len(data) == 1 else []
+    key = _key(found, columns, first)
+    return forest_plot.draw(_title(table, found), "; ".join(told), lines, columns, key, _missing(rows, short))
 
 
-def _label(claim: Claim) -> str:
-    """Wrap the claim, whole."""
-    return textwrap.fill(f"{claim.says} ({claim.data})", 72)
+def _axis(claim: Claim) -> str:
+    """Name the axis of what was found."""
+    if claim.unit != "points":
+        return f"found here, {claim.unit}; line: the claim"
+    return "found here, points: left minus right" if claim.level is None else "found here, points above the level"
+
+
+def _title(table: str, found: Sequence[tuple[Claim, Figure, Verdict]]) -> str:
+    """Count verdicts, and say how far the differences reach."""
+    counts = Counter(_kind(verdict) for _, _, verdict in found)
+    said = [f"{counts[kind]} {kind}" for kind in ROLES if counts[kind]]
+    said[0] = said[0].replace(" ", f" of {len(found)} ", 1) if len(found) > 1 else said[0].partition(" ")[2]
+    ranked = sorted(found, key=lambda row: row[1].mean)
+    ends = list(dict.fromkeys(_text(claim, one) for claim, one, _ in (ranked[0], ranked[-1])))
+    unit = found[0][0].unit
+    unit = unit.replace(" ", "\N{NO-BREAK SPACE}")
+    return f"{table}: {', '.join(said)} ({' to '.join(ends)}\N{NO-BREAK SPACE}{unit})"
+
+
+def _kind(verdict: Verdict) -> str:
+    return next(kind for kind in ROLES if verdict.text.startswith(kind))
+
+
+def _rows(
+    found: Sequence[tuple[Claim, Figure, Verdict]], short: Mapping[str, str], columns: int
+) -> list[Row | Heading]:
+    """Lay the rows out in groups, sorted by what was found."""
+    data = list(dict.fromkeys(claim.data for claim, _, _ in found))
+    says = list(dict.fromkeys(claim.says for claim, _, _ in found))
+    # Headings hold what changes less often; what never changes stands in the subtitle.
+    by_data = len(data) <= len(says)
+    lines: list[Row | Heading] = []
+    for group in data if by_data else says:
+        mine = [row for row in found if group == (row[0].data if by_data else row[0].says)]
+        if len(data) > 1 and len(says) > 1:
+            lines.append(Heading(group if by_data else short[group]))
+        for claim, one, verdict in sorted(mine, key=lambda row: -row[1].mean):
+            label = short[claim.says] if by_data and (len(short) > 1 or not claim.data) else claim.data
+            lines.append(_row(label, claim, one, verdict, columns))
+    return lines
+
+
+def _missing(rows: Sequence[Line], short: Mapping[str, str]) -> list[str]:
+    """Name the claims without a figure, in one sentence for each reason."""
+    reasons: dict[str, dict[str, list[str]]] = {}
+    for claim, one, verdict in rows:
+        if one is None:
+            reasons.setdefault(verdict.text, {}).setdefault(short.get(claim.says, claim.says), []).append(claim.data)
+    told = []
+    for reason, claims in reasons.items():
+        named = [f"{says} ({', '.join(data)})" if any(data) else says for says, data in claims.items()]
+        told.append(f"{reason}: {'; '.join(named)}")
+    return told
+
+
+def _row(label: str, claim: Claim, one: Figure, verdict: Verdict, columns: int) -> Row:
+    role = ROLES[_kind(verdict)]
+    role = Role(role.words, role.colour, role.marker, filled=not verdict.few)
+    decides = basis(one)
+    widths = [*one.intervals.values(), *([] if decides.half_width is None else [decides.half_width])]
+    wide = decides.half_width if decides.half_width is not None else max(widths, default=None)
+    narrow = min(widths, default=None)
+    marks: list[Mark | None] = [
+        Mark(one.mean - claim.reference, None if narrow == wide else narrow, wide, _text(claim, one))
+    ]
+    if columns > 1:
+        published = _published(claim)
+        marks.append(None if published is None else Mark(published, text=_figure(claim, published)))
+    return Row(label, role, tuple(marks))
+
+
+def _published(claim: Claim) -> float | None:
+    """Return the published difference, or the published ratio."""
+    if len(claim.paper) != (2 if claim.unit == "points" else 1):
+        return None
+    return claim.paper[0] - sum(claim.paper[1:])
+
+
+def _text(claim: Claim, one: Figure) -> str:
+    """Print what was found, with the interval that decides."""
+    decides: Basis = basis(one)
+    value = one.mean - claim.reference
+    digits = 2 if abs(value) < 100 else 0
+    return forest_plot.with_half(_figure(claim, value), decides.half_width, digits)
+
+
+def _figure(claim: Claim, value: float) -> str:
+    return forest_plot.signed(value) if claim.unit == "points" else _plain(value)
+
+
+def _plain(value: float) -> str:
+    return f"{value:.2f}" if abs(value) < 100 else f"{value:,.0f}"
+
+
+def _key(found: Sequence[tuple[Claim, Figure, Verdict]], columns: Sequence[Column], first: Claim) -> list[Any]:
+    """Say what colours, bars, the band and diamonds are."""
+    from matplotlib.patches import Patch
+
+    kinds = [kind for kind in ROLES if any(_kind(verdict) == kind for _, _, verdict in found)]
+    roles = [ROLES[kind] for kind in kinds]
+    if any(verdict.few for _, _, verdict in found):
+        roles.append(Role("hollow: fewer than three networks", ROLES[kinds[0]].colour, "o", filled=False))
+    if len(columns) > 1:
+        roles.append(PUBLISHED_ROLE)
+    several = [one for _, one, _ in found if len({*one.intervals.values(), basis(one).half_width}) > 1]
+    narrow = dict.fromkeys(min(one.intervals, key=lambda name: one.intervals[name]) for one in several)
+    over = dict.fromkeys(" and ".join(basis(one).over) for _, one, _ in found if basis(one).over)
+    thin = f"95 % over {' or '.join(over)}: it decides" if over else ""
+    key = [*canvas.role_key(roles), *canvas.bar_key(f"95 % over {' or '.join(narrow)}" if narrow else "", thin)]
+    if columns[0].band is not None:
+        key.append(
+            Patch(
+                color=forest_plot.BAND, label=caption(f"margin: {first.delta:g} point{'' if first.delta == 1 else 's'}")
+            )
+        )
+    return key

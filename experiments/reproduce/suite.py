@@ -184,6 +184,6 @@ def _draw(folder: Path, ledger: Ledger, full: Figures, quick: Figures) -> None:
     folder.mkdir(exist_ok=True)
     for table, claims in ledger.tables():
         sides = {claim.id: full.get(claim.id) or quick.get(claim.id) for claim in claims}
-        rows = [(claim, found["figure"], judged[claim.id]) for claim in claims if (found := sides[claim.id])]
-        if rows:
-            write_atomically(folder / f"{report.slug(table)}.png", forest(rows))
+        rows = [(claim, found["figure"] if (found := sides[claim.id]) else None, judged[claim.id]) for claim in claims]
+        if any(figure for _, figure, _ in rows):
+            write_atomically(folder / f"{report.slug(table)}.png", forest(table, rows))

@@ -1,5 +1,6 @@
 """What flows where: figures 6 and 7 of the DeepEMD paper: ``python -m experiments.show_flows A.jpg B.jpg``.
 
+With ``--labelled``, one image beside the nearest photos of the class it is taken for and of the runner-up.
 With ``--measure``, on ``glyphs``, where the true box of the letter is known: how much of the flow from a query's letter
 lands on the support's letter.
 """

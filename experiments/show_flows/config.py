@@ -16,10 +16,15 @@ Weights = Literal["cross_reference", "uniform"]
 
 @dataclass
 class Config(WithRun, WithBackbone, WithData):
-    """Draw the transport plan between two images, or measure on glyphs where the flow lands."""
+    """Draw the transport plan between two images, or from one to labelled ones, or measure where the flow lands."""
 
     images: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
-    """Two image files; with --dataset, two names or numbers of its images."""
+    """Two image files, or one with --labelled; with --dataset, names or numbers of its images."""
+    labelled: Path | None = None
+    """Folder of class folders: one image is compared with all of them, and shown beside the nearest photo of the
+    nearest class and of the runner-up."""
+    flows: int = 5
+    """How many flows of each plan are drawn, the largest."""
     dataset: str = ""
     """Data set that the images are of; for --measure: glyphs."""
     nodes: str = "fcn"
@@ -27,7 +32,7 @@ class Config(WithRun, WithBackbone, WithData):
     crop: Crop | None = None
     """none or center. Default: center for photographs of a data set, none for files."""
     weights: tuple[Weights, ...] = ("cross_reference", "uniform")
-    """cross_reference, uniform, or both; figure 7 shows the first."""
+    """cross_reference, uniform, or both; the matrix and --labelled take the first."""
     solver: str = "exact"
     """Transport solver."""
     measure: bool = False

@@ -1,7 +1,8 @@
-"""The transport plan between two images, drawn and written."""
+"""The transport plan between two images, or from one to labelled ones, drawn and written."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,18 @@ from rich.console import Console
 
 from otfew.backbones import Backbone
 from otfew.backbones import load as load_backbone
+from otfew.classifier.places import labelled_photos
 from otfew.data import ImageSet, read_image
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.experiments.common import setup
+from otfew.experiments.show_flows import pictures
 from otfew.experiments.show_flows.config import Config
-from otfew.experiments.show_flows.pictures import Flow, draw_full_flows, draw_lines, draw_reconstructions
+from otfew.experiments.show_flows.pictures import Candidate, Flow
 from otfew.experiments.show_flows.scenes import Scene, look
 from otfew.features.material import ImageMaterial
 from otfew.nodes import parse as parse_nodes
+from otfew.reporting.canvas import to_png
 from otfew.reporting.tables import Table, terminal, to_csv
 from otfew.runs.directory import RunDirectory, to_json
 from otfew.runs.identity import short_hash, versions
@@ -27,7 +31,7 @@ from otfew.transport import solve
 
 
 def show(config: Config, console: Console) -> Path:
-    """Draw the plan between two images.
+    """Draw the plan between two images, or between one and the nearest labelled ones.
 
     Args:
         config: The command line.
@@ -40,32 +44,40 @@ def show(config: Config, console: Console) -> Path:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
     """
     device = prepare(config)
-    if len(config.images) != 2:
-        raise UserError(f"show-flows takes two images, not {len(config.images)}; or --measure.")
+    _check(config)
+    return _show_answer(config, device, console) if config.labelled else _show_pair(config, device, console)
+
+
+def _check(config: Config) -> None:
+    """Refuse what needs no image to be seen as wrong."""
+    if config.labelled and config.dataset:
+        raise UserError("--labelled compares files: leave out --dataset.")
+    if config.labelled and len(config.images) != 1:
+        raise UserError(f"--labelled takes one image to name, not {len(config.images)}.")
+    if not config.labelled and len(config.images) != 2:
+        raise UserError(f"show-flows takes two images, not {len(config.images)}; or one and --labelled; or --measure.")
     if not config.weights:
         raise UserError("--weights must name cross_reference, uniform or both.")
+    if config.flows < 1:
+        raise UserError(f"--flows must be at least 1, not {config.flows}.")
     parse_nodes(config.nodes)
+
+
+def _show_pair(config: Config, device: str, console: Console) -> Path:
+    """Draw the plan between two images: flows, matrix and reconstruction."""
     a, b, described = _scenes(config, device, console)
     flows: dict[str, Flow] = {name: flow_between(a, b, name, config.solver) for name in dict.fromkeys(config.weights)}
-    settings = {"nodes": config.nodes, "solver": config.solver, "weights": list(flows), "images": [a.name, b.name]}
-    identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": versions()}
-    output = config.output or Path("runs") / f"show-flows-{short_hash(identity)}"
-    directory = RunDirectory(output, identity)
-    results = {
-        name: {
-            "similarity": round(flow.similarity, 6),
-            "plan": flow.plan.round(8).tolist(),
-            "query_weights": flow.s.round(8).tolist(),
-            "support_weights": flow.d.round(8).tolist(),
-        }
-        for name, flow in flows.items()
-    }
+    directory, identity = _claim(config, described, {"weights": list(flows), "images": [a.name, b.name]})
     boxes = {"query_boxes": a.boxes.round(3).tolist(), "support_boxes": b.boxes.round(3).tolist()}
-    directory.write("results.json", to_json({**identity, **boxes, "flows": results}))
+    found = {name: _record(flow) for name, flow in flows.items()}
+    directory.write("results.json", to_json({**identity, **boxes, "flows": found}))
     directory.write("plans.csv", _plans_csv(flows))
-    directory.write("flows.png", draw_lines(a, b, flows))
-    directory.write("full-flows.png", draw_full_flows(a, b, next(iter(flows.values()))))
-    directory.write("reconstruction.png", draw_reconstructions(a, b, flows))
+    for name, figure in (
+        ("flows.png", pictures.draw_pairs(a, b, flows, config.flows)),
+        ("full-flows.png", pictures.draw_matrix(a, b, next(iter(flows.values())))),
+        ("reconstruction.png", pictures.draw_reconstructions(a, b, flows)),
+    ):
+        directory.write(name, to_png(figure, dpi=pictures.DPI))
     rows = [[name, f"{flow.similarity:.4f}", str(int((flow.plan > 0).sum())), f"{flow.plan.max():.4f}"]
             for name, flow in flows.items()]  # fmt: skip
     head = ("weights", "similarity", "flows", "largest, share of all")
@@ -74,13 +86,64 @@ def show(config: Config, console: Console) -> Path:
     return directory.path
 
 
+def _show_answer(config: Config, device: str, console: Console) -> Path:
+    """Compare an image with labelled ones, and draw it beside the nearest photos of the two nearest classes."""
+    files, labels, notes = labelled_photos(config.labelled or "", config.depth)
+    if len(set(labels)) < 2:
+        raise UserError("--labelled holds one class: a runner-up needs two.")
+    path = _file(config.images[0])
+    image = read_image(path)
+    backbone, preparation, described = _network(config, device)
+    extractor = parse_nodes(config.nodes)
+    query = look(image, path.name, backbone, extractor, preparation)
+    weights = config.weights[0]
+    candidates = []
+    for file, label in zip(files, labels, strict=True):
+        scene = look(read_image(file), file.name, backbone, extractor, preparation)
+        candidates.append(Candidate(label, scene, flow_between(query, scene, weights, config.solver)))
+    nearest = by_class(candidates)
+    first, second = nearest[:2]
+    given = {
+        "weights": [weights],
+        "images": [query.name],
+        "labelled": [f"{c.label}/{c.scene.name}" for c in candidates],
+    }
+    directory, identity = _claim(config, described, given)
+    found = {
+        key: {"label": one.label, "photo": one.scene.name, "support_boxes": one.scene.boxes.round(3).tolist(),
+              **_record(one.flow)}
+        for key, one in (("answer", first), ("runner_up", second))
+    }  # fmt: skip
+    classes = {one.label: round(one.flow.similarity, 6) for one in nearest}
+    record = {**identity, "query_boxes": query.boxes.round(3).tolist(), "classes": classes, "flows": found}
+    directory.write("results.json", to_json(record))
+    directory.write("plans.csv", _plans_csv({"answer": first.flow, "runner_up": second.flow}))
+    directory.write("flows.png", to_png(pictures.draw_answer(query, first, second, config.flows), dpi=pictures.DPI))
+    for note in notes:
+        console.print(note, markup=False, highlight=False, soft_wrap=True)
+    rows = [[one.label, one.scene.name, f"{one.flow.similarity:.4f}"] for one in nearest]
+    title = f"{query.name} by its transport to the nearest photo of each class"
+    console.print(terminal(Table(title, ("class", "nearest photo", "similarity"), rows)))
+    console.print(f"picture: {directory.path / 'flows.png'}", markup=False, highlight=False, soft_wrap=True)
+    return directory.path
+
+
+def by_class(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Keep the most similar photo of each class, the most similar class first; equal ones in their order."""
+    best: dict[str, Candidate] = {}
+    for one in candidates:
+        if one.label not in best or one.flow.similarity > best[one.label].flow.similarity:
+            best[one.label] = one
+    return sorted(best.values(), key=lambda one: -one.flow.similarity)
+
+
 def flow_between(a: Scene, b: Scene, weights: str, solver: str) -> Flow:
     """Solve the transport between two images' nodes as DeepEMD does, the first being the query."""
     weighted = resolve_weights(weights).weigh(b.nodes[None, None], a.nodes[None, None])
     sim = similarities(weighted.support_map, weighted.query)
     result = solve(1 - sim, weighted.s, weighted.d, solver=solver)
-    plan, s, d = (x[0, 0, 0].double().numpy() for x in (result.plan, weighted.s, weighted.d))
-    return Flow(plan, s, d, float(1 - result.value_linear))
+    plan, s, d, similar = (x[0, 0, 0].double().numpy() for x in (result.plan, weighted.s, weighted.d, sim))
+    return Flow(plan, s, d, similar, float(1 - result.value_linear))
 
 
 def prepare(config: Config) -> str:
@@ -90,21 +153,30 @@ def prepare(config: Config) -> str:
     return setup.pick_device(config.device)
 
 
+def _claim(config: Config, described: dict[str, Any], given: dict[str, Any]) -> tuple[RunDirectory, dict[str, Any]]:
+    """Claim the run's folder; also return what the run is a function of."""
+    settings = {"nodes": config.nodes, "solver": config.solver, **given}
+    identity = {"command": "show-flows", "settings": settings, "protocol": described, "versions": versions()}
+    output = config.output or Path("runs") / f"show-flows-{short_hash(identity)}"
+    return RunDirectory(output, identity), identity
+
+
+def _record(flow: Flow) -> dict[str, Any]:
+    return {
+        "similarity": round(flow.similarity, 6),
+        "plan": flow.plan.round(8).tolist(),
+        "query_weights": flow.s.round(8).tolist(),
+        "support_weights": flow.d.round(8).tolist(),
+    }
+
+
 def _scenes(config: Config, device: str, console: Console) -> tuple[Scene, Scene, dict[str, Any]]:
     """Look at the two images; also describe what they come from."""
     extractor = parse_nodes(config.nodes)
     if not config.dataset:
-        pictures = []
-        for given in config.images:
-            path = Path(given).expanduser()
-            if not path.is_file():
-                raise UserError(f"image {given} does not exist: give two image files, or --dataset and two names.")
-            pictures.append((path.name, read_image(path)))
-        backbone = load_backbone(config.backbone, trained_on=config.trained_on).to(device)
-        side = config.resolution if config.resolution is not None else backbone.card.resolution
-        preparation = Preparation(side, config.crop or "none")
-        described: dict[str, Any] = {"data": None, **_describe(backbone), "resolution": side, "crop": preparation.crop}
-        a, b = (look(image, name, backbone, extractor, preparation) for name, image in pictures)
+        shown = [(path.name, read_image(path)) for path in map(_file, config.images)]
+        backbone, preparation, described = _network(config, device)
+        a, b = (look(image, name, backbone, extractor, preparation) for name, image in shown)
         return a, b, described
     material = setup.open_material(config, config.dataset, None, config.nodes, console)
     assert isinstance(material, ImageMaterial)
@@ -115,10 +187,22 @@ def _scenes(config: Config, device: str, console: Console) -> tuple[Scene, Scene
     return a, b, material.describe()
 
 
-def _describe(backbone: Backbone) -> dict[str, Any]:
-    """Say which backbone it is."""
+def _file(given: str) -> Path:
+    """Find an image file."""
+    path = Path(given).expanduser()
+    if not path.is_file():
+        raise UserError(f"image {given} does not exist: give image files, or --dataset and names of its images.")
+    return path
+
+
+def _network(config: Config, device: str) -> tuple[Backbone, Preparation, dict[str, Any]]:
+    """Load the network for files; also say which it is, and how images are prepared."""
+    backbone = load_backbone(config.backbone, trained_on=config.trained_on).to(device)
     card = backbone.card
-    return {"backbone": {"name": card.name, "sha256": backbone.digest, "training_data": card.training_data}}
+    side = config.resolution if config.resolution is not None else card.resolution
+    preparation = Preparation(side, config.crop or "none")
+    described = {"name": card.name, "sha256": backbone.digest, "training_data": card.training_data}
+    return backbone, preparation, {"data": None, "backbone": described, "resolution": side, "crop": preparation.crop}
 
 
 def _find(images: ImageSet, given: str) -> int:

@@ -10,11 +10,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from otfew.data.glyph_drawing.recipe import RESOLUTION
 from otfew.data.glyphs import GlyphSet
 from otfew.evaluation.episodes import Indices, Protocol, Sampler
 from otfew.evaluation.estimates import to_record
-from otfew.experiments.show_flows.scenes import covered, in_picture, look
+from otfew.experiments.show_flows.scenes import covered, look
 from otfew.features.material import ImageMaterial
 from otfew.nodes import parse
 from otfew.nodes.boxes import Boxes
@@ -34,7 +33,7 @@ def on_target(material: ImageMaterial, spec: str) -> Floats:
     """Compute for every node of every image the share of its area inside the letter's box: (images, nodes)."""
     images, extractor = material.images, parse(spec)
     assert isinstance(images, GlyphSet)
-    target = in_picture(images.boxes.astype(np.float64), RESOLUTION, extractor, material.preparation)
+    target = images.boxes.astype(np.float64)
 
     def boxes(i: int) -> Boxes:
         return look(images.read(i), images.names[i], material.backbone, extractor, material.preparation).boxes

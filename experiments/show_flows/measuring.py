@@ -35,7 +35,7 @@ def measure(config: Config, console: Console) -> Path:
         UserError: Whatever the user can set right; nothing is written or overwritten then.
     """
     device = prepare(config)
-    if config.images:
+    if config.images or config.labelled:
         raise UserError("--measure draws its own pairs: give no images with it.")
     if config.pairs < 1:
         raise UserError(f"--pairs must be at least 1, not {config.pairs}.")

@@ -1,4 +1,4 @@
-"""Where the nodes of an image are: its picture, and a box for each node."""
+"""Where the nodes of an image are: the image as it is, and a box for each node."""
 
 from __future__ import annotations
 
@@ -12,11 +12,8 @@ from torch import Tensor
 from otfew.backbones import Backbone
 from otfew.data.base import Image
 from otfew.data.preparation import Preparation
-from otfew.errors import UserError
 from otfew.nodes import Extractor
-from otfew.nodes.boxes import Boxes, map_boxes
-from otfew.nodes.fcn import FCN
-from otfew.nodes.patches import PatchExtractor
+from otfew.nodes.boxes import Boxes, node_boxes
 
 
 @dataclass(frozen=True)
@@ -25,17 +22,15 @@ class Scene:
 
     Attributes:
         name: For titles.
-        picture: (height, width, 3) uint8, what the boxes are in.
-        boxes: (nodes, 4), the part of the picture that each node stands for.
+        picture: (height, width, 3) uint8 at its original resolution.
+        boxes: (nodes, 4) in pixels of the picture, the part that each node stands for.
         nodes: (nodes, channels) float32 on the CPU.
-        grid: (rows, columns) where the nodes are the cells of one map, else None.
     """
 
     name: str
     picture: Image
     boxes: Boxes
     nodes: Tensor
-    grid: tuple[int, int] | None
 
 
 def look(image: Image, name: str, backbone: Backbone, extractor: Extractor, preparation: Preparation) -> Scene:
@@ -55,16 +50,7 @@ def look(image: Image, name: str, backbone: Backbone, extractor: Extractor, prep
     # One view at a time: many large crops need not fit.
     maps = torch.cat([backbone.maps(view[None]) for view in views.permute(0, 3, 1, 2)])
     nodes = extractor.nodes(maps[None])[0].float().cpu()
-    if isinstance(extractor, FCN):
-        height, width = maps.shape[2:]
-        # The map comes last, where it is among the nodes.
-        boxes = map_boxes(height, width, extractor.levels, preparation.resolution)[: len(nodes)]
-        return Scene(name, views[0].numpy(), boxes, nodes, None if extractor.levels else (height, width))
-    if isinstance(extractor, PatchExtractor):
-        patches = extractor.patches(image.shape[0], image.shape[1], name)
-        places = np.array([(p.left, p.top, p.right, p.bottom) for p in patches], np.float64)
-        return Scene(name, image, places, nodes, None)
-    raise UserError(f"where nodes {extractor.spec!r} are in an image is unknown: choose fcn, grid or sampling.")
+    return Scene(name, image, node_boxes(extractor, len(nodes), image.shape[:2], preparation, name), nodes)
 
 
 def covered(boxes: Boxes, target: Boxes) -> npt.NDArray[np.float64]:
@@ -79,12 +65,3 @@ def covered(boxes: Boxes, target: Boxes) -> npt.NDArray[np.float64]:
     inside = np.clip(high - low, 0, None).prod(-1)
     share: npt.NDArray[np.float64] = inside / (boxes[..., 2:] - boxes[..., :2]).prod(-1)
     return share
-
-
-def in_picture(boxes: Boxes, side: int, extractor: Extractor, preparation: Preparation) -> Boxes:
-    """Move boxes from a square image of ``side`` pixels into the picture that ``look`` would show of it."""
-    if isinstance(extractor, PatchExtractor):
-        return boxes
-    resolution = preparation.resolution
-    enlarged = resolution if preparation.crop == "none" else round(resolution * 92 / 84)
-    return boxes * enlarged / side - (enlarged - resolution) // 2

@@ -10,6 +10,7 @@ from otfew.errors import UserError
 from otfew.evaluation.shift_gain import Part
 from otfew.experiments.transfer import answers, report, rule
 from otfew.reporting import cells
+from otfew.reporting.forest_plot import signed, with_half
 from otfew.reporting.sentences import percent
 from otfew.reporting.severity_plot import picture
 from otfew.reporting.tables import Table, markdown
@@ -40,7 +41,7 @@ def write(docs: Path) -> None:
     records = [load(path) for path in sorted((docs / "results").glob("transfer-*.json"))]
     write_atomically(page, f"{before}{BEGIN}\n\n{figures(records)}\n{END}{after}".encode())
     if primary := _primary(records):
-        write_atomically(docs / PICTURE, picture(primary, [drawn(record) for record in primary]))
+        write_atomically(docs / PICTURE, picture(primary, [drawn(record) for record in primary], found(primary)))
 
 
 def load(path: Path) -> Record:
@@ -63,6 +64,23 @@ def drawn(record: Record) -> list[str]:
     pairs = record["effects"]["pairs"].values()
     wanted = {"cosine-centroid", *(name for pair in pairs for name in pair)}
     return [name for name in record["order"] if name in wanted]
+
+
+def found(records: Sequence[Record]) -> str:
+    """Say in the picture's title what the test of each network found.
+
+    Args:
+        records: Of the primary contrast.
+    """
+    told = []
+    for test in _tested(records):
+        effect = rule.record(test)
+        half = effect["class_ci"] if effect["class_ci"] is not None else effect["episode_ci"]
+        points = with_half(signed(100 * effect["mean"]), None if half is None else 100 * half)
+        told.append(f"{points} ({test.network}, {test.verdict})")
+    if not told:
+        return ""
+    return f"What transport gains under a shift less what it gains without: {', '.join(told)} points"
 
 
 def figures(records: Sequence[Record]) -> str:
@@ -97,7 +115,7 @@ def _own(records: Sequence[Record]) -> list[str]:
 def _tests(records: Sequence[Record]) -> list[str]:
     """Lay out the test of each network, and the cells that it averages."""
     parts = {(r["network"], r["data"]["dataset"]): _part(r["effects"]["all"]) for r in records}
-    found = rule.tests(parts)
+    found = _tested(records)
     rows = [
         [
             test.network,
@@ -141,6 +159,10 @@ def _tests(records: Sequence[Record]) -> list[str]:
     shifts = rule.TERMS["shifts"]
     head = ["network", "data set", *(f"{s}: what, less which control" for s in shifts), "all, points", *shifts]
     return [*lines, "Its cells:", "", markdown(Table("", head, cells_)).strip(), ""]
+
+
+def _tested(records: Sequence[Record]) -> list[rule.Test]:
+    return rule.tests({(r["network"], r["data"]["dataset"]): _part(r["effects"]["all"]) for r in records})
 
 
 def _part(effect: Record) -> Part:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -12,30 +12,96 @@ import numpy.typing as npt
 from otfew.classifier.reasons import Reasons
 from otfew.data.base import Image
 from otfew.nodes.boxes import Boxes
-from otfew.reporting.canvas import INK, caption, make_figure
+from otfew.reporting.canvas import INK, TEXT, WIDTH, add_axes, blank, caption, headline, headline_height, wrapped
+from otfew.reporting.flow_picture import ANSWER, RUNNER_UP, Link, draw_strip, strip_width
+from otfew.reporting.flow_picture import Photo as Drawn
 from otfew.reporting.pages import Mark, numbered
 
 SIDE = 900
 """Pictures are drawn with at most so many pixels to a side."""
-_FOR, _AGAINST = np.array([0.76, 0.27, 0.05]), np.array([0.19, 0.41, 0.56])
-"""Colours of regions that speak for a class and against it."""
-_TITLE = 54
-"""Characters that fit over a picture."""
+_FOR, _AGAINST = np.array([213, 94, 0]) / 255, np.array([0, 114, 178]) / 255
+"""Colours of regions that speak for a class and against it: vermilion and blue, as flows to the answer and from it."""
+_TITLE, _NAME = 42, 30
+"""Characters that fit over a map, and over a photo of the row below."""
+_GAP = 0.22
+"""Between the photos of that row, as a share of their height."""
+_HEAD = 0.42
+"""Inches above a row of pictures, for their titles."""
+_KEY = (
+    "Below, lines are mass that moves from a cell to a cell, as wide as it is much; bars at cells' feet are weights. At "
+    "the right, under the same numbers, where the same cells' mass goes in the runner-up's photo."
+)
 _GREY = 0.35
 """Of a region's own colour, what is left where it counts nothing."""
 
 
 def draw(told: Reasons) -> Any:
-    """Draw an explanation: maps above, numbered flows below, the sentences under them."""
-    figure, axes = make_figure(2, 3, (13, 10.2))
-    for place, (title, picture, marks) in zip(axes.flat, panels(told), strict=True):
-        _show(place, picture, title)
-        if picture is not None:
-            for mark in marks:
-                _mark(place, mark, picture.shape)
-    figure.subplots_adjust(left=0.01, right=0.99, top=0.94, bottom=0.13, wspace=0.03, hspace=0.14)
-    figure.text(0.012, 0.015, "\n".join(_wrapped(told.sentences())), fontsize=9, color=INK, va="bottom")
+    """Draw an explanation: maps above, below them the photo between two labelled ones, with numbered flows.
+
+    The flows to the answer's photo stand at the left, as wide as they are much; where the same cells' mass goes in the
+    runner-up's photo stands at the right, under the same numbers.
+    """
+    sentences = [line for sentence in told.sentences()[1:] for line in wrapped(sentence, WIDTH, TEXT)]
+    title = told.sentences()[0]
+    maps, strip = panels(told)[:3], _strip(told)
+    gap = 0.04
+    high = (WIDTH - 2 * gap) / 3 * told.picture.shape[0] / told.picture.shape[1]
+    low = WIDTH / strip_width(strip, _GAP) if strip else 0.3
+    head, step = headline_height(title, _KEY), 1.5 * TEXT / 72
+    figure = blank((WIDTH, head + _HEAD + high + _HEAD + low + 0.12 + step * len(sentences)))
+    top = headline(figure, title, _KEY) + _HEAD
+    for k, (name, picture, marks) in enumerate(maps):
+        place = add_axes(figure, k * ((WIDTH - 2 * gap) / 3 + gap), top, (WIDTH - 2 * gap) / 3, high)
+        _show(place, picture, name)
+        for mark in marks:
+            _mark(place, mark, told.picture.shape)
+    top += high + _HEAD
+    row = add_axes(figure, 0.0, top, WIDTH, low)
+    if strip:
+        draw_strip(row, strip, _links(told), gap=_GAP, size=TEXT)
+    else:
+        row.set_axis_off()
+        row.text(0.5, 0.5, "the labelled photos were not kept: no flows are drawn", ha="center", va="center")
+    for k, line in enumerate(reversed(sentences)):
+        figure.text(0.0, step * k / figure.get_figheight(), caption(line), fontsize=TEXT, color=INK, va="bottom")
     return figure
+
+
+def _strip(told: Reasons) -> list[Drawn]:
+    """Lay out the answer's photo, the photo itself and the runner-up's; nothing where a picture was not kept."""
+    best, rival = told.best(told.answer), told.best(told.runner_up)
+    if best.picture is None or rival.picture is None:
+        return []
+    there, elsewhere = told.transports
+    opinion = "DeepEMD's strongest flows" if told.opinion.decided else "a second opinion: DeepEMD's flows"
+    return [
+        Drawn(best.picture, _title(f"{told.answer}: the answer", best.name), there.there, there.plan.sum(0)),
+        Drawn(told.picture, _title(opinion, told.name), told.boxes, there.plan.sum(1)),
+        Drawn(rival.picture, _title(f"{told.runner_up}: the runner-up", rival.name), elsewhere.there,
+              elsewhere.plan.sum(0)),
+    ]  # fmt: skip
+
+
+def _title(first: str, name: str) -> str:
+    return f"{_cut(first, _NAME)}\n{_cut(name, _NAME)}"
+
+
+def _links(told: Reasons) -> list[Link]:
+    """Number the flows to the answer's photo, and where the same cells' mass goes in the runner-up's."""
+    there, elsewhere = told.transports
+    found = []
+    for flow in told.flows:
+        here = _place(told.boxes, flow.here)
+        to, rather = _place(there.there, flow.there), _place(elsewhere.there, flow.rival)
+        found.append(Link(flow.number, (1, here), (0, to), flow.share, ANSWER))
+        mass = float(elsewhere.plan[here, rather])
+        found.append(Link(flow.number, (1, here), (2, rather), mass, RUNNER_UP, square=True))
+    return found
+
+
+def _place(boxes: Boxes, box: tuple[float, ...]) -> int:
+    """Find a cell by its corners."""
+    return int(np.abs(boxes - box).sum(1).argmin())
 
 
 def panels(told: Reasons) -> list[tuple[str, Image | None, list[Mark]]]:
@@ -46,6 +112,7 @@ def panels(told: Reasons) -> list[tuple[str, Image | None, list[Mark]]]:
     regions = () if told.deletion is None else told.deletion.regions.tolist()
     best, rival = told.best(told.answer), told.best(told.runner_up)
     flows = told.flows
+    shares, rather = [one.share for one in flows], [one.mass for one in _links(told) if one.square]
     opinion = "which decided"
     if not told.opinion.decided:
         opinion = f"a second opinion: it {'agrees' if told.opinion.agrees else f'says {told.opinion.answer}'}"
@@ -53,16 +120,21 @@ def panels(told: Reasons) -> list[tuple[str, Image | None, list[Mark]]]:
         (f"{told.name}\n{told.answer} {told.confidence:.2f}", told.picture, [Mark(tuple(box)) for box in regions]),
         (f"by {told.method}, what speaks\nfor {told.answer} (orange) or against (blue)", for_map, []),
         (f"for {told.answer} (orange)\nor rather {told.runner_up} (blue)", lead_map, []),
-        (f"DeepEMD's {len(flows)} strongest flows,\n{opinion}", told.picture, numbered([f.here for f in flows])),
         (
-            f"answer: {_with_photo(told.answer, best.name)}\n{_listed([f.similarity for f in flows])}",
-            best.picture,
-            numbered([flow.there for flow in flows]),
+            f"DeepEMD's {len(flows)} strongest flows,\n{opinion}",
+            told.picture,
+            numbered([f.here for f in flows], shares),
         ),
         (
-            f"runner-up: {_with_photo(told.runner_up, rival.name)}\n{_listed([f.rival_similarity for f in flows])}",
+            f"answer: {_with_photo(told.answer, best.name)}\n{_listed(shares, [f.similarity for f in flows])}",
+            best.picture,
+            numbered([flow.there for flow in flows], shares),
+        ),
+        (
+            f"runner-up: {_with_photo(told.runner_up, rival.name)}\n"
+            f"{_listed(rather, [f.rival_similarity for f in flows])}",
             rival.picture,
-            numbered([flow.rival for flow in flows]),
+            numbered([flow.rival for flow in flows], rather),
         ),
     ]
 
@@ -72,8 +144,12 @@ def _with_photo(label: Any, name: str) -> str:
     return name if name.startswith(f"{label}/") else f"{label}, {name}"
 
 
-def _listed(similar: list[float]) -> str:
-    return "similarity " + ", ".join(f"{i}: {value:.2f}" for i, value in enumerate(similar, 1)) if similar else ""
+def _listed(masses: Sequence[float], similar: Sequence[float]) -> str:
+    """List flows: their numbers, per cent of all mass, and similarities."""
+    each = (
+        f"{k}: {100 * mass:.1f} at {value:.2f}" for k, (mass, value) in enumerate(zip(masses, similar, strict=True), 1)
+    )
+    return f"% of mass at similarity {', '.join(each)}" if similar else ""
 
 
 def heat(picture: Image, boxes: Boxes, values: npt.NDArray[np.float64]) -> Image:
@@ -123,36 +199,16 @@ def _show(axes: Any, picture: Image | None, title: str) -> None:
     axes.set_axis_off()
 
 
-def _cut(line: str) -> str:
+def _cut(line: str, room: int = _TITLE) -> str:
     """Leave out the middle of what is too long for a title."""
-    half = _TITLE // 2
-    return line if len(line) <= _TITLE else f"{line[: half - 1]}…{line[-half:]}"
+    half = room // 2
+    return line if len(line) <= room else f"{line[: half - 1]}…{line[-half:]}"
 
 
 def _mark(axes: Any, mark: Mark, shape: tuple[int, ...]) -> None:
-    """Outline a region given in pixels of the picture before it was shrunk, and number it at its corner."""
+    """Outline a region given in pixels of the picture before it was shrunk."""
     from matplotlib.patches import Rectangle
 
     x0, y0, x1, y1 = np.asarray(mark.box) * min(1.0, SIDE / max(shape[:2]))
     for colour, width in (("black", 3.0), (mark.colour, 1.5)):
         axes.add_patch(Rectangle((x0, y0), x1 - x0, y1 - y0, fill=False, edgecolor=colour, linewidth=width))
-    if mark.text:
-        axes.annotate(
-            mark.text,
-            (x0, y0),
-            xytext=(3 + 13 * mark.repeats, -3),
-            textcoords="offset points",
-            color="white",
-            fontsize=8,
-            fontweight="bold",
-            ha="left",
-            va="top",
-            bbox={"facecolor": mark.colour, "edgecolor": "none", "pad": 1.2},
-        )
-
-
-def _wrapped(sentences: Iterable[str], width: int = 175) -> list[str]:
-    """Break sentences into lines."""
-    import textwrap
-
-    return [line for sentence in sentences for line in textwrap.wrap(caption(sentence), width)]

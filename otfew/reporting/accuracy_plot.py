@@ -1,126 +1,184 @@
-"""Accuracy with intervals against time, as a picture."""
+"""A comparison as a picture: accuracies as a sorted forest, beside paired differences to the reference."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
-from otfew.reporting.canvas import caption, make_figure, to_png
+from otfew.reporting import canvas, forest_plot
+from otfew.reporting.canvas import CONTROL_ROLE, REFERENCE_ROLE, RIVAL_ROLE, TRANSPORT_ROLE, Role, to_png
 from otfew.reporting.comparison import mark
-from otfew.reporting.sentences import wide
+from otfew.reporting.contrasts import Contrast, all_contrasts
+from otfew.reporting.forest_plot import Column, Heading, Mark, Row, signed, with_half
+from otfew.reporting.sentences import DOES, listed, milliseconds, percent, wide
 
-SPACING = 0.045
-"""Least distance between two labels, as a share of the picture's height."""
+Record = Mapping[str, Any]
 
 
-def accuracy_vs_time(results: Mapping[str, Any], timings: Mapping[str, Any]) -> bytes:
+def accuracies(results: Record, timings: Record | None = None) -> bytes:
     """Draw ``figure`` as a PNG file."""
-    return to_png(figure(results, timings), dpi=150)
+    return to_png(figure(results, timings))
 
 
-def figure(results: Mapping[str, Any], timings: Mapping[str, Any]) -> Any:
-    """Draw every method: accuracy in per cent against ms per episode, features cached.
+def figure(results: Record, timings: Record | None = None) -> Any:
+    """Draw every method, the best first: accuracy in per cent, and the paired difference to the reference.
 
-    Thick bars are the intervals over episodes, thin ones those over classes where they are known. Names stand in a
-    column at the right, in the order of accuracy, with a line to their point.
+    Thick bars are 95 % intervals over episodes, thin ones those over classes, or photos where classes are fixed, as far
+    as they are known. Transductive methods, which see all queries at once, stand apart: their differences are to a
+    reference of their own. What has no number stands last.
 
     Args:
-        results: With "methods" and "protocol".
-        timings: With "methods": name -> "ms_per_episode".
+        results: With "methods", "protocol" and "transport_adds".
+        timings: With "methods": name -> "ms_per_episode"; None prints no times.
 
     Returns:
         A figure of matplotlib's that no window knows of; notebooks show it.
     """
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
     methods = results["methods"]
-    names = sorted(methods, key=lambda name: methods[name]["accuracy"]["mean"])
-    drawn, ((axes,),) = make_figure(1, 1, (9, max(4.5, 0.32 * len(names) + 1.5)))
-    drawn.subplots_adjust(right=0.78)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    for name in names:
-        accuracy = methods[name]["accuracy"]
-        x, y = timings["methods"][name]["ms_per_episode"], 100 * accuracy["mean"]
-        transport = name in results["transport_adds"]
-        color = "#c1440e" if transport else "#31688e"
-        if (width := wide(accuracy)) is not None:
-            axes.errorbar(x, y, 100 * width, color=color, alpha=0.35, linewidth=1, capsize=3)
-        if accuracy["episode_ci"] is not None:
-            axes.errorbar(x, y, 100 * accuracy["episode_ci"], color=color, linewidth=3, alpha=0.8)
-        axes.plot(x, y, "s" if transport else "o", color=color, markersize=6)
-    # Set by hand: what matplotlib chooses around a single point may have no width.
-    times = [timings["methods"][name]["ms_per_episode"] for name in names]
-    axes.set_xlim(min(times) / 1.5, max(times) * 1.5)
-    low, high = _limits([methods[name]["accuracy"] for name in names])
-    axes.set_ylim(low, high)
-    means = [100 * methods[name]["accuracy"]["mean"] for name in names]
-    places = spread([(mean - low) / (high - low) for mean in means], SPACING)
-    for name, place in zip(names, places, strict=True):
-        point = (timings["methods"][name]["ms_per_episode"], 100 * methods[name]["accuracy"]["mean"])
-        axes.annotate(
-            caption(mark(name, methods[name])),
-            point,
-            xytext=(1.04, place),
-            textcoords="axes fraction",
-            va="center",
-            fontsize=9,
-            color="#c1440e" if name in results["transport_adds"] else "#1a1a1a",
-            arrowprops={"arrowstyle": "-", "color": "0.75", "linewidth": 0.7, "shrinkB": 3, "relpos": (0, 0.5)},
-            annotation_clip=False,
-        )
+    groups = [[name for name in methods if methods[name]["transductive"] is told] for told in (False, True)]
+    rows: list[Row | Heading] = []
+    for names, words in zip(groups, ("one query at a time", "all queries at once (transductive)"), strict=True):
+        if names and all(groups):
+            rows.append(Heading(words))
+        rows += [_row(name, results, timings) for name in sorted(names, key=lambda name: _order(methods[name]))]
     p = results["protocol"]
-    title = f"{p['data']['dataset']}, {p['way']}-way {p['shot']}-shot, {p['episodes']:,} episodes"
-    axes.set_title(caption(title), fontsize=11)
-    axes.set_xlabel("ms per episode, features cached (log scale)")
     over = "photos" if p.get("fixed_classes") else "classes"
-    axes.set_ylabel(f"accuracy, %   (thick: 95 % over episodes; thin: over {over})")
-    axes.grid(alpha=0.25)
-    return drawn
+    columns = [Column("accuracy, %", head=f"± {over}")]
+    references = dict.fromkeys(m["difference"]["to"] for m in methods.values() if "difference" in m)
+    if references:
+        axis = f"paired difference to {listed(list(references), ' or ')}, points"
+        columns.append(Column(axis, zero=0.0, share=0.8, head=f"± {over}"))
+    if timings is not None:
+        columns.append(Column("", share=0.0, head="ms per episode"))
+    roles = [row.role for row in rows if isinstance(row, Row)]
+    known = [role for role in (TRANSPORT_ROLE, CONTROL_ROLE, RIVAL_ROLE, REFERENCE_ROLE) if role in roles]
+    known_wide = any(wide(method["accuracy"]) is not None for method in methods.values())
+    key = [*canvas.role_key(known), *canvas.bar_key(thin=f"95 % over {over}" if known_wide else "")]
+    return forest_plot.draw(finding(results), subject(p), rows, columns, key)
 
 
-def _limits(accuracies: list[Mapping[str, Any]]) -> tuple[float, float]:
-    """Find limits, in per cent, that hold all bars with some room."""
-    widths = [max(wide(a) or 0, a["episode_ci"] or 0) for a in accuracies]
-    low = min(100 * (a["mean"] - w) for a, w in zip(accuracies, widths, strict=True))
-    high = max(100 * (a["mean"] + w) for a, w in zip(accuracies, widths, strict=True))
-    room = max(0.05 * (high - low), 0.5)
-    return low - room, high + room
+def _order(method: Record) -> tuple[bool, float]:
+    """Sort the best first, and what has no number last."""
+    mean = method["accuracy"]["mean"]
+    return not math.isfinite(mean), -mean if math.isfinite(mean) else 0.0
 
 
-def spread(wanted: list[float], spacing: float) -> list[float]:
-    """Move sorted places in [0, 1] apart until neighbours keep their distance, as near to where they were as it goes.
+def role_of(name: str, results: Record) -> Role:
+    """Tell what a method is in a comparison: transport, its control, the reference, or another.
 
     Args:
-        wanted: Ascending.
-        spacing: Least distance; lowered to what fits.
-
-    Returns:
-        Ascending places in [0, 1].
+        name: Of the method.
+        results: With "methods", "protocol" and "transport_adds".
     """
-    if len(wanted) < 2:
-        return list(wanted)
-    spacing = min(spacing, 1 / (len(wanted) - 1))
-    groups: list[tuple[float, int]] = []
-    for place in wanted:
-        groups.append((place, 1))
-        while len(groups) > 1 and _overlap(groups[-2], groups[-1], spacing):
-            (a, m), (b, n) = groups[-2:]
-            groups[-2:] = [((a * m + b * n) / (m + n), m + n)]
-    places = [
-        min(max(centre, spacing * (n - 1) / 2), 1 - spacing * (n - 1) / 2) + spacing * (k - (n - 1) / 2)
-        for centre, n in groups
-        for k in range(n)
-    ]
-    for i in range(1, len(places)):
-        places[i] = max(places[i], places[i - 1] + spacing)
-    for i in reversed(range(len(places))):
-        places[i] = min(places[i], 1 - spacing * (len(places) - 1 - i))
-    return places
+    if name in results["transport_adds"]:
+        return TRANSPORT_ROLE
+    controls = {contrast.control for _, contrast in all_contrasts(results)} or set(DOES)
+    if name in controls:
+        return CONTROL_ROLE
+    return REFERENCE_ROLE if "difference" not in results["methods"][name] else RIVAL_ROLE
 
 
-def _overlap(first: tuple[float, int], second: tuple[float, int], spacing: float) -> bool:
-    """Tell whether two groups (centre, size) of labels come too near."""
-    return second[0] - first[0] < spacing * (first[1] + second[1]) / 2
+def _row(name: str, results: Record, timings: Record | None) -> Row:
+    method = results["methods"][name]
+    marks = [as_mark(method["accuracy"])]
+    marks.append(
+        as_mark(method["difference"], sign=True) if "difference" in method else Mark(math.nan, text="reference")
+    )
+    if timings is not None:
+        marks.append(Mark(math.nan, text=milliseconds(timings["methods"][name]["ms_per_episode"])))
+    role = role_of(name, results)
+    return Row(mark(name, method), role, tuple(marks), strong=role is TRANSPORT_ROLE)
+
+
+def as_mark(record: Record, *, sign: bool = False) -> Mark:
+    """Turn a figure into a mark in per cent or points: thick over episodes, thin over classes.
+
+    Args:
+        record: With "mean", "episode_ci" and "class_ci" or "photo_ci", fractions of 1.
+        sign: Print one before positive figures.
+    """
+    mean = 100 * record["mean"]
+    thick, thin = _points(record["episode_ci"]), _points(wide(record))
+    if not math.isfinite(mean):
+        return Mark(mean, text="–")
+    half = thin if thin is not None else thick
+    figure = signed(mean) if sign else f"{mean:.2f}"
+    return Mark(mean, thick, thin, with_half(figure, half))
+
+
+def _points(width: float | None) -> float | None:
+    return None if width is None or not math.isfinite(width) else 100 * width
+
+
+def subject(protocol: Record) -> str:
+    """Say on what a comparison was made: data, network, episodes.
+
+    Args:
+        protocol: As in results.json.
+    """
+    backbone = protocol["backbone"]
+    network = backbone["name"] if backbone else "own features"
+    data = protocol["data"]
+    return (
+        f"{data['dataset']}, {data['split']} split, {data['classes']} classes; {network}; "
+        f"{protocol['episodes']:,} episodes of {protocol['way']}-way {protocol['shot']}-shot"
+    )
+
+
+def finding(results: Record) -> str:
+    """Say what was found in a sentence: what transport adds to its controls, or else which method is best.
+
+    Args:
+        results: With "methods", "protocol" and "transport_adds".
+    """
+    told: dict[str, list[Contrast]] = {}
+    for name, contrast in all_contrasts(results):
+        if math.isfinite(contrast.record["mean"]):
+            told.setdefault(name, []).append(contrast)
+    if told:
+        name = max(told, key=lambda name: results["methods"][name]["accuracy"]["mean"])
+        return f"{name} {_adds(told[name])}"
+    methods = results["methods"]
+    alike = [name for name in methods if not methods[name]["transductive"]] or list(methods)
+    name = min(alike, key=lambda name: _order(methods[name]))
+    best = methods[name]
+    said = f"{mark(name, best)} is right most often: {percent(best['accuracy']['mean'])}{_half(best['accuracy'])} %"
+    difference = best.get("difference")
+    if difference is None or not math.isfinite(difference["mean"]):
+        return said
+    return f"{said}; {compared(difference, difference['to'])}"
+
+
+def _adds(found: list[Contrast]) -> str:
+    """Say what a transport method adds to each of its controls."""
+    sure = [c for c in found if c.record["verdict"] in {"better", "worse"}]
+    other = [c for c in found if c not in sure]
+    parts: list[str] = []
+    for verb, to, sign in (("adds", "to", 1), ("loses", "against", -1)):
+        alike = [c for c in sure if sign * c.record["mean"] > 0]
+        points = [f"{abs(100 * c.record['mean']):.2f}{_half(c.record)} points {to} {c.control}" for c in alike]
+        parts += [f"{verb} {listed(points, ' and ')}"] if points else []
+    said = " and ".join(parts)
+    if not other:
+        return said
+    versus = [f"{c.control} ({signed(100 * c.record['mean'])}{_half(c.record)} points)" for c in other]
+    shown = f"is not shown to differ from {listed(versus, ' or ')}"
+    return f"{said}; it {shown}" if said else shown
+
+
+def compared(difference: Record, to: str) -> str:
+    """Say how far from another method, and whether that is more than chance.
+
+    Args:
+        difference: With "mean", intervals and "verdict".
+        to: The other's name.
+    """
+    return f"{signed(100 * difference['mean'])}{_half(difference)} points from {to} ({difference['verdict']})"
+
+
+def _half(record: Record) -> str:
+    """Write the interval over classes, or that over episodes where it is the only one."""
+    half = _points(wide(record))
+    half = _points(record["episode_ci"]) if half is None else half
+    return with_half("", half)

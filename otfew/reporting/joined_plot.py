@@ -1,46 +1,58 @@
-"""Accuracies of a joined run, as a picture."""
+"""Accuracies of a joined run, as a picture: a column of a forest for each number of shots or file of features."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from otfew.reporting.canvas import COLOURS, MARKERS, caption, make_figure
+from otfew.reporting import canvas, forest_plot
+from otfew.reporting.accuracy_plot import as_mark, finding, role_of
+from otfew.reporting.canvas import CONTROL_ROLE, REFERENCE_ROLE, RIVAL_ROLE, TRANSPORT_ROLE
 from otfew.reporting.comparison import mark
+from otfew.reporting.forest_plot import Column, Heading, Mark, Row
 from otfew.reporting.sentences import wide
 
+Record = Mapping[str, Any]
 
-def figure(title: str, headings: Sequence[str], records: Sequence[Mapping[str, Any]], methods: Sequence[str]) -> Any:
-    """Draw a group of points for each column, a point for each method, with its wide interval.
+
+def figure(title: str, headings: Sequence[str], records: Sequence[Record], methods: Sequence[str]) -> Any:
+    """Draw a row for each method, best on average first, and a column for each of the run's.
 
     Args:
-        title: Above it.
+        title: Below the finding of the first column.
         headings: Of the columns.
-        records: Of the columns, with "methods".
-        methods: In the order of the legend.
+        records: Of the columns, with "methods", "protocol" and "transport_adds".
+        methods: All of them.
 
     Returns:
         A figure of matplotlib's that no window knows of; notebooks show it.
     """
-    drawn, ((axes,),) = make_figure(1, 1, (max(6.0, 1.0 + 0.25 * len(headings) * len(methods)), 5.0))
-    step = 0.8 / max(1, len(methods))
-    for i, name in enumerate(methods):
-        places = [c for c, record in enumerate(records) if name in record["methods"]]
-        own = [records[c]["methods"][name] for c in places]
-        axes.errorbar(
-            [c + step * (i - (len(methods) - 1) / 2) for c in places],
-            [100 * method["accuracy"]["mean"] for method in own],
-            [100 * (wide(method["accuracy"]) or method["accuracy"]["episode_ci"] or 0) for method in own],
-            color=COLOURS[i % len(COLOURS)],
-            marker=MARKERS[i % len(MARKERS)],
-            linestyle="none",
-            capsize=2,
-            label=caption(mark(name, own[0])),
-        )
-    axes.set_xticks(range(len(headings)), [caption(heading.replace("\n", ", ")) for heading in headings])
+    rows: list[Row | Heading] = []
+    for name in sorted(methods, key=lambda name: -_average(name, records)):
+        first = next(record for record in records if name in record["methods"])
+        marks = [_mark(record["methods"].get(name)) for record in records]
+        rows.append(Row(mark(name, first["methods"][name]), role_of(name, first), tuple(marks)))
     over = "photos" if records[0]["protocol"].get("fixed_classes") else "classes"
-    axes.set_ylabel(f"accuracy, %   (bars: 95 % over {over})")
-    axes.set_title(caption(title), fontsize=10)
-    axes.grid(alpha=0.25, axis="y")
-    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
-    return drawn
+    columns = [Column(f"{heading}, %".replace("\n", ", ")) for heading in headings]
+    roles = [row.role for row in rows if isinstance(row, Row)]
+    known = [role for role in (TRANSPORT_ROLE, CONTROL_ROLE, RIVAL_ROLE, REFERENCE_ROLE) if role in roles]
+    shown = any(wide(m["accuracy"]) is not None for record in records for m in record["methods"].values())
+    key = [*canvas.role_key(known), *canvas.bar_key(thin=f"95 % over {over}" if shown else "")]
+    said = finding(records[0])
+    told = f"{headings[0]}: {said}".replace("\n", ", ") if len(records) > 1 else said
+    return forest_plot.draw(told, title, rows, columns, key)
+
+
+def _average(name: str, records: Sequence[Record]) -> float:
+    found = [record["methods"][name]["accuracy"]["mean"] for record in records if name in record["methods"]]
+    known = [value for value in found if math.isfinite(value)]
+    return sum(known) / len(known) if known else -math.inf
+
+
+def _mark(method: Record | None) -> Mark | None:
+    """Print the figure alone: its intervals are drawn."""
+    if method is None:
+        return None
+    full = as_mark(method["accuracy"])
+    return Mark(full.value, full.thick, full.thin, full.text.partition("\N{NO-BREAK SPACE}")[0])

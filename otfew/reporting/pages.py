@@ -51,19 +51,28 @@ class Mark:
         text: At its corner; "" for an outline alone.
         colour: Of the outline.
         repeats: How many marks before it have the same corner.
+        weight: Width of the outline, as a share of the widest.
     """
 
     box: tuple[float, ...]
     text: str = ""
     colour: str = "#ffffff"
     repeats: int = 0
+    weight: float = 0.5
 
 
-def numbered(boxes: Sequence[tuple[float, ...]]) -> list[Mark]:
-    """Number regions from 1, each in its colour."""
+def numbered(boxes: Sequence[tuple[float, ...]], masses: Sequence[float] | None = None) -> list[Mark]:
+    """Number regions from 1, each in its colour.
+
+    Args:
+        boxes: As in ``Mark``.
+        masses: As many; outlines are as wide as these are large. None makes all alike.
+    """
+    most = max(masses or (), default=0.0)
+    weights = [mass / most for mass in masses] if masses and most > 0 else [0.5] * len(boxes)
     return [
-        Mark(box, str(i + 1), COLOURS[i % len(COLOURS)], sum(other[:2] == box[:2] for other in boxes[:i]))
-        for i, box in enumerate(boxes)
+        Mark(box, str(i + 1), COLOURS[i % len(COLOURS)], sum(other[:2] == box[:2] for other in boxes[:i]), weight)
+        for i, (box, weight) in enumerate(zip(boxes, weights, strict=True))
     ]
 
 
@@ -111,6 +120,7 @@ def panel(caption: str, picture: Image | None, marks: Sequence[Mark] = ()) -> Pa
                 "size": size,
                 "left": round(x0 + 1.3 * size * mark.repeats, 1),
                 "colour": mark.colour,
+                "line": round(size / 4 * mark.weight, 2),
                 "text": mark.text,
             }
         )

@@ -140,7 +140,7 @@ class Comparison:
         return given(f"{plain_comment(NEEDS)}{latex(table)}".encode(), file)
 
     def plot(self) -> Figure:
-        """Draw accuracy with its intervals against time.
+        """Draw accuracies, and differences to the reference, as a forest.
 
         Returns:
             The figure, matplotlib's, which shows itself in notebooks.
@@ -237,7 +237,7 @@ class Comparison:
         Raises:
             UserError: The folder holds another run or foreign files.
         """
-        from otfew.reporting.accuracy_plot import accuracy_vs_time
+        from otfew.reporting.accuracy_plot import accuracies
 
         directory = RunDirectory(Path(folder), {key: self.results[key] for key in IDENTITY})
         names = self.results["protocol"]["order"]
@@ -250,7 +250,7 @@ class Comparison:
         if self.source is not None:
             directory.write(FILE, to_bytes(self.answers))
         directory.write("report.md", report.markdown(*self.cells(), self.lines).encode())
-        directory.write("accuracy_vs_time.png", accuracy_vs_time(self.results, self.timings))
+        directory.write("accuracy.png", accuracies(self.results, self.timings))
         told = page(self.results, self.cells(), self.lines, self.classes, correct, worst)
         directory.write("report.html", told.encode())
         return replace(self, folder=directory.path)

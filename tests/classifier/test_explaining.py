@@ -19,6 +19,7 @@ from otfew import FewShotClassifier, catalogue
 from otfew.classifier import explaining
 from otfew.classifier.answering import Judge
 from otfew.classifier.explanation import Explanation
+from otfew.classifier.explanation_figure import panels
 from otfew.classifier.reasons import Deletion
 from otfew.data.decoding.image import read_image
 from otfew.errors import UserError
@@ -423,18 +424,40 @@ def test_the_page_is_whole_and_harmless(backbone):
         assert f"{flow.similarity:.3f}" in words
 
 
-def test_the_figure_has_six_pictures_and_the_sentences(fitted, tmp_path):
+def test_the_figure_has_maps_numbered_flows_and_the_sentences(fitted, tmp_path):
     told = fitted.explain(scene(RED, (2, 1), 50))
     assert isinstance(told, Explanation)
     figure = told.figure()
-    assert len(figure.axes) == 6
-    assert all(axes.get_images() for axes in figure.axes)
-    assert "red" in figure.axes[0].get_title()
-    written = " ".join(text.get_text() for text in figure.texts)
+    *maps, row = figure.axes
+    assert [len(axes.get_images()) for axes in figure.axes] == [1, 1, 1, 3]
+    assert "red" in maps[0].get_title()
+    written = " ".join(text.get_text() for text in figure.texts).replace("\n", " ")
     assert "second opinion" in written
-    marks = {text.get_text() for text in figure.axes[3].texts}
-    assert marks == {str(flow.number) for flow in told.flows}
+    assert "second opinion" in " ".join(text.get_text() for text in row.texts)
+    for label in (told.answer, told.runner_up):
+        assert any(text.get_text().startswith(f"{label}: the ") for text in row.texts)
+    # Each number stands twice in the photo, once in the answer's and once in the runner-up's.
+    badges = [text for text in row.texts if text.get_bbox_patch() is not None]
+    assert sorted(text.get_text() for text in badges) == sorted(
+        str(flow.number) for flow in told.flows for _ in range(4)
+    )
     figure.savefig(tmp_path / "a.png", dpi=20)
+
+
+def test_outlines_are_as_wide_as_flows_are_large(fitted):
+    told = fitted.explain(scene(RED, (2, 1), 50))
+    *_, here, there, rival = panels(told)
+    best, elsewhere = told.transports
+    shares = [flow.share for flow in told.flows]
+    for _, _, marks in (here, there):
+        np.testing.assert_allclose([mark.weight for mark in marks], np.array(shares) / max(shares))
+    places = [[np.flatnonzero((told.boxes == box).all(1))[0] for box in (flow.here, flow.rival)] for flow in told.flows]
+    rather = np.array([elsewhere.plan[i, k] for i, k in places])
+    np.testing.assert_allclose([mark.weight for mark in rival[2]], rather / rather.max())
+    for k, (flow, mass) in enumerate(zip(told.flows, rather, strict=True), 1):
+        assert f"{k}: {100 * flow.share:.1f} at {flow.similarity:.2f}" in there[0]
+        assert f"{k}: {100 * mass:.1f} at {flow.rival_similarity:.2f}" in rival[0]
+    assert best.plan.sum() == pytest.approx(1)
 
 
 def test_a_real_photo(on_photos, photos):

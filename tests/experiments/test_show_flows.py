@@ -12,13 +12,15 @@ import torch
 from otfew.data import load as load_images
 from otfew.data.preparation import Preparation
 from otfew.experiments.show_flows import command as show_flows
-from otfew.experiments.show_flows import drawing
+from otfew.experiments.show_flows import drawing, pictures
+from otfew.experiments.show_flows.drawing import by_class
 from otfew.experiments.show_flows.measure import landing, on_target
-from otfew.experiments.show_flows.pictures import DIM, repaint, shade
-from otfew.experiments.show_flows.scenes import Scene, covered, in_picture, look
+from otfew.experiments.show_flows.pictures import Candidate, order, region, repaint, with_rest
+from otfew.experiments.show_flows.scenes import Scene, covered, look
 from otfew.features import material as _material
 from otfew.nodes import parse
 from otfew.nodes.boxes import map_boxes
+from otfew.reporting.flow_picture import ANSWER, RUNNER_UP
 
 pytestmark = pytest.mark.usefixtures("surroundings")
 PNG = b"\x89PNG"
@@ -28,7 +30,7 @@ def scene(rng, name="x", side=12, cells=3, channels=5):
     boxes = map_boxes(cells, cells, (), side)
     picture = rng.integers(0, 256, (side, side, 3)).astype(np.uint8)
     nodes = torch.from_numpy(rng.random((cells * cells, channels))).float()
-    return Scene(name, picture, boxes, nodes, (cells, cells))
+    return Scene(name, picture, boxes, nodes)
 
 
 @pytest.mark.parametrize(("size", "levels"), [((5, 5), ()), ((5, 5), (2, 1)), ((7, 4), (3, 2)), ((4, 4), (4,))])
@@ -54,18 +56,6 @@ def test_covered_counts_pixels():
     grid[3:9, 4:12] = 1
     counted = [grid[int(y0) : int(y1), int(x0) : int(x1)].mean() for x0, y0, x1, y1 in boxes]
     np.testing.assert_allclose(covered(boxes, target), counted)
-
-
-@pytest.mark.parametrize("crop", ["none", "center"])
-def test_boxes_move_with_the_preparation(crop):
-    preparation = Preparation(84, crop)
-    image = np.zeros((64, 64, 3), np.uint8)
-    box = np.array([[20.0, 12.0, 44.0, 40.0]])
-    image[12:40, 20:44] = 255
-    y, x = np.nonzero(preparation(image)[..., 0] > 127)
-    (moved,) = in_picture(box, 64, parse("fcn"), preparation)
-    np.testing.assert_allclose(moved, [x.min(), y.min(), x.max() + 1, y.max() + 1], atol=1.01)
-    np.testing.assert_array_equal(in_picture(box, 64, parse("grid:2"), preparation), box)
 
 
 @pytest.mark.parametrize("spec", ["fcn", "fcn:2", "fcn:2,1,nomap", "grid:2", "sampling:4"])
@@ -126,12 +116,150 @@ def test_the_identity_repaints_the_image_itself():
     np.testing.assert_allclose(repaint(a, a, np.eye(9) / 9), a.picture / 255, atol=1e-6)
 
 
-def test_shading_darkens_what_counts_little():
-    a = scene(np.random.default_rng(6))
-    values = np.arange(9.0)
-    lit = shade(a.picture, a.boxes, values)
-    np.testing.assert_allclose(lit[8:, 8:], a.picture[8:, 8:] / 255, atol=1e-6)
-    np.testing.assert_allclose(lit[:4, :4], DIM * a.picture[:4, :4] / 255, atol=1e-6)
+def candidate(rng, query, label, name):
+    photo = scene(rng, name)
+    return Candidate(label, photo, drawing.flow_between(query, photo, "cross_reference", "exact"))
+
+
+def numbers(figure):
+    """Number -> middles of its badges, by row of photos."""
+    found = []
+    for axes in figure.axes:
+        ends = {}
+        for text in axes.texts:
+            if text.get_bbox_patch() is not None:
+                ends.setdefault(int(text.get_text()), []).append(text.xy)
+        found.append(ends)
+    return found
+
+
+def lines(axes, colour):
+    """Width and ends of each line of a colour, in the order in which they were drawn."""
+    from matplotlib.colors import to_hex
+    from matplotlib.patches import FancyArrowPatch
+
+    drawn = [patch for patch in axes.patches if isinstance(patch, FancyArrowPatch)]
+    return [one.get_linewidth() for one in drawn if to_hex(one.get_edgecolor()) == colour.lower()]
+
+
+def words(figure):
+    return " ".join(text.get_text() for part in (figure, *figure.axes) for text in part.texts)
+
+
+def test_every_number_stands_on_both_photos_of_its_flow():
+    rng = np.random.default_rng(11)
+    query = scene(rng, "query.jpg")
+    answer, rival = candidate(rng, query, "Fig", "1.jpg"), candidate(rng, query, "Pear", "2.jpg")
+    (found,) = numbers(pictures.draw_answer(query, answer, rival, 4))
+    assert sorted(found) == list(range(1, 9))
+    lefts = (0, 1 + pictures.GAP, 2 * (1 + pictures.GAP))
+    flows = [(one, 0) for one in _largest(answer.flow.plan, 4)] + [(one, 2) for one in _largest(rival.flow.plan, 4)]
+    for number, ((i, j), other) in enumerate(flows, 1):
+        ends = {(lefts[1] + (i % 3 + 0.5) / 3, 1 - (i // 3 + 0.5) / 3)}
+        ends.add((lefts[other] + (j % 3 + 0.5) / 3, 1 - (j // 3 + 0.5) / 3))
+        np.testing.assert_allclose(sorted(found[number]), sorted(ends))
+
+
+def _largest(plan, count):
+    places = sorted(np.ndindex(plan.shape), key=lambda at: -plan[at])
+    return places[:count]
+
+
+def test_lines_are_as_wide_as_flows_are_large():
+    rng = np.random.default_rng(12)
+    query = scene(rng, "query.jpg")
+    answer, rival = candidate(rng, query, "Fig", "1.jpg"), candidate(rng, query, "Pear", "2.jpg")
+    figure = pictures.draw_answer(query, answer, rival, 4)
+    most = max(answer.flow.plan.max(), rival.flow.plan.max())
+    for colour, one in ((ANSWER, answer), (RUNNER_UP, rival)):
+        masses = [one.flow.plan[at] for at in _largest(one.flow.plan, 4)]
+        widths = lines(figure.axes[0], colour)
+        assert widths == sorted(widths, reverse=True)
+        np.testing.assert_allclose(widths, [max(0.6, 5 * mass / most) for mass in masses])
+
+
+def test_the_picture_says_names_scores_and_the_mass_that_it_shows():
+    rng = np.random.default_rng(13)
+    query = scene(rng, "query.jpg")
+    answer, rival = candidate(rng, query, "Fig", "1.jpg"), candidate(rng, query, "$Pear_", "2.jpg")
+    said = words(pictures.draw_answer(query, answer, rival, 5)).replace("\\$", "$")
+    for one in (answer, rival):
+        assert f"similarity {one.flow.similarity:.3f}" in said
+        together = sum(one.flow.plan[at] for at in _largest(one.flow.plan, 5))
+        assert f"to {one.label}, together {100 * together:.0f} %:" in said
+        for i, j in _largest(one.flow.plan, 5):
+            assert f"{100 * one.flow.plan[i, j]:.1f} at {one.flow.sim[i, j]:.2f}" in said
+    assert "query.jpg is taken for Fig" in said
+    assert "$Pear_" in said
+
+
+def test_equal_flows_are_numbered_by_similarity():
+    rng = np.random.default_rng(14)
+    a, b = scene(rng, "a.jpg"), scene(rng, "b.jpg")
+    flow = drawing.flow_between(a, b, "uniform", "exact")
+    found = pictures._links(flow, 9, 0, 1)
+    similar = [flow.sim[one.start[1], one.end[1]] for one in found]
+    assert [one.number for one in found] == list(range(1, 10))
+    assert similar == sorted(similar, reverse=True)
+    assert "together 100 %" in pictures.listed(found, flow, "equal weights")
+
+
+def test_rows_of_pairs_are_named_by_their_weights():
+    rng = np.random.default_rng(15)
+    a, b = scene(rng, "a.jpg"), scene(rng, "b.jpg")
+    flows = {name: drawing.flow_between(a, b, name, "exact") for name in ("cross_reference", "uniform")}
+    figure = pictures.draw_pairs(a, b, flows, 3)
+    assert [sorted(found) for found in numbers(figure)] == [[1, 2, 3], [1, 2, 3]]
+    assert all(len(ends) == 2 for found in numbers(figure) for ends in found.values())
+    said = words(figure)
+    for name, flow in flows.items():
+        assert f"{pictures.NAMES[name]}: similarity {flow.similarity:.3f}" in said
+
+
+def test_the_matrix_holds_all_mass():
+    rng = np.random.default_rng(16)
+    plan = rng.random((20, 14)) * (rng.random((20, 14)) < 0.3)
+    plan /= plan.sum()
+    s, d = plan.sum(1), plan.sum(0)
+    rows, columns = order(plan, s, d, 6)
+    assert set(rows) == set(np.argsort(-s)[:6])
+    assert set(columns) == set(np.argsort(-d)[:6])
+    assert (np.diff(s[rows]) <= 0).all()
+    shown = with_rest(plan, rows, columns)
+    np.testing.assert_allclose(shown[:6, :6], plan[rows][:, columns])
+    np.testing.assert_allclose(shown.sum(1)[:6], s[rows])
+    np.testing.assert_allclose(shown.sum(0)[:6], d[columns])
+    assert shown.sum() == pytest.approx(1)
+    # A permuted diagonal is a diagonal again, whichever way its columns came.
+    turned = np.diag(np.arange(9, 0, -1) / 45)[:, rng.permutation(9)]
+    rows, columns = order(turned, turned.sum(1), turned.sum(0), 9)
+    np.testing.assert_allclose(turned[rows][:, columns], np.diag(np.arange(9, 0, -1) / 45))
+
+
+def test_the_matrix_writes_its_numbers():
+    rng = np.random.default_rng(17)
+    a, b = scene(rng, "a.jpg", cells=4), scene(rng, "b.jpg", cells=4)
+    flow = drawing.flow_between(a, b, "cross_reference", "exact")
+    said = words(pictures.draw_matrix(a, b, flow))
+    rows, columns = order(flow.plan, flow.s, flow.d, pictures.SHOWN)
+    for value in 100 * with_rest(flow.plan, rows, columns).ravel():
+        assert value < 0.05 or f"{value:.1f}" in said
+    assert f"{100 * flow.plan[rows][:, columns].sum():.0f} % of the mass of a.jpg" in said.replace("\n", " ")
+
+
+def test_regions_are_ninths_of_a_picture():
+    assert region(np.array([0, 0, 10, 10]), (100, 200, 3)) == "top left"
+    assert region(np.array([90, 40, 110, 60]), (100, 200, 3)) == "middle centre"
+    assert region(np.array([180, 90, 200, 100]), (100, 200, 3)) == "bottom right"
+
+
+def test_the_nearest_photo_stands_for_its_class():
+    rng = np.random.default_rng(18)
+    query = scene(rng)
+    every = [candidate(rng, query, label, str(k)) for k, label in enumerate("aabbcc")]
+    nearest = by_class(every)
+    best = {label: max((c for c in every if c.label == label), key=lambda c: c.flow.similarity) for label in "abc"}
+    assert nearest == sorted(best.values(), key=lambda c: -c.flow.similarity)
 
 
 def test_landing_by_loops():
@@ -160,6 +288,20 @@ def test_two_files_become_three_pictures(toy_pictures, tmp_path, toy_backbone, f
         assert str(tmp_path) not in (tmp_path / nodes / "results.json").read_text()
 
 
+def test_one_file_beside_the_nearest_labelled_ones(toy_pictures, tmp_path, toy_backbone, finish, monkeypatch, capsys):
+    monkeypatch.setattr(drawing, "load_backbone", lambda spec, trained_on=None: toy_backbone)
+    image = toy_pictures / "test" / "test-0" / "0.png"
+    results = finish(show_flows.main, tmp_path / "run", image, "--labelled", toy_pictures / "test", "--flows", 3)
+    # The image is among the labelled ones: nothing is more like it.
+    assert results["flows"]["answer"]["label"] == next(iter(results["classes"])) == "test-0"
+    assert results["flows"]["answer"]["similarity"] == pytest.approx(1, abs=1e-5)
+    assert list(results["classes"].values()) == sorted(results["classes"].values(), reverse=True)
+    assert results["flows"]["runner_up"]["label"] == list(results["classes"])[1]
+    assert len(results["settings"]["labelled"]) == 96
+    assert (tmp_path / "run" / "flows.png").exists()
+    assert "nearest photo" in capsys.readouterr().out
+
+
 @pytest.mark.slow
 def test_images_of_a_data_set_by_name_and_number(toy_pictures, tmp_path, toy_backbone, finish):
     given = ["--dataset", "image-folder", "--data-root", toy_pictures, "--solver", "sinkhorn"]
@@ -175,6 +317,10 @@ def test_images_of_a_data_set_by_name_and_number(toy_pictures, tmp_path, toy_bac
         ((), "takes two images, not 0"),
         (("a.jpg",), "takes two images, not 1"),
         (("a.jpg", "b.jpg"), "image a.jpg does not exist"),
+        (("a.jpg", "b.jpg", "--labelled", "."), "--labelled takes one image to name, not 2"),
+        (("a.jpg", "--labelled", ".", "--dataset", "cub"), "--labelled compares files"),
+        (("a.jpg", "b.jpg", "--flows", "0"), "--flows must be at least 1, not 0"),
+        (("--measure", "--labelled", "."), "draws its own pairs"),
         (("a.jpg", "b.jpg", "--weights", "heavy"), "--weights must be cross_reference or uniform, not 'heavy'"),
         (("a.jpg", "b.jpg", "--weights"), "--weights must name cross_reference, uniform or both"),
         (("a.jpg", "b.jpg", "--nodes", "cells"), "unknown nodes 'cells'"),

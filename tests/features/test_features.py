@@ -332,7 +332,10 @@ def test_own_features_of_every_floating_type(tmp_path, dtype, monkeypatch):
 @pytest.mark.parametrize("dtype", [torch.float8_e4m3fn, torch.int8, torch.complex64, torch.bool])
 def test_other_types_of_own_features(tmp_path, dtype):
     values = torch.zeros(6, 5).to(dtype)
-    save_tensors({"nodes": values, "labels": torch.arange(6)}, tmp_path / "f.safetensors")
+    try:
+        save_tensors({"nodes": values, "labels": torch.arange(6)}, tmp_path / "f.safetensors")
+    except KeyError:
+        pytest.skip(f"this release of safetensors writes no {dtype}")
     with pytest.raises(UserError, match="float16, bfloat16, float32, float64"):
         load_feature_file(tmp_path / "f.safetensors")
     save_tensors({"nodes": torch.zeros(6, 5), "labels": torch.zeros(6).bfloat16()}, tmp_path / "f.safetensors")
