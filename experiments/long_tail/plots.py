@@ -145,6 +145,7 @@ def draw_weights(found: Found, about: str) -> Any:
     """
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
+    from matplotlib.ticker import FuncFormatter
 
     explains = ", ".join(f"{100 * found['weights'][cost]['explained']:.0f} % with {NAMES[cost]}" for cost in COSTS)
     title = f"How much of what sets log weights apart is inverse frequency: {explains}"
@@ -167,6 +168,7 @@ def draw_weights(found: Found, about: str) -> Any:
         axes.plot(places, middle, color=TRANSPORT, linewidth=2, drawstyle="steps-mid")
         axes.plot(places, frequent, color=CONTROL, linewidth=1.5, linestyle="--", drawstyle="steps-mid")
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.set_xlim(0.5, len(sizes) + 0.5)
         axes.set_ylabel("weight, times uniform", fontsize=SMALL)
         axes.set_title(NAMES[cost], loc="left", fontsize=TEXT, fontweight="bold", color=INK)
