@@ -101,6 +101,15 @@ def _latent_space(record: Record, times: Any) -> Mapping[str, bytes]:
     return {"latent-space.png": picture(record["picture"])}
 
 
+def _long_tail(record: Record, times: Any) -> Mapping[str, bytes]:
+    from otfew.experiments.long_tail.command import about
+    from otfew.experiments.long_tail.plots import pictures
+
+    if "picture" not in record:
+        raise UserError("this run of long-tail kept no figures for its pictures: run the same command again.")
+    return pictures(record["picture"], about(record["setting"]))
+
+
 def _shots(record: Record, times: Any) -> Mapping[str, bytes]:
     from otfew.reporting.shots_plot import picture
 
@@ -118,6 +127,7 @@ _DRAWERS: dict[str, Callable[[Record, Any], Mapping[str, bytes]]] = {
     "compare": _compare,
     "does-ot-matter": _does_ot_matter,
     "latent-space": _latent_space,
+    "long-tail": _long_tail,
     "shots": _shots,
     "solver-timings": _solver_timings,
 }

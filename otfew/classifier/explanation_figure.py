@@ -28,8 +28,8 @@ _GAP = 0.22
 _HEAD = 0.42
 """Inches above a row of pictures, for their titles."""
 _KEY = (
-    "Below, lines are mass that moves from a cell to a cell, as wide as it is much; bars at cells' feet are weights. At "
-    "the right, under the same numbers, where the same cells' mass goes in the runner-up's photo."
+    "Below, lines are mass that moves from a cell to a cell, as wide as it is much; bars at cells' feet are weights. "
+    "At the right, under the same numbers, where the same cells' mass goes in the runner-up's photo."
 )
 _GREY = 0.35
 """Of a region's own colour, what is left where it counts nothing."""
