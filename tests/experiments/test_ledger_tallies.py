@@ -96,7 +96,7 @@ def test_commands_say_which_networks_are_not_here():
     for run in ledger.runs.values():
         for name in lacking(run):
             assert name not in {*IN_CHECKOUT, *EXTERNAL}
-            trained = [line for line in lines if f"--name {name} " in line]
+            trained = [line for line in lines if line.endswith(f"--output checkpoints/{name}")]
             assert len(trained) == (name in ledger.trainings)
     (meta,) = (line for line in lines if "--name cifar-fs-resnet12-quarter-seed2-deepemd " in line)
     assert "--backbone checkpoints/cifar-fs-resnet12-quarter-seed2/cifar-fs-resnet12-quarter-seed2.safetensors" in meta
