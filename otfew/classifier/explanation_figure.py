@@ -73,7 +73,7 @@ def _strip(told: Reasons) -> list[Drawn]:
     if best.picture is None or rival.picture is None:
         return []
     there, elsewhere = told.transports
-    opinion = "DeepEMD's strongest flows" if told.opinion.decided else "a second opinion: DeepEMD's flows"
+    opinion = "DeepEMD's strongest flows" if told.opinion.decided else "second opinion: DeepEMD"
     return [
         Drawn(best.picture, _title(f"{told.answer}: the answer", best.name), there.there, there.plan.sum(0)),
         Drawn(told.picture, _title(opinion, told.name), told.boxes, there.plan.sum(1)),
