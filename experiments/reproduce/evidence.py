@@ -95,9 +95,9 @@ class Evidence:
             "arms": {arm: figure.to_json() for arm, figure in arms_of(name, ledger, reader_of(answers, name)).items()},
         }
         write_atomically(self.folder / f"{name}.json", to_json(record))
-        return self.measure(ledger, [claim for claim in ledger.claims.values() if name in claim.runs])
+        return self.refresh(ledger, [claim for claim in ledger.claims.values() if name in claim.runs])
 
-    def measure(self, ledger: Ledger, claims: Iterable[Claim]) -> dict[str, str]:
+    def refresh(self, ledger: Ledger, claims: Iterable[Claim]) -> dict[str, str]:
         """Take the figures of claims from the answers that are there, whichever process or checkout they came from.
 
         Args:

@@ -164,7 +164,7 @@ def _write(config: Config, ledger: Ledger, lock: ledger_lock.Lock | None, consol
     results = config.docs / "results"
     results.mkdir(exist_ok=True)
     for suite in SUITES:
-        Evidence(results, suite).measure(ledger, ledger.claims.values())
+        Evidence(results, suite).refresh(ledger, ledger.claims.values())
     known = Known.load(ledger, results)
     for path, content in pages(ledger, lock, known, config.docs).items():
         write_atomically(path, content)
