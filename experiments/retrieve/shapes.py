@@ -54,7 +54,8 @@ class _Sides:
         sketches: The queries; None where the shapes themselves are.
         network: What views go through.
         queries: What sketches go through.
-        preparation: Of both.
+        preparation: Of views.
+        drawn: Of sketches.
     """
 
     shapes: ViewSet
@@ -63,6 +64,7 @@ class _Sides:
     network: Backbone
     queries: Backbone
     preparation: Preparation
+    drawn: Preparation
 
 
 def refuse_without_shapes(config: Config) -> None:
@@ -111,7 +113,7 @@ def run_shapes(config: Config, console: Console) -> Path:
                 views, labels, scores_named(list(protocol["scores"]), config.solver), protocol["rerank"], step
             )
     else:
-        drawn = _vectors(sides.sketches, sides.queries, sides.preparation, device, watch)
+        drawn = _vectors(sides.sketches, sides.queries, sides.drawn, device, watch)
         asked = _labels_along(sides.shapes.classes, sides.sketches)
         measured = across_modalities(_alike(drawn, views), torch.from_numpy(asked), views, labels)
     results = {**identity, **shape_report.compare(measured, MAXIMUM, asked, sides.shapes.classes)}
@@ -151,10 +153,22 @@ def _open(config: Config, watch: ConsoleWatch) -> _Sides:
     with watch.task("rendering") as step:
         sketched = None if sketches is None else sketches.classes
         shapes = load_shapes(name, root, split, config.views, _counter(step), sketched)
+    return _Sides(
+        shapes,
+        every_view(shapes, name, split),
+        sketches,
+        network,
+        queries,
+        _preparation(config, network),
+        _preparation(config, queries),
+    )
+
+
+def _preparation(config: Config, network: Backbone) -> Preparation:
+    """Say at which size a network sees pictures: that of its training, unless the command line has another."""
     trained = network.card.external or bool(network.card.training_data)
     side = config.resolution or (network.card.resolution if trained else VIEW_RESOLUTION)
-    preparation = Preparation(side, config.crop or "none")
-    return _Sides(shapes, every_view(shapes, name, split), sketches, network, queries, preparation)
+    return Preparation(side, config.crop or "none")
 
 
 def _query_network(config: Config, network: Backbone) -> Backbone:
@@ -233,7 +247,11 @@ def _protocol(config: Config, sides: _Sides, device: str) -> dict[str, Any]:
         "digests": [sides.shapes.digest, *([sides.sketches.digest] if sides.sketches is not None else [])],
         "notes": list(dict.fromkeys(notes)),
         "backbone": _described(sides.network, sides),
-        **({"query_backbone": _described(sides.queries, sides)} if across else {}),
+        **(
+            {"query_backbone": _described(sides.queries, sides), "query_resolution": sides.drawn.resolution}
+            if across
+            else {}
+        ),
         "resolution": sides.preparation.resolution,
         "crop": sides.preparation.crop,
         "scores": [] if across else list(dict.fromkeys(config.scores)),

@@ -100,7 +100,8 @@ def load_views(root: Path, split: str, views: int | None = None) -> ViewSet:
         )
     classes = sorted({name for name, _, _ in shapes})
     if gone := sorted({name for name, _, _ in every} - set(classes)):
-        raise UserError(f"no shape of the class {gone[0]!r} has views in the split {split}: {bare[0]} is empty.")
+        empty = next(name for name in bare if name.startswith(f"{gone[0]}/"))
+        raise UserError(f"no shape of the class {gone[0]!r} has views in the split {split}: {empty} is empty.")
     wanted = len(shapes[0][2]) if views is None else views
     return ViewSet(
         classes=tuple(classes),

@@ -98,7 +98,9 @@ def lines(results: Record) -> list[str]:
     """Say on what the figures rest."""
     p = results["protocol"]
     by_sketch = p["queries"]["modality"] == "sketch"
-    who = f"{p['queries']['items']:,} sketches ask for them" if by_sketch else "each asks for all others"
+    who = "each asks for all others"
+    if by_sketch:
+        who = f"{p['queries']['items']:,} sketches of {p['query_resolution']} px ask for them"
     found = [
         f"{p['dataset']}, {p['split']}: {p['shapes']:,} shapes of {p['classes']} classes in {p['views']} views of "
         f"{p['resolution']} px; {who}",

@@ -93,7 +93,8 @@ def test_refusals(trained, tmp_path, refused):
         (["--rerank", "3", "--all-pairs"], "leave out --rerank, or --all-pairs"),
         (["--views", "13"], "between 1 and 12"),
         (["--dataset", "glyphs"], "--views goes with a set of shapes"),
-        (["--dataset", "modelnet10", "--query-modality", "sketch", "--data-root", str(tmp_path)], "no CLASS/test"),
+        (["--dataset", "modelnet10", "--query-modality", "sketch", "--data-root", str(tmp_path)], "has no sketches"),
+        (["--dataset", "modelnet10", "--data-root", str(tmp_path)], "no CLASS/test"),
     ):
         said = refused(retrieve.main, *FIND.split(), *backbone, *more, "--output", str(tmp_path / "run"))
         assert message in said, more
