@@ -24,6 +24,8 @@ WIDEST = 44
 """In characters."""
 SHORT = 20
 """Columns whose texts are no longer keep each on one line: a figure with its interval is read at once."""
+ONE_LINE = 24
+"""Texts that are longer break into lines, which begin at the left."""
 LETTERS = 0.4
 """Columns with at least this share of letters hold words, not figures."""
 
@@ -43,8 +45,10 @@ def width(texts: list[str]) -> int:
 
 
 def holds_words(texts: list[str]) -> bool:
-    """Tell whether a column (without its head) holds words rather than figures."""
+    """Tell whether a column (without its head) holds words rather than figures, or figures that fill several lines."""
     text = "".join(texts)
+    if max(map(len, texts), default=0) > ONE_LINE:
+        return True
     return sum(map(str.isalpha, text)) >= LETTERS * max(len(text), 1)
 
 
