@@ -76,6 +76,19 @@ def test_no_picture_shows_photographs_that_nobody_may_show():
     assert "Copyright (c) 2019 Marcus Klasson" in (DOCS / "photos" / "LICENSE").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("path", sorted((DOCS / "reports").glob("*.html")), ids=lambda path: path.name)
+def test_a_report_is_one_file_that_needs_nothing_else(path):
+    page = path.read_text(encoding="utf-8")
+    assert len(page) < 1_500_000
+    fetched = re.findall(r"(?:src|srcset|poster|data|action)\s*=\s*[\"']([^\"']*)", page)
+    fetched += re.findall(r"<(?:link|image|use)\b[^>]*href\s*=\s*[\"']([^\"']*)", page)
+    fetched += re.findall(r"url\(\s*[\"']?([^\"')]*)", page) + re.findall(r"@import\s*[\"']([^\"']*)", page)
+    assert fetched
+    assert all(address.startswith(("data:", "#")) for address in fetched)
+    assert not re.search(r"fetch\(|XMLHttpRequest|import\(|https?://(?!www\.w3\.org/)", page)
+    assert not re.search(r"(?<![\w.])/(?:home|root|tmp|work|Users)/", page)
+
+
 def test_the_readme_is_one_screen():
     lines = README.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 120

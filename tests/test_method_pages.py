@@ -92,13 +92,14 @@ def test_classes_are_named_on_pages_that_show_them():
 
 
 def test_the_index_has_a_line_for_each_method():
-    lines = [line for line in INDEX.splitlines() if line.startswith("|")]
+    """In bold where it transports, below the heading that says what an answer rests on."""
+    below = dict(re.findall(r"^### (.+?)\n(.*?)(?=^#|\Z)", INDEX, re.DOTALL | re.MULTILINE))
     for name, kind in NAMED.items():
-        assert sum(line.startswith((f"| `{name}` |", f"| **`{name}`** |")) for line in lines) == 1, name
-        in_bold = any(line.startswith(f"| **`{name}`**") for line in lines)
-        assert in_bold == (name in METHODS)
-        sees = next(line for line in lines if line.startswith((f"| `{name}`", f"| **`{name}`"))).split("|")[3].strip()
-        assert sees == ("all" if kind.transductive else "one"), name
+        line = f"| **`{name}`** |" if name in METHODS else f"| `{name}` |"
+        found = [heading for heading, text in below.items() if f"\n{line}" in text]
+        kinds = "Nodes of an image, one query at a time", "One vector an image, one query at a time"
+        assert found == ["All queries of an episode at once" if kind.transductive else kinds[kind.pools]], name
+        assert INDEX.count(f"{line}") == 1
 
 
 def test_the_index_links_to_every_page():

@@ -1,7 +1,7 @@
 """The site of the docs: built strictly, whole, and readable where there is no network.
 
-`make docs` runs this on the site that it has just built (`OTFEW_SITE`); elsewhere it is built here, where mkdocs is.
-No other test shares anything with this one: its environment has none of our libraries.
+`make docs` runs this on the site that it has just built (`OTFEW_SITE`), in an environment that has none of our
+libraries; `make browser` asks that site's search, in one that has no mkdocs. Elsewhere it is built here.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 NEEDED = ("mkdocs", "material", "mkdocstrings", "latex2mathml")
 MISSING = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-pytestmark = pytest.mark.skipif(bool(MISSING), reason=f"no {', '.join(MISSING)}: make docs")
+
+
+def need_mkdocs():
+    if MISSING:
+        pytest.skip(f"no {', '.join(MISSING)}: make docs")
+
 
 LOADS = {
     "script": ("src",),
@@ -91,6 +96,7 @@ def site(tmp_path_factory):
     if given:
         assert Path(given, "index.html").is_file(), "OTFEW_SITE is no built site"
         return Path(given)
+    need_mkdocs()
     folder = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -109,6 +115,7 @@ def pages(site):
 @pytest.fixture(scope="session")
 def hooks():
     """The hooks of the site by name."""
+    need_mkdocs()
 
     def load(name):
         spec = importlib.util.spec_from_file_location(f"hook_{name}", DOCS / "hooks" / f"{name}.py")
@@ -121,6 +128,7 @@ def hooks():
 
 @pytest.fixture(scope="session")
 def settings():
+    need_mkdocs()
     import yaml
 
     return yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
@@ -224,12 +232,12 @@ def test_the_search_knows_every_page(site, pages):
 
 
 def test_the_search_answers_from_a_file(site):
-    api = pytest.importorskip("playwright.sync_api", reason="no playwright")
+    api = pytest.importorskip("playwright.sync_api", reason="no playwright: make browser")
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if chromium is None:
-        pytest.skip("no chromium")
+        pytest.skip("no chromium: make browser")
     with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
+        browser = playwright.chromium.launch(executable_path=chromium)
         page = browser.new_page(viewport={"width": 1280, "height": 900})
         asked, wrong = [], []
         page.on("request", lambda request: asked.append(request.url))
@@ -250,6 +258,20 @@ def test_pages_of_the_root_are_taken_in_and_their_links_hold(site, pages):
     assert "architecture.html" in {link.partition("#")[0] for link in pages["contributing.html"].links}
     assert "contributing.html" in {link.partition("#")[0] for link in pages["architecture.html"].links}
     assert "class" in (site / "source/experiments/regimes/rule.py.txt").read_text(encoding="utf-8")
+
+
+def test_docstrings_are_plain_text(site):
+    """What stands between angle brackets or stars is no tag and no emphasis."""
+    known = {
+        *("ul", "li", "ol", "p", "code", "pre", "span", "a", "div", "strong", "b", "small", "h2", "h3", "h4", "h5", "h6"),
+        *("table", "tr", "td", "th", "thead", "tbody", "details", "summary", "button", "math", "nav", "label"),
+    }
+    for page in sorted((site / "api").glob("*.html")):
+        text = page.read_text(encoding="utf-8")
+        for contents in re.findall(r'<div class="doc doc-contents[ \w-]*">.*?(?=<h2|</article>)', text, re.DOTALL):
+            found = {tag.lower() for tag in re.findall(r"<([A-Za-z]\w*)", contents)}
+            assert found <= known, f"{page.name}: {sorted(found - known)}"
+    assert "&lt;plan, cost&gt;" in (site / "api" / "answers.html").read_text(encoding="utf-8")
 
 
 def test_the_api_is_read_from_the_sources_and_nothing_imported(site, pages):

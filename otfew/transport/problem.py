@@ -29,8 +29,11 @@ class Status(IntEnum):
     """How a problem ended."""
 
     OPTIMAL = 0
+    """The solver's own measure says that it has arrived: ``gap`` and ``marginal_error`` are proof."""
     MAX_ITER = 1
+    """It stopped at its last iteration; the answer is what it had then."""
     FAILED = 2
+    """Numbers overflow or differ too widely for an answer that can be proven."""
     INFEASIBLE = 5
     """No plan uses allowed pairs alone."""
 
