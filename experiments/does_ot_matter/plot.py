@@ -72,7 +72,7 @@ def finding(record: Record, along: Sequence[str], beside: Sequence[str]) -> str:
     if other:
         told = ", ".join(f"{name} ({as_mark(_difference(record, name), sign=True).text})" for name in other)
         return f"{said}; what does: {told}"
-    return f"{said}, nor are the controls"
+    return f"{said}; no other entry is shown to differ"
 
 
 def _difference(record: Record, name: str) -> Record:

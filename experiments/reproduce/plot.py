@@ -112,9 +112,16 @@ def _missing(rows: Sequence[Line], short: Mapping[str, str]) -> list[str]:
             reasons.setdefault(verdict.text, {}).setdefault(short.get(claim.says, claim.says), []).append(claim.data)
     told = []
     for reason, claims in reasons.items():
-        named = [f"{says} ({', '.join(data)})" if any(data) else says for says, data in claims.items()]
+        # The one claim of a table stands above: what is missing are data.
+        alone = len(short) == 1 and all(says in short for says in claims)
+        named = [_named("" if alone else says, data) for says, data in claims.items()]
         told.append(f"{reason}: {'; '.join(named)}")
     return told
+
+
+def _named(says: str, data: Sequence[str]) -> str:
+    on = ", ".join(filter(None, data))
+    return f"{says} ({on})" if says and on else says or on
 
 
 def _row(label: str, claim: Claim, one: Figure, verdict: Verdict, columns: int) -> Row:

@@ -23,7 +23,8 @@ _LINE, _ROOM, _HEADING, _NOTE = 0.165, 0.085, 0.27, 0.15
 """Inches of a line of a label, of the room of a row, of a heading, and of a line of notes."""
 _TICKS = 0.27
 """Inches below the rows for ticks; the axis' name comes below."""
-_GAP = 0.14
+_GAP, _LEAST = 0.14, 0.6
+"""Inches between columns, and of the narrowest axis: with many columns the chart becomes wider instead."""
 _EDGE = 0.09
 """Inches between the outermost mark and the end of its axis."""
 
@@ -202,7 +203,7 @@ def _lay_out(rows: Sequence[Row | Heading], columns: Sequence[Column]) -> _Layou
     gaps = [_GAP * (2 if column.share else 1) for column in columns]
     taken = labels + _GAP + sum(values) + sum(gaps)
     shares = sum(column.share for column in columns)
-    room = max(WIDTH - taken, 0.9 * sum(column.share > 0 for column in columns))
+    room = max(WIDTH - taken, _LEAST * sum(column.share > 0 for column in columns))
     layout = _Layout(labels)
     left = labels + _GAP
     for column, value, gap in zip(columns, values, gaps, strict=True):

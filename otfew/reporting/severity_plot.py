@@ -38,7 +38,9 @@ def figure(records: Sequence[Record], only: Sequence[Sequence[str]] | None = Non
     shifts = list(dict.fromkeys(_shift(view) for r in records for view in r["methods"] if view != CLEAN))
     shown = [list(names) for names in (only if only is not None else [r["order"] for r in records])]
     judged = {left for r in records for left, _ in r["effects"].get("pairs", {}).values()}
-    styles = _styles(list(dict.fromkeys(name for names in shown for name in names)), judged, records[0]["reference"])
+    styles = _styles(
+        list(dict.fromkeys(name for names in shown for name in names)), judged, records[0].get("reference", "")
+    )
     title = title or finding(records[0])
     settings = records[0]["settings"]
     subtitle = (

@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from matplotlib.colors import to_hex
 
+from otfew.errors import UserError
+from otfew.experiments import draw
 from otfew.experiments.common import drawing
 from otfew.experiments.does_ot_matter.names import LP, PRODUCT, entropic
 from otfew.experiments.does_ot_matter.plot import figure as does_ot_matter
@@ -27,6 +29,7 @@ from otfew.reporting import accuracy_plot, canvas, forest_plot, joined_plot, sev
 from otfew.reporting.canvas import CONTROL, REFERENCE, RIVAL, TRANSPORT, Role
 from otfew.reporting.forest_plot import CLIPPED, Column, Mark, Row
 
+pytestmark = pytest.mark.usefixtures("surroundings")
 DOCS = Path(__file__).parents[2] / "docs"
 RESULTS = DOCS / "results"
 PLAIN = Role("", "#123456", "o")
@@ -249,7 +252,7 @@ def test_labels_say_once_what_claims_share():
     assert list(short.values()) == ["ProtoNet", "a layer (cosine)"]
     assert shared == "DeepEMD is better than \N{HORIZONTAL ELLIPSIS} on the same network"
     inside = [f"{left}, trained alike, is as good as its {n} %" for left, n in (("A", 1), ("B", 2), ("C", 3))]
-    assert list(shorten(inside)[0].values()) == ["A: 1", "B: 2", "C: 3"]
+    assert list(shorten(inside)[0].values()) == ["A: 1 %", "B: 2 %", "C: 3 %"]
     # One of four alone begins otherwise: it keeps its words.
     mixed = [*(f"ours is better than {x}" for x in "abc"), "theirs is worse"]
     assert list(shorten(mixed)[0].values()) == ["a", "b", "c", "theirs is worse"]
@@ -349,18 +352,47 @@ def test_records_of_runs_that_were_not_kept_are_the_tables_of_their_page(name, p
     assert found <= numbers
 
 
-def test_pictures_are_drawn_again_from_records(tmp_path, rendered):
-    record = RESULTS / "cub-1shot.json"
-    (first,) = drawing.draw([record], tmp_path)
-    assert first == tmp_path / "cub-1shot.png"
-    before = first.read_bytes()
-    drawing.draw([record], tmp_path)
-    assert first.read_bytes() == before
+def test_pictures_are_drawn_again_from_records(tmp_path, rendered, capsys):
+    record = RESULTS / "does-ot-matter-cub.json"
+    draw.main([str(record), "--output", str(tmp_path)])
+    picture = tmp_path / "does-ot-matter-cub.png"
+    assert str(picture) in capsys.readouterr().out.replace("\n", "")
+    before = picture.read_bytes()
     assert before.startswith(b"\x89PNG")
-    kept = read("cub-1shot")
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "timings.json").write_text(json.dumps(kept.pop("timings")))
-    (run / "results.json").write_text(json.dumps(kept))
-    assert drawing.draw([run]) == [run / "accuracy.png"]
-    assert (run / "accuracy.png").read_bytes() == before
+    # The same figures in a run's folder are the same bytes.
+    kept = read("does-ot-matter-cub")
+    (tmp_path / "timings.json").write_text(json.dumps(kept.pop("timings")))
+    (tmp_path / "results.json").write_text(json.dumps(kept))
+    assert drawing.draw([tmp_path]) == [tmp_path / "does-ot-matter.png"]
+    assert (tmp_path / "does-ot-matter.png").read_bytes() == before
+
+
+def test_all_records_of_docs_are_drawn_again(tmp_path):
+    names = ["cub-1shot", "does-ot-matter-cifar-fs", "latent-space-cifar-fs", "shots-cub", "shots-cifar-fs"]
+    drawn = drawing.draw([RESULTS / f"{name}.json" for name in [*names, "solver-timings"]], tmp_path)
+    assert {path.name for path in drawn} == {
+        *(f"{name}.png" for name in names),
+        *(f"solver-{name}.png" for name in ("time-n", "time-batch", "points", "reg")),
+    }
+    assert all((DOCS / path.name).is_file() for path in drawn)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "is not there: give the folder of a finished run"),
+        ("{}", "is of no command with pictures: give a run of compare, does-ot-matter, latent-space, shots"),
+        ("[", "is damaged"),
+        ('{"command": "shots"}', "is damaged .* run the same command again"),
+        ('{"command": "compare", "pooled": {}}', "holds several comparisons: give the folder"),
+        ('{"command": "latent-space"}', "kept no points for its picture"),
+    ],
+)
+def test_what_is_no_record_is_refused(tmp_path, content, said):
+    path = tmp_path / "record.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(UserError, match=said):
+        drawing.draw([path])
+    with pytest.raises(UserError, match="is not a folder"):
+        drawing.draw([RESULTS / "cub-1shot.json"], tmp_path / "missing")
