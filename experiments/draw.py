@@ -16,7 +16,8 @@ from otfew.experiments.common.cli import parse, run
 class Config:
     """Draw the pictures of finished runs again, from their figures alone: nothing is run, and no data is needed.
 
-    Of compare, does-ot-matter, latent-space, shots and solver-timings; of metric-learning the ledger's records.
+    Of compare, does-ot-matter, latent-space, long-tail, shots and solver-timings; of metric-learning the ledger's
+    records.
     """
 
     records: Annotated[tuple[Path, ...], tyro.conf.Positional, tyro.conf.arg(metavar="RECORD")]

@@ -13,7 +13,6 @@ from otfew.experiments.long_tail.config import Config
 from otfew.training.long_tail.settings import Recipe
 
 if TYPE_CHECKING:
-    from otfew.experiments.long_tail.arms import Weights
     from otfew.experiments.long_tail.setting import Setting, Stage1
     from otfew.runs.directory import RunDirectory
 
@@ -64,21 +63,27 @@ def compare(config: Config) -> Path:
     results, tables, lines = report.compare(
         blocks, stage1.cached.test_labels.numpy(), setting.train.classes, setting.counts.numpy(), COMPARISONS
     )
-    about = {"summary": {name: POST_HOC.get(name) or ARMS[name][0] for name in arms}}
-    found = {**results, **about, **_stage1_record(stage1), "val_curves": _curves(config, stage1, blocks)}
+    described = {"summary": {name: POST_HOC.get(name) or ARMS[name][0] for name in arms}}
+    found = {**results, **described, **_stage1_record(stage1), "val_curves": _curves(config, stage1, blocks)}
+    if config.figures:
+        from otfew.experiments.long_tail.plots import figures
+
+        found["picture"] = figures(weights)
     directory.write("results.json", to_json({**identity, **found}))
     directory.write(answers.FILE, answers.to_bytes(blocks, stage1.cached.test_labels.numpy()))
     directory.write("timings.json", to_json({name: [b["seconds"] for b in blocks[name]] for name in arms}))
-    title = (
-        f"{config.dataset}-LT, factor {config.factor:g}, {config.backbone}, stage 2: {config.stage2}, "
-        f"{config.seeds} seeds on one stage 1"
-    )
+    title = f"{about(identity['setting'])}, stage 2: {config.stage2}, {config.seeds} seeds on one stage 1"
     lines = [*report.references(config.dataset, config.factor), *lines, *_caveats(config, setting)]
     if config.figures:
-        _draw(directory, weights)
+        _draw(directory, found["picture"], about(identity["setting"]))
         lines.append(f"figures: {directory.path / 'weights.png'} and {directory.path / 'plans.png'}")
     report.show(title, tables, lines, directory, console)
     return directory.path
+
+
+def about(setting: Mapping[str, Any]) -> str:
+    """Name data and network."""
+    return f"{setting['dataset']}-LT, factor {setting['factor']:g}, {setting['backbone']}"
 
 
 def _chosen(config: Config) -> list[str]:
@@ -152,12 +157,12 @@ def _curves(
     return {name: each for name, each in kept.items() if each}
 
 
-def _draw(directory: RunDirectory, weights: Weights) -> None:
-    """Write the figures."""
-    from otfew.experiments.long_tail.plots import plans, weights_by_class
+def _draw(directory: RunDirectory, found: Mapping[str, Any], title: str) -> None:
+    """Write the pictures."""
+    from otfew.experiments.long_tail.plots import pictures
 
-    directory.write("weights.png", weights_by_class(weights))
-    directory.write("plans.png", plans(weights))
+    for name, content in pictures(found, title).items():
+        directory.write(name, content)
 
 
 def _caveats(config: Config, setting: Setting) -> list[str]:

@@ -1,4 +1,4 @@
-"""What ``experiments.metric_learning`` writes: results.json, timings.json, report.md, curves.png and the tables."""
+"""What ``experiments.metric_learning`` writes: results, times, the report, its tables and pictures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from otfew.errors import UserError
 from otfew.experiments.metric_learning import report
 from otfew.experiments.metric_learning.page import html
-from otfew.experiments.metric_learning.plot import picture
+from otfew.experiments.metric_learning.plot import everything, picture
 from otfew.experiments.metric_learning.session import Record, Session
 from otfew.reporting.tables import Table, bullets, in_markdown, markdown, terminal
 from otfew.runs.directory import to_json
@@ -70,7 +70,9 @@ def write(session: Session) -> Path:
         console.print(terminal(table))
     for line in lines:
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-    directory.write("curves.png", picture(histories, f"{_data(session)}, {_network(session)}"))
+    about = f"{_data(session)}, {_network(session)}"
+    directory.write("curves.png", picture(histories, summary, reference, about))
+    directory.write("curves-all.png", everything(histories, about))
     directory.write("report.md", _markdown(tables, lines).encode())
     found = {loss: r["nearest"] for loss, each in runs.items() for r in each if r.get("nearest")}
     directory.write("report.html", html(tables, lines, session.material, found, summary, _data(session)).encode())
@@ -149,4 +151,6 @@ def _timeless(run: Sequence[Record]) -> list[dict[str, Any]]:
 def _markdown(tables: Sequence[Table], lines: Sequence[str]) -> str:
     """Write the report."""
     shown = [f"**{in_markdown(table.title)}**\n\n{markdown(table)}" for table in tables]
-    return "\n".join(["# Losses of metric learning\n", *shown, bullets(lines), "![learning curves](curves.png)\n"])
+    return "\n".join(
+        ["# Losses of metric learning\n", *shown, bullets(lines), "![mAP](curves.png)\n\n![all](curves-all.png)\n"]
+    )

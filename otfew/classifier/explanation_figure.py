@@ -28,8 +28,8 @@ _GAP = 0.22
 _HEAD = 0.42
 """Inches above a row of pictures, for their titles."""
 _KEY = (
-    "Below, lines are mass that moves from a cell to a cell, as wide as it is much; bars at cells' feet are weights. At "
-    "the right, under the same numbers, where the same cells' mass goes in the runner-up's photo."
+    "Below, lines are mass that moves from a cell to a cell, as wide as it is much; bars at cells' feet are weights. "
+    "At the right, under the same numbers, where the same cells' mass goes in the runner-up's photo."
 )
 _GREY = 0.35
 """Of a region's own colour, what is left where it counts nothing."""
@@ -73,7 +73,7 @@ def _strip(told: Reasons) -> list[Drawn]:
     if best.picture is None or rival.picture is None:
         return []
     there, elsewhere = told.transports
-    opinion = "DeepEMD's strongest flows" if told.opinion.decided else "a second opinion: DeepEMD's flows"
+    opinion = "DeepEMD's strongest flows" if told.opinion.decided else "second opinion: DeepEMD"
     return [
         Drawn(best.picture, _title(f"{told.answer}: the answer", best.name), there.there, there.plan.sum(0)),
         Drawn(told.picture, _title(opinion, told.name), told.boxes, there.plan.sum(1)),

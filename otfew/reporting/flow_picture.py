@@ -22,6 +22,8 @@ ANSWER, RUNNER_UP = "#D55E00", "#0072B2"
 """Vermilion and blue, as in maps of what speaks for an answer and against it; the shapes of numbers differ, too."""
 _BENDS = (0.07, -0.07, 0.15, -0.15, 0.0)
 """Of lines one after the other, so that those along one row of cells can be told apart."""
+_IN_CELL, _LEAST = 0.36, 6.0
+"""Letters of numbers as a share of their cell's width, and the least, points."""
 _SIDE = 900
 """Photos are drawn with at most so many pixels to a side."""
 _HEIGHT = 1.0
@@ -89,7 +91,7 @@ def line_width(mass: float, most: float) -> float:
 
 def strip_width(photos: Sequence[Photo], gap: float) -> float:
     """Width of a row of photos of height 1."""
-    return sum(one.picture.shape[1] / one.picture.shape[0] for one in photos) + gap * (len(photos) - 1)
+    return float(sum(one.picture.shape[1] / one.picture.shape[0] for one in photos) + gap * (len(photos) - 1))
 
 
 def draw_strip(
@@ -170,7 +172,7 @@ def _line(axes: Any, ends: Sequence[tuple[float, float]], flow: Link, width: flo
 
     bend = _BENDS[flow.number % len(_BENDS)]
     for colour, wide in (("white", width + 1.4), (flow.colour, width)):
-        style = {"arrowstyle": "-", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 0, "shrinkB": 0}
+        style: dict[str, Any] = {"arrowstyle": "-", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 0, "shrinkB": 0}
         line = FancyArrowPatch(*ends, **style, color=colour, linewidth=wide, alpha=0.85, capstyle="round", zorder=3)
         axes.add_patch(line)
 
@@ -180,10 +182,11 @@ def _numbers(axes: Any, photo: Photo, left: float, ends: Sequence[tuple[Link, in
     cells: dict[int, list[Link]] = {}
     for flow, _, cell in ends:
         cells.setdefault(cell, []).append(flow)
-    step = 1.45 * size
     for cell, flows in cells.items():
+        x0, _, x1, _ = _placed(photo, left)[cell]
+        points = float(np.clip(_IN_CELL * (x1 - x0) * _points(axes), _LEAST, size - 1))
         for place, flow in enumerate(flows):
-            shift = (place - (len(flows) - 1) / 2) * step
+            shift = (place - (len(flows) - 1) / 2) * 1.6 * points
             axes.annotate(
                 str(flow.number),
                 _middle(photo, left, cell),
@@ -191,7 +194,7 @@ def _numbers(axes: Any, photo: Photo, left: float, ends: Sequence[tuple[Link, in
                 textcoords="offset points",
                 ha="center",
                 va="center",
-                fontsize=size - 1,
+                fontsize=points,
                 fontweight="bold",
                 color="white",
                 zorder=5,
@@ -202,6 +205,11 @@ def _numbers(axes: Any, photo: Photo, left: float, ends: Sequence[tuple[Link, in
                     "linewidth": 1.0,
                 },
             )
+
+
+def _points(axes: Any) -> float:
+    """Height of a photo in points."""
+    return float(72 * axes.figure.get_size_inches()[1] * axes.get_position(original=True).height / _HEIGHT)
 
 
 def _middle(photo: Photo, left: float, cell: int) -> tuple[float, float]:

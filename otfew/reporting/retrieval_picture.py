@@ -9,15 +9,32 @@ import numpy as np
 from otfew.data.base import ImageSet
 from otfew.data.preparation import resize_square
 from otfew.random.words import permutation
-from otfew.reporting.canvas import CONTROL, TRANSPORT, caption, make_figure, to_png
+from otfew.reporting.canvas import (
+    CONTROL,
+    INK,
+    SMALL,
+    TRANSPORT,
+    WIDTH,
+    add_axes,
+    blank,
+    caption,
+    headline,
+    headline_height,
+    to_png,
+    width_of,
+    wrapped,
+)
 from otfew.reporting.retrieval import MAIN
 from otfew.retrieval.run import GLOBAL, Ranked
 
 SHOWN = 6
 """Retrieved images in a row."""
-SIDE = 96
+SIDE = 128
 """Of an image, pixels."""
-_RIGHT, _WRONG = "#2a9d3a", "#c1121f"
+RIGHT, WRONG = "#0072B2", "#D55E00"
+"""Frames and badges: blue and vermilion, which colour-blind people tell apart."""
+_GAP, _WORDS, _NAME = 0.08, 0.24, 0.2
+"""Inches between images, above a row of them for words, and below it for names."""
 
 
 def choose(first: Ranked, second: Ranked) -> dict[int, str]:
@@ -40,7 +57,7 @@ def choose(first: Ranked, second: Ranked) -> dict[int, str]:
 
 
 def picture(images: ImageSet, first: Ranked, second: Ranked, name: str) -> bytes:
-    """Draw the queries of ``choose``, each with the first images of both rankings, framed by whether they are right.
+    """Draw the queries of ``choose``, each with the first images of both rankings, marked by whether they are right.
 
     Args:
         images: The gallery.
@@ -51,30 +68,82 @@ def picture(images: ImageSet, first: Ranked, second: Ranked, name: str) -> bytes
     Returns:
         A PNG file.
     """
+    return to_png(figure(images, first, second, name), dpi=100)
+
+
+def figure(images: ImageSet, first: Ranked, second: Ranked, name: str) -> Any:
+    """Draw what ``picture`` writes: see there.
+
+    Returns:
+        A ``matplotlib.figure.Figure``; its axes are images, a query's before those found for it.
+    """
     chosen = choose(first, second)
-    figure, panels = make_figure(2 * len(chosen), SHOWN + 1, (1.25 * (SHOWN + 1), 3.1 * len(chosen)))
-    for axes in panels.flat:
-        axes.axis("off")
-    for k, (query, why) in enumerate(chosen.items()):
+    before, after = (100 * float(np.nanmean(ranked.metrics[MAIN])) for ranked in (first, second))
+    title = f"Ranking again by {name} takes MAP@R from {before:.1f} to {after:.1f} %, a mean over all queries"
+    key = (
+        f"Queries at the left, each with the first {SHOWN} images found. Disc with a tick: of the query's class. "
+        "Square with a cross: of another, which is named."
+    )
+    side = (WIDTH - SHOWN * _GAP) / (SHOWN + 1)
+    high = 2 * (_WORDS + side + _NAME) + 0.1
+    made = blank((WIDTH, headline_height(title, key) + high * len(chosen)))
+    top = headline(made, title, key)
+    for query, why in chosen.items():
         label = images.labels[query]
-        for row, ranked, title, colour in ((0, first, GLOBAL, CONTROL), (1, second, name, TRANSPORT)):
-            places = panels[2 * k + row]
-            if row == 0:
-                _show(places[0], images, query, "#1a1a1a")
-                places[0].set_title(why, fontsize=7, loc="left")
+        for row, ranked, by, colour in ((0, first, GLOBAL, CONTROL), (1, second, name, TRANSPORT)):
+            down = top + row * (_WORDS + side + _NAME)
             score = 100 * ranked.metrics[MAIN][query]
-            places[1].set_title(caption(f"{title}: MAP@R {score:.1f} %"), fontsize=7, loc="left", color=colour)
-            for axes, found in zip(places[1:], ranked.head[query, :SHOWN], strict=False):
-                _show(axes, images, int(found), _RIGHT if images.labels[found] == label else _WRONG)
-    return to_png(figure, dpi=90)
+            _write(made, side + _GAP, down + _WORDS / 2, f"{by}: MAP@R {score:.1f} %", colour, bold=True)
+            if row == 0:
+                _write(made, 0.0, down + _WORDS / 2, "query", INK, bold=True)
+                _show(add_axes(made, 0.0, down + _WORDS, side, side), images, query, INK)
+                told = wrapped(f"{images.classes[label]} ({why})", side, SMALL)
+                for k, line in enumerate(told):
+                    _write(made, 0.0, down + _WORDS + side + 0.09 + 0.14 * k, line, INK)
+            for k, found in enumerate(ranked.head[query, :SHOWN].tolist(), 1):
+                left, right = k * (side + _GAP), images.labels[found] == label
+                axes = add_axes(made, left, down + _WORDS, side, side)
+                _show(axes, images, found, RIGHT if right else WRONG)
+                _badge(axes, bool(right))
+                if not right:
+                    named = _cut(images.classes[images.labels[found]], side)
+                    _write(made, left, down + _WORDS + side + 0.09, named, WRONG)
+        top += high
+    return made
 
 
 def _show(axes: Any, images: ImageSet, index: int, colour: str) -> None:
     """Draw an image in a coloured frame."""
     axes.imshow(resize_square(images.read(index), SIDE))
-    axes.axis("on")
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
+        spine.set_visible(True)
         spine.set_color(colour)
-        spine.set_linewidth(2.5)
+        spine.set_linewidth(2.0)
+
+
+def _badge(axes: Any, right: bool) -> None:
+    """Mark a found image by a shape and a sign."""
+    sign, shape, colour = ("\N{CHECK MARK}", "circle", RIGHT) if right else ("\N{BALLOT X}", "square", WRONG)
+    axes.annotate(
+        sign, (0, 1), xycoords="axes fraction", xytext=(8, -8), textcoords="offset points", ha="center", va="center",
+        color="white", fontsize=SMALL, fontweight="bold", family="DejaVu Sans",
+        bbox={"boxstyle": f"{shape},pad=0.2", "facecolor": colour, "edgecolor": "white", "linewidth": 0.8},
+    )  # fmt: skip
+
+
+def _write(made: Any, left: float, down: float, text: str, colour: str, *, bold: bool = False) -> None:
+    """Write at a place in inches from the left upper corner."""
+    across, height = made.get_size_inches()
+    made.text(
+        left / across, 1 - down / height, caption(text), fontsize=SMALL, color=colour, va="center",
+        fontweight="bold" if bold else "normal", family="DejaVu Sans",
+    )  # fmt: skip
+
+
+def _cut(name: str, width: float) -> str:
+    """Leave out the end of a name that is wider than an image."""
+    while len(name) > 1 and width_of(name, SMALL) > width:
+        name = name[:-2].rstrip("…") + "…"
+    return name
