@@ -49,17 +49,14 @@ def _pictures(path: Path) -> Mapping[str, bytes]:
         raise UserError(f"{path} is not there: give the folder of a finished run, or a record of docs/results.")
     record = read_json(path if path.is_file() else path / "results.json")
     command = record.get("command")
-    if isinstance(command, str) and command.startswith(METRIC):
-        from otfew.experiments.metric_learning.record_picture import pictures
-
-        return pictures(path)
-    if not isinstance(command, str) or command not in _DRAWERS:
+    metric = isinstance(command, str) and command.startswith(METRIC)
+    if not metric and (not isinstance(command, str) or command not in _DRAWERS):
         raise UserError(f"{path} is of no command with pictures: give a run of {', '.join(sorted(_DRAWERS))}.")
     if command == "compare" and "pooled" in record:
         return _joined(path)
     times = record.get(TIMINGS) if path.is_file() else read_json(path / "timings.json") if _timed(path) else None
     try:
-        return _DRAWERS[command](record, times)
+        return _metric_learning(path) if metric else _DRAWERS[str(command)](record, times)
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{path} is damaged ({error!r}): run the same command again.") from error
 
@@ -82,6 +79,13 @@ def _joined(path: Path) -> Mapping[str, bytes]:
     if path.is_file():
         raise UserError(f"{path} holds several comparisons: give the folder of the run.")
     return {"accuracy.png": to_png(load_joined(path).plot())}
+
+
+def _metric_learning(path: Path) -> Mapping[str, bytes]:
+    """Draw the losses of one data set, which several records of the ledger hold."""
+    from otfew.experiments.metric_learning.record_picture import pictures
+
+    return pictures(path)
 
 
 def _does_ot_matter(record: Record, times: Any) -> Mapping[str, bytes]:

@@ -107,7 +107,8 @@ def shares(
 ) -> Floats:
     """Say where the mass of each class's meta points goes, in per cent of it: (classes, classes), rows of total 100."""
     summed = _summed(plan, rows, columns, order)
-    return 100 * summed / summed.sum(1, keepdims=True)
+    found: Floats = 100 * summed / summed.sum(1, keepdims=True)
+    return found
 
 
 def _summed(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,8 +172,7 @@ def _mark(arm: Mapping[str, Any]) -> Mark:
 
 def _on(protocol: Mapping[str, Any]) -> str:
     """Say on what: data, network, epochs."""
-    images: Sequence[int] = protocol["images"]["train"], protocol["images"]["test"]
-    train, test = (sum(each) for each in images)
+    train, test = (sum(protocol["images"][split]) for split in ("train", "test"))
     return (
         f"{protocol['dataset']}: {train:,} training and {test:,} test images of {protocol['classes']} classes, "
         f"{protocol['backbone']}; each loss has the best of {len(protocol['learning_rates'])} learning rates"

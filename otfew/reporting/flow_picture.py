@@ -91,7 +91,7 @@ def line_width(mass: float, most: float) -> float:
 
 def strip_width(photos: Sequence[Photo], gap: float) -> float:
     """Width of a row of photos of height 1."""
-    return sum(one.picture.shape[1] / one.picture.shape[0] for one in photos) + gap * (len(photos) - 1)
+    return float(sum(one.picture.shape[1] / one.picture.shape[0] for one in photos) + gap * (len(photos) - 1))
 
 
 def draw_strip(
@@ -172,7 +172,7 @@ def _line(axes: Any, ends: Sequence[tuple[float, float]], flow: Link, width: flo
 
     bend = _BENDS[flow.number % len(_BENDS)]
     for colour, wide in (("white", width + 1.4), (flow.colour, width)):
-        style = {"arrowstyle": "-", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 0, "shrinkB": 0}
+        style: dict[str, Any] = {"arrowstyle": "-", "connectionstyle": f"arc3,rad={bend}", "shrinkA": 0, "shrinkB": 0}
         line = FancyArrowPatch(*ends, **style, color=colour, linewidth=wide, alpha=0.85, capstyle="round", zorder=3)
         axes.add_patch(line)
 
