@@ -66,6 +66,13 @@ def collisions(figure):
     return found
 
 
+def test_text_on_text_is_seen():
+    figure = canvas.blank((4, 1))
+    for x, y, text in ((0.1, 0.5, "one text"), (0.15, 0.55, "another"), (0.1, 0.1, "a third")):
+        figure.text(x, y, text)
+    assert collisions(figure) == [("one text", "another")]
+
+
 def labels(figure):
     """Labels of rows, from top to bottom; of a broken one the first line."""
     right = [text for text in figure.texts if text.get_ha() == "right"]
@@ -121,6 +128,8 @@ def test_a_comparison_is_sorted_and_can_be_read(count):
     assert labels(figure) == names
     assert not collisions(figure)
     accuracy, difference = figure.axes
+    right = accuracy.get_window_extent().x1
+    assert all(box.x0 > right for text, box in boxes(figure) if text.endswith(f"{chr(160)}3.00"))
     assert colours(accuracy) == [TRANSPORT, CONTROL, *[RIVAL] * (count - 3), REFERENCE][:count]
     assert len(colours(difference)) == count - 1
     written = {text.get_text() for text in figure.texts}
