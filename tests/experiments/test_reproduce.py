@@ -345,7 +345,19 @@ def test_a_run_of_another_command_is_no_evidence(place, tmp_path):
 
 def test_figures_of_other_arms_are_forgotten(place, tmp_path):
     reproduce.main(["--only", "small", "--runs", str(tmp_path / "a"), *place])
-    text = (tmp_path / "claims.toml").read_text().replace("{seed} / chamfer", "{seed} / cosine-centroid")
+    before = json.loads((tmp_path / "docs/results/claims.json").read_bytes())
+    text = (tmp_path / "claims.toml").read_text()
+    (tmp_path / "claims.toml").write_text(text.replace("{seed} / chamfer", "{seed} / cosine-centroid"))
+    reproduce.main(["--suite", "report", *place])
+    claims = json.loads((tmp_path / "docs/results/claims.json").read_bytes())
+    # The answers are there, of the other arms too.
+    readers = Evidence(tmp_path / "docs/results", "quick").readers(ledger_claims.load(tmp_path / "claims.toml"))
+    pairs = [((r, "deepemd"), (r, "cosine-centroid")) for r in (readers["small-1"], readers["small-2"])]
+    assert claims["chamfer"]["quick"]["figure"] == difference(pairs, "").to_json()
+    assert claims["chamfer"]["quick"] != before["chamfer"]["quick"]
+    # Without them a recorded figure is of the arms that it was recorded of.
+    for path in (tmp_path / "docs/results/answers/quick").iterdir():
+        path.unlink()
     (tmp_path / "claims.toml").write_text(text)
     reproduce.main(["--suite", "report", *place])
     claims = json.loads((tmp_path / "docs/results/claims.json").read_bytes())
