@@ -158,7 +158,7 @@ def test_what_is_not_known_is_left_out_and_what_is_no_number_stands_last():
 def test_without_transport_the_title_names_the_best_and_transductive_methods_stand_apart():
     results = {**comparison(5, transductive=2), "transport_adds": {}}
     figure = accuracy_plot.figure(results)
-    assert figure.texts[0].get_text().startswith("method-0 is right most often: 90.00")
+    assert figure.texts[0].get_text().startswith("method-0 has the highest mean: 90.00")
     assert "all queries at once (transductive)" in {text.get_text() for text in figure.texts}
     assert not collisions(figure)
     results["transport_adds"] = comparison(5)["transport_adds"]
