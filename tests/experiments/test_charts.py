@@ -390,7 +390,7 @@ def test_all_records_of_docs_are_drawn_again(tmp_path):
     ("content", "said"),
     [
         (None, "is not there: give the folder of a finished run"),
-        ("{}", "is of no command with pictures: give a run of compare, does-ot-matter, latent-space, shots"),
+        ("{}", "is of no command with pictures: give a run of compare, does-ot-matter, latent-space, long-tail, shots"),
         ("[", "is damaged"),
         ('{"command": "shots"}', "is damaged .* run the same command again"),
         ('{"command": "compare", "pooled": {}}', "holds several comparisons: give the folder"),
