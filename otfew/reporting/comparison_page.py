@@ -65,7 +65,7 @@ def page(
 
 
 def headline(results: Mapping[str, Any]) -> str:
-    """Say in one sentence which method, of those that see one query at a time, has the highest mean, and what is shown of it."""
+    """Say in one sentence whose mean is highest, of methods that see one query at a time, and what is shown of it."""
     methods, protocol = results["methods"], results["protocol"]
     ranked = _ranked(results)
     name = ranked[0]

@@ -56,7 +56,7 @@ def figure(records: Mapping[int, Record], heads: Mapping[str, Record] | None = N
 
 
 def finding(records: Mapping[int, Record], heads: Mapping[str, Record]) -> str:
-    """Say which heads are shown to differ from the mean of the shots at the most shots, and whose mean is highest there.
+    """Say which heads are shown to differ from the mean of the shots at the most shots, and whose mean is highest.
 
     Args:
         records: As for ``figure``.
