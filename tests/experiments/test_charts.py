@@ -245,6 +245,9 @@ def test_the_ledger_can_be_read(known, table, cut):
         diamonds = [line for line in figure.axes[1].lines if line.get_marker() == "D"]
         assert len(diamonds) == len([c for c in published if len(c.paper) == (2 if c.unit == "points" else 1)])
         assert all(line.get_markerfacecolor() == "white" for line in diamonds)
+        said = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+        assert "published: " in said
+        assert all(claim.on in said for claim in published)
     missing = [claim for claim, found, _ in rows if found is None]
     written = " ".join(text.get_text() for text in figure.texts)
     assert ("not run yet:" in written) == any(not claim.untestable for claim in missing)
