@@ -36,8 +36,8 @@ def figure(table: str, rows: Sequence[Line]) -> Any:
 
     Published figures are of other networks and mostly of other data: on one axis, they would be compared as levels.
     Figures of another unit than points are drawn as they are, with a line at the level that is claimed. The
-    thick bar is the narrowest interval, the thin one what decides; the grey band is the margin. What was not run is
-    named in small letters.
+    thick bar is the narrowest interval, the thin one what decides; the grey band is the margin. On what published
+    figures were measured, and what was not run, is said in small letters.
 
     Args:
         table: Its name.
@@ -59,7 +59,9 @@ def figure(table: str, rows: Sequence[Line]) -> Any:
     told = [template] if template else []
     told += data if len(data) == 1 else []
     key = _key(found, columns, first)
-    return forest_plot.draw(_title(table, found), "; ".join(told), lines, columns, key, _missing(rows, short))
+    return forest_plot.draw(
+        _title(table, found), "; ".join(told), lines, columns, key, [*_sources(found, short), *_missing(rows, short)]
+    )
 
 
 def _axis(claim: Claim) -> str:
@@ -102,6 +104,25 @@ def _rows(
             label = short[claim.says] if by_data and (len(short) > 1 or not claim.data) else claim.data
             lines.append(_row(label, claim, one, verdict, columns))
     return lines
+
+
+def _sources(found: Sequence[tuple[Claim, Figure, Verdict]], short: Mapping[str, str]) -> list[str]:
+    """Say on what the published figures were measured; rows that differ from most are named."""
+    claims = [claim for claim, _, _ in found if claim.on and _published(claim) is not None]
+    if not claims:
+        return []
+    usual = Counter(claim.on for claim in claims).most_common(1)[0][0]
+    told = [usual]
+    for on in dict.fromkeys(claim.on for claim in claims if claim.on != usual):
+        mine, rest = [c for c in claims if c.on == on], [c for c in claims if c.on != on]
+        if not {c.data for c in mine} & {c.data for c in rest}:
+            names = [c.data for c in mine]
+        elif not {c.says for c in mine} & {c.says for c in rest}:
+            names = [short.get(c.says, c.says) for c in mine]
+        else:
+            names = [_named(short.get(c.says, c.says), [c.data]) for c in mine]
+        told.append(f"{', '.join(dict.fromkeys(names))}: {on}")
+    return [f"published: {'; '.join(told)}"]
 
 
 def _missing(rows: Sequence[Line], short: Mapping[str, str]) -> list[str]:

@@ -6,6 +6,7 @@ A file of some hundred kilobytes: images and classes as numbers in the smallest 
 from __future__ import annotations
 
 import io
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -16,6 +17,7 @@ import numpy.typing as npt
 from otfew.evaluation.episodes import Episodes, Indices
 from otfew.evaluation.run import Scores
 from otfew.runs.files import DamagedError
+from otfew.runs.npz import check_unpacked
 
 FILE = "answers.npz"
 """Of a run's folder, or of a panel's."""
@@ -156,6 +158,8 @@ def from_bytes(data: bytes) -> Answers:
     """
     names = [field.name for field in fields(Answers)]
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            check_unpacked(archive)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays: dict[str, Any] = {name: file[name] for name in names if name in file.files}
         for name in ("methods", "class_names", "images"):

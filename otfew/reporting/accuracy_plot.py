@@ -127,7 +127,7 @@ def subject(protocol: Record) -> str:
 
 
 def finding(results: Record) -> str:
-    """Say what was found in a sentence: what transport adds to its controls, or else which method is best.
+    """Say what was found in a sentence: what transport adds to its controls, or else which method has the highest mean.
 
     Args:
         results: With "methods", "protocol" and "transport_adds".
@@ -143,7 +143,7 @@ def finding(results: Record) -> str:
     alike = [name for name in methods if not methods[name]["transductive"]] or list(methods)
     name = min(alike, key=lambda name: _order(methods[name]))
     best = methods[name]
-    said = f"{mark(name, best)} is right most often: {percent(best['accuracy']['mean'])}{_half(best['accuracy'])} %"
+    said = f"{mark(name, best)} has the highest mean: {percent(best['accuracy']['mean'])}{_half(best['accuracy'])} %"
     difference = best.get("difference")
     if difference is None or not math.isfinite(difference["mean"]):
         return said

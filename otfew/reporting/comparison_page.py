@@ -65,14 +65,14 @@ def page(
 
 
 def headline(results: Mapping[str, Any]) -> str:
-    """Say in one sentence which method, of those that see one query at a time, was best, and how sure that is."""
+    """Say in one sentence whose mean is highest, of methods that see one query at a time, and what is shown of it."""
     methods, protocol = results["methods"], results["protocol"]
     ranked = _ranked(results)
     name = ranked[0]
     best = methods[name]
     figure = f"{percent(best['accuracy']['mean'])} % ± {percent(_widest(best['accuracy']))}"
     where = f"{protocol['data']['dataset']}, {protocol['way']}-way {protocol['shot']}-shot"
-    told = f"{where}: {mark(name, best)} is right most often, {figure}"
+    told = f"{where}: {mark(name, best)} has the highest mean, {figure}"
     if "difference" not in best:
         better = sum(m.get("difference", {}).get("verdict") == "worse" for m in methods.values())
         return f"{told}; it is the reference, and beyond chance better than {better} of the other methods."

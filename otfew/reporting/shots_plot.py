@@ -56,7 +56,7 @@ def figure(records: Mapping[int, Record], heads: Mapping[str, Record] | None = N
 
 
 def finding(records: Mapping[int, Record], heads: Mapping[str, Record]) -> str:
-    """Say which heads are shown to differ from the mean of the shots at the most shots, and who is best there.
+    """Say which heads are shown to differ from the mean of the shots at the most shots, and whose mean is highest.
 
     Args:
         records: As for ``figure``.
@@ -66,7 +66,7 @@ def finding(records: Mapping[int, Record], heads: Mapping[str, Record]) -> str:
     methods = records[k]["methods"]
     best = max(methods, key=lambda name: methods[name]["accuracy"]["mean"])
     said = (
-        f"With {k} shot{'' if k == 1 else 's'} {best} is right most often: {as_mark(methods[best]['accuracy']).text} %"
+        f"With {k} shot{'' if k == 1 else 's'} {best} has the highest mean: {as_mark(methods[best]['accuracy']).text} %"
     )
     found = heads.get(f"shot-{k}", {})
     if not found or any("verdict" not in head for head in found.values()):

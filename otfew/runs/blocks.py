@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import math
+import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from otfew.runs.files import DamagedError, parse_json
+from otfew.runs.npz import check_unpacked
 
 Arrays = dict[str, npt.NDArray[Any]]
 SEAL = "seal"
@@ -103,6 +105,8 @@ def opened(data: bytes) -> tuple[Arrays, str | None]:
         DamagedError: It is no such file, or not the one that was written.
     """
     try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            check_unpacked(archive)
         with np.load(io.BytesIO(data), allow_pickle=False) as file:
             arrays: Arrays = {name: file[name] for name in file.files}
     except Exception as error:  # a damaged file may raise nearly any exception

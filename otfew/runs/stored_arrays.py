@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from otfew.runs.npz import check_unpacked
 from otfew.runs.regular_file import GIB, open_regular, regular_size
 
 Array = npt.NDArray[Any]
@@ -90,6 +91,7 @@ def open_npz(path: Path) -> dict[str, Stored]:
         Exception: It is no such file; many kinds.
     """
     with open_regular(path, LARGEST) as file, zipfile.ZipFile(file) as opened:
+        check_unpacked(opened)
         members = [info for info in opened.infolist() if info.filename.endswith(".npy")]
         found = {}
         for info in members:

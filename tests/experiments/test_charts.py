@@ -158,7 +158,7 @@ def test_what_is_not_known_is_left_out_and_what_is_no_number_stands_last():
 def test_without_transport_the_title_names_the_best_and_transductive_methods_stand_apart():
     results = {**comparison(5, transductive=2), "transport_adds": {}}
     figure = accuracy_plot.figure(results)
-    assert figure.texts[0].get_text().startswith("method-0 is right most often: 90.00")
+    assert figure.texts[0].get_text().startswith("method-0 has the highest mean: 90.00")
     assert "all queries at once (transductive)" in {text.get_text() for text in figure.texts}
     assert not collisions(figure)
     results["transport_adds"] = comparison(5)["transport_adds"]
@@ -245,6 +245,9 @@ def test_the_ledger_can_be_read(known, table, cut):
         diamonds = [line for line in figure.axes[1].lines if line.get_marker() == "D"]
         assert len(diamonds) == len([c for c in published if len(c.paper) == (2 if c.unit == "points" else 1)])
         assert all(line.get_markerfacecolor() == "white" for line in diamonds)
+        said = " ".join(" ".join(text.get_text() for text in figure.texts).split())
+        assert "published: " in said
+        assert all(claim.on in said for claim in published)
     missing = [claim for claim, found, _ in rows if found is None]
     written = " ".join(text.get_text() for text in figure.texts)
     assert ("not run yet:" in written) == any(not claim.untestable for claim in missing)
@@ -390,7 +393,7 @@ def test_all_records_of_docs_are_drawn_again(tmp_path):
     ("content", "said"),
     [
         (None, "is not there: give the folder of a finished run"),
-        ("{}", "is of no command with pictures: give a run of compare, does-ot-matter, latent-space, shots"),
+        ("{}", "is of no command with pictures: give a run of compare, does-ot-matter, latent-space, long-tail, shots"),
         ("[", "is damaged"),
         ('{"command": "shots"}', "is damaged .* run the same command again"),
         ('{"command": "compare", "pooled": {}}', "holds several comparisons: give the folder"),

@@ -30,7 +30,7 @@ def test_own_features(own_features, tmp_path, check_page):
     told = " ".join(page.texts)
     results = json.loads((tmp_path / "run" / "results.json").read_text())
     best = max(results["methods"], key=lambda name: results["methods"][name]["accuracy"]["mean"])
-    assert f"{best} is right most often, {100 * results['methods'][best]['accuracy']['mean']:.2f} %" in told
+    assert f"{best} has the highest mean, {100 * results['methods'][best]['accuracy']['mean']:.2f} %" in told
     for word in ("Classes, the hardest first", "Confusions", "The worst queries", "Protocol", "jackknife"):
         assert word in told
     assert text.count('class="forest"') == 3

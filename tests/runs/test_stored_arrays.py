@@ -6,7 +6,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from otfew.runs import stored_arrays
+from otfew.evaluation import answers
+from otfew.runs import blocks, npz, stored_arrays
+from otfew.runs.files import DamagedError
 
 
 def write_npz(path, shape, data, descr="<f4", fortran=False):
@@ -66,3 +68,20 @@ def test_only_regular_files_of_a_bounded_size_are_opened(tmp_path, monkeypatch, 
         read(path)
     with pytest.raises((ValueError, OSError)):
         read(tmp_path)
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_holds_is_refused(tmp_path, monkeypatch):
+    zeros = {"methods": np.zeros(1 << 20, np.int8)}
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, **zeros)
+    assert (stored_arrays.open_npz(path)["methods"].array() == 0).all()
+    monkeypatch.setattr(npz, "FREE", 1 << 10)
+    for read, error in (
+        (lambda: stored_arrays.open_npz(path), ValueError),
+        (lambda: blocks.opened(path.read_bytes()), DamagedError),
+        (lambda: answers.from_bytes(path.read_bytes()), DamagedError),
+    ):
+        with pytest.raises(error, match="unpack to 1,048"):
+            read()
+    np.savez(path, **zeros)
+    assert "methods" in blocks.opened(path.read_bytes())[0]
