@@ -41,8 +41,9 @@ def wide(record: Mapping[str, Any]) -> float | None:
 
 
 def transport_lines(results: Mapping[str, Any]) -> list[str]:
-    """One sentence for each transport method: what it adds to its controls."""
+    """One sentence for each transport method: what it adds to its controls; last, how missing ones are made to run."""
     lines = []
+    absent = False
     for name, adds in sorted(results["transport_adds"].items()):
         if results["methods"].get(name, {}).get("one_node"):
             continue  # said by ``one_node_lines``
@@ -51,6 +52,12 @@ def transport_lines(results: Mapping[str, Any]) -> list[str]:
         reason = adds.get("reason", "")
         between = "; " if said else ", "
         lines.append(f"what transport adds in {name}: {found}{between if reason else ''}{reason}")
+        absent |= "did not run" in reason
+    if absent:
+        lines.append(
+            "a control that did not run does so where it is named among the methods, on the same nodes: --methods, "
+            "beside the others or beside all"
+        )
     return lines
 
 

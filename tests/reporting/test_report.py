@@ -162,13 +162,14 @@ def test_transport_is_credited_with_what_it_adds_to_its_controls(record):
     assert adds["deepemd"]["reason"] == "product-coupling did not run on nodes fcn"
     # Crops must not pass for transport: controls on other nodes do not count.
     assert adds["grid"] == {"contrasts": {}, "reason": "chamfer and product-coupling did not run on nodes grid:2,3"}
-    first, second = transport_lines(record)
+    first, second, remedy = transport_lines(record)
     assert re.fullmatch(
         r"what transport adds in deepemd: [+-]\d\.\d\d ± \d\.\d\d points over chamfer \(.*, p \S+\); "
         "product-coupling did not run on nodes fcn",
         first,
     )
     assert second == f"what transport adds in grid: unknown, {adds['grid']['reason']}"
+    assert remedy.startswith("a control that did not run does so where it is named among the methods")
 
 
 def test_transport_is_not_credited_with_seeing_all_queries():
