@@ -126,6 +126,7 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
         f"± are halves of 95 % intervals, over episodes and over {over} (jackknife{together}); claims rest on the "
         "wider one, with Holm's correction across methods, and are conditional on these classes and this checkpoint"
     )
+    lines += _chance_lines(results)
     lines += _fixed_lines(p)
     key = "photo_ci_missing" if over == "photos" else "class_ci_missing"
     missing = {m["accuracy"].get(key) for m in results["methods"].values()} - {None}
@@ -139,6 +140,20 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     lines += _transductive_lines(results)
     lines += [f"not run: {name}: {reason}" for name, reason in sorted(results["not_run"].items())]
     return lines
+
+
+def _chance_lines(results: Mapping[str, Any]) -> list[str]:
+    """Say that nothing was learned where no method's interval lies above what a guess gets right."""
+    chance = 1 / results["protocol"]["way"]
+    for record in results["methods"].values():
+        accuracy = record["accuracy"]
+        half = wide(accuracy)
+        if accuracy["mean"] - (accuracy["episode_ci"] if half is None else half) > chance:
+            return []
+    return [
+        f"no method is told apart from guessing, which is right in {percent(chance)} %: is the network trained, and "
+        "are the labels right?"
+    ]
 
 
 def domain_lines(data: Mapping[str, Any]) -> list[str]:

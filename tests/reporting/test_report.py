@@ -260,6 +260,36 @@ def test_verdicts_come_with_holms_p(p, said):
     assert words({"verdict": "better", "p_holm": p}) == said
 
 
+@pytest.mark.parametrize(
+    ("accuracies", "told"),
+    [
+        ([(0.22, 0.01, 0.03)], True),
+        ([(0.22, 0.03, None)], True),
+        ([(0.22, 0.03, 0.01)], False),
+        ([(0.22, 0.01, None)], False),
+        ([(0.2, 0.01, 0.01), (0.5, 0.1, 0.1)], False),
+    ],
+)
+def test_a_run_in_which_nothing_beats_a_guess_says_so(accuracies, told):
+    """Of the two intervals that over classes decides, where there is one."""
+    methods = {
+        f"m{i}": {
+            "transductive": False,
+            "accuracy": {"mean": mean, "episode_ci": episodes, "class_ci": classes},
+            "nodes": "fcn",
+        }
+        for i, (mean, episodes, classes) in enumerate(accuracies)
+    }
+    data = {"dataset": "toy", "variant": "", "split": "test", "classes": 1, "published_classes": 1, "images": 1}
+    numbers = {"episodes": N, "way": 5, "shot": 1, "query": 15, "seed": 1}
+    protocol = {"data": {**data, "notes": []}, "backbone": None, **numbers}
+    lines = protocol_lines({"methods": methods, "protocol": protocol, "not_run": {}})
+    said = [
+        line for line in lines if line.startswith("no method is told apart from guessing, which is right in 20.00 %")
+    ]
+    assert len(said) == told
+
+
 NOISE = "more than half the variance over classes is sampling noise in "
 
 
