@@ -38,7 +38,7 @@ class Config(WithRun, WithEpisodes, WithBackbone, WithData):
     output: Path | None = None
     """Folder of the run. Default: runs/compare-DATASET-HASH."""
     methods: tuple[str, ...] = ("all",)
-    """Methods, or all that apply; package.module:Name of your own; options behind a colon, as in
+    """Methods, or all that apply, also beside others; package.module:Name of your own; options behind a colon, as in
     deepemd:shot_head=sfc,solver=sinkhorn."""
     shot: int = 1
     """Labelled images of each class."""

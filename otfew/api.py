@@ -89,7 +89,7 @@ def compare(
         dataset: Name of the data set, path of a .csv file that lists images (see ``otfew.data.image_list``), or
             ``package.module:Name`` of your own; None takes glyphs.
         methods: Names, (name, options) pairs, objects that follow ``otfew.method.FewShotMethod``, or (name, object)
-            pairs; "all" takes all that apply.
+            pairs; "all" takes all that apply, and may stand beside others.
         features: A file of your own features (.safetensors or .npz, see ``otfew.features.file``), or what else methods
             can run on, instead of a data set and a backbone.
         backbone: Name, path of a .safetensors file, ``package.module:factory``, or a ``Backbone``; None takes ours for

@@ -32,7 +32,9 @@ def pick(name: str | torch.device = "auto", *, among: Sequence[str] = ("cuda", "
     except (RuntimeError, AssertionError, ImportError, TypeError, ValueError):
         usable = False
     if not usable:
-        raise UserError(f"`device` {str(name)!r} cannot be used: choose auto, cpu, or what torch finds here.")
+        found = "".join(f", {kind}" for kind in ("cuda", "mps") if _present(kind))
+        none = "" if found else " (torch finds no accelerator here)"
+        raise UserError(f"`device` {str(name)!r} cannot be used: choose auto, cpu{found}{none}.")
     return device
 
 

@@ -22,6 +22,15 @@ def test_what_cannot_compute_is_refused_in_one_sentence(name):
     assert "\n" not in str(caught.value)
 
 
+def test_a_device_that_is_not_there_is_told_what_is(monkeypatch):
+    monkeypatch.setattr(devices, "_present", lambda kind: False)
+    with pytest.raises(UserError, match=r"choose auto, cpu \(torch finds no accelerator here\)\.$"):
+        devices.pick("nonsense")
+    monkeypatch.setattr(devices, "_present", lambda kind: kind == "cuda")
+    with pytest.raises(UserError, match=r"choose auto, cpu, cuda\.$"):
+        devices.pick("nonsense")
+
+
 @pytest.mark.parametrize("name", ["meta", "nonsense", "cuda:99", ""])
 def test_commands_name_their_option(name):
     with pytest.raises(UserError, match=f"^`device` '{name}' cannot be used"):

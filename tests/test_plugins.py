@@ -15,6 +15,24 @@ from otfew.errors import UserError
 from otfew.transport import importing
 from otfew.transport.registry import lookup, resolve
 
+FLIPPED = """
+from otfew.method import MethodBase
+
+
+class Flipped(MethodBase):
+    name = "flipped"
+
+    def __call__(self, support, query, *, support_mask=None, class_prior=None):
+        return query.new_zeros(len(query), support.shape[1], query.shape[1])
+
+
+class Empty(MethodBase):
+    name = "empty"
+
+    def __call__(self, support, query, *, support_mask=None, class_prior=None):
+        return query.new_full((len(query), query.shape[1], support.shape[1]), float("nan"))
+"""
+
 METHODS = """
 import torch
 from otfew.method import MethodBase, shot_mean
@@ -298,3 +316,21 @@ def test_errors_of_plugins_are_told_from_where_they_began():
     with pytest.raises(ValueError, match="fails with") as caught:
         importing.find("otfew.not_a_module:x", "method")
     assert isinstance(caught.value.__cause__, ModuleNotFoundError)
+
+
+def test_a_file_in_place_of_a_module_is_told_how_modules_are_named(write):
+    write(my_solvers=SOLVERS)
+    with pytest.raises(ValueError, match=r"; write the module 'my_solvers', without \.py\.$"):
+        importing.find("my_solvers.py:Mine", "solver")
+
+
+def test_answers_of_a_wrong_shape_name_the_command_that_tries_a_method(write, tmp_path):
+    write(my_flipped=FLIPPED)
+    np.savez(tmp_path / "own.npz", nodes=np.ones((12, 3, 4)), labels=np.arange(12) % 3)
+    for name, told in (("Flipped", "answered with shape"), ("Empty", "answered NaN in episode 0: check its options")):
+        with pytest.raises(UserError, match=told) as caught:
+            otfew.compare(
+                features=tmp_path / "own.npz", methods=[f"my_flipped:{name}"], way=3, query=2, episodes=2,
+                output=tmp_path / name,
+            )  # fmt: skip
+        assert str(caught.value).endswith(f"; otfew check my_flipped:{name} says what to mend.")

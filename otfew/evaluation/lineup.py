@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -84,7 +84,7 @@ def choose(
     """Settle who runs.
 
     Args:
-        given: Methods; "all" alone takes every method that applies.
+        given: Methods; "all" stands for every method that applies, alone or beside others.
         material: What they run on.
         solver: Transport solver, given to the methods that take one, unless their own options name another.
         device: Where features are extracted, if it takes their values to tell whether a method applies.
@@ -97,24 +97,33 @@ def choose(
     """
     if not given:
         raise UserError("`methods` names no method: give some, or all; otfew list prints them.")
-    everything = list(given) == ["all"]
     entries: dict[str, Entry] = {}
     not_run: dict[str, str] = {}
+    kept: dict[str, bool] = {}
     applies = _Applies(material, solver, device)
-    for one in catalogue.methods() if everything else given:
+    for one, named in _asked(given):
         try:
             entry = applies.entry(one)
         except UserError as error:
-            if not everything:
+            if named:
                 raise
             not_run[str(one)] = str(error).rstrip(".")
             continue
         if entries.get(entry.name, entry) != entry:
             raise UserError(f"two methods of this run are called {entry.name!r}: give one of them as (NAME, METHOD).")
         entries[entry.name] = entry
-    if everything:
-        _leave_presets_out(entries, not_run)
+        kept[entry.name] = named or kept.get(entry.name, False)
+    _leave_presets_out(entries, not_run, kept)
     return list(entries.values()), not_run
+
+
+def _asked(given: Sequence[Given]) -> Iterator[tuple[Given, bool]]:
+    """Write "all" out; True beside those that were named."""
+    for one in given:
+        if isinstance(one, str) and one == "all":
+            yield from ((name, False) for name in catalogue.methods())
+        else:
+            yield one, True
 
 
 class _Applies:
@@ -185,10 +194,10 @@ def plugged_in(protocol: Mapping[str, Any], entries: Sequence[Entry]) -> dict[st
     return {"plugins": found} if found else {}
 
 
-def _leave_presets_out(entries: dict[str, Entry], not_run: dict[str, str]) -> None:
-    """Move presets of methods that run from one to the other, with the reason."""
+def _leave_presets_out(entries: dict[str, Entry], not_run: dict[str, str], named: Mapping[str, bool]) -> None:
+    """Move presets of methods that run from one to the other, with the reason, unless they were named."""
     ran = {entry.name: entry.nodes for entry in entries.values()}
-    for entry in [e for e in entries.values() if e.kind.preset_of in ran]:
+    for entry in [e for e in entries.values() if e.kind.preset_of in ran and not named[e.name]]:
         del entries[entry.name]
         why = (
             "which ran on the same nodes"

@@ -29,6 +29,7 @@ from otfew.runs import processes
 from otfew.runs.blocks import Arrays, Form
 from otfew.runs.directory import RunDirectory, differences
 from otfew.runs.files import Note
+from otfew.transport.importing import is_plugin
 
 BLOCK = 50
 """Episodes in a block: the unit that is computed, kept, resumed and given to one of several processes."""
@@ -337,10 +338,14 @@ class _Runner:
         known = way * self._queries
         expected = (n_episodes, known + self._unknown, way)
         if logits.shape != expected:
-            raise UserError(f"method {entry.name!r} answered with shape {tuple(logits.shape)}, not {expected}.")
+            got = tuple(logits.shape)
+            raise UserError(f"method {entry.name!r} answered with shape {got}, not {expected}{_laws(entry.name)}.")
         bad = torch.isnan(logits).flatten(1).any(1).nonzero()
         if len(bad):
-            raise UserError(f"method {entry.name!r} answered NaN in episode {start + int(bad[0])}: check its options.")
+            raise UserError(
+                f"method {entry.name!r} answered NaN in episode {start + int(bad[0])}: check its options"
+                f"{_laws(entry.name)}."
+            )
         truth = torch.from_numpy(episodes.answers)
         predicted = logits.argmax(-1)
         hits = (predicted[:, :known] == truth).long()
@@ -350,3 +355,9 @@ class _Runner:
             # What is kept must be finite; softmax does not tell the bound from infinity.
             found["logits"] = logits.float().clamp(-BOUND, BOUND).numpy()
         return found, elapsed
+
+
+def _laws(name: str) -> str:
+    """Say what tries a method of the user's own, if an entry is one by name."""
+    own = name.partition(" ")[0]
+    return f"; otfew check {own} says what to mend" if is_plugin(own) else ""

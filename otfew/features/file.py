@@ -51,6 +51,12 @@ def load_feature_file(path: str | Path) -> FeatureSet:
             "it needs 'nodes' or 'features', and 'labels'."
         )
     stored, labels = arrays[name], _read(path, arrays["labels"].array)
+    if len(stored.shape) == 4:
+        raise UserError(
+            f"{name!r} in features file {path} has shape {stored.shape}: it must be (images, channels) or (images, "
+            "nodes, channels); maps (images, channels, height, width) become nodes by "
+            "maps.reshape(*maps.shape[:2], -1).swapaxes(1, 2)."
+        )
     if len(stored.shape) not in {2, 3} or 0 in stored.shape or not stored.floating:
         raise UserError(
             f"{name!r} in features file {path} is {stored.dtype} of shape {stored.shape}: it must be floating "

@@ -44,16 +44,17 @@ def figure(results: Record, timings: Record | None = None) -> Any:
         rows += [_row(name, results, timings) for name in sorted(names, key=lambda name: _order(methods[name]))]
     p = results["protocol"]
     over = "photos" if p.get("fixed_classes") else "classes"
-    columns = [Column("accuracy, %", head=f"± {over}")]
+    known_wide = any(wide(method["accuracy"]) is not None for method in methods.values())
+    halves = f"± {over}" if known_wide else "± episodes"
+    columns = [Column("accuracy, %", head=halves)]
     references = dict.fromkeys(m["difference"]["to"] for m in methods.values() if "difference" in m)
     if references:
         axis = f"paired difference to {listed(list(references), ' or ')}, points"
-        columns.append(Column(axis, zero=0.0, share=0.8, head=f"± {over}"))
+        columns.append(Column(axis, zero=0.0, share=0.8, head=halves))
     if timings is not None:
         columns.append(Column("", share=0.0, head="ms per episode"))
     roles = [row.role for row in rows if isinstance(row, Row)]
     known = [role for role in (TRANSPORT_ROLE, CONTROL_ROLE, RIVAL_ROLE, REFERENCE_ROLE) if role in roles]
-    known_wide = any(wide(method["accuracy"]) is not None for method in methods.values())
     key = [*canvas.role_key(known), *canvas.bar_key(thin=f"95 % over {over}" if known_wide else "")]
     return forest_plot.draw(finding(results), subject(p), rows, columns, key)
 
@@ -159,12 +160,16 @@ def _adds(found: list[Contrast]) -> str:
         alike = [c for c in sure if sign * c.record["mean"] > 0]
         points = [f"{abs(100 * c.record['mean']):.2f}{_half(c.record)} points {to} {c.control}" for c in alike]
         parts += [f"{verb} {listed(points, ' and ')}"] if points else []
-    said = " and ".join(parts)
-    if not other:
-        return said
-    versus = [f"{c.control} ({signed(100 * c.record['mean'])}{_half(c.record)} points)" for c in other]
-    shown = f"is not shown to differ from {listed(versus, ' or ')}"
-    return f"{said}; it {shown}" if said else shown
+    said = [" and ".join(parts)] if parts else []
+    # Without an interval over classes nothing was asked, which is no failure to find a difference.
+    asked = [c for c in other if c.record["verdict"] != "not assessed"]
+    for words, alike in (
+        ("is not shown to differ from", asked),
+        ("is not assessed against", [c for c in other if c not in asked]),
+    ):
+        versus = [f"{c.control} ({signed(100 * c.record['mean'])}{_half(c.record)} points)" for c in alike]
+        said += [f"{words} {listed(versus, ' or ')}"] if versus else []
+    return "; it ".join(said)
 
 
 def compared(difference: Record, to: str) -> str:

@@ -41,8 +41,9 @@ def wide(record: Mapping[str, Any]) -> float | None:
 
 
 def transport_lines(results: Mapping[str, Any]) -> list[str]:
-    """One sentence for each transport method: what it adds to its controls."""
+    """One sentence for each transport method: what it adds to its controls; last, how missing ones are made to run."""
     lines = []
+    absent = False
     for name, adds in sorted(results["transport_adds"].items()):
         if results["methods"].get(name, {}).get("one_node"):
             continue  # said by ``one_node_lines``
@@ -51,6 +52,12 @@ def transport_lines(results: Mapping[str, Any]) -> list[str]:
         reason = adds.get("reason", "")
         between = "; " if said else ", "
         lines.append(f"what transport adds in {name}: {found}{between if reason else ''}{reason}")
+        absent |= "did not run" in reason
+    if absent:
+        lines.append(
+            "a control that did not run does so where it is named among the methods, on the same nodes: --methods, "
+            "beside the others or beside all"
+        )
     return lines
 
 
@@ -119,6 +126,7 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
         f"± are halves of 95 % intervals, over episodes and over {over} (jackknife{together}); claims rest on the "
         "wider one, with Holm's correction across methods, and are conditional on these classes and this checkpoint"
     )
+    lines += _chance_lines(results)
     lines += _fixed_lines(p)
     key = "photo_ci_missing" if over == "photos" else "class_ci_missing"
     missing = {m["accuracy"].get(key) for m in results["methods"].values()} - {None}
@@ -132,6 +140,20 @@ def protocol_lines(results: Mapping[str, Any]) -> list[str]:
     lines += _transductive_lines(results)
     lines += [f"not run: {name}: {reason}" for name, reason in sorted(results["not_run"].items())]
     return lines
+
+
+def _chance_lines(results: Mapping[str, Any]) -> list[str]:
+    """Say that nothing was learned where no method's interval lies above what a guess gets right."""
+    chance = 1 / results["protocol"]["way"]
+    for record in results["methods"].values():
+        accuracy = record["accuracy"]
+        half = wide(accuracy)
+        if accuracy["mean"] - (accuracy["episode_ci"] if half is None else half) > chance:
+            return []
+    return [
+        f"no method is told apart from guessing, which is right in {percent(chance)} %: is the network trained, and "
+        "are the labels right?"
+    ]
 
 
 def domain_lines(data: Mapping[str, Any]) -> list[str]:

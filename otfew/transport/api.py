@@ -182,7 +182,8 @@ def solve(
         dtype: float32 or float64, of ``value``, ``value_linear``, ``gap`` and ``marginal_error``; they are computed
             in float64 and then rounded. None means float64; float32 on devices without float64 (MPS), whose problems
             are solved on the CPU.
-        solver: A name from ``otfew.solvers()`` or options such as ``otfew.Exact(threads=1)``.
+        solver: A name from ``otfew.solvers()``, or a solver with options, such as ``otfew.Exact(threads=1)`` or
+            ``otfew.Sinkhorn(reg=0.1)``: ``solve`` itself takes none.
         on_fail: What to do where the optimum is not reached: "raise", "warn" or "ignore"; by default exact solvers
             raise.
         validate: Check what the tensors hold; turn off only for inputs known to be sound. With ``on_fail="ignore"``

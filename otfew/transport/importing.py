@@ -112,7 +112,9 @@ def told(error: BaseException) -> str:
 
 
 def _hint(error: BaseException, where: str) -> str:
-    """Say where modules are looked for, if the named one itself was not found."""
+    """Say how a module is named, or where modules are looked for, if the named one itself was not found."""
+    if isinstance(error, ModuleNotFoundError) and where.endswith(".py"):
+        return f"; write the module {where.removesuffix('.py')!r}, without .py"
     if isinstance(error, ModuleNotFoundError) and error.name and f"{where}.".startswith(f"{error.name}."):
         return f"; run where {where.partition('.')[0]} lies, or put its folder into $PYTHONPATH"
     return ""

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from otfew.errors import UserError
+from otfew.evaluation.contrasts import contrasts
 from otfew.evaluation.lineup import Entry, choose, pick_reference
 from otfew.features.material import FileMaterial
 from otfew.transport import Sinkhorn
@@ -53,6 +54,17 @@ def test_presets_run_where_they_are_named_and_not_beside_their_method_in_all(mat
     assert "simpleshot" in not_run  # there is no base mean
     named, _ = choose(["deepemd", "deepemd-grid"], material, "exact", "cpu")
     assert [entry.name for entry in named] == ["deepemd", "deepemd-grid"]
+
+
+def test_all_may_stand_beside_others_that_are_named(material):
+    """The control that a report calls missing can be added to all, and what is named must run."""
+    everything, left_out = choose(["all"], material, "exact", "cpu")
+    entries, not_run = choose(["all", "sot:plan=softmax", "deepemd-grid"], material, "exact", "cpu")
+    assert {e.name for e in entries} - {e.name for e in everything} == {"sot plan=softmax", "deepemd-grid"}
+    assert not_run == {name: why for name, why in left_out.items() if name != "deepemd-grid"}
+    assert contrasts(entries, 1)["sot"].found == {"sot:plan=softmax": "sot plan=softmax"}
+    with pytest.raises(UserError, match="'simpleshot' needs the mean of the base classes"):
+        choose(["all", "simpleshot"], material, "exact", "cpu")
 
 
 @pytest.mark.parametrize(

@@ -168,6 +168,20 @@ def test_without_transport_the_title_names_the_best_and_transductive_methods_sta
     assert "loses 1.00" in accuracy_plot.finding(results)
 
 
+def test_without_intervals_over_classes_halves_are_over_episodes_and_nothing_was_assessed():
+    results = comparison(3)
+    contrast = results["transport_adds"]["method-0"]["contrasts"]["chamfer"]
+    for record in (contrast, *(m[key] for m in results["methods"].values() for key in ("accuracy", "difference")
+                               if key in m)):  # fmt: skip
+        record["class_ci"] = None
+    contrast |= {"verdict": "not assessed", "mean": 0.142}
+    said = accuracy_plot.finding(results).replace("\N{NO-BREAK SPACE}", " ")
+    assert said == "method-0 is not assessed against method-1 (+14.20 ± 0.20 points)"
+    drawn = [text.get_text() for text in accuracy_plot.figure(results).texts]
+    assert drawn.count("± episodes") == 2
+    assert "± classes" not in drawn
+
+
 def test_a_joined_run_has_a_column_each():
     records = [comparison(3), comparison(3)]
     figure = joined_plot.figure("on data", ["1-shot", "5-shot"], records, list(records[0]["methods"]))

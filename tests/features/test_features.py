@@ -397,6 +397,7 @@ LABELS = np.arange(6)
         ({"features": ROWS, "labels": LABELS[:5]}, "labels"),
         ({"features": ROWS, "labels": LABELS.astype(float)}, "labels"),
         ({"features": ROWS[0], "labels": LABELS}, "shape"),
+        ({"nodes": np.ones((6, 5, 2, 3), np.float32), "labels": LABELS}, "maps .* become nodes by"),
         ({"features": ROWS.astype(int), "labels": LABELS}, "floating"),
         ({"features": ROWS[:0], "labels": LABELS[:0]}, "empty"),
         ({"features": ROWS, "labels": LABELS, "base_mean": np.ones(4)}, "base_mean"),

@@ -162,13 +162,14 @@ def test_transport_is_credited_with_what_it_adds_to_its_controls(record):
     assert adds["deepemd"]["reason"] == "product-coupling did not run on nodes fcn"
     # Crops must not pass for transport: controls on other nodes do not count.
     assert adds["grid"] == {"contrasts": {}, "reason": "chamfer and product-coupling did not run on nodes grid:2,3"}
-    first, second = transport_lines(record)
+    first, second, remedy = transport_lines(record)
     assert re.fullmatch(
         r"what transport adds in deepemd: [+-]\d\.\d\d ± \d\.\d\d points over chamfer \(.*, p \S+\); "
         "product-coupling did not run on nodes fcn",
         first,
     )
     assert second == f"what transport adds in grid: unknown, {adds['grid']['reason']}"
+    assert remedy.startswith("a control that did not run does so where it is named among the methods")
 
 
 def test_transport_is_not_credited_with_seeing_all_queries():
@@ -257,6 +258,36 @@ def test_runs_of_the_old_format_are_named_as_such(record):
 )  # fmt: skip
 def test_verdicts_come_with_holms_p(p, said):
     assert words({"verdict": "better", "p_holm": p}) == said
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "told"),
+    [
+        ([(0.22, 0.01, 0.03)], True),
+        ([(0.22, 0.03, None)], True),
+        ([(0.22, 0.03, 0.01)], False),
+        ([(0.22, 0.01, None)], False),
+        ([(0.2, 0.01, 0.01), (0.5, 0.1, 0.1)], False),
+    ],
+)
+def test_a_run_in_which_nothing_beats_a_guess_says_so(accuracies, told):
+    """Of the two intervals that over classes decides, where there is one."""
+    methods = {
+        f"m{i}": {
+            "transductive": False,
+            "accuracy": {"mean": mean, "episode_ci": episodes, "class_ci": classes},
+            "nodes": "fcn",
+        }
+        for i, (mean, episodes, classes) in enumerate(accuracies)
+    }
+    data = {"dataset": "toy", "variant": "", "split": "test", "classes": 1, "published_classes": 1, "images": 1}
+    numbers = {"episodes": N, "way": 5, "shot": 1, "query": 15, "seed": 1}
+    protocol = {"data": {**data, "notes": []}, "backbone": None, **numbers}
+    lines = protocol_lines({"methods": methods, "protocol": protocol, "not_run": {}})
+    said = [
+        line for line in lines if line.startswith("no method is told apart from guessing, which is right in 20.00 %")
+    ]
+    assert len(said) == told
 
 
 NOISE = "more than half the variance over classes is sampling noise in "
