@@ -43,7 +43,7 @@ def test_the_proof_on_the_page_is_a_proof():
     a, b = a / a.sum(-1, keepdims=True), b / b.sum(-1, keepdims=True)
     result = otfew.solve(cost, a, b)
     names = {"plan": result.plan, "cost": cost, "a": a, "b": b, "f": result.potentials[0], "g": result.potentials[1]}
-    lines = re.findall(r"^      (\w+ = .*?)\s+#", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    lines = re.findall(r"^ {6,8}(\w+ = .*?)\s+#", PAGE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     exec("\n".join(lines), names)
     assert (names["f"][..., None] + names["g"][..., None, :] - cost).max() < 1e-12
     assert np.abs(names["value"] - names["lower"]).max() < 1e-12
