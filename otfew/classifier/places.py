@@ -66,8 +66,8 @@ def labelled_photos(folder: str | os.PathLike[str], depth: int = 1) -> tuple[lis
     if not found.images:
         if lying := images_in(folder) if depth == 1 else []:
             raise UserError(
-                f"{folder} holds {len(lying):,} images, such as {portable(lying[0].name)}, and no folders of them: put the images "
-                "of each class into a folder in it, whose name is the label."
+                f"{folder} holds {len(lying):,} images, such as {portable(lying[0].name)}, and no folders of "
+                "them: put the images of each class into a folder in it, whose name is the label."
             )
         raise UserError(f"{folder} holds no images: put a folder of images for each class into it.")
     files = [(name, path) for name, paths in found.images.items() for path in paths]

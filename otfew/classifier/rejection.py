@@ -132,6 +132,6 @@ class Detection:
         refused = "" if self.found is None else f"{100 * self.found:.0f} % of them would be refused, they are "
         return (
             f"photos of unknown kinds: {refused}told from known ones with AUROC {self.auroc:.2f}, an estimate by "
-            f"leaving each of the {self.classes} classes out in turn; it holds for unknown kinds that resemble these as they "
-            "resemble one another"
+            f"leaving each of the {self.classes} classes out in turn; it holds for unknown kinds that resemble "
+            "these as they resemble one another"
         )
