@@ -67,6 +67,7 @@ def run_classify(config: Config, watch: Watch) -> Done:
     if config.report is not None:
         from otfew.classifier.report_page import page
 
+        watch.note(f"answers: {config.to}; for the report the least sure are explained, which can take minutes")
         with watch.task("explanations") as step:
             write_atomically(config.report, page(fitted, found, line, step).encode())
     watch.note(line)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
+import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from otfew.data.class_folders import class_folders, split_folders
@@ -62,10 +64,27 @@ def labelled_photos(folder: str | os.PathLike[str], depth: int = 1) -> tuple[lis
         raise UserError(f"the classes are in folders in {folder}, {', '.join(splits)}: give {folder / splits[0]}.")
     found = class_folders(folder, depth)
     if not found.images:
+        if lying := images_in(folder) if depth == 1 else []:
+            raise UserError(
+                f"{folder} holds {len(lying):,} images, such as {portable(lying[0].name)}, and no folders of "
+                "them: put the images of each class into a folder in it, whose name is the label."
+            )
         raise UserError(f"{folder} holds no images: put a folder of images for each class into it.")
     files = [(name, path) for name, paths in found.images.items() for path in paths]
-    notes = [f"{folder}: {note}." for note in found.notes]
+    notes = [f"{folder}: {note}." for note in (*found.notes, *_alike(found.images))]
     return [path for _, path in files], [name for name, _ in files], notes
+
+
+def _alike(labels: Iterable[str]) -> list[str]:
+    """Point out labels that may be one: a slip in a name makes a class of its own."""
+    spelt: dict[str, list[str]] = {}
+    for label in sorted(labels):
+        spelt.setdefault(" ".join(re.split(r"[-_\s]+", label.casefold())).strip(), []).append(label)
+    return [
+        f"{' and '.join(map(repr, names))} are different classes; if that is a slip, give them one name"
+        for names in spelt.values()
+        if len(names) > 1
+    ]
 
 
 def is_list(path: Path) -> bool:
@@ -79,7 +98,7 @@ def _listed(path: Path) -> tuple[list[Path], list[str], list[str]]:
     rows = [row for row in found.rows if row.split in {"train", None}]
     if not rows:
         raise UserError(f"{_told(path)} has a column split, but no row of train: those would be the labelled images.")
-    notes = list(found.notes)
+    notes = [*found.notes, *_alike({row.label for row in rows})]
     if left := len(found.rows) - len(rows):
         notes.append(f"{left:,} of {len(found.rows):,} images are left out, whose split is not train")
     rows.sort(key=lambda row: (row.label, row.image.as_posix()))

@@ -129,9 +129,9 @@ class Detection:
 
     def __str__(self) -> str:
         """Say it, and for what it holds."""
-        told = "" if self.found is None else f", of which {100 * self.found:.0f} % would be refused"
+        refused = "" if self.found is None else f"{100 * self.found:.0f} % of them would be refused, they are "
         return (
-            f"unknown photos{told}: told from known ones with AUROC {self.auroc:.2f}, an estimate by leaving each of "
-            f"the {self.classes} classes out in turn; it holds for unknown kinds that resemble these as they resemble "
-            "one another"
+            f"photos of unknown kinds: {refused}told from known ones with AUROC {self.auroc:.2f}, an estimate by "
+            f"leaving each of the {self.classes} classes out in turn; it holds for unknown kinds that resemble "
+            "these as they resemble one another"
         )

@@ -18,6 +18,7 @@ from PIL import Image
 from otfew import FewShotClassifier
 from otfew.classifier import find_photos
 from otfew.classifier.door import Door
+from otfew.classifier.places import labelled_photos
 from otfew.data.decoding import heic
 from otfew.errors import UserError
 
@@ -417,3 +418,23 @@ def test_heic_says_what_to_install(fitted, monkeypatch):
     monkeypatch.setattr(heic, "installed", lambda: False)
     with pytest.raises(UserError, match=r'image 0 holds HEIC data: run pip install "otfew\[heic\]"'):
         fitted.predict([b"\0\0\0\x18ftypheic" + bytes(50)])
+
+
+def test_loose_photos_are_told_to_want_a_folder_for_each_class(tmp_path):
+    for name in ("1.png", "2.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    with pytest.raises(UserError, match=r"holds 2 images, such as 1\.png, and no folders of them"):
+        labelled_photos(tmp_path)
+
+
+@pytest.mark.parametrize(("names", "warned"), [(("red beet", "Red-Beet"), True), (("beet", "beets"), False)])
+def test_labels_that_differ_in_case_or_hyphens_are_pointed_out(tmp_path, names, warned):
+    for name in names:
+        (tmp_path / "all" / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "all" / name / "1.png")
+    rows = "".join(f"all/{name}/1.png,{name}\n" for name in names)
+    (tmp_path / "list.csv").write_text(f"image,label\n{rows}")
+    for place in (tmp_path / "all", tmp_path / "list.csv"):
+        _, labels, notes = labelled_photos(place)
+        assert sorted(labels) == sorted(names)
+        assert any("are different classes" in note for note in notes) == warned
