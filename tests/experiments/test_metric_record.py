@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from otfew.experiments.metric_learning import command as metric_learning
 from otfew.experiments.metric_learning import record
@@ -38,9 +39,13 @@ def test_the_page_is_made_of_the_records(records, page):
 
 
 def test_findings_stand_in_the_figures(records, page):
-    """Every figure that the sentences before the tables give is one of the tables'."""
+    """Every figure that the sentences before the tables give is one of the tables', or of the first weights."""
     findings = page.partition("## What it shows of shapes")[2].partition(record.BEGIN)[0]
     known = set(NUMBER.findall(record.figures(records)))
+    for each in records.values():
+        first = [100 * seed[0]["figures"]["map"] for seed in each["losses"]["all-pairs"]["seeds"].values()]
+        half = stats.t.ppf(0.975, len(first) - 1) * np.std(first, ddof=1) / len(first) ** 0.5
+        known |= {f"{np.mean(first):.2f}", f"{half:.2f}"}
     found = NUMBER.findall(findings)
     assert len(found) >= 10
     assert set(found) <= known

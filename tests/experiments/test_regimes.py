@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from otfew.backbones import zoo
 from otfew.data.preparation import Preparation
 from otfew.errors import UserError
 from otfew.evaluation.episodes import Protocol
@@ -210,7 +211,7 @@ def test_the_list_has_every_cell(capsys):
 def test_a_network_is_added_to_its_kind():
     found = cells.networks(("birds=my/own.safetensors",))
     assert found["birds"][-1] == "my/own.safetensors"
-    assert run.absent("cub-resnet12-quarter-seed3") == (not run.known("cub-resnet12-quarter-seed3"))
+    assert run.absent("cub-resnet12-quarter-seed3") == (zoo.find("cub-resnet12-quarter-seed3") is None)
     assert not run.absent(cells.IMAGENET)
     assert not run.absent("my/own.safetensors")
 

@@ -418,6 +418,9 @@ def test_every_claim_has_a_record_and_every_record_its_files():
     # Of no claim of a paper's: what docs/gpu.md and docs/own-photos.md show.
     others = {"folders.json", "large-exact.json", "ott-peers.json", "near-duplicates.json", "refusal-scores.json"}
     others |= {"regimes.json", "shapes-within.json", "shapes-across.json", "shapes-rendering.json"}
+    # What pictures are drawn from.
+    others |= {"cub-1shot.json", "latent-space-cifar-fs.json", "solver-timings.json"}
+    others |= {f"{kind}-{data}.json" for kind in ("does-ot-matter", "shots") for data in ("cub", "cifar-fs")}
     beside = {path for path in results.glob("*.json") if path.name.startswith(("device-", "own-photos-", "transfer-"))}
     assert {path.name for path in set(results.rglob("*.json")) - beside} <= named | pages | others
 
