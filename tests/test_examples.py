@@ -16,6 +16,8 @@ from otfew.baselines import BASELINES
 from otfew.conformance import check
 from otfew.methods import METHODS
 
+pytestmark = pytest.mark.slow
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 if not EXAMPLES.is_dir():
     pytest.skip("runs in a checkout only", allow_module_level=True)

@@ -10,6 +10,8 @@ from otfew.data.shapes import generated, objects
 from otfew.experiments.metric_learning import command as metric_learning
 from otfew.experiments.retrieve import command as retrieve
 
+pytestmark = pytest.mark.slow
+
 TRAIN = (
     "--dataset shapes --views 2 --resolution 16 --backbone conv4 --pooled --batch-size 4 --seeds 1 --epochs 1 "
     "--threads 1 --device cpu --losses batchwise-ot:normalize=True --reference batchwise-ot:normalize=True"

@@ -15,6 +15,8 @@ from otfew.data.shapes.objects import make
 from otfew.data.shapes.render import views
 from otfew.experiments.metric_learning import command as metric_learning
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("trimesh")
 
 CLASSES = ("cup", "table")
