@@ -22,12 +22,16 @@ TESTS = Path(__file__).parent
 SPEAKS_OF_OPTIONAL_LIBRARIES = re.compile(r"importorskip|\binstalled\b|\bfind_spec\b|\botfew\[")
 
 
+OF_PAGES = {"test_commands_in_docs.py", "test_docs.py", "test_docstrings.py", "test_method_pages.py", "test_release.py"}
+"""What they read is the same whatever is installed."""
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Let an environment without the optional libraries run what they may change."""
     parser.addoption(
         "--without-optional",
         action="store_true",
-        help="only test files that speak of libraries that may be missing, and those at the top of tests",
+        help="only test files that speak of libraries that may be missing, and those at the top of tests that are not of pages",
     )
 
 
@@ -39,6 +43,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     """
     if not config.getoption("--without-optional") or not collection_path.name.startswith("test_"):
         return None
+    if collection_path.name in OF_PAGES:
+        return True
     at_the_top = collection_path.parent == TESTS
     return None if at_the_top or SPEAKS_OF_OPTIONAL_LIBRARIES.search(collection_path.read_text("utf-8")) else True
 
