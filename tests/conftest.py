@@ -31,7 +31,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--without-optional",
         action="store_true",
-        help="only test files that speak of libraries that may be missing, and those at the top of tests that are not of pages",
+        help="only test files that speak of libraries that may be missing, and those at the top of tests but of pages",
     )
 
 
